@@ -1,0 +1,157 @@
+"""The vision transformer encoder of MAE and VideoMAE, over any grid of patches.
+
+``image-vit`` and video encoders are this class with their papers' options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from maekit.contracts import Encoded, Grid
+from maekit.errors import PartError
+from maekit.layers import (
+    LAYER_NORM_EPS,
+    Block,
+    PatchEmbedding,
+    QKVBias,
+    init_patch_embedding,
+    init_transformer,
+    sincos_2d,
+)
+from maekit.tokens import Mask, gather, patchify
+
+Positions = Literal["sincos-2d", "learned"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Depth and widths of an encoder."""
+
+    width: int
+    depth: int
+    heads: int
+
+
+SIZES = {
+    "tiny": Shape(192, 12, 3),
+    "small": Shape(384, 12, 6),
+    "base": Shape(768, 12, 12),
+    "large": Shape(1024, 24, 16),
+    "huge": Shape(1280, 32, 16),
+}
+Size = Literal["tiny", "small", "base", "large", "huge"]
+
+
+class VisionTransformer(nn.Module):
+    """Embeds and attends to visible tokens only, unless ``mask_token`` feeds it all of them."""
+
+    mask_unit = (1, 1, 1)
+
+    def __init__(
+        self,
+        clip: tuple[int, int, int],
+        channels: int,
+        shape: Shape,
+        patch: tuple[int, int, int],
+        *,
+        mlp_ratio: float = 4.0,
+        qkv_bias: QKVBias = "all",
+        class_token: bool = True,
+        positions: Positions = "sincos-2d",
+        mask_token: bool = False,
+    ) -> None:
+        super().__init__()
+        if shape.width % shape.heads:
+            msg = f"width {shape.width} does not divide into {shape.heads} heads"
+            raise PartError(msg, hint="choose heads that divide the width")
+        self.width = shape.width
+        self.patch = patch
+        self.prefix_tokens = int(class_token)
+        self.returns: Literal["visible", "all"] = "all" if mask_token else "visible"
+        self.clip_grid = self.grid(clip)
+        self.patch_embed = PatchEmbedding(channels, shape.width, patch)
+        # Position 0 belongs to the class token; in the fixed table it is zero (MAE).
+        rows = self.prefix_tokens + self.clip_grid.tokens
+        self.class_token = nn.Parameter(torch.zeros(1, 1, shape.width)) if class_token else None
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, shape.width)) if mask_token else None
+        self.positions = nn.Parameter(
+            torch.zeros(1, rows, shape.width), requires_grad=positions == "learned"
+        )
+        self.transformer = nn.ModuleList(
+            Block(shape.width, shape.heads, mlp_ratio, qkv_bias) for _ in range(shape.depth)
+        )
+        self.norm = nn.LayerNorm(shape.width, eps=LAYER_NORM_EPS)
+        self._initialise(positions)
+
+    def _initialise(self, positions: Positions) -> None:
+        """MAE's pre-training init (models_mae.py); learned positions as mae_st's."""
+        init_transformer(self)
+        init_patch_embedding(self.patch_embed)
+        for token in (self.class_token, self.mask_token):
+            if token is not None:
+                nn.init.normal_(token, std=0.02)
+        if positions == "learned":
+            nn.init.trunc_normal_(self.positions, std=0.02)
+        else:
+            with torch.no_grad():
+                table = sincos_2d(self.clip_grid, self.width)
+                self.positions[:, self.prefix_tokens :] = table
+
+    def grid(self, shape: tuple[int, int, int]) -> Grid:
+        """The token grid of a clip of ``(T, H, W)`` pixels."""
+        if any(pixels % step for pixels, step in zip(shape, self.patch, strict=True)):
+            clip, patch = ("x".join(map(str, each)) for each in (shape, self.patch))
+            msg = f"a clip of {clip} (frames x height x width) does not divide into {patch} patches"
+            raise PartError(msg, hint="change data.size, frames, or the backbone's patch")
+        return Grid(*(pixels // step for pixels, step in zip(shape, self.patch, strict=True)))
+
+    def forward(
+        self, pixels: Tensor, mask: Mask, layers: Sequence[int] = (), attention: bool = False
+    ) -> Encoded:
+        """Encode normalised pixels ``[B, C, T, H, W]`` to ``[B, prefix + K (or N), D]``."""
+        if self.grid(tuple(pixels.shape[2:])) != self.clip_grid:  # type: ignore[arg-type]
+            msg = f"pixels {list(pixels.shape)} do not make the model's grid {self.clip_grid}"
+            raise ValueError(msg)
+        x = self._embed(pixels, mask)
+        taken, maps = [], []
+        for index, block in enumerate(self.transformer):
+            x, weights = block(x, attention)
+            if index in layers:
+                taken.append(x)
+            if weights is not None:
+                maps.append(weights)
+        return Encoded(self.norm(x), tuple(taken), tuple(maps))
+
+    def _embed(self, pixels: Tensor, mask: Mask) -> Tensor:
+        """Tokens with their positions, prefix first."""
+        batch = pixels.shape[0]
+        prefix, table = self.positions.split([self.prefix_tokens, self.clip_grid.tokens], dim=1)
+        x: Tensor = self.patch_embed(gather(patchify(pixels, self.patch), mask.visible))
+        if self.mask_token is not None:
+            everything = self.mask_token.to(x.dtype).expand(batch, mask.tokens, -1)
+            index = mask.visible[..., None].expand(-1, -1, self.width)
+            x = everything.scatter(1, index, x) + table
+        else:
+            x = x + table[0][mask.visible]
+        if self.class_token is not None:
+            x = torch.cat([(self.class_token + prefix).to(x.dtype).expand(batch, -1, -1), x], dim=1)
+        return x
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The transformer blocks, first to last."""
+        return list(self.transformer)
+
+    def layer_of(self, parameter: str) -> int:
+        """0 before the blocks, i + 1 for block i, depth + 1 after them."""
+        if parameter.startswith("transformer."):
+            return int(parameter.split(".")[1]) + 1
+        return len(self.transformer) + 1 if parameter.startswith("norm.") else 0
+
+    def no_decay(self) -> Iterable[str]:
+        """Tokens and positions: VideoMAE keeps them free of weight decay, MAE does not."""
+        return ("class_token", "mask_token", "positions")

@@ -1,0 +1,148 @@
+"""``--dry-run``: everything of a run but the run, so that its cost is known before it is paid."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from maekit.cli.output import print_json, print_table
+from maekit.cli.reporters import Terminal, duration
+from maekit.data.loader import Loader
+from maekit.engine.loop import update
+from maekit.engine.pretrain import Pretraining, assemble
+from maekit.engine.run_folder import free_space
+
+if TYPE_CHECKING:
+    from maekit.data.batch import Batch
+    from maekit.engine.state import TrainState
+    from maekit.recipe.schema import Recipe
+
+MICRO = 2  # samples of the one step that is made
+READ = 16  # samples of each of the two batches that are read
+BYTES = 4  # float32
+COPIES = 4  # weights, gradient, AdamW's two moments
+SAVED = 3  # weights and moments in a checkpoint
+
+
+def dry_run(
+    recipe: Recipe, device: torch.device, terminal: Terminal, *, source: str | None, json: bool
+) -> int:
+    """Read two batches, make one step of at most two samples, and print what the run would cost.
+
+    Writes nothing but caches (drawn sample images, compiled kernels).
+    """
+    job = assemble(recipe, device, terminal)
+    job.prepare(source, None)
+    reading = _read_two(job)
+    step = _one_step(job)
+    costs = _costs(job, reading, step)
+    if json:
+        print_json(costs)
+    else:
+        print_table(("dry run", ""), _rows(job, costs))
+    return 0
+
+
+def _read_two(job: Pretraining) -> dict[str, float]:
+    """Seconds per sample through the loader, and how many could not be read."""
+    size = min(job.split.per_device, READ)
+    keys = [job.stream.keys(0)[:size], job.stream.keys(job.state.schedule.steps - 1)[:size]]
+    began = time.perf_counter()
+    with Loader(job.reader, keys, workers=0, timeout=job.recipe.data.timeout) as loader:
+        batches = list(loader)
+    seconds = (time.perf_counter() - began) / sum(map(len, keys))
+    return {"seconds": seconds, "bad": sum(len(batch.bad) for batch in batches)}
+
+
+def _one_step(job: Pretraining) -> dict[str, float]:
+    """Seconds per sample of an update, and bytes that it keeps for the backward pass."""
+    size = min(job.split.per_device, MICRO)
+    with Loader(job.reader, [job.stream.keys(0)[:size]], workers=0, timeout=1.0) as loader:
+        batch = next(iter(loader))
+    job.model.train()
+    kept = _activations(job, batch)
+    seconds = 0.0
+    for _ in range(2):  # the first one warms up
+        began = time.perf_counter()
+        update(job.state, job.step, [batch])
+        if job.device.type == "cuda":
+            torch.cuda.synchronize(job.device)
+        seconds = time.perf_counter() - began
+    _undo(job.state)
+    return {"seconds": seconds / size, "activations": kept / size}
+
+
+def _undo(state: TrainState) -> None:
+    """The steps were rehearsals."""
+    state.step = 0
+
+
+def _activations(job: Pretraining, batch: Batch) -> int:
+    """Bytes of distinct storage that autograd keeps for the backward pass of one batch."""
+    storages: dict[int, int] = {}
+    owned = {parameter.untyped_storage().data_ptr() for parameter in job.model.parameters()}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss, _ = job.step.loss(batch)
+    kept = sum(storages.values())
+    del loss
+    return kept
+
+
+def _costs(job: Pretraining, reading: dict[str, float], step: dict[str, float]) -> dict[str, Any]:
+    split, schedule, pretrain = job.split, job.state.schedule, job.recipe.pretrain
+    parameters = sum(parameter.numel() for parameter in job.model.parameters())
+    hidden = job.reader.hidden.count if job.reader.hidden else 0
+    # A bigger batch is faster per sample, so this is the slow end.
+    compute = step["seconds"] * split.effective / split.world * schedule.steps
+    read = reading["seconds"] * split.effective * schedule.steps / max(1, job.workers)
+    keep = pretrain.checkpoint.keep if pretrain else 1
+    return {
+        "verb": "pretrain",
+        "exit": 0,
+        "parameters": parameters,
+        "tokens": job.model.grid.tokens,
+        "visible": job.model.grid.tokens - hidden,
+        "effective_batch": split.effective,
+        "lr": schedule.peak,
+        "steps": schedule.steps,
+        "disk_bytes": parameters * BYTES * (SAVED * (keep + 1) + 1),
+        "memory_bytes": int(parameters * BYTES * COPIES + step["activations"] * split.per_device),
+        "seconds": round(max(compute, read), 1),
+        "bad_files": int(reading["bad"]),
+    }
+
+
+def _rows(job: Pretraining, costs: dict[str, Any]) -> list[tuple[str, str]]:
+    from maekit.cli.pretrain import batch_line
+
+    free = free_space()
+    return [
+        ("parameters", f"{costs['parameters']:,}"),
+        (
+            "tokens",
+            f"{costs['tokens']} in a grid of {job.model.grid}, {costs['visible']} visible",
+        ),
+        ("batch", batch_line(job)),
+        ("steps", f"{costs['steps']:,}"),
+        ("disk", f"{_size(costs['disk_bytes'])} for checkpoints, {_size(free)} free here"),
+        ("memory", f"about {_size(costs['memory_bytes'])} for weights and activations"),
+        ("time", f"at most about {duration(costs['seconds'])} on this {job.device.type}"),
+        ("bad files", f"{costs['bad_files']} of those read"),
+    ]
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,124 @@
+"""From an error to what the user sees and to the exit code: the one place.
+
+0 done, 1 a bug, 2 usage or recipe, 3 weights, 4 non-finite loss, 5 out of memory, 6 data,
+7 storage, 8 a rank or worker died, 75 interrupted and resumable, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from maekit.errors import MaekitError, RecipeError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BUG = 1
+OUT_OF_MEMORY = 5
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports a program that SIGPIPE ended
+
+_STORAGE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT}
+
+
+def run(body: Callable[[], int], *, verbose: bool = False) -> int:
+    """Run a command's body and return the exit code; errors go to stderr, without a traceback.
+
+    Args:
+        body: does the work and returns an exit code.
+        verbose: show the traceback of an error that maekit did not foresee.
+    """
+    try:
+        code = body()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        return INTERRUPTED
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:  # noqa: BLE001 - every error ends here, and none is lost
+        _report(error, verbose=verbose)
+        return code_of(error)
+    return code
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code of an error."""
+    if isinstance(error, MaekitError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if _out_of_memory(error):
+        return OUT_OF_MEMORY
+    if isinstance(error, FileNotFoundError):
+        return RecipeError.exit_code
+    if isinstance(error, OSError) and error.errno in _STORAGE:
+        return StorageError.exit_code
+    return BUG
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    # Not imported here: where torch was never loaded, the error is not torch's.
+    torch = sys.modules.get("torch")
+    kind = getattr(torch, "OutOfMemoryError", None)
+    if kind is not None and isinstance(error, kind):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)
+
+
+def _report(error: Exception, *, verbose: bool) -> None:
+    code = code_of(error)
+    if isinstance(error, MaekitError):
+        typer.echo(f"error: {error}", err=True)
+    elif code == OUT_OF_MEMORY:
+        first = str(error).partition("\n")[0] or type(error).__name__
+        typer.echo(
+            f"error: out of memory: {first}\n"
+            "  try: a smaller pretrain.batch.per_device, pretrain.activation_checkpointing=true",
+            err=True,
+        )
+    elif code != BUG:
+        typer.echo(f"error: {error}\n  try: {_storage_advice(error)}", err=True)
+    else:
+        log = _log(error)
+        typer.echo(f"error: {type(error).__name__}: {error} (a bug; traceback in {log})", err=True)
+    if verbose:
+        typer.echo("".join(traceback.format_exception(error)), err=True)
+
+
+def _storage_advice(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "check the path"
+    if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EROFS}:
+        return "a folder that you can write to (--out DIR)"
+    return "free some space, or another disk (--out DIR)"
+
+
+def _log(error: Exception) -> str:
+    """Write the traceback to a file of its own and return its path."""
+    try:
+        handle, name = tempfile.mkstemp(prefix="maekit-", suffix=".log")
+    except OSError as reason:
+        return f"no file: {reason}; run again with -v"
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+    return name
+
+
+def _drop_stdout() -> None:
+    """Nobody reads stdout any more: keep the interpreter's last flush from complaining."""
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

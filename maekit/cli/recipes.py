@@ -1,0 +1,129 @@
+"""``maekit recipes``: list, show, copy, validate, and the JSON Schema for editors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from maekit.cli.output import as_json, print_json, print_table
+from maekit.errors import MaekitError, PartError, RecipeError
+from maekit.recipe.dump import dump, to_yaml
+from maekit.recipe.json_schema import PartSchema, json_schema
+from maekit.recipe.load import load, read_file, read_tree
+from maekit.recipe.schema import VERBS
+from maekit.recipe.shipped import find, shipped
+from maekit.registry import listed, names_of, options_of, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def list_recipes(*, json: bool) -> int:
+    """Print the recipes that maekit ships."""
+    rows = []
+    for name, path in shipped().items():
+        tree = read_tree(path)
+        verbs = [verb for verb in VERBS if verb in tree.fields]
+        rows.append({"name": name, "verbs": verbs, "about": _about(path), "file": str(path)})
+    if json:
+        print_json(rows)
+    else:
+        print_table(
+            ("recipe", "verbs", "about"),
+            [(str(row["name"]), " ".join(row["verbs"]), str(row["about"])) for row in rows],
+        )
+    return 0
+
+
+def _about(path: Path) -> str:
+    """The first line of the comment that a recipe starts with."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+def show(source: str, overrides: Sequence[str], *, resolved: bool) -> int:
+    """Print a recipe: as written, merged with its parents and overrides, or resolved."""
+    loaded = load(source, overrides)
+    for note in loaded.notes:
+        typer.echo(f"note: {note}", err=True)
+    if resolved:
+        text = dump(resolve(loaded))
+    elif overrides or "extends" in read_file(loaded.path).fields:
+        text = to_yaml(loaded.data)
+    else:
+        text = loaded.path.read_text(encoding="utf-8-sig")
+    typer.echo(text, nl=not text.endswith("\n"))
+    return 0
+
+
+def copy(source: str, destination: Path | None, *, overwrite: bool) -> int:
+    """Copy a recipe, comments and all, and print where to."""
+    path = find(source)
+    target = Path(path.name) if destination is None else destination
+    if target.is_dir():
+        target /= path.name
+    try:
+        with target.open("wb" if overwrite else "xb") as file:
+            file.write(path.read_bytes())
+    except FileExistsError as error:
+        raise RecipeError(
+            "there is such a file already", where=str(target), hint="another name, or --overwrite"
+        ) from error
+    except FileNotFoundError as error:
+        raise RecipeError(
+            "no such folder", where=str(target.parent), hint="make it first, or name another one"
+        ) from error
+    typer.echo(str(target))
+    return 0
+
+
+def validate(sources: Sequence[str], *, json: bool) -> int:
+    """Check recipes and count their models' parameters; the first failure's exit code, or 0."""
+    code = 0
+    results: list[dict[str, Any]] = []
+    for source in sources:
+        try:
+            lines = _describe(source)
+        except MaekitError as error:
+            code = code or error.exit_code
+            results.append({"recipe": source, "valid": False, "error": str(error)})
+            typer.echo(f"error: {error}", err=True)
+            continue
+        results.append({"recipe": source, "valid": True, "model": lines})
+        if not json:
+            typer.echo("\n".join([f"{source}: valid", *(f"  {line}" for line in lines)]))
+    if json:
+        print_json(results)
+    return code
+
+
+def _describe(source: str) -> list[str]:
+    loaded = load(source)
+    recipe = resolve(loaded)
+    if recipe.pretrain is None:
+        return []
+    from maekit.engine.build import describe
+
+    return describe(resolve(loaded, "pretrain")).lines()
+
+
+def schema(out: Path | None) -> int:
+    """Print (or write) the JSON Schema of recipes with the installed plugins' options."""
+    found = []
+    for each in listed():
+        try:
+            options = options_of(each.kind, each.full_name)
+        except PartError as error:
+            # One broken plugin must not take the editor's help for all others away.
+            typer.echo(f"note: left out: {error}", err=True)
+            continue
+        found.append(PartSchema(each.kind, names_of(each), options))
+    value = json_schema(found)
+    if out is None:
+        print_json(value)
+    else:
+        out.write_text(as_json(value), encoding="utf-8")
+        typer.echo(str(out))
+    return 0

@@ -1,0 +1,107 @@
+"""The ledger of files that could not be read, and the point at which they are too many."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from maekit.errors import DataError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from maekit.data.batch import BadFile
+
+_FEWEST = 10  # bad files that may end a run: fewer may be chance in a small set
+
+
+class BadFiles:
+    """Records each bad file once, and survives being interrupted.
+
+    Args:
+        path: bad_files.jsonl, continued where it exists; None: only counts.
+        samples: size of the set.
+        max_fraction: of the set that may be bad.
+        section: of the recipe, which errors point to.
+
+    Raises:
+        DataError: the file exists and is no such ledger.
+    """
+
+    def __init__(
+        self, path: Path | None, samples: int, max_fraction: float, section: str = "data.train"
+    ) -> None:
+        self._path = path
+        self._samples = samples
+        self._max_fraction = max_fraction
+        self._section = section
+        self._files: set[str] = set()
+        self._indices: set[int] = set()
+        if path is not None and path.exists():
+            self._continue(path)
+
+    def __len__(self) -> int:
+        """How many distinct files are bad."""
+        return len(self._files)
+
+    def add(self, bad: Iterable[BadFile], step: int) -> None:
+        """Record what is new.
+
+        Raises:
+            DataError: too many files are bad.
+            StorageError: the ledger cannot be written.
+        """
+        lines = []
+        for file, reason, index in bad:
+            self._indices.add(index)
+            if file in self._files:
+                continue
+            self._files.add(file)
+            row = {"file": file, "reason": reason, "index": index, "step": step}
+            # Names that are not UTF-8 come with lone surrogates, which ASCII JSON can write.
+            lines.append(json.dumps(row, ensure_ascii=not file.isprintable()) + "\n")
+        if lines:
+            self._write("".join(lines))
+            self._check(lines[-1])
+
+    def _write(self, text: str) -> None:
+        if self._path is None:
+            return
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            what = f"cannot be written: {error.strerror}"
+            raise StorageError(what, where=str(self._path)) from error
+
+    def _check(self, last: str) -> None:
+        reason = json.loads(last)["reason"]
+        listed = f"; {self._path} lists them" if self._path else ""
+        if len(self._indices) >= self._samples:
+            what = f"none of the {self._samples} samples can be read, the last one: {reason}"
+            raise DataError(what, where=f"{self._section}.path", hint=f"look at the files{listed}")
+        limit = self._max_fraction * self._samples
+        if len(self._files) >= _FEWEST and len(self._files) > limit:
+            what = (
+                f"{len(self._files)} files of {self._samples} cannot be read, more than "
+                f"{self._max_fraction:.3g} of them, the last one: {reason}"
+            )
+            hint = f"mend or remove them{listed}, or raise {self._section}.max_bad_fraction"
+            raise DataError(what, where=f"{self._section}.max_bad_fraction", hint=hint)
+
+    def _continue(self, path: Path) -> None:
+        text = path.read_bytes()
+        whole = text.rfind(b"\n") + 1
+        if whole < len(text):
+            # The run was ended in the middle of a line.
+            with path.open("r+b") as file:
+                file.truncate(whole)
+        for number, line in enumerate(text[:whole].splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                self._files.add(row["file"])
+                self._indices.add(row["index"])
+            except (ValueError, KeyError, TypeError) as error:
+                what = "is not a line of bad_files.jsonl"
+                raise DataError(what, where=f"{path}:{number}", hint="move it away") from error

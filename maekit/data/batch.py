@@ -1,0 +1,103 @@
+"""Samples gathered into batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from maekit.data.pixels import to_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from maekit.data.order import Key
+
+
+class BadFile(NamedTuple):
+    """A sample that cannot be read, and why."""
+
+    file: str
+    reason: str
+    index: int  # type: ignore[assignment]  # hides tuple.index, which no one needs here
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample as read, R views and masks of it; a bad one has masks but no pixels."""
+
+    views: tuple[np.ndarray, ...]  # each [R, C, T, h, w], all of one dtype; () for a bad sample
+    hidden: np.ndarray | None  # bool [R, N]
+    decode: np.ndarray | None  # bool [R, N]: what the second masker wants predicted
+    label: int = -1
+    bad: BadFile | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples with R repeats each; rows are sample-major: (b, r)."""
+
+    views: tuple[np.ndarray, ...]  # each [B*R, C, T, h, w]; uint8, or float32 in [0, 1]
+    hidden: np.ndarray | None  # bool [B*R, N]
+    decode: np.ndarray | None  # bool [B*R, N]
+    weight: np.ndarray  # float32 [B*R]: 0 for a bad sample, whose pixels are zeros
+    labels: np.ndarray  # int64 [B*R], -1 where unlabelled
+    keys: tuple[Key, ...]
+    bad: tuple[BadFile, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What every sample of one reader looks like."""
+
+    views: tuple[tuple[int, int, int, int], ...]  # (C, T, h, w) of each
+    repeats: int
+    tokens: int  # N; 0 without a masker
+    decode: bool
+
+
+class Gather:
+    """A batch in the making: takes samples in any order, and is the same in the end."""
+
+    def __init__(self, layout: Layout, keys: Sequence[Key]) -> None:
+        self.keys = tuple(keys)
+        self.missing = len(self.keys)
+        self._repeats = layout.repeats
+        rows = self.missing * layout.repeats
+        self._views = [np.zeros((rows, *shape), np.uint8) for shape in layout.views]
+        self._hidden = np.zeros((rows, layout.tokens), np.bool_) if layout.tokens else None
+        self._decode = np.zeros((rows, layout.tokens), np.bool_) if layout.decode else None
+        self._weight = np.ones(rows, np.float32)
+        self._labels = np.full(rows, -1, np.int64)
+        self._bad: dict[int, BadFile] = {}
+
+    def put(self, place: int, sample: Sample) -> None:
+        """Take the sample of ``keys[place]``; its arrays are copied."""
+        rows = slice(place * self._repeats, (place + 1) * self._repeats)
+        for number, pixels in enumerate(sample.views):
+            if pixels.dtype != np.uint8 and self._views[number].dtype == np.uint8:
+                self._views[number] = to_unit(self._views[number])
+            whole = self._views[number]
+            whole[rows] = pixels if whole.dtype == np.uint8 else to_unit(pixels)
+        if self._hidden is not None:
+            self._hidden[rows] = sample.hidden
+        if self._decode is not None:
+            self._decode[rows] = sample.decode
+        self._labels[rows] = sample.label
+        if sample.bad:
+            self._weight[rows] = 0
+            self._bad[place] = sample.bad
+        self.missing -= 1
+
+    def finish(self) -> Batch:
+        """The batch, once nothing is missing."""
+        return Batch(
+            tuple(self._views),
+            self._hidden,
+            self._decode,
+            self._weight,
+            self._labels,
+            self.keys,
+            tuple(self._bad[place] for place in sorted(self._bad)),
+        )

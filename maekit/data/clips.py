@@ -1,0 +1,59 @@
+"""Which frames of a video make a clip. An image is a video of one frame."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from maekit.recipe.schema import DataSpec
+
+
+def frame_ids(available: int, spec: DataSpec, rng: np.random.Generator | None) -> tuple[int, ...]:
+    """Draw the frames of one clip.
+
+    Args:
+        available: frames in the video, at least 1.
+        spec: frames, stride and sampling of the clip.
+        rng: None for the clip in the middle, which held-out samples are judged on.
+
+    Returns:
+        ``spec.frames`` frame numbers, never falling, each in ``range(available)``.
+    """
+    if spec.sampling == "segments":
+        return _segments(available, spec.frames, rng)
+    return _dense(available, spec.frames, spec.stride, rng)
+
+
+def resample(ids: Sequence[int], frames: int) -> tuple[int, ...]:
+    """``frames`` frames spread evenly over the same clip, for a view that wants more or fewer."""
+    if frames == len(ids):
+        return tuple(ids)
+    places = (np.arange(frames) + 0.5) * (len(ids) / frames) - 0.5
+    return tuple(np.interp(places, np.arange(len(ids)), ids).astype(np.int64).tolist())
+
+
+def _dense(
+    available: int, frames: int, stride: int, rng: np.random.Generator | None
+) -> tuple[int, ...]:
+    """Consecutive at the stride from a random start (VideoMAE kinetics.py:515-556).
+
+    A video that is too short is padded by its last frame at the stride. (The official code stops
+    one step earlier where the stride meets the last frame exactly, and never shows that frame.)
+    """
+    spare = max(0, available - frames * stride)
+    start = spare // 2 if rng is None else int(rng.integers(spare + 1))
+    last = (available - 1 - start) // stride
+    return tuple(start + min(step, last) * stride for step in range(frames))
+
+
+def _segments(available: int, frames: int, rng: np.random.Generator | None) -> tuple[int, ...]:
+    """One frame from each of ``frames`` equal segments (TSN, arXiv 1608.00859)."""
+    edges = [available * segment // frames for segment in range(frames + 1)]
+    if rng is None:
+        return tuple((low + high) // 2 for low, high in pairwise(edges))
+    return tuple(int(rng.integers(low, max(low + 1, high))) for low, high in pairwise(edges))

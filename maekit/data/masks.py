@@ -1,0 +1,105 @@
+"""Masks drawn sample by sample, and the masker held to its contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from maekit.errors import MaekitError, PartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from maekit.contracts import Grid, Masker
+
+
+class MaskDraw:
+    """A masker at one grid: draws bool ``[N]`` in raster order, always with as many True.
+
+    Args:
+        masker: draws on units of tokens.
+        grid: the backbone's grid of N tokens.
+        unit: tokens per maskable unit, along t, h, w.
+        clip: ``(T, H, W, C)`` of the crop that a content-aware masker gets.
+        hides: whether True means hidden (then some, but not all must be), or to be predicted.
+
+    Raises:
+        PartError: the masker does not keep its contract, or the grid does not divide into units.
+    """
+
+    def __init__(
+        self,
+        masker: Masker,
+        grid: Grid,
+        unit: tuple[int, int, int],
+        clip: tuple[int, int, int, int],
+        *,
+        hides: bool = True,
+    ) -> None:
+        self._masker = masker
+        self._unit = unit
+        self._name = type(masker).__name__
+        self._needs_pixels = bool(getattr(masker, "needs_pixels", False))
+        try:
+            self._units = grid.over(unit)
+        except ValueError as error:
+            raise PartError(str(error), where=self._name) from error
+        # Held to what it declares, or else to what it does the first time.
+        self._count: int | None = None
+        declared = getattr(masker, "count", None)
+        if declared is not None:
+            self._count = int(declared(self._units))
+        rng = np.random.default_rng(0)
+        count = int(self._draw(rng, np.zeros(clip, dtype=np.uint8)).sum())
+        self._count = count
+        most = self._units.tokens - 1 if hides else self._units.tokens
+        if not 1 <= count <= most:
+            verb = "hides" if hides else "asks for"
+            what = f"{verb} {count} of {self._units.tokens} at a grid of {self._units}"
+            raise PartError(what, where=self._name, hint="change its ratio, or data.size")
+
+    @property
+    def count(self) -> int:
+        """How many of the N tokens are True in every mask."""
+        per_unit = self._unit[0] * self._unit[1] * self._unit[2]
+        return (self._count or 0) * per_unit
+
+    def draw(self, rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
+        """Draw one mask, bool ``[N]``; ``pixels`` is the final crop ``[T, H, W, C]``.
+
+        Raises:
+            PartError: the masker fails, or returns something else than it must.
+        """
+        mask = self._draw(rng, pixels)
+        for axis, times in enumerate(self._unit):
+            mask = mask.repeat(times, axis=axis)
+        return mask.reshape(-1)
+
+    def _draw(self, rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
+        try:
+            if self._needs_pixels:
+                aware = cast("Callable[[Grid, np.random.Generator, np.ndarray], Any]", self._masker)
+                mask = aware(self._units, rng, pixels)
+            else:
+                mask = self._masker(self._units, rng)
+        except MaekitError:
+            raise
+        except Exception as error:
+            what = f"fails at a grid of {self._units}: {type(error).__name__}: {error}"
+            raise PartError(what, where=self._name) from error
+        return self._checked(mask)
+
+    def _checked(self, mask: object) -> np.ndarray:
+        hint = "maekit.testing.check_masker shows what a masker has to keep"
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+            what = f"must return a bool array, returned {kind}"
+            raise PartError(what, where=self._name, hint=hint)
+        if mask.shape != tuple(self._units):
+            what = f"must return the shape {tuple(self._units)}, returned {mask.shape}"
+            raise PartError(what, where=self._name, hint=hint)
+        if self._count is not None and int(mask.sum()) != self._count:
+            what = f"must set {self._count} in every mask, set {int(mask.sum())}"
+            raise PartError(what, where=self._name, hint=hint)
+        return mask

@@ -1,0 +1,28 @@
+"""What to read of a sample: drawn once, then cut for each view that is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+
+class Box(NamedTuple):
+    """A rectangle of the upright picture, in pixels; fractions of a pixel are allowed."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Frames, box and flip of one view of one sample."""
+
+    frame_ids: tuple[int, ...]
+    box: Box
+    # crop: cut a whole-pixel box first, so that nothing outside leaks in; context: the resizing
+    # filter may look over the box's edge, as it does when a resized picture is cropped.
+    edge: Literal["crop", "context"]
+    flip: bool
+    interpolation: Literal["bicubic", "bilinear"]

@@ -1,0 +1,300 @@
+"""Pictures as arrays: upright, at their own depth, whole or not at all.
+
+``open_image`` knows a picture's size, channels and depth without decoding it. 8-bit pictures are
+uint8, 16-bit ones uint16 (never scaled or clipped to 8), float ones float32 as read. Of animated
+files the first frame is read. (Pillow reads 16-bit *colour* PNGs at 8 bits, the high byte;
+16-bit colour TIFFs are read whole, by tifffile.)
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import stat
+import struct
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from maekit.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Alpha = Literal["drop", "keep"]
+
+# Named one by one: Pillow would also open EPS, which runs Ghostscript, and many curiosities.
+_FORMATS = [
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "JPEG",
+    "JPEG2000",
+    "PNG",
+    "PPM",
+    "TGA",
+    "TIFF",
+    "WEBP",
+]
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_ORIENTATION = 0x0112
+_MIRRORED_OR_TURNED = range(2, 9)
+_SIDEWAYS = range(5, 9)
+_BITS_PER_SAMPLE = 258
+_EXTRA_SAMPLES = 338
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of a picture before it is decoded; height and width are upright."""
+
+    height: int
+    width: int
+    channels: int
+    dtype: str  # "uint8", "uint16" or "float32"
+    mode: str  # Pillow's mode, "tiff" or "npy"
+    orientation: int = 1  # EXIF, 1 to 8
+
+
+@dataclass(frozen=True)
+class OpenImage:
+    """A picture whose header is read; ``decode`` gives the pixels, ``[H, W, C]``, upright."""
+
+    name: str
+    header: Header
+    raw: Callable[[], np.ndarray]
+
+    def decode(self) -> np.ndarray:
+        """Decode the whole picture; raises DataError where any of it is missing or broken."""
+        with _reading(self.name):
+            pixels = np.ascontiguousarray(upright(self.raw(), self.header.orientation))
+        head = self.header
+        if pixels.shape != (head.height, head.width, head.channels) or pixels.dtype != head.dtype:
+            what = f"decodes to {pixels.dtype} {pixels.shape}, its header says otherwise: {head}"
+            raise DataError(what, where=self.name)
+        if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+            what = "has pixels that are not finite (NaN or infinity)"
+            raise DataError(what, where=self.name)
+        return pixels
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is ``scheme://...``, which fsspec opens."""
+    return _URL.match(path) is not None
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a regular file or an fsspec URL.
+
+    Raises:
+        DataError: it is missing, empty, or something else than a regular file.
+        OSError: the system cannot read it.
+    """
+    if is_url(path):
+        data = _read_url(path)
+    else:
+        try:
+            mode = Path(path).stat().st_mode
+        except FileNotFoundError as error:
+            linked = Path(path).is_symlink()
+            what = "is a link to a file that does not exist" if linked else "does not exist"
+            raise DataError(what, where=path) from error
+        if not stat.S_ISREG(mode):
+            what = "is not a regular file"
+            raise DataError(what, where=path)
+        data = Path(path).read_bytes()
+    if not data:
+        what = "is empty (0 bytes)"
+        raise DataError(what, where=path)
+    return data
+
+
+def open_image(data: bytes, name: str, alpha: Alpha = "drop") -> OpenImage:
+    """Read a picture's header.
+
+    Args:
+        data: the whole file.
+        name: the file, for errors; ``.npy`` files are known by it.
+        alpha: what becomes of transparency. ``drop`` shows the colours beneath it, as the
+            official code's ``convert("RGB")``; ``keep`` makes it a channel.
+
+    Raises:
+        DataError: no picture, too large to be one (Pillow's limit), or of a kind not read here.
+    """
+    with _reading(name):
+        if name.lower().endswith(".npy"):
+            header, raw = _open_npy(data, name)
+        elif data.startswith(_TIFF_MAGIC) and not _pillow_reads_tiff(data):
+            from maekit.data.read_tiff import open_tiff
+
+            header, raw = open_tiff(data, name)
+        else:
+            header, raw = _open_pillow(data, alpha)
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    if limit and header.height * header.width > limit:
+        what = f"has {header.height} x {header.width} pixels, more than the limit of {limit}"
+        raise DataError(what, where=name)
+    if 0 in (header.height, header.width, header.channels):
+        what = f"has no pixels ({header.height} x {header.width} x {header.channels})"
+        raise DataError(what, where=name)
+    return OpenImage(name, header, raw)
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation, 1 to 8: ``[H, W, C]`` to ``[H, W, C]`` or ``[W, H, C]``."""
+    if orientation in _SIDEWAYS:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def oriented(height: int, width: int, orientation: int) -> tuple[int, int]:
+    """Height and width once upright."""
+    return (width, height) if orientation in _SIDEWAYS else (height, width)
+
+
+def valid_orientation(value: object) -> int:
+    """An EXIF orientation as found, or 1 where it is none."""
+    return value if isinstance(value, int) and value in _MIRRORED_OR_TURNED else 1
+
+
+def known_dtype(dtype: np.dtype[np.generic], name: str) -> str:
+    """The depth at which an array file is read; raises DataError for depths that are not."""
+    if dtype.kind == "f":
+        return "float32"
+    if dtype.kind == "u" and dtype.itemsize <= 2:
+        return dtype.newbyteorder("=").name
+    what = f"has pixels of type {dtype.name}"
+    raise DataError(what, where=name, hint="save it as uint8, uint16 or float32")
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Keep decoders quiet, and turn whatever they raise into an error that names the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except DataError:
+            raise
+        except UnidentifiedImageError as error:
+            what = "is not a picture of a known format"
+            raise DataError(what, where=name) from error
+        except ModuleNotFoundError as error:
+            what = f"needs the package {error.name}"
+            hint = "pip install 'maekit[tiff]'" if error.name == "tifffile" else None
+            raise DataError(what, where=name, hint=hint) from error
+        except Exception as error:  # broken files make decoders raise anything at all
+            what = f"cannot be decoded: {type(error).__name__}: {error}"
+            raise DataError(what, where=name) from error
+
+
+def _read_url(path: str) -> bytes:
+    try:
+        import fsspec  # type: ignore[import-untyped]
+
+        with fsspec.open(path, "rb") as file:
+            data: bytes = file.read()
+    except Exception as error:  # each file system has its own errors, and may lack its package
+        what = f"cannot be read: {type(error).__name__}: {error}"
+        raise DataError(what, where=path) from error
+    return data
+
+
+def _open_pillow(data: bytes, alpha: Alpha) -> tuple[Header, Callable[[], np.ndarray]]:
+    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    mode, channels, dtype = _layout(image, alpha)
+    orientation = _orientation(image, data)
+    height, width = oriented(image.height, image.width, orientation)
+
+    def raw() -> np.ndarray:
+        picture = image if image.mode == mode else image.convert(mode)
+        pixels = np.asarray(picture)
+        if dtype == "uint16":
+            # Mode I is 32 bits wide; 16-bit PGM comes in it, and so do other things.
+            if pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max:
+                what = f"has integers from {pixels.min()} to {pixels.max()}, beyond 16 bits"
+                raise ValueError(what)
+            pixels = pixels.astype(np.uint16)
+        return pixels.reshape(image.height, image.width, channels)
+
+    return Header(height, width, channels, dtype, image.mode, orientation), raw
+
+
+def _layout(image: Image.Image, alpha: Alpha) -> tuple[str, int, str]:
+    """The mode to convert to, and its channels and dtype."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return image.mode, 1, "uint16"
+    if image.mode == "F":
+        return "F", 1, "float32"
+    transparent = alpha == "keep" and image.has_transparency_data
+    if image.mode in ("1", "L", "LA", "La"):
+        return ("LA", 2, "uint8") if transparent else ("L", 1, "uint8")
+    return ("RGBA", 4, "uint8") if transparent else ("RGB", 3, "uint8")
+
+
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """The EXIF orientation; broken EXIF does not make a good picture bad."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns these upright itself
+    try:
+        if image.format == "PNG" and "exif" not in image.info:
+            # Pillow would decode all pixels to look for a chunk behind them.
+            exif = Image.Exif()
+            exif.load(_png_exif(data))
+        else:
+            exif = image.getexif()
+        return valid_orientation(exif.get(_ORIENTATION))
+    except Exception:  # noqa: BLE001 - EXIF is foreign bytes, its parser raises anything
+        return 1
+
+
+def _png_exif(data: bytes) -> bytes:
+    """The content of a PNG's eXIf chunk, wherever it stands; empty without one."""
+    place = 8
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        if kind == b"eXIf":
+            return data[place + 8 : place + 8 + length]
+        place += length + 12
+    return b""
+
+
+def _pillow_reads_tiff(data: bytes) -> bool:
+    """False for what Pillow refuses, or would narrow: 16-bit colour, a fourth plain band."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=["TIFF"])
+    except UnidentifiedImageError:
+        return False
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    bits, extra = tags.get(_BITS_PER_SAMPLE, (1,)), tags.get(_EXTRA_SAMPLES, ())
+    # An extra sample of kind 0 is no alpha, but a band of its own.
+    return 0 not in extra and (len(bits) == 1 or max(bits) <= 8)
+
+
+def _open_npy(data: bytes, name: str) -> tuple[Header, Callable[[], np.ndarray]]:
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    reader = np.lib.format.read_array_header_1_0
+    shape, _, dtype = (reader if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+    if len(shape) not in (2, 3):
+        what = f"has shape {shape}; a picture is [H, W] or [H, W, C]"
+        raise DataError(what, where=name)
+    height, width, channels = (*shape, 1)[:3]
+    depth = known_dtype(dtype, name)
+
+    def raw() -> np.ndarray:
+        pixels: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+        return pixels.astype(depth).reshape(height, width, channels)
+
+    return Header(height, width, channels, depth, "npy"), raw

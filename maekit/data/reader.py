@@ -1,0 +1,211 @@
+"""From a key to a sample: open, plan, read, cut, mask. Runs in workers, so never imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from maekit.data.augment import draw_plan
+from maekit.data.batch import BadFile, Layout, Sample
+from maekit.data.clips import resample
+from maekit.data.masks import MaskDraw
+from maekit.data.pixels import DTYPES, cut, to_channels
+from maekit.data.seeded import generator
+from maekit.errors import DataError, MaekitError, PartError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from maekit.contracts import Dataset, Grid, Masker, Source, View
+    from maekit.data.order import Key
+    from maekit.data.plan import Plan
+    from maekit.recipe.schema import Augment, DataSpec
+
+
+_LONGEST_REASON = 1000
+
+
+@dataclass(kw_only=True)
+class SampleReader:
+    """Reads samples by key, the same for the same key wherever and whenever it is asked.
+
+    Args:
+        dataset: what to read from.
+        spec: frames, stride and sampling of a clip.
+        augment: how crops are drawn.
+        views: the model's own clip first, then what a target asks for beside it.
+        channels: C of every view.
+        seed: the recipe's seed.
+        purpose: keeps the randomness of different uses apart (``"pretrain"``, ``"holdout"``).
+        masker: draws what is hidden; None: no masks.
+        decoder_masker: draws what is to be predicted; None: what is hidden.
+        grid: the backbone's tokens; needed with a masker.
+        mask_unit: tokens per maskable unit.
+        repeats: R views and masks of each decoded sample.
+        repeat_from: whether each repeat draws frames anew, or only box, flip and mask.
+        held_out: fixed views: the clip in the middle, no flip.
+        float_ok: float pixels may be read: their statistics are known.
+
+    Raises:
+        PartError: a masker does not keep its contract at this grid.
+    """
+
+    dataset: Dataset = field(kw_only=False)
+    spec: DataSpec
+    augment: Augment
+    views: tuple[View, ...]
+    channels: int
+    seed: int
+    purpose: str
+    masker: Masker | None = None
+    decoder_masker: Masker | None = None
+    grid: Grid | None = None
+    mask_unit: tuple[int, int, int] = (1, 1, 1)
+    repeats: int = 1
+    repeat_from: Literal["new-clip", "same-frames"] = "new-clip"
+    held_out: bool = False
+    float_ok: bool = True
+    layout: Layout = field(init=False)
+    hidden: MaskDraw | None = field(init=False)
+    decode: MaskDraw | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        shapes = tuple(
+            (self.channels, view.frames or self.spec.frames, *view.size) for view in self.views
+        )
+        channels, frames, height, width = shapes[0]
+        self._clip = (frames, height, width, channels)
+        self.hidden = self._mask_draw(self.masker)
+        self.decode = self._mask_draw(self.decoder_masker, hides=False)
+        tokens = self.grid.tokens if self.hidden and self.grid else 0
+        self.layout = Layout(shapes, self.repeats, tokens, self.decode is not None)
+
+    def read(self, key: Key) -> Sample:
+        """Read one sample; one that cannot be read comes back as bad, with the reason.
+
+        Raises:
+            PartError: a part does not keep its contract.
+        """
+        try:
+            source = self.dataset.open(key.index)
+            views = self._read_views(source, key)
+            label = -1 if source.label is None else source.label
+        except PartError:
+            raise
+        except MaekitError as error:
+            return self.bad(key, error.what + (f" ({error.hint})" if error.hint else ""))
+        except Exception as error:  # noqa: BLE001 - no file may end a run of many days
+            return self.bad(key, f"{type(error).__name__}: {error}")
+        # Masks are drawn outside: what fails there is the masker, not the file.
+        crops = views[0].transpose(0, 2, 3, 4, 1)
+        return Sample(views, *self._masks(key, crops), label)
+
+    def bad(self, key: Key, reason: str) -> Sample:
+        """The sample that keeps the place of one that cannot be read: masks, no pixels."""
+        try:
+            file = self.dataset.name(key.index)
+        except Exception as error:  # noqa: BLE001 - a dataset that cannot even name it
+            file = f"sample {key.index} ({type(error).__name__}: {error})"
+        crops = np.zeros((self.repeats, *self._clip), np.uint8)
+        bad = BadFile(file, reason[:_LONGEST_REASON], key.index)
+        return Sample((), *self._masks(key, crops), bad=bad)
+
+    def plans(self, source: Source, key: Key) -> list[Plan]:
+        """What is read of an opened sample, for each repeat."""
+        plans: list[Plan] = []
+        for repeat in range(self.repeats):
+            rng = None if self.held_out else self._rng("plan", key, repeat)
+            plan = draw_plan(self.augment, source, self.spec, self.views[0].size, rng)
+            if self.repeat_from == "same-frames" and plans:
+                plan = replace(plan, frame_ids=plans[0].frame_ids)
+            plans.append(plan)
+        return plans
+
+    def _mask_draw(self, masker: Masker | None, *, hides: bool = True) -> MaskDraw | None:
+        if masker is None:
+            return None
+        if self.grid is None:
+            what = "a reader with a masker needs the grid"
+            raise ValueError(what)
+        return MaskDraw(masker, self.grid, self.mask_unit, self._clip, hides=hides)
+
+    def _masks(self, key: Key, crops: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Two of bool ``[R, N]``, for crops ``[R, T, H, W, C]``."""
+
+        def draw(masks: MaskDraw | None, purpose: str) -> np.ndarray | None:
+            if masks is None:
+                return None
+            rngs = (self._rng(purpose, key, repeat) for repeat in range(self.repeats))
+            return np.stack([masks.draw(rng, crop) for rng, crop in zip(rngs, crops, strict=True)])
+
+        return draw(self.hidden, "mask"), draw(self.decode, "decoder-mask")
+
+    def _rng(self, what: str, key: Key, repeat: int) -> np.random.Generator:
+        purpose = f"{self.purpose}/{what}"
+        return generator(
+            self.seed, purpose=purpose, epoch=key.epoch, index=key.index, repeat=repeat
+        )
+
+    def _read_views(self, source: Source, key: Key) -> tuple[np.ndarray, ...]:
+        """Each view ``[R, C, T, h, w]``, in the source's dtype."""
+        if source.dtype == "float32" and not self.float_ok:
+            what = "has float pixels, whose range is not known"
+            hint = "set data.stats to {mean, std}, or to auto"
+            raise DataError(what, where=source.id, hint=hint)
+        plans = self.plans(source, key)
+        ids = [
+            [resample(plan.frame_ids, frames) for plan in plans]
+            for _, frames, _, _ in self.layout.views
+        ]
+        wanted = sorted({frame for view in ids for clip in view for frame in clip})
+        clip = None if source.crops else _checked(source, source.read(wanted), len(wanted))
+        frames = dict(zip(wanted, clip, strict=True)) if clip is not None else None
+        return tuple(
+            np.stack(
+                [
+                    self._view(source, plan, view, clip_ids, frames)
+                    for plan, clip_ids in zip(plans, view_ids, strict=True)
+                ]
+            )
+            for view, view_ids in zip(self.views, ids, strict=True)
+        )
+
+    def _view(
+        self,
+        source: Source,
+        plan: Plan,
+        view: View,
+        ids: Sequence[int],
+        frames: dict[int, np.ndarray] | None,
+    ) -> np.ndarray:
+        """One view of one plan, ``[C, T, h, w]``."""
+        if frames is None:
+            clip = _checked(source, source.read(ids, plan.box, view.size), len(ids))
+        else:
+            # The augmentation says how the model's own clip is resized, a target how its views.
+            interpolation = plan.interpolation if view is self.views[0] else view.interpolation
+            parts = {
+                frame: cut(frames[frame], plan.box, view.size, plan.edge, interpolation)
+                for frame in set(ids)
+            }
+            clip = np.stack([parts[frame] for frame in ids])
+        clip = to_channels(clip, self.channels, source.id)
+        if plan.flip:
+            clip = clip[:, :, ::-1]
+        return clip.transpose(3, 0, 1, 2)
+
+
+def _checked(source: Source, clip: object, frames: int) -> np.ndarray:
+    """What a dataset returned, if it is a clip ``[T, H, W, C]`` at all."""
+    if (
+        not isinstance(clip, np.ndarray)
+        or clip.ndim != 4
+        or len(clip) != frames
+        or clip.dtype.name not in DTYPES
+    ):
+        got = f"{clip.dtype} {clip.shape}" if isinstance(clip, np.ndarray) else type(clip).__name__
+        what = f"a dataset's read must return [{frames}, H, W, C] of {', '.join(DTYPES)}; got {got}"
+        raise PartError(what, where=source.id)
+    return clip

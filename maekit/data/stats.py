@@ -1,0 +1,92 @@
+"""Mean and standard deviation of the pixels: ImageNet's, or the set's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maekit.contracts import View
+from maekit.data.loader import Loader
+from maekit.data.order import Key
+from maekit.data.pixels import to_unit
+from maekit.data.reader import SampleReader
+from maekit.errors import DataError, RecipeError
+from maekit.recipe.schema import NoAugment, Stats
+
+if TYPE_CHECKING:
+    from maekit.contracts import Dataset
+    from maekit.recipe.schema import DataSpec
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+_BATCH = 16
+
+
+def imagenet(channels: int) -> Stats:
+    """ImageNet's statistics.
+
+    Gray gets the mean of the three means and of the three deviations, (0.449, 0.226): the
+    deviation of luma does not follow from those of the colours.
+
+    Raises:
+        RecipeError: neither gray nor colour.
+    """
+    if channels == len(_MEAN):
+        return Stats(mean=_MEAN, std=_STD)
+    if channels == 1:
+        return Stats(mean=(sum(_MEAN) / 3,), std=(sum(_STD) / 3,))
+    what = f"stats: imagenet has 3 channels, data.channels is {channels}"
+    hint = "set data.stats to auto, or to {mean: [...], std: [...]}"
+    raise RecipeError(what, where="data.stats", hint=hint)
+
+
+def auto_stats(
+    dataset: Dataset,
+    spec: DataSpec,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    workers: int,
+    timeout: float,
+    limit: int = 1000,
+) -> Stats:
+    """Statistics of the set's pixels in [0, 1] (floats as read), per channel.
+
+    Taken over up to ``limit`` evenly spaced samples, resized and cut to the centre; the same at
+    every call. Bad samples are left out here, and counted when they are trained on.
+
+    Raises:
+        DataError: no sample can be read, or a channel is constant.
+    """
+    reader = SampleReader(
+        dataset,
+        spec=spec,
+        augment=NoAugment(name="none"),
+        views=(View("pixels", size),),
+        channels=channels,
+        seed=0,
+        purpose="stats",
+        held_out=True,
+    )
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).astype(np.int64))
+    keys = [Key(0, index) for index in chosen.tolist()]
+    batches = [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
+    count, total, squares = 0, np.zeros(channels), np.zeros(channels)
+    reason = ""
+    with Loader(reader, batches, workers=workers, timeout=timeout) as loader:
+        for batch in loader:
+            reason = batch.bad[0].reason if batch.bad else reason
+            pixels = to_unit(batch.views[0][batch.weight > 0]).astype(np.float64)
+            count += pixels.size // channels
+            total += pixels.sum(axis=(0, 2, 3, 4))
+            squares += np.square(pixels).sum(axis=(0, 2, 3, 4))
+    if not count:
+        what = f"none of {len(keys)} samples can be read, the last one: {reason}"
+        raise DataError(what, where="data.train.path")
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
+    if not (std > 0).all():
+        what = f"channel {int(np.argmin(std))} has the same value in all pixels looked at"
+        raise DataError(what, where="data.stats", hint="set data.stats to {mean, std}")
+    return Stats(mean=tuple(mean.tolist()), std=tuple(std.tolist()))

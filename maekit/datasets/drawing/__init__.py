@@ -1,0 +1,1 @@
+"""How maekit draws its own sample pictures: numpy for light and texture, Pillow for polygons."""

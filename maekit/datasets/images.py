@@ -1,0 +1,193 @@
+"""Dataset ``images``: any folder of pictures, or a list of them, with or without labels."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from maekit.contracts import PartOptions
+from maekit.data.read_image import OpenImage, is_url, open_image, read_bytes
+from maekit.datasets.listing import Labels, Paths, check_label, read_list, walk
+from maekit.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# What a folder set takes; a list takes every row.
+SUFFIXES = frozenset(
+    {".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
+    | {".mpo", ".npy", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+)
+
+
+@dataclass
+class ImageSource:
+    """One opened picture: a video of one frame."""
+
+    image: OpenImage
+    label: int | None
+    id: str
+    frames: int = 1
+    fps: float | None = None
+    crops: bool = False
+
+    @property
+    def height(self) -> int:
+        return self.image.header.height
+
+    @property
+    def width(self) -> int:
+        return self.image.header.width
+
+    @property
+    def channels(self) -> int:
+        return self.image.header.channels
+
+    @property
+    def dtype(self) -> str:
+        return self.image.header.dtype
+
+    def read(
+        self,
+        frame_ids: Sequence[int],
+        box: tuple[float, float, float, float] | None = None,  # noqa: ARG002 - the core crops
+        size: tuple[int, int] | None = None,  # noqa: ARG002
+    ) -> np.ndarray:
+        """``[T, H, W, C]``: the picture, as often as it is asked for.
+
+        Raises:
+            DataError: the file is broken.
+        """
+        pixels = self.image.decode()
+        return np.broadcast_to(pixels, (len(frame_ids), *pixels.shape))
+
+
+class Images:
+    """Pictures of a folder, at any depth, or of a list.
+
+    Raises:
+        DataError: nothing there, or a list with a row that makes no sense.
+    """
+
+    class Options(PartOptions):
+        """What ``images`` can be told."""
+
+        path: Path = Field(description="a folder of pictures, or a list (CSV, JSONL, plain lines)")
+        labels: Literal["auto", "none", "folder"] = Field(
+            "auto",
+            description="auto: a list's labels, or the folders right below path where all pictures "
+            "lie in two or more of them; folder: those folders, always; none: unlabelled",
+        )
+        root: Path | None = Field(
+            None, description="what a list's rows are relative to; unset: the list's folder"
+        )
+        alpha: Literal["drop", "keep"] = Field(
+            "drop", description="transparency: drop it, or keep it as a channel"
+        )
+
+    classes: Sequence[str] | None
+
+    def __init__(self, options: Options) -> None:
+        self._alpha = options.alpha
+        path = Path(options.path).expanduser()
+        self._labels: np.ndarray | None = None
+        self.classes = None
+        if path.is_dir():
+            self._root = str(path)
+            self._index_folder(path, options.labels)
+        elif path.is_file():
+            self._root = str(options.root or path.parent)
+            self._index_list(path, options.labels)
+        else:
+            what = f"no pictures at {path}: " + (
+                "it is neither a folder nor a file" if path.exists() else "it does not exist"
+            )
+            raise DataError(what, where="data.train.path (or data.val.path)", hint=_LAYOUT)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, index: int) -> str:
+        """The file, as it is opened."""
+        row = self._paths[index]
+        if is_url(row) or os.path.isabs(row):  # noqa: PTH117 - a string is what is wanted
+            return row
+        return f"{self._root.rstrip('/')}/{row}"
+
+    def open(self, index: int) -> ImageSource:
+        """Read the file and its header.
+
+        Raises:
+            DataError: no file, or no picture.
+            OSError: the system cannot read it.
+        """
+        name = self.name(index)
+        file = name
+        # Lists written on Windows; where a file has such a name, it is taken as it stands.
+        if "\\" in name and not Path(name).exists():
+            file = name.replace("\\", "/")
+        label = None if self._labels is None else int(self._labels[index])
+        return ImageSource(open_image(read_bytes(file), name, self._alpha), label, name)
+
+    def _index_folder(self, path: Path, labels: Literal["auto", "none", "folder"]) -> None:
+        self._paths = Paths.of(walk(str(path), SUFFIXES))
+        if not len(self._paths):
+            what = f"no pictures in {path}, at any depth; looked for {' '.join(sorted(SUFFIXES))}"
+            raise DataError(what, where="data.train.path (or data.val.path)", hint=_LAYOUT)
+        if labels == "none":
+            return
+        found = Labels()
+        for index in range(len(self._paths)):
+            folder, slash, _ = self._paths[index].partition("/")
+            if not slash and labels == "folder":
+                what = f"{self.name(index)} lies in no class folder"
+                hint = "move it into one, or set labels: none"
+                raise DataError(what, where=str(path), hint=hint)
+            if not slash:
+                return
+            found.add(folder)
+        if labels == "folder" or len(found.first) > 1:
+            self._labels, self.classes = found.by_name()
+
+    def _index_list(self, path: Path, labels: Literal["auto", "none", "folder"]) -> None:
+        if labels == "folder":
+            what = "labels: folder is for folders; this is a list"
+            raise DataError(
+                what, where=str(path), hint="give the label in the list, or labels: auto"
+            )
+        found = Labels()
+        self._paths = Paths.of(_label_rows(path, found, labelled=labels == "auto"))
+        if not len(self._paths):
+            what = "the list has no rows"
+            raise DataError(what, where=str(path))
+        if found.seen:
+            self._labels, self.classes = found.by_value()
+
+
+_LAYOUT = (
+    "a folder `path/<class>/*.jpg` (or any other nesting), or a list with the columns `path,label`"
+)
+
+
+def _label_rows(path: Path, labels: Labels, *, labelled: bool) -> Iterator[str]:
+    """The paths of a list, their labels put aside; either every row has one, or none."""
+    for count, row in enumerate(read_list(path, SUFFIXES)):
+        yield row.path
+        if not labelled:
+            continue
+        where = f"{path}:{row.line}"
+        if len(row.fields) > 1:
+            what = f"has {len(row.fields)} fields after the path: {' '.join(row.fields)}"
+            raise DataError(what, where=where, hint="images take `path label`, or labels: none")
+        if count and bool(row.fields) != bool(labels.seen):
+            what = "has {}, the rows before it have {}".format(
+                *(("no label", "one") if labels.seen else ("a label", "none"))
+            )
+            raise DataError(what, where=where, hint="label every row, or set labels: none")
+        if row.fields:
+            labels.add(check_label(row.fields[0], where))

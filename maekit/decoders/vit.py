@@ -1,0 +1,100 @@
+"""``vit``: the light transformer decoder of MAE and VideoMAE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from maekit.contracts import Grid, PartContext, PartOptions
+from maekit.errors import PartError
+from maekit.layers import LAYER_NORM_EPS, Block, QKVBias, init_transformer, sincos_2d
+from maekit.tokens import Mask, gather
+
+
+class ViTDecoder(nn.Module):
+    """Attends to encoded tokens and to one mask token per query; predicts the queries.
+
+    The order of a sequence does not matter to attention, so nothing is unshuffled: the sequence is
+    prefix, visible tokens, mask tokens, each with its own position. Where every token is asked for
+    (``loss_on: all``), or the encoder already returns all (mask token in the encoder), it is the
+    whole grid in raster order, and visible tokens answer for themselves.
+    """
+
+    class Options(PartOptions):
+        width: int = Field(512, ge=4)
+        depth: int = Field(8, ge=0, description="blocks; 0: a linear head")
+        heads: int = Field(16, ge=1)
+        mlp_ratio: float = Field(4.0, gt=0)
+        qkv_bias: QKVBias = "all"
+        embed_bias: bool = Field(True, description="bias of the encoder-to-decoder projection")
+
+    def __init__(self, options: Options, context: PartContext) -> None:
+        super().__init__()
+        width = options.width
+        if width % options.heads:
+            msg = f"decoder width {width} does not divide into {options.heads} heads"
+            raise PartError(msg, hint="choose model.decoder.heads that divide the width")
+        self.prefix_tokens = context.prefix_tokens
+        self.all_encoded = context.returns == "all"
+        self.embed = nn.Linear(context.width, width, bias=options.embed_bias)
+        self.mask_token = None if self.all_encoded else nn.Parameter(torch.zeros(1, 1, width))
+        rows = self.prefix_tokens + context.grid.tokens
+        self.positions = nn.Parameter(torch.zeros(1, rows, width), requires_grad=False)
+        self.blocks = nn.ModuleList(
+            Block(width, options.heads, options.mlp_ratio, options.qkv_bias)
+            for _ in range(options.depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.head = nn.Linear(width, context.out_dim)
+        self._initialise(context.grid)
+
+    def _initialise(self, grid: Grid) -> None:
+        """MAE's init (models_mae.py)."""
+        init_transformer(self)
+        if self.mask_token is not None:
+            nn.init.normal_(self.mask_token, std=0.02)
+        with torch.no_grad():
+            self.positions[:, self.prefix_tokens :] = sincos_2d(grid, self.positions.shape[-1])
+
+    def forward(self, encoded: Tensor, mask: Mask, grid: Grid) -> Tensor:
+        """``[B, prefix + K (or N), D]`` to ``[B, Q, out_dim]`` in the order of ``mask.queries``."""
+        prefix_table, table = self.positions[0].split([self.prefix_tokens, grid.tokens])
+        prefix, tokens = self.embed(encoded).split(
+            [self.prefix_tokens, encoded.shape[1] - self.prefix_tokens], dim=1
+        )
+        whole_grid = self.all_encoded or mask.queries.shape[1] == mask.tokens
+        if whole_grid:
+            sequence = self._fill(tokens, mask) + table
+        else:
+            asked = self._mask_tokens(mask.queries, tokens) + table[mask.queries]
+            sequence = torch.cat([tokens + table[mask.visible], asked], dim=1)
+        x = torch.cat([prefix + prefix_table, sequence], dim=1)
+        for block in self.blocks:
+            x, _ = block(x)
+        if whole_grid:
+            x = gather(x[:, self.prefix_tokens :], mask.queries)
+        else:
+            x = x[:, x.shape[1] - mask.queries.shape[1] :]
+        prediction: Tensor = self.head(self.norm(x))
+        return prediction
+
+    def _fill(self, tokens: Tensor, mask: Mask) -> Tensor:
+        """The whole grid in raster order, mask tokens where the encoder saw nothing."""
+        if self.all_encoded:
+            return tokens
+        index = mask.visible[..., None].expand(-1, -1, tokens.shape[-1])
+        everywhere = torch.arange(mask.tokens, device=tokens.device).expand(len(tokens), -1)
+        return self._mask_tokens(everywhere, tokens).scatter(1, index, tokens)
+
+    def _mask_tokens(self, where: Tensor, like: Tensor) -> Tensor:
+        if self.mask_token is None:
+            msg = "this decoder has no mask token: its encoder returns every token"
+            raise RuntimeError(msg)
+        return self.mask_token.to(like.dtype).expand(*where.shape, -1)
+
+    def no_decay(self) -> Iterable[str]:
+        """As the backbone's: VideoMAE keeps the mask token free of weight decay."""
+        return ("mask_token", "positions")

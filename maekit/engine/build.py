@@ -1,0 +1,200 @@
+"""From a recipe, or a weights file's header, to a model: the only place that builds parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from maekit import registry
+from maekit.contracts import Grid, PartContext
+from maekit.data.seeded import generator, seeded
+from maekit.errors import PartError, RecipeError
+from maekit.model import MaskedAutoencoder, Statistics
+from maekit.recipe.schema import PartSpec, Recipe
+from maekit.weights.file import find_weights, read_header, read_tensors
+from maekit.weights.header import Header
+from maekit.weights.model import load_tensors
+
+if TYPE_CHECKING:
+    from maekit.contracts import Masker
+
+
+def header_of(recipe: Recipe, statistics: Statistics) -> Header:
+    """The description of the model that a recipe's pre-training asks for."""
+    if recipe.pretrain is None:
+        msg = "the recipe has no pretrain section"
+        raise RecipeError(
+            msg, where="pretrain", hint="add one: see `maekit recipes show quickstart`"
+        )
+    if recipe.model.decoder is None:
+        msg = "pre-training needs a decoder"
+        raise RecipeError(msg, where="model.decoder", hint="add decoder: {name: vit}")
+    return Header(
+        backbone=written(recipe.model.backbone),
+        decoder=written(recipe.model.decoder),
+        target=written(recipe.pretrain.target),
+        masker=written(recipe.pretrain.masker),
+        clip=(recipe.data.train.frames, *recipe.data.height_width),
+        channels=recipe.data.channels,
+        mean=statistics.mean,
+        std=statistics.std,
+    )
+
+
+def written(spec: PartSpec) -> dict[str, Any]:
+    """A part as plain data."""
+    return spec.model_dump(mode="json")
+
+
+def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
+    """A freshly initialised model; the same seed gives the same weights.
+
+    Raises:
+        PartError: a part is unknown, or the parts do not fit together.
+    """
+    context = PartContext(header.clip, header.channels, header.mean, header.std)
+    with seeded(seed, purpose="init"):
+        backbone = registry.make("backbones", _spec(header.backbone), context)
+        context = replace(
+            context,
+            grid=backbone.grid(header.clip),
+            patch=tuple(backbone.patch),
+            width=backbone.width,
+            prefix_tokens=backbone.prefix_tokens,
+            returns=backbone.returns,
+            mask_unit=tuple(backbone.mask_unit),
+        )
+        target = None
+        if header.target is not None:
+            target = registry.make("targets", _spec(header.target), context)
+            context = replace(context, out_dim=target.out_dim)
+        decoder = None
+        if header.decoder is not None and target is not None:
+            decoder = registry.make("decoders", _spec(header.decoder), context)
+    statistics = Statistics(header.mean, header.std)
+    return MaskedAutoencoder(backbone, decoder, target, header.clip, statistics)
+
+
+def _spec(part: Mapping[str, Any]) -> PartSpec:
+    return PartSpec.model_validate(part)
+
+
+def load_model(source: str | Path) -> tuple[MaskedAutoencoder, Header]:
+    """The model in a run folder or a maekit weights file, in evaluation mode on the CPU."""
+    path = find_weights(source)
+    header = read_header(path)
+    model = build_model(header)
+    load_tensors(model, read_tensors(path), str(path))
+    return model.eval(), header
+
+
+def hidden_count(masker: Masker, grid: Grid, spec: PartSpec, where: str) -> int:
+    """How many of the grid's maskable units a masker hides; 0 or all of them is an error.
+
+    Raises:
+        PartError: nothing, or everything, would be hidden.
+    """
+    count = getattr(masker, "count", None)
+    if count is not None:
+        hidden = int(count(grid))
+    elif getattr(masker, "needs_pixels", False):
+        return -1  # only the reader has pixels; it holds every sample to the first one's count
+    else:
+        hidden = int(masker(grid, generator(0, purpose="mask")).sum())
+    if 0 < hidden < grid.tokens:
+        return hidden
+    settings = ", ".join(f"{key} {value}" for key, value in spec.options.items())
+    what = "nothing" if hidden <= 0 else "everything"
+    msg = f"{spec.name} ({settings}) hides {what} of a grid of {grid} = {grid.tokens} tokens"
+    raise PartError(msg, where=where, hint="change the ratio, data.size or the patch size")
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model's size, from the meta device: nothing is allocated."""
+
+    name: str
+    clip: tuple[int, int, int]
+    channels: int
+    grid: Grid
+    hidden: int
+    encoder_parameters: int
+    decoder_parameters: int
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole pre-training model, fixed position tables included (as MAE counts)."""
+        return self.encoder_parameters + self.decoder_parameters
+
+    def lines(self) -> list[str]:
+        """For people."""
+        t, h, w = self.clip
+        hidden = "drawn from pixels" if self.hidden < 0 else f"{self.hidden}"
+        return [
+            (
+                f"{self.name}: {self.parameters:,} parameters "
+                f"(encoder {self.encoder_parameters:,}, decoder {self.decoder_parameters:,})"
+            ),
+            (
+                f"clip {t}x{h}x{w}, {self.channels} channels; grid {self.grid} = "
+                f"{self.grid.tokens} tokens, hidden {hidden}"
+            ),
+        ]
+
+
+def describe(recipe: Recipe) -> Description:
+    """Build the model of a resolved recipe on the meta device and count.
+
+    Raises:
+        PartError: the parts do not fit together.
+    """
+    channels = recipe.data.channels
+    blank = Statistics((0.0,) * channels, (1.0,) * channels)
+    header = header_of(recipe, blank)
+    with torch.device("meta"):
+        model = build_model(header)
+    hidden = _masked_tokens(recipe, model)
+    sizes = {
+        part: sum(parameter.numel() for parameter in module.parameters())
+        for part, module in model.named_children()
+    }
+    return Description(
+        recipe.name,
+        header.clip,
+        channels,
+        model.grid,
+        hidden,
+        sizes["backbone"],
+        sizes["decoder"],
+    )
+
+
+def _masked_tokens(recipe: Recipe, model: MaskedAutoencoder) -> int:
+    """Hidden tokens of a sample, having checked both maskers."""
+    pretrain = recipe.pretrain
+    if pretrain is None:
+        return 0
+    units = mask_grid(model)
+    unit_tokens = model.grid.tokens // units.tokens
+    masker = registry.make("maskers", pretrain.masker)
+    hidden = hidden_count(masker, units, pretrain.masker, "pretrain.masker")
+    if pretrain.decoder_masker is not None:
+        other = registry.make("maskers", pretrain.decoder_masker)
+        hidden_count(other, units, pretrain.decoder_masker, "pretrain.decoder_masker")
+    return hidden * unit_tokens if hidden > 0 else hidden
+
+
+def mask_grid(model: MaskedAutoencoder) -> Grid:
+    """The grid of maskable units.
+
+    Raises:
+        PartError: the token grid does not divide into the backbone's mask units.
+    """
+    try:
+        return model.grid.over(model.backbone.mask_unit)
+    except ValueError as error:
+        raise PartError(str(error), where="model.backbone", hint="change data.size") from error

@@ -1,0 +1,194 @@
+"""Checkpoints: written whole or not at all, verified before they are trusted.
+
+``checkpoints/step-00001000/{model.safetensors, optimizer.safetensors, state.json}`` and the text
+pointer ``checkpoints/last``. state.json holds the sha256 of both files; a folder without it, or
+with another digest, is not a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from maekit.errors import StorageError, WeightsError
+from maekit.weights.file import read_tensors, sha256, write_weights
+
+if TYPE_CHECKING:
+    from maekit.engine.state import TrainState
+    from maekit.weights.header import Header
+
+FORMAT = 1
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # AdamW's state per parameter
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A verified checkpoint on disk."""
+
+    folder: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+
+class Checkpoints:
+    """The ``checkpoints`` folder of a run."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, state: TrainState, tensors: Mapping[str, Tensor], header: Header | None) -> Path:
+        """Write the state as a new checkpoint, then drop the oldest beyond ``keep``.
+
+        Raises:
+            StorageError: the disk is full or not writable; older checkpoints are untouched.
+        """
+        final = self.folder / f"step-{state.step:08d}"
+        partial = self.folder / f".partial-{final.name}-{os.getpid()}"
+        try:
+            partial.mkdir(parents=True)
+            write_state(partial, state, tensors, header)
+            if final.exists():  # the same step once more, after a resume: the new one is as good
+                shutil.rmtree(final)
+            partial.rename(final)
+            _sync_folder(self.folder)
+            write_text(self.folder / "last", final.name)
+        except OSError as error:
+            msg = f"the checkpoint could not be written: {error}"
+            hint = "free space or check the folder's permissions, then --resume"
+            raise StorageError(msg, where=str(final), hint=hint) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        for old in self._all()[: -self.keep]:
+            shutil.rmtree(old)
+        return final
+
+    def newest_good(self) -> tuple[Loaded | None, list[str]]:
+        """The newest checkpoint whose files are whole, and notes on newer ones that are not."""
+        notes: list[str] = []
+        for folder in reversed(self._all()):
+            try:
+                return Loaded(folder, verify(folder)), notes
+            except WeightsError as error:
+                notes.append(f"skipped a damaged checkpoint: {error.where}: {error.what}")
+        return None, notes
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))
+
+
+def write_state(
+    folder: Path, state: TrainState, tensors: Mapping[str, Tensor], header: Header | None
+) -> None:
+    """The three files of a checkpoint, into an existing folder."""
+    digests = {
+        "model.safetensors": write_weights(folder / "model.safetensors", tensors, header),
+        "optimizer.safetensors": write_weights(
+            folder / "optimizer.safetensors", optimizer_tensors(state)
+        ),
+    }
+    record = {
+        "format": FORMAT,
+        "step": state.step,
+        "visited": state.visited,
+        "streak": int(state.streak),
+        "scaler": state.scaler.state_dict() if state.scaler else None,
+        "extra": state.extra,
+        "sha256": digests,
+    }
+    write_text(folder / "state.json", json.dumps(record, indent=1))
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Read state.json and check both files against it; raises WeightsError if anything is off."""
+    try:
+        record: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        for name, digest in record["sha256"].items():
+            if sha256(folder / name) != digest:
+                msg = f"{name} does not match its checksum"
+                raise WeightsError(msg, where=str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        msg = f"state.json or what it names cannot be read: {error!r}"
+        raise WeightsError(msg, where=str(folder)) from error
+    if record.get("format") != FORMAT:
+        msg = f"checkpoint format {record.get('format')}, this maekit reads {FORMAT}"
+        raise WeightsError(msg, where=str(folder), hint="resume with the maekit that wrote it")
+    return record
+
+
+def restore(state: TrainState, loaded: Loaded) -> dict[str, Tensor]:
+    """Put optimizer, counters and random states back; returns the model's tensors to load."""
+    record = loaded.state
+    state.step, state.visited = int(record["step"]), int(record["visited"])
+    state.streak = torch.tensor(float(record["streak"]))
+    state.extra = dict(record["extra"])
+    if state.scaler and record["scaler"]:
+        state.scaler.load_state_dict(record["scaler"])
+    load_optimizer(state, read_tensors(loaded.folder / "optimizer.safetensors"))
+    return read_tensors(loaded.folder / "model.safetensors")
+
+
+def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
+    """AdamW's moments as ``exp_avg/NAME`` ..., and torch's random states."""
+    tensors = {"rng/cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    for group in state.optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for moment, value in state.optimizer.state.get(parameter, {}).items():
+                tensors[f"{moment}/{name}"] = value
+    return tensors
+
+
+def load_optimizer(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of ``optimizer_tensors``; raises WeightsError if a moment is missing."""
+    for group in state.optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            found = {
+                moment: tensors[f"{moment}/{name}"]
+                for moment in MOMENTS
+                if f"{moment}/{name}" in tensors
+            }
+            if not found:  # saved before the first update, or this one never had a gradient
+                continue
+            if len(found) != len(MOMENTS):
+                missing = sorted(set(MOMENTS) - set(found))
+                msg = f"optimizer state of {name} lacks {', '.join(missing)}"
+                raise WeightsError(msg)
+            state.optimizer.state[parameter] = {
+                moment: value.to(parameter.device) for moment, value in found.items()
+            }
+    torch.set_rng_state(tensors["rng/cpu"])
+    if "rng/cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng/cuda"])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that it is old or new, never half."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable (POSIX; elsewhere folders cannot be opened)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,59 @@
+"""What the engine tells whoever listens: reporters in the command line print and store it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that a user should know, once."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a run goes, since it was last told."""
+
+    total_steps: int
+    samples_per_second: float
+    data_wait: float  # fraction of the time spent waiting for the loader
+    memory: float  # peak bytes of the device, or of this process on a CPU
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One update. ``step`` counts finished updates, from 1."""
+
+    step: int
+    epoch: float
+    loss: float  # weighted mean over the effective batch; not finite where the step was skipped
+    lr: float
+    grad_norm: float  # before clipping
+    pace: Pace | None = None  # with the last of the steps that are told together
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Something measured at a step: ``name`` is holdout, online_probe ..."""
+
+    step: int
+    name: str
+    values: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file or folder was written: ``kind`` is checkpoint, weights, picture."""
+
+    step: int
+    kind: str
+    path: str
+
+
+Event = Note | StepDone | Measured | Saved
+Emit = Callable[[Event], None]

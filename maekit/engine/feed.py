@@ -1,0 +1,215 @@
+"""Where a pre-training's batches come from: data sets, statistics, readers, loaders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+
+from maekit import registry
+from maekit.contracts import View
+from maekit.data.loader import Loader
+from maekit.data.order import Key, Order, Stream
+from maekit.data.reader import SampleReader
+from maekit.data.stats import auto_stats, imagenet
+from maekit.engine.events import Emit, Note
+from maekit.errors import DataError, RecipeError
+from maekit.model import Statistics
+from maekit.recipe.schema import DataSpec, NoAugment, Pretrain, Recipe
+
+if TYPE_CHECKING:
+    from maekit.contracts import Dataset
+    from maekit.data.bad_files import BadFiles
+    from maekit.data.batch import Batch
+    from maekit.engine.schedule import BatchSplit
+    from maekit.model import MaskedAutoencoder
+
+MOST_WORKERS = 16
+
+
+def open_dataset(spec: DataSpec, key: str) -> Dataset:
+    """Build a dataset part.
+
+    Raises:
+        DataError: nothing is in it.
+    """
+    dataset: Dataset = registry.make("datasets", spec)
+    if len(dataset) == 0:
+        msg = f"the data set '{spec.name}' is empty"
+        raise DataError(msg, where=key, hint=f"set {key}.path to a folder or list that is not")
+    return dataset
+
+
+def statistics_of(recipe: Recipe, dataset: Dataset, device: str) -> Statistics:
+    """Mean and deviation that pixels are normalised with, computed where the recipe says auto.
+
+    Raises:
+        RecipeError: they are given for another number of channels.
+    """
+    stats, channels = recipe.data.stats, recipe.data.channels
+    if stats == "auto":
+        found = auto_stats(
+            dataset,
+            recipe.data.train,
+            size=recipe.data.height_width,
+            channels=channels,
+            workers=workers_of(recipe.data.workers, device),
+            timeout=recipe.data.timeout,
+        )
+    elif stats is None or stats == "imagenet":
+        found = imagenet(channels)
+    else:
+        found = stats
+    if len(found.mean) != channels:
+        msg = f"statistics of {len(found.mean)} channels for data.channels {channels}"
+        raise RecipeError(
+            msg, where="data.stats", hint="give one mean and std per channel, or auto"
+        )
+    return Statistics(tuple(found.mean), tuple(found.std))
+
+
+def train_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> SampleReader:
+    """Reads and masks training samples.
+
+    Raises:
+        PartError: a masker does not fit the model's grid.
+    """
+    pretrain = required_pretrain(recipe)
+    other = pretrain.decoder_masker
+    return SampleReader(
+        dataset,
+        spec=recipe.data.train,
+        augment=pretrain.augment,
+        views=views_of(recipe, model),
+        channels=recipe.data.channels,
+        seed=recipe.seed,
+        purpose="pretrain",
+        masker=registry.make("maskers", pretrain.masker),
+        decoder_masker=None if other is None else registry.make("maskers", other),
+        grid=model.grid,
+        mask_unit=model.backbone.mask_unit,
+        repeats=pretrain.repeats,
+        repeat_from=pretrain.repeat_from,
+        float_ok=recipe.data.stats is not None,
+    )
+
+
+def holdout_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> SampleReader:
+    """Reads held-out samples: the centre of each, and masks that never change."""
+    pretrain = required_pretrain(recipe)
+    spec = recipe.data.val or recipe.data.train
+    return SampleReader(
+        dataset,
+        spec=spec.model_copy(update={"frames": recipe.data.train.frames}),
+        augment=NoAugment(name="none", interpolation=pretrain.augment.interpolation),
+        views=views_of(recipe, model),
+        channels=recipe.data.channels,
+        seed=recipe.seed,
+        purpose="holdout",
+        masker=registry.make("maskers", pretrain.masker),
+        grid=model.grid,
+        mask_unit=model.backbone.mask_unit,
+        held_out=True,
+        float_ok=recipe.data.stats is not None,
+    )
+
+
+def views_of(recipe: Recipe, model: MaskedAutoencoder) -> tuple[View, ...]:
+    """The model's own clip, then what the target asks for."""
+    more = () if model.target is None else tuple(model.target.views)
+    return (View("clip", recipe.data.height_width), *more)
+
+
+def required_pretrain(recipe: Recipe) -> Pretrain:
+    """The pretrain section; an error where there is none."""
+    if recipe.pretrain is None:
+        msg = "the recipe has no pretrain section"
+        raise RecipeError(msg, where="pretrain", hint="`maekit recipes show quickstart` has one")
+    return recipe.pretrain
+
+
+def stream_of(recipe: Recipe, dataset: Dataset, batch: int) -> Stream:
+    """The keyed order of training samples, cut into effective batches."""
+    order = Order(
+        len(dataset), recipe.seed, shuffle=recipe.data.shuffle, window=recipe.data.shuffle_window
+    )
+    return Stream(order, batch)
+
+
+def workers_of(asked: int | Literal["auto"], device: str) -> int:
+    """Loader processes: as asked; else one beside a CPU that trains, one per core beside a GPU."""
+    if asked != "auto":
+        return asked
+    if device == "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(MOST_WORKERS, cores or 1)
+
+
+@dataclass
+class TrainBatches:
+    """The micro-batches of each update from a step on, bad files recorded as they pass."""
+
+    reader: SampleReader
+    stream: Stream
+    split: BatchSplit
+    ledger: BadFiles
+    start: int
+    stop: int
+    workers: int
+    timeout: float
+
+    def __enter__(self) -> Self:
+        self._loader = Loader(self.reader, self._keys(), workers=self.workers, timeout=self.timeout)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._loader.close()
+
+    def _keys(self) -> Iterator[Sequence[Key]]:
+        size = self.split.per_device
+        for step in range(self.start, self.stop):
+            keys = self.stream.keys(step)
+            yield from (keys[first : first + size] for first in range(0, len(keys), size))
+
+    def __iter__(self) -> Iterator[Sequence[Batch]]:
+        """Lists of ``accumulation`` micro-batches.
+
+        Raises:
+            DataError: too many files are bad.
+        """
+        batches = iter(self._loader)
+        for step in range(self.start, self.stop):
+            update = [next(batches) for _ in range(self.split.accumulation)]
+            for batch in update:
+                self.ledger.add(batch.bad, step)
+            yield update
+
+
+def read_holdout(
+    reader: SampleReader, samples: int, *, size: int, ledger: BadFiles, workers: int, timeout: float
+) -> list[Batch]:
+    """Up to ``samples`` held-out samples, evenly spaced in the set, kept in memory.
+
+    Raises:
+        DataError: too many files are bad.
+    """
+    total = len(reader.dataset)
+    chosen = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(int))
+    keys = [Key(0, int(index)) for index in chosen]
+    groups = [keys[first : first + size] for first in range(0, len(keys), size)]
+    with Loader(reader, groups, workers=min(workers, len(groups)), timeout=timeout) as loader:
+        batches = list(loader)
+    for batch in batches:
+        ledger.add(batch.bad, 0)
+    return batches
+
+
+def tell_classes(dataset: Dataset, key: str, emit: Emit) -> None:
+    """How much there is to read."""
+    classes = dataset.classes
+    labelled = "unlabelled" if classes is None else f"{len(classes)} classes"
+    emit(Note(f"{key}: {len(dataset):,} samples, {labelled}"))

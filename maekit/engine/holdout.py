@@ -1,0 +1,90 @@
+"""The held-out error: fixed views and fixed masks, so that steps and runs compare.
+
+All errors are mean squared differences of [0, 1] pixels over hidden tokens. ``hidden_mse`` is the
+model's, with what must be undone taken from visible patches only; the two fills are what a picture
+without any model would reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from maekit.contracts import Paints
+from maekit.engine.step import make_mask, to_unit
+from maekit.tokens import Mask, gather, patchify, spread
+
+if TYPE_CHECKING:
+    from maekit.data.batch import Batch
+    from maekit.engine.precision import Precision
+    from maekit.model import MaskedAutoencoder
+
+
+class Holdout:
+    """Fixed held-out batches and what was measured on them."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.batches = batches
+
+    @torch.no_grad()
+    def measure(self, model: MaskedAutoencoder, precision: Precision) -> dict[str, float | None]:
+        """``loss`` (the target's own), and for targets that paint ``hidden_mse`` and both fills."""
+        was_training = model.training
+        model.eval()
+        paints = isinstance(model.target, Paints)
+        sums = torch.zeros(5, dtype=torch.float64)
+        for batch in self.batches:
+            mask = make_mask(model, batch).to(model.mean.device)
+            views = [to_unit(view, model.mean.device) for view in batch.views]
+            with precision.autocast():
+                loss = model.loss(views, mask)
+            sums[0] += float(loss)
+            sums[1] += float(mask.weight.sum())
+            if paints:
+                sums[2:] += self._errors(model, views[0], mask, precision)
+        model.train(was_training)
+        total, weight, *errors = (float(value) for value in sums)
+        if weight == 0:
+            return dict.fromkeys(KEYS)
+        values: list[float | None] = [
+            total / weight,
+            *(error / weight if paints else None for error in errors),
+        ]
+        return dict(zip(KEYS, values, strict=True))
+
+    def _errors(
+        self, model: MaskedAutoencoder, pixels: Tensor, mask: Mask, precision: Precision
+    ) -> Tensor:
+        with precision.autocast():
+            painted = model.paint(pixels, mask)
+        patches = patchify(pixels, model.backbone.patch)
+        truth = gather(patches, mask.queries)
+        seen = channel_means(gather(patches, mask.visible), pixels.shape[1])
+        guesses = (
+            painted,
+            _fill(seen.mean(dim=1, keepdim=True), truth),
+            _fill(spread(seen, mask, model.grid), truth),
+        )
+        return torch.stack(
+            [
+                ((guess - truth).square().mean(-1) * mask.weight).sum().cpu().double()
+                for guess in guesses
+            ]
+        )
+
+
+KEYS = ("loss", "hidden_mse", "mean_fill_mse", "interpolated_fill_mse")
+
+
+def channel_means(patches: Tensor, channels: int) -> Tensor:
+    """The mean colour of patches ``[B, K, pt*ph*pw*C]``: ``[B, K, C]``."""
+    means: Tensor = patches.unflatten(-1, (-1, channels)).mean(dim=-2)
+    return means
+
+
+def _fill(colours: Tensor, like: Tensor) -> Tensor:
+    """Colours ``[B, Q or 1, C]`` as flat patches of the shape of ``like`` ``[B, Q, P]``."""
+    return colours.repeat(1, 1, like.shape[-1] // colours.shape[-1])

@@ -1,0 +1,251 @@
+"""The training loop: occasions, update, again.
+
+It trains any step object; it knows neither masks nor files.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from maekit.engine.events import Emit, Pace, StepDone
+from maekit.engine.state import Step, TrainState
+from maekit.engine.stop import Interrupted, StopSignal
+from maekit.errors import NonFiniteError
+
+if TYPE_CHECKING:
+    from maekit.data.batch import Batch
+
+# Reading numbers back from an accelerator makes it wait; a CPU has nothing to wait for.
+STEPS_PER_READ = {"cpu": 1}
+STEPS_PER_READ_ELSEWHERE = 10
+
+
+@dataclass
+class Occasion:
+    """Something done every so many steps, or minutes, and once more at the end.
+
+    At step 0 too where ``every`` counts steps, unless ``at_start`` is false.
+    """
+
+    every: int | timedelta
+    function: Callable[[TrainState], None]
+    at_start: bool = True
+    _last: float = field(default_factory=time.monotonic)
+
+    def due(self, state: TrainState) -> bool:
+        """Whether to call the function now."""
+        if state.finished:
+            return True
+        if state.step == 0:
+            return self.at_start and isinstance(self.every, int)
+        if isinstance(self.every, int):
+            return state.step % self.every == 0
+        return time.monotonic() - self._last >= self.every.total_seconds()
+
+    def call(self, state: TrainState) -> None:
+        """Call it, and start the clock anew."""
+        self.function(state)
+        self._last = time.monotonic()
+
+
+def run(
+    state: TrainState,
+    step: Step,
+    occasions: Sequence[Occasion],
+    *,
+    batches: Iterator[Sequence[Batch]],
+    save: Occasion,
+    emit: Emit,
+    stop: StopSignal,
+) -> None:
+    """Train until the budget is spent.
+
+    Args:
+        batches: the micro-batches of each coming update.
+        save: writes a checkpoint; called last at a step, at the end, and before an interruption.
+
+    Raises:
+        Interrupted: a signal asked for it; the state was saved.
+        NonFiniteError: too many updates in a row were not finite; model and optimizer are as
+            before the first of them.
+    """
+    meter = Meter(state, emit)
+    while True:
+        if stop.requested:
+            meter.flush()
+            save.call(state)
+            raise Interrupted(state.step)
+        due = [] if state.visited >= state.step else [o for o in occasions if o.due(state)]
+        if due:
+            meter.flush()
+        for occasion in due:
+            occasion.call(state)
+        arrived, state.visited = state.visited < state.step, state.step
+        if (arrived or state.finished) and save.due(state):
+            meter.flush()
+            save.call(state)
+        if state.finished:
+            meter.flush()
+            return
+        meter.restart(pause=bool(due))
+        with meter.waiting():
+            micro_batches = next(batches)
+        loss, norm = update(state, step, micro_batches)
+        meter.add(loss, norm)
+
+
+def update(state: TrainState, step: Step, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+    """One optimizer step over an effective batch; a non-finite one is skipped on the device.
+
+    The gradient is that of (sum of losses) / (sum of weights) over all micro-batches, however many
+    of their samples count.
+
+    Returns:
+        The mean loss and the gradient norm before clipping, both still on the device.
+    """
+    lr = state.schedule.lr(state.step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    state.optimizer.zero_grad(set_to_none=True)
+    total, weights, nominal = None, 0.0, 0.0
+    for batch in batches:
+        loss, weight = step.loss(batch)
+        # The true sum of weights is known only after the last micro-batch; a nominal one keeps
+        # float16 gradients in range, and is put right below where samples were bad.
+        nominal = nominal or max(weight, 1.0) * len(batches)
+        scaled = loss / nominal
+        (state.scaler.scale(scaled) if state.scaler else scaled).backward()
+        total = loss.detach() if total is None else total + loss.detach()
+        weights += weight
+    if total is None:
+        msg = "an update needs at least one micro-batch"
+        raise ValueError(msg)
+    state.step += 1
+    if weights == 0:  # every sample was bad: there is nothing to learn from
+        return torch.full_like(total, math.nan), torch.zeros_like(total)
+    norm = _finish_gradients(state, nominal / weights)
+    _skip_or_step(state, norm, total)
+    return total / weights, norm
+
+
+def _finish_gradients(state: TrainState, correction: float) -> Tensor:
+    """Unscale, correct the denominator, clip; returns the norm before clipping."""
+    if state.scaler:
+        state.scaler.unscale_(state.optimizer)
+    parameters = state.trained()
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if correction != 1.0:
+        torch._foreach_mul_(gradients, correction)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if state.clip_grad is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, state.clip_grad, norm)
+    return norm
+
+
+def _skip_or_step(state: TrainState, norm: Tensor, loss: Tensor) -> None:
+    """Step unless something is not finite, decided on the device without waiting for it."""
+    finite = norm.isfinite() & loss.isfinite()
+    state.streak = torch.where(finite, 0.0, state.streak.to(norm.device) + 1)
+    if state.scaler:
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        return
+    # The protocol by which GradScaler tells fused optimizers to skip (torch.optim, found_inf).
+    state.optimizer.grad_scale = None  # type: ignore[attr-defined]
+    state.optimizer.found_inf = (~finite).to(torch.float32)  # type: ignore[attr-defined]
+    state.optimizer.step()
+
+
+class Meter:
+    """Collects numbers on the device, reads them back rarely, and tells the pace."""
+
+    def __init__(self, state: TrainState, emit: Emit) -> None:
+        self.state = state
+        self.emit = emit
+        device = next(state.model.parameters()).device
+        self.device = device
+        self.every = STEPS_PER_READ.get(device.type, STEPS_PER_READ_ELSEWHERE)
+        self.pending: list[tuple[int, float, Tensor, Tensor]] = []
+        self.began = time.perf_counter()
+        self.waited = 0.0
+        self.rate: float | None = None  # seconds per step, smoothed
+
+    def restart(self, *, pause: bool) -> None:
+        """Leave what occasions took out of the pace."""
+        if pause and not self.pending:
+            self.began, self.waited = time.perf_counter(), 0.0
+
+    def waiting(self) -> _Stopwatch:
+        """A context that counts as waiting for data."""
+        return _Stopwatch(self)
+
+    def add(self, loss: Tensor, norm: Tensor) -> None:
+        """One update was made."""
+        lr = self.state.schedule.lr(self.state.step - 1)
+        self.pending.append((self.state.step, lr, loss, norm))
+        if len(self.pending) >= self.every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read back what is pending, emit it, and stop the run if nothing is finite any more."""
+        if not self.pending:
+            return
+        losses = torch.stack([loss.float() for _, _, loss, _ in self.pending]).tolist()
+        norms = torch.stack([norm.float() for _, _, _, norm in self.pending]).tolist()
+        newest, pace = self.state.step, self._pace(len(self.pending))
+        for (step, lr, _, _), loss, norm in zip(self.pending, losses, norms, strict=True):
+            epoch = step / self.state.steps_per_epoch
+            self.emit(StepDone(step, epoch, loss, lr, norm, pace if step == newest else None))
+        self.pending.clear()
+        streak = int(self.state.streak)
+        if streak >= self.state.max_nonfinite:
+            step = self.state.step
+            msg = f"the loss or its gradient was not finite in {streak} steps in a row"
+            hint = "lower the learning rate, set clip_grad, or use precision: fp32"
+            raise NonFiniteError(msg, where=f"step {step}", hint=hint)
+
+    def _pace(self, steps: int) -> Pace:
+        now = time.perf_counter()
+        seconds = max(now - self.began, 1e-9)
+        per_step = seconds / steps
+        self.rate = per_step if self.rate is None else 0.9 * self.rate + 0.1 * per_step
+        waited, self.began, self.waited = self.waited, now, 0.0
+        return Pace(
+            total_steps=self.state.schedule.steps,
+            samples_per_second=self.state.samples_per_step / per_step,
+            data_wait=min(1.0, waited / seconds),
+            memory=peak_memory(self.device),
+            seconds_left=(self.state.schedule.steps - self.state.step) * self.rate,
+        )
+
+
+class _Stopwatch:
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+    def __enter__(self) -> None:
+        self.began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.meter.waited += time.perf_counter() - self.began
+
+
+def peak_memory(device: torch.device) -> float:
+    """Peak bytes on an accelerator, or this process's on a CPU; 0 where nobody tells."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)

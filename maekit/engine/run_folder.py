@@ -1,0 +1,218 @@
+"""The folder of a run: made, locked, described."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any, Self
+
+import torch
+
+from maekit.engine.checkpoint import write_text
+from maekit.errors import RecipeError, StorageError
+from maekit.version import __version__
+
+OURS = ("recipe.yaml", "result.json")  # what makes a folder one of ours
+UNFINISHED = (None, 1, 4, 5, 7, 8, 75, 130)  # exits after which --resume makes sense
+PACKAGES = ("torch", "timm", "numpy", "pillow", "av", "safetensors", "pydantic")
+
+
+class RunFolder:
+    """A run's folder, held by an exclusive lock from ``open`` to ``close``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def __enter__(self) -> Self:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = take_lock(self.path / "lock")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The file stays: removing a lock that others may have opened would let two of them in.
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write result.json."""
+        write_text(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+
+    def write_env(self, device: str) -> None:
+        """Write env.json: versions and machine, so that numbers can be understood later."""
+        write_text(self.path / "env.json", json.dumps(environment(device), indent=2) + "\n")
+
+    def trim_metrics(self, step: int) -> None:
+        """Drop logged steps after ``step``: a resumed run makes and logs them again."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = [json.dumps(record) for record in read_lines(path) if record["step"] <= step]
+        write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a .jsonl file; a last line that a crash cut short is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            yield record
+
+
+def new_folder(runs: Path, recipe: str) -> Path:
+    """Make ``runs/<recipe>/<n>`` with the next free n; two processes never get the same.
+
+    Raises:
+        StorageError: the folder cannot be made.
+    """
+    parent = runs / recipe
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        taken = [int(each.name) for each in parent.iterdir() if each.name.isdigit()]
+        number = max(taken, default=0) + 1
+        while True:
+            try:
+                (parent / str(number)).mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return parent / str(number)
+    except OSError as error:
+        msg = f"cannot make a run folder: {error}"
+        raise StorageError(msg, where=str(parent), hint="choose another with --out") from error
+
+
+def chosen_folder(out: Path, *, resume: bool, overwrite: bool) -> Path:
+    """``--out``: an empty or new folder, one to resume, or one of ours to put aside.
+
+    Raises:
+        RecipeError: it holds something, and neither --resume nor --overwrite says what to do.
+    """
+    if out.exists() and not out.is_dir():
+        msg = "not a folder"
+        raise RecipeError(msg, where=f"--out {out}", hint="give a folder that is new or empty")
+    filled = out.is_dir() and any(out.iterdir())
+    if not filled or resume:
+        return out
+    if not overwrite:
+        msg = "the folder is not empty"
+        hint = "--resume to continue its run, --overwrite to start anew, or another folder"
+        raise RecipeError(msg, where=f"--out {out}", hint=hint)
+    if not any((out / name).exists() for name in OURS):
+        msg = "this is not a maekit run: it holds neither recipe.yaml nor result.json"
+        raise RecipeError(
+            msg, where=f"--out {out}", hint="empty it yourself, or use another folder"
+        )
+    aside = _free_name(out.with_name(f".{out.name}.overwritten"))
+    with take_lock(out / "lock"):  # raises where a live run holds it
+        out.rename(aside)
+    shutil.rmtree(aside)
+    return out
+
+
+def _free_name(path: Path) -> Path:
+    number = 0
+    candidate = path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}.{number}")
+    return candidate
+
+
+def newest_unfinished(runs: Path, recipe: str, verb: str) -> Path | None:
+    """The newest run of this verb and recipe that did not end, or None."""
+    parent = runs / recipe
+    numbered = [each for each in parent.glob("*") if each.name.isdigit()]
+    for folder in sorted(numbered, key=lambda each: int(each.name), reverse=True):
+        result = read_result(folder)
+        if result.get("verb", verb) == verb and result.get("exit") in UNFINISHED:
+            return folder
+    return None
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """A run's result.json; empty where there is none yet."""
+    try:
+        record: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record
+
+
+def take_lock(path: Path) -> IO[str]:
+    """Lock a file for this process; it is free again when the process ends, however it ends.
+
+    Raises:
+        StorageError: another process holds it, or it cannot be written.
+    """
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        msg = f"cannot write here: {error}"
+        raise StorageError(msg, where=str(path.parent), hint="choose another --out") from error
+    try:
+        _lock(file)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        msg = f"this run is in use by {holder}"
+        raise StorageError(msg, where=str(path.parent), hint="wait for it, or stop it") from error
+    file.truncate(0)
+    file.write(f"{socket.gethostname()} pid {os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _lock(file: IO[str]) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions and machine."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a vendored or stripped install
+            found[name] = "unknown"
+    return {
+        "maekit": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": found,
+        "device": device,
+        "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
+
+
+def free_space(path: Path | None = None) -> int:
+    """Free bytes on the disk of a folder; default: the working directory."""
+    return shutil.disk_usage(path or Path.cwd()).free

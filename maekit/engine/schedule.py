@@ -1,0 +1,131 @@
+"""From what a recipe asks for to numbers per step: batch split, steps, learning rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from maekit.errors import RecipeError
+
+if TYPE_CHECKING:
+    from maekit.recipe.schema import AdamW, Batch, Warmup
+
+LR_BATCH = 256  # base learning rates are per 256 samples (Goyal et al., 2017)
+
+
+@dataclass(frozen=True)
+class BatchSplit:
+    """How the effective batch of decoded samples falls into devices and micro-batches."""
+
+    effective: int
+    per_device: int
+    accumulation: int
+    world: int = 1
+
+    @classmethod
+    def of(cls, batch: Batch, world: int = 1) -> BatchSplit:
+        """Derive what is not given, and check what is: the product must be ``batch.global``."""
+        total, per_device, accumulation = batch.global_, batch.per_device, batch.accumulation
+        given = (per_device or 1) * (accumulation or 1) * world
+        if per_device and accumulation and given != total:
+            msg = (
+                f"per_device {per_device} x accumulation {accumulation} x {world} device(s) = "
+                f"{given}, but global is {total}"
+            )
+            raise RecipeError(msg, where="pretrain.batch", hint=f"set global={given}, or drop one")
+        if total % given:
+            msg = f"global {total} does not divide by {given} (what is given, times the devices)"
+            near = max(given, round(total / given) * given)
+            raise RecipeError(msg, where="pretrain.batch", hint=f"set global={near}")
+        return cls(
+            total,
+            per_device or total // ((accumulation or 1) * world),
+            accumulation or total // ((per_device or total // world) * world),
+            world,
+        )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of every step: linear warm-up from 0, then half a cosine."""
+
+    steps: int
+    warmup: int
+    peak: float
+    floor: float
+    endpoint: bool = False  # the last warm-up step already has the peak (VideoMAE's linspace)
+
+    def lr(self, step: int) -> float:
+        """The rate of update ``step`` (0-based); the first is 0 where there is a warm-up.
+
+        MAE: util/lr_sched.py; VideoMAE: utils.py, cosine_scheduler.
+        """
+        if step < self.warmup:
+            span = self.warmup - 1 if self.endpoint else self.warmup
+            return self.peak * step / span if span else self.peak
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def peak_lr(optimizer: AdamW, batch: int, repeats: int = 1) -> float:
+    """base_lr * batch / 256; repeats count only where the recipe says so (mae_st)."""
+    counted = batch * repeats if optimizer.lr_counts_repeats else batch
+    return optimizer.base_lr * counted / LR_BATCH
+
+
+def floor_lr(optimizer: AdamW, batch: int, repeats: int = 1) -> float:
+    """Where the cosine ends: as given (MAE), or per 256 samples (VideoMAE)."""
+    if not optimizer.min_lr_scaled:
+        return optimizer.min_lr
+    counted = batch * repeats if optimizer.lr_counts_repeats else batch
+    return optimizer.min_lr * counted / LR_BATCH
+
+
+def steps_per_epoch(samples: int, batch: int) -> float:
+    """Whole batches of an epoch (the rest is dropped); epochs smaller than a batch are joined."""
+    return samples // batch if samples >= batch else samples / batch
+
+
+def total_steps(
+    *,
+    epochs: float | None,
+    steps: int | None,
+    samples: int | None,
+    batch: int,
+    per_epoch: float,
+) -> int:
+    """The budget in updates, never less than one."""
+    if steps is not None:
+        return steps
+    if samples is not None:
+        return max(1, samples // batch)
+    if epochs is None:
+        msg = "one of epochs, steps, samples must be given"
+        raise ValueError(msg)
+    return max(1, int(epochs * per_epoch + 1e-9))  # 3 epochs of 1/3 step each are one step
+
+
+def warmup_steps(warmup: Warmup, per_epoch: float) -> int:
+    """The warm-up in updates, before it is cut to the budget."""
+    if warmup.steps is not None:
+        return warmup.steps
+    return int((warmup.epochs or 0) * per_epoch + 1e-9)
+
+
+def make_schedule(
+    optimizer: AdamW, warmup: Warmup, *, steps: int, per_epoch: float, batch: int, repeats: int
+) -> tuple[Schedule, list[str]]:
+    """The schedule of a run, and notes on what had to be cut."""
+    notes = []
+    asked = warmup_steps(warmup, per_epoch)
+    if asked > steps:
+        notes.append(f"warm-up of {asked} steps is longer than the budget: cut to {steps}")
+    schedule = Schedule(
+        steps=steps,
+        warmup=min(asked, steps),
+        peak=peak_lr(optimizer, batch, repeats),
+        floor=floor_lr(optimizer, batch, repeats),
+        endpoint=warmup.endpoint,
+    )
+    return schedule, notes

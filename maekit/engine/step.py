@@ -1,0 +1,98 @@
+"""The step of pre-training: from a loader's arrays to the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from maekit.tokens import Mask
+
+if TYPE_CHECKING:
+    from maekit.data.batch import Batch
+    from maekit.engine.precision import Precision
+    from maekit.model import MaskedAutoencoder
+
+
+class PretrainStep:
+    """Masks, encodes, decodes and compares; ``loss(batch) -> (sum, weight)``."""
+
+    def __init__(
+        self,
+        model: MaskedAutoencoder,
+        precision: Precision,
+        *,
+        loss_on: Literal["hidden", "all"] = "hidden",
+        compiled: bool = False,
+    ) -> None:
+        self.model = model
+        self.precision = precision
+        self.loss_on: Literal["hidden", "all"] = loss_on
+        # The bound method is compiled, not the module: saved keys stay as they are.
+        self._loss: Callable[[Sequence[Tensor], Mask], Tensor] = (
+            torch.compile(model.loss) if compiled else model.loss
+        )
+
+    def loss(self, batch: Batch) -> tuple[Tensor, float]:
+        """The weighted sum of the loss over queries, and the sum of the weights."""
+        mask = make_mask(self.model, batch, self.loss_on)
+        weight = float(mask.weight.sum())  # still on the CPU: nothing waits
+        device = self.model.mean.device
+        views = [to_unit(view, device) for view in batch.views]
+        with self.precision.autocast():
+            return self._loss(views, mask.to(device)), weight
+
+
+def make_mask(
+    model: MaskedAutoencoder, batch: Batch, loss_on: Literal["hidden", "all"] = "hidden"
+) -> Mask:
+    """The batch's Mask, on the CPU; how many tokens are asked for is the same in every batch."""
+    if batch.hidden is None:
+        msg = "this batch was read without a masker"
+        raise ValueError(msg)
+    hidden = torch.from_numpy(batch.hidden)
+    asked = None if batch.decode is None else torch.from_numpy(batch.decode)
+    count = None
+    wants = getattr(model.target, "wants", None)
+    if wants is not None:
+        wanted = torch.from_numpy(np.ascontiguousarray(wants(model.grid))).reshape(-1)
+        if asked is None:
+            asked = torch.ones_like(hidden) if loss_on == "all" else hidden
+        count = min(int(asked[0].sum()), int(wanted.sum()))
+        asked = asked & wanted
+    return Mask.build(
+        hidden,
+        asked=asked,
+        count=count,
+        loss_on=loss_on,
+        sample_weight=torch.from_numpy(batch.weight),
+    )
+
+
+def to_unit(view: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    """A loader's clips ``[B, C, T, H, W]``, uint8 or float32, to float32 on a device.
+
+    uint8 crosses to the device as it is, a quarter of the bytes; it is divided by 255 there.
+    """
+    tensor = torch.from_numpy(view)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    tensor = tensor.to(device, non_blocking=True)
+    return tensor / 255 if tensor.dtype == torch.uint8 else tensor
+
+
+def recompute_activations(model: MaskedAutoencoder) -> None:
+    """Run the encoder's blocks again in the backward pass instead of keeping what they made."""
+    for block in model.backbone.blocks():
+        block.forward = _recomputed(block.forward)
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (any block's signature)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    return run

@@ -1,0 +1,154 @@
+"""Our own transformer: attention, MLP, block, position tables, initialisation.
+
+Shapes: B samples, S tokens, D width, heads of ``D / heads``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from maekit.grid import Grid
+
+LAYER_NORM_EPS = 1e-6  # everywhere in MAE, VideoMAE and mae_st
+# On CPUs, SDPA's bfloat16 backward is slow for short sequences; an explicit product is not.
+EXPLICIT_BELOW = 512
+
+QKVBias = Literal["all", "qv", "none"]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention, the only one in maekit: ``[B, heads, S, D/heads]`` to the same."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] < EXPLICIT_BELOW:
+        return torch.matmul(attention_weights(q, k), v)
+    attended: Tensor = F.scaled_dot_product_attention(q, k, v)
+    return attended
+
+
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """The softmax of attention, ``[B, heads, S, S]``, computed in float32."""
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-2, -1))
+    return scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a fused projection.
+
+    ``qkv_bias="qv"`` is VideoMAE's: queries and values have a bias, keys a constant zero.
+    """
+
+    def __init__(self, width: int, heads: int, qkv_bias: QKVBias = "all") -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias == "all")
+        if qkv_bias == "qv":
+            self.q_bias = nn.Parameter(torch.zeros(width))
+            self.v_bias = nn.Parameter(torch.zeros(width))
+        self.qkv_bias = qkv_bias
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, want_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """``[B, S, D]`` to ``[B, S, D]``, and on request the weights ``[B, heads, S, S]``."""
+        b, s, d = x.shape
+        bias: Tensor | None = self.qkv.bias
+        if self.qkv_bias == "qv":
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv.weight, bias)
+        q, k, v = qkv.reshape(b, s, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        weights = attention_weights(q, k) if want_weights else None
+        out = attend(q, k, v) if weights is None else weights @ v
+        return self.proj(out.transpose(1, 2).reshape(b, s, d)), weights
+
+
+class MLP(nn.Module):
+    """Two linear layers with an exact (erf) GELU between them."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, S, D]`` to ``[B, S, D]``."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block, as timm 0.3.2's, on which MAE and VideoMAE are built."""
+
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float = 4.0, qkv_bias: QKVBias = "all"
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attn = Attention(width, heads, qkv_bias)
+        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = MLP(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor, want_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """``[B, S, D]`` to ``[B, S, D]``, and on request attention weights."""
+        attended, weights = self.attn(self.norm1(x), want_weights)
+        x = x + attended
+        return x + self.mlp(self.norm2(x)), weights
+
+
+class PatchEmbedding(nn.Module):
+    """A linear embedding of patches, with the weight in a convolution's shape and order.
+
+    Embedding gathered patches instead of convolving the whole clip does 1 / (1 - ratio) times less
+    work and cannot see a hidden pixel.
+    """
+
+    def __init__(self, channels: int, width: int, patch: tuple[int, int, int]) -> None:
+        super().__init__()
+        conv = nn.Conv3d(channels, width, patch, stride=patch)
+        self.weight = nn.Parameter(conv.weight.detach().clone())  # [D, C, pt, ph, pw]
+        self.bias = nn.Parameter(conv.bias.detach().clone())  # type: ignore[union-attr]
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Patches ``[B, K, pt*ph*pw*C]`` (c fastest) to tokens ``[B, K, D]``."""
+        weight = self.weight.permute(0, 2, 3, 4, 1).flatten(1)
+        return F.linear(patches, weight, self.bias)
+
+
+def sincos_axis(positions: np.ndarray, width: int) -> np.ndarray:
+    """Positions ``[M]`` to ``[M, width]`` float64: sines, then cosines (MAE, pos_embed.py)."""
+    omega = 10000.0 ** -(np.arange(width // 2, dtype=np.float64) / (width / 2))
+    angles = positions.reshape(-1)[:, None] * omega[None]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+
+def sincos_2d(grid: Grid, width: int) -> Tensor:
+    """MAE's fixed table for images, float32 ``[N, width]``: the column fills the first half."""
+    if width % 4:
+        msg = f"2-D sine-cosine positions need a width divisible by 4, got {width}"
+        raise ValueError(msg)
+    row, column = np.meshgrid(np.arange(grid.h), np.arange(grid.w), indexing="ij")
+    halves = [sincos_axis(axis, width // 2) for axis in (column, row)]
+    table = np.concatenate(halves, axis=1).astype(np.float32)
+    return torch.tensor(np.tile(table, (grid.t, 1)))
+
+
+def init_transformer(module: nn.Module) -> None:
+    """MAE's and VideoMAE's pre-training init: Linear xavier uniform, biases 0, LayerNorm 1 and 0.
+
+    A fused qkv counts as one ``[3D, D]`` matrix, as in the official code.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+
+
+def init_patch_embedding(embedding: PatchEmbedding) -> None:
+    """MAE: xavier uniform on the flattened weight; the bias keeps the convolution's default."""
+    nn.init.xavier_uniform_(embedding.weight.view(embedding.weight.shape[0], -1))

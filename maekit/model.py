@@ -1,0 +1,145 @@
+"""The masked autoencoder, as the paper tells it: mask, encode, decode, loss.
+
+B samples, C channels, T frames, H x W pixels; N tokens, of which K are visible and Q are predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from maekit.contracts import Encoded, Grid, Paints
+from maekit.errors import WeightsError
+from maekit.tokens import Mask
+
+if TYPE_CHECKING:
+    from maekit.contracts import Backbone, Decoder, Target
+
+
+class Statistics(NamedTuple):
+    """Mean and standard deviation per channel that pixels are normalised with."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one forward pass gives.
+
+    Attributes:
+        loss: the weighted mean over queries, a scalar; None for targets that need further views.
+        pred: ``[B, Q, out_dim]`` in the order of the hidden tokens.
+        encoded: ``[B, prefix + K, D]`` (N with the mask token in the encoder).
+    """
+
+    loss: Tensor | None
+    pred: Tensor
+    encoded: Tensor
+
+
+class MaskedAutoencoder(nn.Module):
+    """An encoder over what is visible, and a decoder that predicts what is not."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoder: Decoder | None,
+        target: Target | None,
+        clip: tuple[int, int, int],
+        statistics: Statistics,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = decoder
+        self.target = target
+        self.clip = clip
+        self.grid: Grid = backbone.grid(clip)
+        self.statistics = statistics
+        shape = (1, -1, 1, 1, 1)
+        self.register_buffer("mean", torch.tensor(statistics.mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(statistics.std).view(shape), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, pixels: Tensor, hidden: Tensor) -> Output:
+        """Predict what is hidden.
+
+        Args:
+            pixels: ``[B, C, T, H, W]`` in the model's normalised space; images have T = 1.
+            hidden: bool ``[B, N]``, True = hidden, the same number in every row.
+        """
+        mask = Mask.build(hidden)
+        encoded = self.encode_visible(pixels, mask)
+        pred = self.decode(encoded.tokens, mask)
+        loss = None
+        if self.target is not None and not self.target.views:
+            truth = self.target.encode([self.unnormalise(pixels)], mask)
+            each = self.target.loss(pred, truth) * mask.weight
+            loss = each.sum() / mask.weight.sum()
+        return Output(loss, pred, encoded.tokens)
+
+    def loss(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
+        """The weighted sum of the loss over queries: divide by the weights of the whole batch.
+
+        Args:
+            views: float32 clips in [0, 1], the model's own ``[B, C, T, H, W]`` first, then those
+                that the target asked for.
+        """
+        encoded = self.encode_visible(self.normalise(views[0]), mask)
+        pred = self.decode(encoded.tokens, mask)
+        target = self._required_target()
+        with torch.no_grad():
+            truth = target.encode(views, mask)
+        return (target.loss(pred, truth) * mask.weight).sum()
+
+    def encode_visible(
+        self, pixels: Tensor, mask: Mask, layers: Sequence[int] = (), attention: bool = False
+    ) -> Encoded:
+        """Encode what a mask leaves visible of normalised pixels."""
+        return self.backbone(pixels, mask, layers, attention)
+
+    def decode(self, encoded: Tensor, mask: Mask) -> Tensor:
+        """Encoded tokens to predictions ``[B, Q, out_dim]``."""
+        if self.decoder is None:
+            msg = "no decoder weights in this model"
+            raise WeightsError(msg, hint="use the weights of a maekit run, which hold both")
+        return self.decoder(encoded, mask, self.grid)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Features ``[B, prefix + N, D]`` of normalised pixels, with nothing hidden."""
+        mask = Mask.nothing_hidden(len(pixels), self.grid.tokens, pixels.device)
+        return self.encode_visible(pixels, mask).tokens
+
+    def paint(
+        self, pixels: Tensor, mask: Mask, statistics: Literal["visible", "truth"] = "visible"
+    ) -> Tensor:
+        """Predicted patches ``[B, Q, pt*ph*pw*C]`` in [0, 1] space, of pixels in [0, 1].
+
+        Raises:
+            TypeError: the target does not predict pixels.
+        """
+        target = self._required_target()
+        if not isinstance(target, Paints):
+            msg = f"the target {type(target).__name__} does not predict pixels"
+            raise TypeError(msg)
+        encoded = self.encode_visible(self.normalise(pixels), mask)
+        return target.decode(self.decode(encoded.tokens, mask), pixels, mask, statistics)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels in [0, 1] to the space that the encoder works in."""
+        return (pixels - self.mean) / self.std
+
+    def unnormalise(self, pixels: Tensor) -> Tensor:
+        """The inverse of ``normalise``."""
+        return pixels * self.std + self.mean
+
+    def _required_target(self) -> Target:
+        if self.target is None:
+            msg = "this model has no target: it can encode, not predict"
+            raise WeightsError(msg, hint="use the weights of a maekit run")
+        return self.target

@@ -1,0 +1,303 @@
+"""Pydantic's findings in plain words: the place, the key, what is wrong, what to try."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from maekit.errors import RecipeError
+from maekit.recipe.dump import to_yaml
+from maekit.recipe.merge import classes
+from maekit.recipe.suggest import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
+
+    from maekit.recipe.yaml12 import KeyPath, Node
+
+_KINDS = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "path_type": "a path",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "model_type": "a mapping (key: value)",
+    "model_attributes_type": "a mapping (key: value)",
+    "dict_type": "a mapping (key: value)",
+    "none_required": "null",
+}
+# Filled with Pydantic's context and the value.
+_SENTENCES = {
+    "missing": "missing",
+    "extra_forbidden": "unknown key",
+    "union_tag_not_found": "has no `name`",
+    "union_tag_invalid": "unknown name '{tag}'",
+    "greater_than": "expected more than {gt}, got {value}",
+    "greater_than_equal": "expected at least {ge}, got {value}",
+    "less_than": "expected less than {lt}, got {value}",
+    "less_than_equal": "expected at most {le}, got {value}",
+    "finite_number": "expected a finite number, got {value}",
+    "too_short": "expected at least {min_length} values, got {actual_length}",
+    "too_long": "expected at most {max_length} values, got {actual_length}",
+    "string_pattern_mismatch": "{value} does not match {pattern}",
+}
+_EXAMPLE = "`maekit recipes show quickstart` prints a complete recipe"
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validated(model: type[M], value: Node, path: KeyPath = (), recipe: Node | None = None) -> M:
+    """Build ``model`` from a tree; raises RecipeError that lists all that is wrong.
+
+    Args:
+        model: the class to build.
+        value: what to build it from.
+        path: where ``value`` stands in ``recipe``.
+        recipe: the tree that knows the places; by default ``value`` itself.
+    """
+    try:
+        # As JSON, strictly: lists become tuples, but "3" and true are no numbers.
+        return model.model_validate_json(
+            json.dumps(value.plain), strict=True, by_alias=True, by_name=False
+        )
+    except ValidationError as error:
+        raise explain(error, recipe or value, model, path) from error
+
+
+def explain(
+    error: ValidationError, tree: Node, model: type[BaseModel], prefix: KeyPath = ()
+) -> RecipeError:
+    """Turn a ValidationError into one RecipeError that lists everything that is wrong.
+
+    Args:
+        error: what Pydantic found.
+        tree: the whole recipe, with marks.
+        model: the class that was validated.
+        prefix: the path in ``tree`` of what was validated; its keys may be a part's options.
+    """
+    grouped: dict[KeyPath, list[_Finding]] = {}
+    for details in error.errors(include_url=False):
+        finding = _find(details, tree, prefix)
+        grouped.setdefault(finding.union or finding.path, []).append(finding)
+    problems: list[_Problem] = []
+    for findings in grouped.values():
+        problems += _problems(findings, tree, model, prefix)
+    if len(problems) == 1:
+        return RecipeError(problems[0].what, where=problems[0].where, hint=problems[0].hint)
+    lines = [f"\n  {found.where}: {found.what} ({found.hint})" for found in problems]
+    return RecipeError(
+        f"{len(problems)} problems:{''.join(lines)}",
+        hint="correct these and run `maekit recipes validate` again",
+    )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    where: str
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """One error of Pydantic's, its location split into keys of the recipe and union branches."""
+
+    details: ErrorDetails
+    path: KeyPath  # keys that stand in the recipe, and a last one that is missing
+    union: KeyPath | None  # the key whose value fits no branch of a union
+    tags: tuple[str, ...]
+
+
+def _find(details: ErrorDetails, tree: Node, prefix: KeyPath) -> _Finding:
+    path, tags = prefix, []
+    union: KeyPath | None = None
+    location = details["loc"]
+    for position, key in enumerate(location):
+        last = position == len(location) - 1
+        if tree.at((*path, key)) is not None or (last and details["type"] == "missing"):
+            path = (*path, key)
+            continue
+        tags.append(str(key))
+        # The branch of a discriminated union is known: its errors stand for themselves.
+        chosen = tree.at((*path, "name"))
+        if union is None and not (chosen and chosen.value == key):
+            union = path
+    return _Finding(details, path, union, tuple(tags))
+
+
+def _problems(
+    findings: list[_Finding], tree: Node, model: type[BaseModel], prefix: KeyPath
+) -> Iterator[_Problem]:
+    """The findings at one key, of which a union has one or more for each branch."""
+    ranks = [_rank(finding) for finding in findings]
+    near = [found for found, rank in zip(findings, ranks, strict=True) if rank == min(ranks)]
+    shapes = [_expected(found.details) for found in near]
+    if len(near) > 1 and min(ranks) > 1 and all(shapes):
+        path = near[0].path
+        words = list(dict.fromkeys(shape for shape in shapes if shape))
+        what = f"{dotted(path)}: expected {' or '.join(words)}, got {_show(tree.at(path))}"
+        yield _Problem(str(tree.mark_of(path)), what, _hint(near, tree, model, prefix))
+        return
+    for found in near:
+        what = f"{dotted(found.path)}: {_wrong(found, tree)}" if found.path else _wrong(found, tree)
+        yield _Problem(str(tree.mark_of(found.path)), what, _hint([found], tree, model, prefix))
+
+
+def _rank(finding: _Finding) -> int:
+    """How near a branch of a union came: 0 failed inside, 1 on a limit, 2 is of another type."""
+    if finding.union is None or len(finding.path) > len(finding.union):
+        return 0
+    return 2 if _expected(finding.details) else 1
+
+
+def _expected(details: ErrorDetails) -> str | None:
+    """What type stands here, for errors that say no more than that."""
+    if details["type"] == "literal_error":
+        return " or ".join(f"'{word}'" for word in _words(details))
+    return _KINDS.get(details["type"])
+
+
+def _words(details: ErrorDetails) -> list[str]:
+    context = details.get("ctx", {})
+    return re.findall(r"'([^']*)'", str(context.get("expected", context.get("expected_tags", ""))))
+
+
+def _wrong(finding: _Finding, tree: Node) -> str:
+    details = finding.details
+    value = _show(tree.at(finding.path))
+    sentence = _SENTENCES.get(details["type"])
+    if sentence:
+        return sentence.format(**{**details.get("ctx", {}), "value": value})
+    expected = _expected(details)
+    if expected:
+        return f"expected {expected}, got {value}"
+    message = details["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return f"{message[:1].lower()}{message[1:]}"
+
+
+def _hint(findings: list[_Finding], tree: Node, model: type[BaseModel], prefix: KeyPath) -> str:
+    finding = findings[0]
+    kind = finding.details["type"]
+    if kind == "extra_forbidden":
+        return _unknown_key(finding, tree, model, prefix)
+    words = [word for found in findings for word in _words(found.details)]
+    value = finding.details["input"]
+    if kind == "union_tag_invalid":
+        value = finding.details.get("ctx", {}).get("tag", "")
+    if words:
+        near = suggest(value, words) if isinstance(value, str) else None
+        return near or f"known: {', '.join(words)}"
+    field = _field_at(model, finding, prefix)
+    if field is None:
+        return _EXAMPLE
+    if kind in {"model_type", "model_attributes_type"} and isinstance(value, str):
+        return f"a part is given as `{finding.path[-1]}: {{name: {value}}}`"
+    return _about(field)
+
+
+def _about(field: FieldInfo) -> str:
+    default = field.default if isinstance(field.default, (int, float, str)) else None
+    about = [] if field.description is None else [field.description]
+    if default is not None:
+        about.append(f"default {default}")
+    return "; ".join(about) or _EXAMPLE
+
+
+def _unknown_key(finding: _Finding, tree: Node, model: type[BaseModel], prefix: KeyPath) -> str:
+    word = str(finding.path[-1])
+    around = _models_at(model, finding.path[len(prefix) :], finding.tags)
+    here = [key for inner in around for key in _keys(inner)]
+    near = suggest(word, here)
+    if near:
+        return near
+    if not prefix:
+        for path in _key_paths(model, ()):
+            if path[-1] == word:
+                return f"did you mean '{'.'.join(path)}'?"
+    outer = tree.at(finding.path[:-1])
+    free = [key for key in here if outer is None or key not in outer.fields]
+    return f"known here: {', '.join(free)}" if free else "remove it: no further key is known here"
+
+
+def _keys(model: type[BaseModel]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield field.alias or name
+
+
+def _key_paths(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        here = (*path, field.alias or name)
+        yield here
+        for inner in _models_in(field):
+            yield from _key_paths(inner, here)
+
+
+def _models_in(field: FieldInfo) -> list[type[BaseModel]]:
+    return [found for found in classes(field.annotation) if issubclass(found, BaseModel)]
+
+
+def _models_at(
+    model: type[BaseModel], path: KeyPath, tags: tuple[str, ...]
+) -> list[type[BaseModel]]:
+    """The classes that may stand around the last key of ``path``, which starts at ``model``."""
+    around = [model]
+    for key in path[:-1]:
+        around = [inner for field in _fields(around, key) for inner in _models_in(field)]
+        chosen = [inner for inner in around if _literal_name(inner) & set(tags)]
+        around = chosen or around
+    return around
+
+
+def _fields(models: Iterable[type[BaseModel]], key: str | int) -> list[FieldInfo]:
+    return [
+        field
+        for model in models
+        for name, field in model.model_fields.items()
+        if (field.alias or name) == key
+    ]
+
+
+def _field_at(model: type[BaseModel], finding: _Finding, prefix: KeyPath) -> FieldInfo | None:
+    """The field of a finding's key, or of the nearest key around it that is one."""
+    path = finding.path[len(prefix) :]
+    while path:
+        fields = _fields(_models_at(model, path, finding.tags), path[-1])
+        if fields:
+            return fields[0]
+        path = path[:-1]
+    return None
+
+
+def _literal_name(model: type[BaseModel]) -> set[Any]:
+    field = model.model_fields.get("name")
+    return set() if field is None else set(get_args(field.annotation))
+
+
+def _show(node: Node | None) -> str:
+    """A value as the recipe writes it, on one line and not longer than fits one."""
+    if node is None:
+        return "nothing"
+    return textwrap.shorten(to_yaml([node.plain]).strip()[1:-1], 60, placeholder="...")
+
+
+def dotted(path: KeyPath) -> str:
+    """``pretrain.optimizer.betas[1]``."""
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}"
+    return text.removeprefix(".")

@@ -1,0 +1,188 @@
+"""From a file and a command line to a checked ``Recipe`` that remembers where all was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maekit.errors import RecipeError
+from maekit.recipe.dump import as_dict
+from maekit.recipe.explain import validated
+from maekit.recipe.merge import check_alternatives, merge, remove
+from maekit.recipe.overrides import parse_overrides
+from maekit.recipe.schema import OVERLAYS, VERBS, Recipe
+from maekit.recipe.shipped import find, find_parent
+from maekit.recipe.suggest import suggest
+from maekit.recipe.yaml12 import KeyPath, Mark, Node, parse, tree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe with what it was made from.
+
+    Attributes:
+        recipe: the checked recipe; parts' own options are checked by ``registry.resolve``.
+        tree: parents, recipe and command line merged, each value with its mark.
+        path: the recipe's file.
+        notes: what the user should hear, such as a removed key that was not there.
+    """
+
+    recipe: Recipe
+    tree: Node
+    path: Path
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The merged recipe as written, without defaults, as plain dicts, lists and scalars."""
+        return {key: node.plain for key, node in self.tree.fields.items()}
+
+    @cached_property
+    def marks(self) -> Mapping[KeyPath, Mark]:
+        """The file and line (or the command line) of every key."""
+        return {path: node.mark for path, node in self.tree.walk()}
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Load a recipe by path, or by name if it is a shipped one.
+
+    Args:
+        source: a file, or the name of a shipped recipe (``quickstart``).
+        overrides: ``a.b=value`` and ``~a.b``, applied together: their order has no meaning.
+
+    Raises:
+        RecipeError: with ``file:line`` or ``command line``, the key and what to try.
+    """
+    path = find(source)
+    merged, notes = parse_overrides(overrides).apply(read_tree(path))
+    return Loaded(validated(Recipe, merged), merged, path, notes)
+
+
+def for_verb(source: Loaded | Recipe, verb: str) -> Recipe:
+    """The recipe as one verb sees it: its ``data:`` and ``model:`` overlays merged and gone.
+
+    Raises:
+        RecipeError: the recipe has no section for the verb, or an overlay is wrong.
+    """
+    return with_overlays(source, verb).recipe
+
+
+def with_overlays(source: Loaded | Recipe, verb: str) -> Loaded:
+    """As ``for_verb``, with the marks kept."""
+    if isinstance(source, Recipe):
+        source = Loaded(source, tree(as_dict(source), Mark(f"recipe {source.name}")), Path())
+    section = source.tree.fields.get(verb)
+    if section is None or section.value is None:
+        raise RecipeError(
+            f"{verb}: the recipe has no such section",
+            where=str(source.tree.mark),
+            hint=f"add `{verb}:`, or use one of the verbs it has: "
+            + (", ".join(key for key in VERBS if key in source.tree.fields) or "none"),
+        )
+    merged = source.tree
+    for key in OVERLAYS:
+        overlay = section.fields.get(key)
+        if overlay is None:
+            continue
+        merged = remove(merged, (verb, key)) or merged
+        if overlay.value is not None:
+            merged = merge(merged, Node({key: overlay}, overlay.mark))
+    return Loaded(validated(Recipe, merged), merged, source.path, source.notes)
+
+
+def read_tree(path: Path) -> Node:
+    """Read a recipe with its parents merged, without checking its keys.
+
+    Raises:
+        RecipeError: a file cannot be read, is not a YAML mapping, or its parents form a circle.
+    """
+    return _read(path, ())
+
+
+def _read(path: Path, children: tuple[Path, ...]) -> Node:
+    layer = read_file(path)
+    check_alternatives(layer)
+    extends = layer.fields.get("extends")
+    if extends is None:
+        return layer
+    own = remove(layer, ("extends",)) or layer
+    where = str(extends.mark)
+    if not isinstance(extends.value, str):
+        raise RecipeError(
+            "extends: takes the path of one parent recipe",
+            where=where,
+            hint="extends: other.yaml; for more, let the parent extend another one",
+        )
+    parent = find_parent(path, extends.value)
+    if parent is None:
+        near = suggest(extends.value, (file.name for file in path.parent.glob("*.y*ml")))
+        raise RecipeError(
+            f"extends: {extends.value}: no such file beside {path.name}, nor a shipped recipe",
+            where=where,
+            hint=near or "give the parent's path relative to this file",
+        )
+    children = (*children, path.resolve())
+    if parent.resolve() in children:
+        circle = " > ".join(file.name for file in (*children, parent))
+        raise RecipeError(
+            f"extends: the parents form a circle: {circle}",
+            where=where,
+            hint="remove one of the `extends`",
+        )
+    # What is missing from the whole is missing from the child.
+    return Node(merge(_read(parent, children), own).value, own.mark)
+
+
+def read_file(path: Path) -> Node:
+    """Read one file as a YAML mapping; raises RecipeError if it is none."""
+    name = shown(path)
+    node = parse(_text(path, name), name)
+    if node is None:
+        raise RecipeError(
+            "the file is empty", where=f"{name}:1", hint="start from `maekit recipes copy`"
+        )
+    if not isinstance(node.value, dict):
+        kind = "a list" if isinstance(node.value, list) else "a single value"
+        raise RecipeError(
+            f"a recipe is a mapping (key: value), this is {kind}",
+            where=str(node.mark),
+            hint="`maekit recipes show quickstart` prints a complete one",
+        )
+    return node
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise RecipeError(
+            f"cannot be read: {error.strerror}", where=name, hint="check the path and its rights"
+        ) from error
+    hint = "a recipe is a YAML text file; is this the right path?"
+    if len(raw) > MAX_BYTES:
+        raise RecipeError("larger than 1 MiB: this is no recipe", where=name, hint=hint)
+    if b"\0" in raw:
+        raise RecipeError("this is a binary file", where=name, hint=hint)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise RecipeError(
+            f"not UTF-8 text: byte 0x{raw[error.start]:02x}",
+            where=f"{name}:{line}",
+            hint="save the file as UTF-8",
+        ) from error
+
+
+def shown(path: Path) -> str:
+    """The path as messages print it: relative where it lies below the working directory."""
+    below = path.is_absolute() and path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd()) if below else path)

@@ -1,0 +1,326 @@
+"""The shape of a recipe: what a user may ask for. Torch-free; parts' own options are checked by
+``maekit.registry.resolve``, which knows the installed plugins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
+    )
+
+    # Keys that say the same thing in different units: at most one is given, and one that a child
+    # or the command line gives removes the others.
+    alternatives: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> Self:
+        given = [key for key in self.alternatives if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other; give one")
+        return self
+
+
+class PartSpec(BaseModel):
+    """A part by name, with its options beside the name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    kind: ClassVar[str]  # the registry's word for what stands here
+    name: str = Field(min_length=1, description="the part's name, or distribution/name")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The part's own options, as written."""
+        return dict(self.model_extra or {})
+
+
+class BackboneSpec(PartSpec):
+    """The encoder."""
+
+    kind = "backbones"
+
+
+class DecoderSpec(PartSpec):
+    """What pre-training puts on the encoder."""
+
+    kind = "decoders"
+
+
+class MaskerSpec(PartSpec):
+    """What is hidden."""
+
+    kind = "maskers"
+
+
+class TargetSpec(PartSpec):
+    """What is predicted."""
+
+    kind = "targets"
+
+
+class DataSpec(PartSpec):
+    """A dataset part with the keys that the core owns: they are never passed to the part."""
+
+    kind = "datasets"
+
+    frames: int = Field(1, ge=1, description="frames a clip; 1 for images")
+    stride: int = Field(1, ge=1, description="frames from one sampled frame to the next")
+    sampling: Literal["dense", "segments"] = Field(
+        "dense", description="dense: consecutive at the stride; segments: one from each (TSN)"
+    )
+    max_bad_fraction: float = Field(
+        0.01, ge=0, le=1, description="unreadable files tolerated, as a fraction of the set"
+    )
+
+
+class Stats(Section):
+    """Mean and standard deviation of the [0, 1] pixels, per channel."""
+
+    mean: tuple[float, ...] = Field(min_length=1, description="per channel, of [0, 1] pixels")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(description="per channel")
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Stats:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels, std has {len(self.std)}")
+        return self
+
+
+Side = Annotated[int, Field(ge=1, le=16384)]
+
+
+class Data(Section):
+    """What is read, and at which size."""
+
+    train: DataSpec = Field(description="{name: a dataset, and its options}")
+    val: DataSpec | None = Field(None, description="held-out samples; without: no validation")
+    size: Side | tuple[Side, Side] = Field(224, description="pixels: side, or [height, width]")
+    channels: int = Field(3, ge=1, le=4096, description="1 and 3 are converted to each other")
+    stats: Stats | Literal["imagenet", "auto"] | None = Field(
+        None,
+        description="normalisation of the pixels; unset: imagenet for integer pixels, "
+        "an error for float ones",
+    )
+    shuffle: Literal["full", "window"] = Field(
+        "full", description="window: only within stretches of shuffle_window, for slow disks"
+    )
+    shuffle_window: int = Field(4096, ge=2)
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="loader processes; 0: none"
+    )
+    timeout: float = Field(60.0, gt=0, description="seconds that one sample may take")
+
+    @model_validator(mode="after")
+    def _stats_fit_channels(self) -> Data:
+        if isinstance(self.stats, Stats) and len(self.stats.mean) != self.channels:
+            raise ValueError(
+                f"stats has {len(self.stats.mean)} channels, but channels is {self.channels}"
+            )
+        return self
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+
+class Model(Section):
+    """The encoder, and the decoder that pre-training puts on it."""
+
+    backbone: BackboneSpec = Field(description="the encoder: {name: ..., and its options}")
+    decoder: DecoderSpec | None = Field(None, description="needed to pre-train")
+
+
+class NoAugment(Section):
+    """Resize the short side and cut the centre; no flip unless asked for."""
+
+    name: Literal["none"]
+    flip: float = Field(0.0, ge=0, le=1, description="probability of a horizontal flip")
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+
+class RandomResizedCrop(Section):
+    """A random box of random area and aspect, resized (Inception crop, as torchvision)."""
+
+    name: Literal["random-resized-crop"]
+    scale: tuple[float, float] = Field((0.2, 1.0), description="range of the area, as a fraction")
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="range of width / height")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @model_validator(mode="after")
+    def _ranges(self) -> RandomResizedCrop:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError("scale must be a range within (0, 1]")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError("ratio must be a range of positive numbers")
+        return self
+
+
+Augment = Annotated[NoAugment | RandomResizedCrop, Field(discriminator="name")]
+
+
+class Warmup(Section):
+    """Linear warm-up of the learning rate from 0."""
+
+    alternatives = ("epochs", "steps")
+
+    epochs: float | None = Field(None, ge=0, description="passes over data.train")
+    steps: int | None = Field(None, ge=0, description="updates of the weights")
+    endpoint: bool = Field(
+        False,
+        description="true: the last warm-up step already has the full rate (VideoMAE's linspace); "
+        "false: the first step after it (MAE)",
+    )
+
+
+class Batch(Section):
+    """The effective batch, in decoded samples."""
+
+    global_: int = Field(256, ge=1, alias="global", description="samples per update, all devices")
+    per_device: int | None = Field(None, ge=1, description="samples per device and micro-batch")
+    accumulation: int | None = Field(None, ge=1, description="micro-batches per update")
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AdamW(Section):
+    """AdamW with the papers' parameter groups; lr = base_lr * batch.global / 256."""
+
+    name: Literal["adamw"] = "adamw"
+    base_lr: float = Field(1.5e-4, gt=0, description="learning rate per 256 samples")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="[beta1, beta2], in [0, 1)")
+    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled, per unit of learning rate")
+    decay_tokens: bool = Field(
+        True,
+        description="decay class and mask tokens too (MAE); false: keep them free (VideoMAE)",
+    )
+    min_lr: float = Field(0.0, ge=0, description="where the cosine ends")
+    min_lr_scaled: bool = Field(False, description="min_lr is per 256 samples too (VideoMAE)")
+    lr_counts_repeats: bool = Field(False, description="repeats count in the lr rule (mae_st)")
+
+
+class Checkpoint(Section):
+    """When a run is saved, beside its end and every interruption."""
+
+    alternatives = ("steps", "minutes")
+
+    steps: int | None = Field(None, ge=1, description="updates between two checkpoints")
+    minutes: float | None = Field(None, gt=0, description="minutes between two checkpoints")
+    keep: int = Field(2, ge=1, description="checkpoints kept, newest first")
+
+
+class Validate(Section):
+    """The held-out masked loss: fixed views and fixed masks, so that steps compare."""
+
+    every: int = Field(500, ge=1, description="steps")
+    samples: int = Field(256, ge=1, description="held-out samples, evenly spaced in data.val")
+
+
+class Pictures(Section):
+    """Reconstructions of fixed held-out samples, drawn while training."""
+
+    every: int = Field(1000, ge=1, description="steps")
+    samples: int = Field(8, ge=1, le=64)
+
+
+class Pretrain(Section):
+    """Masked-autoencoder pre-training."""
+
+    alternatives = ("epochs", "steps", "samples")
+
+    data: dict[str, Any] | None = Field(None, description="overlay on data for this verb")
+    model: dict[str, Any] | None = Field(None, description="overlay on model for this verb")
+    masker: MaskerSpec = Field(description="what is hidden: {name: ..., and its options}")
+    decoder_masker: MaskerSpec | None = Field(
+        None, description="which tokens are predicted (True = to predict); default: the hidden"
+    )
+    target: TargetSpec = Field(description="what is predicted: {name: ..., and its options}")
+    augment: Augment = Field(
+        default_factory=lambda: RandomResizedCrop(name="random-resized-crop"),
+        description="how crops are drawn: {name: random-resized-crop or none, ...}",
+    )
+    repeats: int = Field(1, ge=1, description="views and masks of each decoded sample")
+    repeat_from: Literal["new-clip", "same-frames"] = Field(
+        "new-clip", description="what a repeat draws anew beside box and mask"
+    )
+    loss_on: Literal["hidden", "all"] = Field("hidden", description="tokens that are predicted")
+    epochs: float | None = Field(None, gt=0, description="passes over data.train")
+    steps: int | None = Field(None, ge=1, description="updates of the weights")
+    samples: int | None = Field(None, ge=1, description="decoded samples")
+    warmup: Warmup = Warmup()
+    batch: Batch = Batch()
+    optimizer: AdamW = AdamW()
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="auto: bf16 where native, fp16 on older GPUs, fp32 on the CPU"
+    )
+    compile: bool = Field(False, description="torch.compile the model")
+    activation_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, more time"
+    )
+    clip_grad: float | None = Field(None, gt=0, description="largest gradient norm")
+    max_nonfinite: int = Field(10, ge=1, description="non-finite steps in a row before exit 4")
+    checkpoint: Checkpoint = Checkpoint()
+    validate_: Validate = Field(Validate(), alias="validate")
+    pictures: Pictures = Pictures()
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Pretrain:
+        if all(getattr(self, key) is None for key in self.alternatives):
+            raise ValueError(f"give exactly one of {', '.join(self.alternatives)}")
+        return self
+
+
+class Expected(Section):
+    """A number that this recipe should reach, and who says so."""
+
+    metric: str = Field(min_length=1, description="a key of result.json")
+    value: float
+    band: float | tuple[float, float] | None = Field(
+        None, description="half-width around value, or [low, high]"
+    )
+    source: str = Field(min_length=1, description="who measured it: a paper, a log, a run")
+
+
+class Recipe(Section):
+    """One experiment."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=100,
+        description="letters, digits, '_', '.', '-'; runs go to runs/<name>",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="of every random draw")
+    data: Data = Field(description="what is read, at which size: data.train at least")
+    model: Model = Field(description="the encoder and the decoder: model.backbone at least")
+    pretrain: Pretrain | None = Field(None, description="what `maekit pretrain` does")
+    expected: tuple[Expected, ...] = Field((), description="numbers this recipe should reach")
+
+
+# Sections that a verb reads for itself, and those that it may overlay.
+VERBS: tuple[str, ...] = ("pretrain",)
+OVERLAYS: tuple[str, ...] = ("data", "model")
+
+
+def parts(
+    section: BaseModel, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], PartSpec]]:
+    """Every part that a recipe (or a section of one) names, with the path of its key."""
+    if isinstance(section, PartSpec):
+        yield path, section
+        return
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from parts(value, (*path, field.alias or name))

@@ -1,0 +1,276 @@
+"""Parts by kind and name: listed from installed metadata, imported only when used.
+
+Built-ins and plugins are declared alike, as entry points (``maekit.maskers``, ``.targets``,
+``.backbones``, ``.decoders``, ``.datasets``), so nothing here knows a concrete part.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import sys
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_jsonable_python
+
+from maekit.contracts import PartOptions
+from maekit.errors import PartError
+from maekit.recipe.dump import as_dict
+from maekit.recipe.explain import dotted, validated
+from maekit.recipe.load import Loaded, with_overlays
+from maekit.recipe.merge import CORE_OWNED
+from maekit.recipe.schema import OVERLAYS, VERBS, PartSpec, Recipe, parts
+from maekit.recipe.suggest import suggest
+from maekit.recipe.yaml12 import Mark, Node, tree
+
+if TYPE_CHECKING:
+    from maekit.contracts import PartContext
+    from maekit.recipe.yaml12 import KeyPath
+
+KINDS = ("maskers", "targets", "backbones", "decoders", "datasets")
+OURS = "maekit"
+_LISTING = "`maekit plugins list` shows all parts"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A part as its distribution declares it; nothing of it is imported."""
+
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    value: str  # module:Class
+    point: metadata.EntryPoint = field(repr=False, compare=False)
+
+    @property
+    def full_name(self) -> str:
+        """``distribution/name``, which always means this part."""
+        return f"{self.distribution}/{self.name}"
+
+    def __str__(self) -> str:
+        return f"{self.kind[:-1]} '{self.name}' of {self.distribution} {self.version}"
+
+
+def listed(kind: str | None = None) -> tuple[Entry, ...]:
+    """The installed parts of one kind, or of all; built-ins first, then by distribution."""
+    # Keyed by sys.path, so that a distribution that becomes visible later is seen.
+    entries = _entries(tuple(sys.path))
+    return tuple(entry for entry in entries if kind is None or entry.kind == kind)
+
+
+@functools.lru_cache(maxsize=4)
+def _entries(search_path: tuple[str, ...]) -> tuple[Entry, ...]:  # noqa: ARG001
+    found = []
+    installed = metadata.entry_points()
+    for kind in KINDS:
+        for point in installed.select(group=f"{OURS}.{kind}"):
+            distribution = _normal(point.dist.name) if point.dist else "unknown"
+            version = point.dist.version if point.dist else "unknown"
+            found.append(Entry(kind, point.name, distribution, version, point.value, point))
+    return tuple(
+        sorted(
+            found,
+            key=lambda e: (KINDS.index(e.kind), e.distribution != OURS, e.distribution, e.name),
+        )
+    )
+
+
+def _normal(distribution: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def entry(kind: str, name: str) -> Entry:
+    """The one part that ``name`` (or ``distribution/name``) means.
+
+    Raises:
+        PartError: there is none, or two plugins share the bare name.
+    """
+    distribution, slash, bare = name.rpartition("/")
+    matches = [found for found in listed(kind) if found.name == bare]
+    if slash:
+        matches = [found for found in matches if found.distribution == _normal(distribution)]
+    # Built-ins own their bare names: no plugin can change what a recipe means.
+    ours = [found for found in matches if found.distribution == OURS]
+    matches = ours or matches
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise PartError(f"unknown {kind[:-1]} '{name}'", hint=_near(kind, name))
+    raise PartError(
+        f"{len(matches)} distributions call a {kind[:-1]} '{name}'",
+        hint="name one of " + ", ".join(found.full_name for found in matches),
+    )
+
+
+def names_of(part: Entry) -> tuple[str, ...]:
+    """What a recipe may call a part, the shortest first: the bare name only where it is its own."""
+    ours = part.distribution == OURS
+    rivals = [other for other in listed(part.kind) if other.name == part.name]
+    return (part.name, part.full_name) if ours or len(rivals) == 1 else (part.full_name,)
+
+
+def _near(kind: str, name: str) -> str:
+    if not listed():
+        return "maekit's own parts are not registered: install it (pip install -e .)"
+    bare = name.rpartition("/")[2]
+    elsewhere = [found.kind[:-1] for found in listed() if found.name == bare and found.kind != kind]
+    if elsewhere:
+        return f"'{bare}' is a {elsewhere[0]}; {_LISTING}"
+    near = suggest(bare, (found.name for found in listed(kind)))
+    return f"{near} {_LISTING}" if near else _LISTING
+
+
+def find(kind: str, name: str) -> type[Any]:
+    """Import a part's class.
+
+    Raises:
+        PartError: unknown, ambiguous, failing to import, or not a class.
+    """
+    found = entry(kind, name)
+    try:
+        part = found.point.load()
+    except (Exception, SystemExit) as error:
+        # Whatever a plugin's module does on import, it is that plugin that is broken.
+        raise PartError(
+            f"{found} cannot be imported: {type(error).__name__}: {error}",
+            where=found.value,
+            hint=f"update or uninstall {found.distribution}, or use another part",
+        ) from error
+    if not isinstance(part, type):
+        raise PartError(f"{found} is not a class", where=found.value, hint=_report(found))
+    return part
+
+
+def _report(found: Entry) -> str:
+    return f"report this to the authors of {found.distribution}, or use another part"
+
+
+def options_of(kind: str, name: str) -> type[PartOptions]:
+    """A part's ``Options`` class.
+
+    Raises:
+        PartError: as ``find``, or the part has no valid ``Options``.
+    """
+    options = getattr(find(kind, name), "Options", None)
+    found = entry(kind, name)
+    if not (isinstance(options, type) and issubclass(options, PartOptions)):
+        raise PartError(
+            f"{found} has no `Options` derived from maekit.contracts.PartOptions",
+            where=found.value,
+            hint=_report(found),
+        )
+    reserved = {"name"} | (CORE_OWNED if kind == "datasets" else set())
+    taken = sorted(reserved & set(options.model_fields))
+    if taken:
+        raise PartError(
+            f"{found} has an option that the core owns: {', '.join(taken)}",
+            where=found.value,
+            hint=_report(found),
+        )
+    return options
+
+
+def make(kind: str, spec: PartSpec, context: PartContext | None = None) -> Any:  # noqa: ANN401
+    """Build a part as ``Class(options)``, or ``Class(options, context)`` if it takes both.
+
+    Raises:
+        PartError: as ``find``, or the part needs a context and there is none.
+        RecipeError: an option is wrong.
+    """
+    part = find(kind, spec.name)
+    here = tree(spec.options, Mark(f"{kind[:-1]} {spec.name}"))
+    options = validated(options_of(kind, spec.name), here, ())
+    if not _takes_context(part):
+        return part(options)
+    if context is None:
+        raise PartError(
+            f"{entry(kind, spec.name)} can only be built for a model: it needs a context"
+        )
+    return part(options, context)
+
+
+def _takes_context(part: type[Any]) -> bool:
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [
+        parameter
+        for parameter in inspect.signature(part).parameters.values()
+        if parameter.kind in positional
+    ]
+    return len(needed) > 1
+
+
+def resolve(source: Loaded, verb: str | None = None) -> Recipe:
+    """The whole recipe: every part's options checked, with defaults, paths absolute.
+
+    Args:
+        source: what ``load`` returned.
+        verb: merge this verb's ``data:`` and ``model:`` overlays first; without it they stay,
+            each checked, with absolute paths.
+
+    Raises:
+        PartError: a part is unknown or broken, with the place that names it.
+        RecipeError: an option is unknown or wrong, with its place.
+    """
+    if verb is not None:
+        return _complete(with_overlays(source, verb))
+    recipe = as_dict(_complete(source))
+    for each in VERBS:
+        section = source.tree.fields.get(each)
+        overlays = [key for key in OVERLAYS if section and key in section.fields]
+        if not overlays:
+            continue
+        merged = as_dict(_complete(with_overlays(source, each)))
+        for key in overlays:
+            recipe[each][key] = _as_in(source.data[each][key], merged[key])
+    return validated(Recipe, tree(recipe, source.tree.mark), ())
+
+
+def _as_in(overlay: Any, merged: Any) -> Any:  # noqa: ANN401
+    """The overlay's keys with the values that the merged recipe has for them."""
+    if isinstance(overlay, dict) and isinstance(merged, dict):
+        return {key: _as_in(value, merged.get(key)) for key, value in overlay.items()}
+    return merged
+
+
+def _complete(loaded: Loaded) -> Recipe:
+    plain = as_dict(loaded.recipe)
+    for path, spec in parts(loaded.recipe):
+        options = _options_at(loaded.tree, path, spec)
+        place = plain
+        for key in path:
+            place = place[key]
+        place.update(_plain_options(options))
+    return validated(Recipe, tree(plain, loaded.tree.mark), ())
+
+
+def _options_at(recipe: Node, path: KeyPath, spec: PartSpec) -> PartOptions:
+    try:
+        options = options_of(spec.kind, spec.name)
+    except PartError as error:
+        raise PartError(
+            f"{dotted((*path, 'name'))}: {error.what}",
+            where=str(recipe.mark_of((*path, "name"))),
+            hint=error.hint,
+        ) from error
+    here = tree(spec.options, Mark(dotted(path)))
+    return validated(options, here, path, recipe)
+
+
+def _plain_options(options: PartOptions) -> dict[str, Any]:
+    def absolute(value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, Path):
+            return str(value.expanduser().absolute())
+        if isinstance(value, dict):
+            return {key: absolute(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [absolute(item) for item in value]
+        return value
+
+    plain = absolute(options.model_dump(by_alias=True))
+    return {str(key): value for key, value in to_jsonable_python(plain).items()}

@@ -1,0 +1,165 @@
+"""A picture of pictures: one row a sample, one captioned column a stage of the reconstruction.
+
+Numpy and Pillow only. Pixels are floats in [0, 1]; hidden is bool ``[t, h, w]``, True = hidden;
+patch is ``(pt, ph, pw)`` pixels a token. Values outside [0, 1] are clipped, values that are not
+finite are shown in magenta, so that they are seen.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PAPER = (255, 255, 255)
+_INK = (40, 40, 40)
+_GAP = 6  # pixels between cells
+_FRAME_GAP = 2  # pixels between the frames of one clip
+_HATCH = (0.47, 0.53)  # the two grays of what is hidden
+_NOT_FINITE = (1.0, 0.0, 1.0)
+_COLOURS = 3
+_IMAGE_DIMENSIONS = 3  # [H, W, C]; a clip has one more
+_TYPE_SIZE = 12
+_LINE_HEIGHT = 15
+
+
+def paste(
+    original: np.ndarray, painted: np.ndarray, hidden: np.ndarray, patch: tuple[int, int, int]
+) -> np.ndarray:
+    """The painted pixels where hidden, the original ones elsewhere.
+
+    Args:
+        original: ``[T, H, W, C]``.
+        painted: of the same shape.
+        hidden: bool ``[t, h, w]``.
+        patch: pixels a token.
+
+    Returns:
+        ``[T, H, W, C]``.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+    if painted.shape != original.shape:
+        message = f"painted is {list(painted.shape)}, original {list(original.shape)}"
+        raise ValueError(message)
+    return np.where(_pixels(hidden, patch, original)[..., None], painted, original)
+
+
+def masked(original: np.ndarray, hidden: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:
+    """The visible pixels of ``[T, H, W, C]``, with gray hatching where hidden.
+
+    Raises:
+        ValueError: if ``hidden`` and ``patch`` do not make up the clip.
+    """
+    _, height, width, _ = original.shape
+    # Whole periods a patch, so that the hatching of neighbours joins.
+    period = max(2, min(patch[1:]) // 2)
+    diagonal = (np.arange(height)[:, None] + np.arange(width)[None, :]) % period
+    gray = np.where(2 * diagonal < period, *_HATCH).astype(original.dtype)
+    cover = np.broadcast_to(gray[None, :, :, None], original.shape)
+    return paste(original, cover, hidden, patch)
+
+
+def panel(
+    rows: Sequence[Sequence[np.ndarray]],
+    captions: Sequence[str],
+    *,
+    side: int = 128,
+    frames: int = 4,
+) -> Image.Image:
+    """Lay samples out in a table.
+
+    Args:
+        rows: per sample one picture a column, ``[H, W, C]`` or a clip ``[T, H, W, C]``. One or two
+            channels are shown in gray (the first), more by their first three as red, green, blue.
+        captions: one a column, wrapped to the column's width.
+        side: pictures whose longer side is shorter are enlarged by a whole factor, without
+            smoothing, to at least this many pixels.
+        frames: at most this many frames of a clip, evenly spaced, stand side by side.
+
+    Raises:
+        ValueError: if there is nothing to show, or a row and the captions differ in length.
+    """
+    if not rows or not captions:
+        message = "a panel needs at least one row and one column"
+        raise ValueError(message)
+    if any(len(row) != len(captions) for row in rows):
+        message = f"rows of {[len(row) for row in rows]} pictures under {len(captions)} captions"
+        raise ValueError(message)
+    cells = [[_cell(picture, side, frames) for picture in row] for row in rows]
+    widths = [max(cell.width for cell in column) for column in zip(*cells, strict=True)]
+    heights = [max(cell.height for cell in row) for row in cells]
+    headings = [_heading(text, width) for text, width in zip(captions, widths, strict=True)]
+    widths = [max(width, text.width) for width, text in zip(widths, headings, strict=True)]
+    top = max(text.height for text in headings)
+    lefts = [_GAP, *(_GAP + end for end in accumulate(width + _GAP for width in widths))]
+    tops = [top, *(top + end for end in accumulate(height + _GAP for height in heights))]
+    sheet = Image.new("RGB", (lefts[-1], tops[-1]), _PAPER)
+    for text, left in zip(headings, lefts, strict=False):
+        sheet.paste(text, (left, top - text.height))
+    for row, down in zip(cells, tops, strict=False):
+        for cell, left in zip(row, lefts, strict=False):
+            sheet.paste(cell, (left, down))
+    return sheet
+
+
+def _pixels(hidden: np.ndarray, patch: tuple[int, int, int], clip: np.ndarray) -> np.ndarray:
+    """Bool ``[T, H, W]``, True where hidden."""
+    spread = hidden
+    for axis, step in enumerate(patch):
+        spread = spread.repeat(step, axis=axis)
+    if spread.shape != clip.shape[:3]:
+        message = (
+            f"a mask of {list(hidden.shape)} patches of {list(patch)} pixels "
+            f"does not cover a clip of {list(clip.shape[:3])}"
+        )
+        raise ValueError(message)
+    return spread
+
+
+def _cell(picture: np.ndarray, side: int, frames: int) -> Image.Image:
+    """One picture, or a strip of frames, enlarged."""
+    clip = picture[None] if picture.ndim == _IMAGE_DIMENSIONS else picture
+    chosen = np.linspace(0, len(clip) - 1, min(frames, len(clip))).round().astype(int)
+    factor = max(1, math.ceil(side / max(clip.shape[1:3])))
+    shown = [_image(clip[index]) for index in chosen]
+    height, width = clip.shape[1] * factor, clip.shape[2] * factor
+    strip = Image.new("RGB", (len(shown) * (width + _FRAME_GAP) - _FRAME_GAP, height), _PAPER)
+    for place, image in enumerate(shown):
+        enlarged = image.resize((width, height), Image.Resampling.NEAREST)
+        strip.paste(enlarged, (place * (width + _FRAME_GAP), 0))
+    return strip
+
+
+def _image(frame: np.ndarray) -> Image.Image:
+    """``[H, W, C]`` in [0, 1] as an RGB image."""
+    channels = [0, 1, 2] if frame.shape[-1] >= _COLOURS else [0, 0, 0]
+    colours = frame[..., channels]
+    finite = np.isfinite(colours).all(axis=-1, keepdims=True)
+    colours = np.where(finite, np.clip(colours, 0, 1), _NOT_FINITE)
+    return Image.fromarray((colours * 255).round().astype(np.uint8))
+
+
+def _heading(text: str, width: int) -> Image.Image:
+    """The caption in small type, broken between words to ``width`` pixels where they allow it."""
+    font = ImageFont.load_default(_TYPE_SIZE)
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    across = math.ceil(max((font.getlength(line) for line in lines), default=1))
+    label = Image.new("RGB", (across, len(lines) * _LINE_HEIGHT + 2 * _GAP), _PAPER)
+    pen = ImageDraw.Draw(label)
+    for index, line in enumerate(lines):
+        pen.text((0, _GAP + index * _LINE_HEIGHT), line, fill=_INK, font=font)
+    return label

@@ -1,0 +1,126 @@
+"""safetensors files: written whole or not at all, and read with their header."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from maekit.errors import WeightsError
+from maekit.weights.header import FORMAT, Header
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEY = "maekit"  # of the header, in the file's metadata
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Header | None = None) -> str:
+    """Write tensors under a temporary name, read them back, and rename; returns the sha256.
+
+    Raises:
+        OSError: the disk is full or not writable; ``path`` is then untouched.
+    """
+    metadata = {"format": "pt"}
+    if header is not None:
+        metadata[KEY] = header.model_dump_json()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        _save(ready, temporary, metadata)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        digest = sha256(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    try:
+        save_file(dict(tensors), path, metadata)
+    except SafetensorError as error:
+        # safetensors wraps the system's error in its text; callers expect an OSError.
+        msg = f"cannot write {path.name}: {error}"
+        raise OSError(_errno_of(str(error)), msg) from error
+
+
+def _errno_of(text: str) -> int:
+    """The number in safetensors' ``... (os error 28)``; 5 (EIO) where there is none."""
+    _, _, tail = text.partition("os error ")
+    digits = "".join(character for character in tail[:4] if character.isdigit())
+    return int(digits) if digits else 5
+
+
+def read_header(path: Path) -> Header:
+    """The header of a maekit weights file, without its tensors."""
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+    if KEY not in metadata:
+        msg = "no maekit header in this file: it does not say which model it holds"
+        raise WeightsError(msg, where=str(path), hint="give weights that maekit wrote")
+    try:
+        header = Header.model_validate_json(metadata[KEY])
+    except ValidationError as error:
+        msg = f"the header cannot be understood: {error.errors()[0]['msg']}"
+        raise WeightsError(msg, where=str(path), hint="update maekit") from error
+    if header.format > FORMAT:
+        msg = f"format {header.format} is newer than this maekit's {FORMAT}"
+        raise WeightsError(msg, where=str(path), hint="update maekit")
+    return header
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _opened(path: Path) -> safe_open:
+    if not path.is_file():
+        msg = f"no weights file {path}"
+        raise WeightsError(msg, hint="give a run folder or a .safetensors file")
+    try:
+        return safe_open(path, "pt")
+    except (SafetensorError, OSError) as error:
+        msg = f"not a readable safetensors file: {error}"
+        raise WeightsError(
+            msg, where=str(path), hint="it may be cut short: copy it again"
+        ) from error
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_weights(source: str | Path) -> Path:
+    """The weights file of a run folder (its final or newest weights), or the file itself.
+
+    Raises:
+        RecipeError: nothing is there (a missing file is a usage error, exit 2).
+    """
+    from maekit.errors import RecipeError
+
+    path = Path(source)
+    if not path.exists():
+        msg = f"no such run or weights file: {source}"
+        raise RecipeError(msg, hint="give a run folder (runs/NAME/N) or a .safetensors file")
+    if path.is_file():
+        return path
+    final = path / "weights.safetensors"
+    if final.is_file():
+        return final
+    saved = sorted(path.glob("checkpoints/step-*/model.safetensors"))
+    if not saved:
+        msg = "this folder holds neither weights.safetensors nor a checkpoint"
+        raise RecipeError(msg, where=str(path), hint="give the folder of a run that has saved")
+    return saved[-1]

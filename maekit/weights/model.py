@@ -1,0 +1,66 @@
+"""A model's tensors: what is saved of it, and how they are put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from maekit.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from maekit.model import MaskedAutoencoder
+
+OURS = ("backbone.", "decoder.")
+TARGET = "target."  # before what a target fitted
+SHOWN = 5  # names in an error
+
+
+def model_tensors(model: MaskedAutoencoder) -> dict[str, Tensor]:
+    """Encoder, decoder and what the target fitted; never a target's frozen network."""
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(OURS)}
+    state = getattr(model.target, "state", None)
+    if state is not None:
+        tensors |= {f"{TARGET}{name}": tensor for name, tensor in state().items()}
+    return tensors
+
+
+def load_tensors(model: MaskedAutoencoder, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Put tensors into a model; every one must fit.
+
+    Raises:
+        WeightsError: a tensor is missing, unexpected, or of another shape; all are named.
+    """
+    fitted = {
+        name.removeprefix(TARGET): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(TARGET)
+    }
+    ours = {name: tensor for name, tensor in tensors.items() if not name.startswith(TARGET)}
+    wanted = {name: t for name, t in model.state_dict().items() if name.startswith(OURS)}
+    problems = _listed("missing", wanted.keys() - ours.keys())
+    problems += _listed("unexpected", ours.keys() - wanted.keys())
+    for name in sorted(wanted.keys() & ours.keys()):
+        if wanted[name].shape != ours[name].shape:
+            problems.append(
+                f"{name} is {list(ours[name].shape)} in the file, "
+                f"{list(wanted[name].shape)} in the model"
+            )
+    load_state = getattr(model.target, "load_state", None)
+    if fitted and load_state is None:
+        problems += _listed("unexpected", {f"{TARGET}{name}" for name in fitted})
+    if problems:
+        msg = "the weights do not match the model: " + "; ".join(problems)
+        raise WeightsError(msg, where=where, hint="use the recipe that these weights come from")
+    model.load_state_dict(dict(ours), strict=False)
+    if fitted and load_state is not None:
+        load_state(fitted)
+
+
+def _listed(what: str, names: Iterable[str]) -> list[str]:
+    names = sorted(names)
+    if not names:
+        return []
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return [f"{len(names)} {what}: {', '.join(names[:SHOWN])}{more}"]

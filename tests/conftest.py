@@ -1,0 +1,17 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real images and videos beside the checkout; tests skip where they are not."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("real data missing: no ../shared/data beside the checkout")
+    return SHARED_DATA

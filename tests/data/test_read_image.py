@@ -1,0 +1,249 @@
+"""Pictures of every kind: read whole, upright and at their own depth, or refused by name."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageOps
+
+from maekit.data.read_image import open_image, read_bytes
+from maekit.errors import DataError
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (12, 20, 3), dtype=np.uint8)
+DEEP = RNG.integers(0, 65536, (12, 20), dtype=np.uint16)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def decoded(data: bytes, name: str = "x", **options: object) -> np.ndarray:
+    opened = open_image(data, name, **options)
+    pixels = opened.decode()
+    head = opened.header
+    assert (*pixels.shape, pixels.dtype.name) == (
+        head.height,
+        head.width,
+        head.channels,
+        head.dtype,
+    )
+    return pixels
+
+
+def tiff(array: np.ndarray, **options: object) -> bytes:
+    out = io.BytesIO()
+    tifffile.imwrite(out, array, **options)
+    return out.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
+def test_eight_bit_modes_as_pillow_converts_them(mode: str) -> None:
+    picture = Image.fromarray(RGB).convert(mode)
+    kind = {"CMYK": "TIFF", "YCbCr": "TIFF"}.get(mode, "PNG")
+    pixels = decoded(encoded(picture, kind))
+    plain = "L" if mode in ("1", "L", "LA") else "RGB"
+    np.testing.assert_array_equal(np.squeeze(pixels), np.asarray(picture.convert(plain)))
+
+
+def test_alpha_is_dropped_or_kept() -> None:
+    rgba = np.dstack([RGB, RGB[..., :1]])
+    data = encoded(Image.fromarray(rgba))
+    np.testing.assert_array_equal(decoded(data), RGB)
+    np.testing.assert_array_equal(decoded(data, alpha="keep"), rgba)
+    gray = encoded(Image.fromarray(rgba[..., 2:], "LA"))
+    np.testing.assert_array_equal(decoded(gray, alpha="keep"), rgba[..., 2:])
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(RGB)), alpha="keep"), RGB)
+
+
+@pytest.mark.parametrize("data", [
+    encoded(Image.fromarray(DEEP)), encoded(Image.fromarray(DEEP), "TIFF"),
+    encoded(Image.fromarray(DEEP), "PPM"), tiff(DEEP), tiff(DEEP, byteorder=">"),
+], ids=["png", "tiff", "pgm", "tifffile", "big-endian"])  # fmt: skip
+def test_sixteen_bits_stay_sixteen_bits(data: bytes) -> None:
+    np.testing.assert_array_equal(decoded(data)[..., 0], DEEP)
+
+
+@pytest.mark.parametrize("array", [
+    RNG.integers(0, 65536, (12, 20, 3), dtype=np.uint16),
+    RNG.integers(0, 256, (12, 20, 13), dtype=np.uint8),
+    RNG.random((12, 20, 5), dtype=np.float32),
+    RNG.random((12, 20, 3), dtype=np.float32),
+    RNG.random((12, 20), dtype=np.float32) * 1000 - 500,
+], ids=lambda array: f"{array.dtype}-{array.shape}")  # fmt: skip
+def test_tiffs_and_arrays_of_any_channels(array: np.ndarray) -> None:
+    whole = array.reshape(12, 20, -1)
+    np.testing.assert_array_equal(decoded(npy(array), "x.npy"), whole)
+    colour = {"photometric": "rgb"} if whole.shape[2] == 3 else {"photometric": "minisblack"}
+    np.testing.assert_array_equal(decoded(tiff(array, planarconfig="contig", **colour)), whole)
+    if array.ndim == 3:
+        planes = tiff(np.moveaxis(array, -1, 0), planarconfig="separate", **colour)
+        np.testing.assert_array_equal(decoded(planes), whole)
+
+
+def test_a_fourth_plain_band_is_not_lost() -> None:
+    bands = RNG.integers(0, 256, (12, 20, 4), dtype=np.uint8)
+    data = tiff(bands, photometric="rgb", extrasamples=["unspecified"])
+    np.testing.assert_array_equal(decoded(data), bands)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone_before_anything_else(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for kind, how in (
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_deflate"}),
+        ("WEBP", {"lossless": True}),
+    ):
+        data = encoded(Image.fromarray(RGB), kind, exif=exif, **how)
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        np.testing.assert_array_equal(decoded(data), np.asarray(upright))
+    deep = tiff(
+        RGB.astype(np.uint16) * 257, photometric="rgb", extratags=[(274, 3, 1, orientation)]
+    )
+    np.testing.assert_array_equal(decoded(deep) // 257, decoded(data))
+
+
+def test_exif_behind_the_pixels_of_a_png_counts_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(RGB), exif=exif)
+    start = data.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    moved = data[:start] + data[stop:-12] + data[start:stop] + data[-12:]
+    assert open_image(moved, "x").header.height == 20
+    np.testing.assert_array_equal(decoded(moved), np.rot90(RGB, -1))
+
+
+@pytest.mark.parametrize(
+    "broken", [b"Exif\0\0II*\0", b"Exif\0\0junk" * 9, b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
+)
+def test_broken_or_senseless_exif_does_not_make_a_picture_bad(broken: bytes) -> None:
+    assert decoded(encoded(Image.fromarray(RGB), "JPEG", exif=broken)).shape == (12, 20, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 42
+    assert decoded(encoded(Image.fromarray(RGB), "JPEG", exif=exif)).shape == (12, 20, 3)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_the_first_frame_of_animated_files(kind: str) -> None:
+    frames = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (255, 128, 0)]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert (decoded(data) == 255).all()
+
+
+TRUNCATABLE = {
+    "jpg": encoded(Image.fromarray(np.tile(RGB, (20, 20, 1))), "JPEG"),
+    "png": encoded(Image.fromarray(RGB)),
+    "webp": encoded(Image.fromarray(RGB), "WEBP", lossless=True),
+    "bmp": encoded(Image.fromarray(RGB), "BMP"),
+    "tiff": encoded(Image.fromarray(RGB), "TIFF"),
+    "deep.tiff": tiff(np.dstack([DEEP] * 3), photometric="rgb"),
+    "npy": npy(RGB),
+}
+
+
+@pytest.mark.parametrize("kind", TRUNCATABLE)
+@pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
+def test_truncated_files_are_refused_never_half_read(kind: str, part: float) -> None:
+    data = TRUNCATABLE[kind]
+    assert decoded(data, f"cut.{kind}").any()
+    with pytest.raises(DataError) as error:
+        open_image(data[: int(len(data) * part)], f"cut.{kind}").decode()
+    assert error.value.where == f"cut.{kind}"
+    assert "0x7" not in error.value.what  # no addresses: a reason is the same in every run
+
+
+def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "dangling.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name, reason in {
+        "empty.jpg": "is empty", "dangling.jpg": "is a link to a file that does not exist",
+        "pipe.jpg": "is not a regular file", "missing.jpg": "does not exist",
+    }.items():  # fmt: skip
+        with pytest.raises(DataError, match=reason) as error:
+            read_bytes(str(tmp_path / name))
+        assert error.value.where == str(tmp_path / name)
+    with pytest.raises(DataError, match="not a regular file"):
+        read_bytes("/dev/zero")
+    for data in (b"not an image\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"):
+        with pytest.raises(DataError, match="not a picture of a known format"):
+            open_image(data, "x.jpg")
+
+
+@pytest.mark.parametrize(("array", "reason"), [
+    (np.full((4, 4), np.nan, np.float32), "not finite"), (np.zeros((4, 4), np.int16), "type int16"),
+    (np.zeros(4, np.uint8), "shape"), (np.zeros((0, 4), np.uint8), "no pixels"),
+    (np.array([{}], dtype=object).reshape(1, 1), "type object"),
+], ids=["nan", "int16", "vector", "empty", "object"])  # fmt: skip
+def test_arrays_that_are_no_pictures(array: np.ndarray, reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        open_image(npy(array), "x.npy").decode()
+
+
+def test_bombs_are_refused_and_large_pictures_read_in_silence() -> None:
+    picture = Image.new("1", (10000, 10000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_image(encoded(picture), "x").header.width == 10000
+        with pytest.raises(DataError, match="exceeds limit"):
+            open_image(encoded(Image.new("1", (19000, 19000))), "x")
+    sparse = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        sparse, {"descr": "|u1", "fortran_order": False, "shape": (99999, 99999)}
+    )
+    with pytest.raises(DataError, match="more than the limit"):
+        open_image(sparse.getvalue(), "x.npy")
+
+
+def test_urls_go_through_fsspec() -> None:
+    import fsspec
+
+    with fsspec.open("memory://set/a.png", "wb") as file:
+        file.write(encoded(Image.fromarray(RGB)))
+    np.testing.assert_array_equal(decoded(read_bytes("memory://set/a.png")), RGB)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_bytes("memory://set/missing.png")
+
+
+def test_hard_files_read_as_their_manifest_says(shared_data: Path) -> None:
+    folder = shared_data / "odd"
+    rows = (folder / "manifest.tsv").read_text().splitlines()[1:]
+    images = [row.split("\t") for row in rows if "images/" in row.split("\t")[0]]
+    # Whose header reads, and whose pixels do not.
+    broken = {
+        "bitflip_crc.png", "truncated_half.jpg", "truncated_header.jpg",
+        "pillow_broken_data_stream.png", "pillow_truncated_image.png", "pillow_truncated_jpeg.jpg",
+    }  # fmt: skip
+    assert len(images) > 60
+    for name, observed in images:
+        path = folder / name
+        if observed.startswith("ERR") or path.name in broken:
+            with pytest.raises(DataError):
+                open_image(read_bytes(str(path)), name).decode()
+        elif "12000x12000" not in name:
+            mode = observed.split()[1]
+            pixels = decoded(read_bytes(str(path)), name)
+            gray = mode in ("1", "L", "LA", "I", "I;16", "F")
+            assert pixels.shape[2] == (1 if gray else 3), name
+            assert (pixels.dtype == np.uint8) == (mode not in ("I", "I;16", "F")), name
+            assert pixels.shape[0] * pixels.shape[1] == np.prod(
+                [int(side) for side in observed.split()[2].split("x")]
+            )

@@ -1,0 +1,95 @@
+"""Run folders: numbering, locks, what may be overwritten."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maekit.engine.run_folder import (
+    RunFolder,
+    chosen_folder,
+    new_folder,
+    newest_unfinished,
+    read_lines,
+)
+from maekit.errors import RecipeError, StorageError
+
+
+def test_runs_are_numbered_and_never_shared(tmp_path: Path) -> None:
+    assert [new_folder(tmp_path, "r").name for _ in range(3)] == ["1", "2", "3"]
+    (tmp_path / "r" / "10").mkdir()
+    (tmp_path / "r" / "notes").mkdir()
+    assert new_folder(tmp_path, "r").name == "11"
+
+
+def test_a_filled_folder_needs_a_word(tmp_path: Path) -> None:
+    assert chosen_folder(tmp_path / "new", resume=False, overwrite=False) == tmp_path / "new"
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RecipeError, match="not empty"):
+        chosen_folder(tmp_path, resume=False, overwrite=False)
+    with pytest.raises(RecipeError, match="not a maekit run"):
+        chosen_folder(tmp_path, resume=False, overwrite=True)
+    assert (tmp_path / "thesis.tex").exists()
+    assert chosen_folder(tmp_path, resume=True, overwrite=False) == tmp_path
+
+
+def test_overwrite_removes_a_run_of_ours(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "recipe.yaml").write_text("name: r\n")
+    assert chosen_folder(out, resume=False, overwrite=True) == out
+    assert list(tmp_path.iterdir()) == []
+
+
+LIVE = """
+import sys
+from pathlib import Path
+from maekit.engine.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_live_run_is_not_touched_and_a_killed_one_is_free(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "recipe.yaml").write_text("name: r\n")
+    command = [sys.executable, "-c", LIVE, str(out)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as live:
+        assert live.stdout is not None
+        assert live.stdout.readline() == "locked\n"
+        with pytest.raises(StorageError, match=f"pid {live.pid}"), RunFolder(out):
+            pass
+        with pytest.raises(StorageError, match="in use"):
+            chosen_folder(out, resume=False, overwrite=True)
+        assert (out / "recipe.yaml").exists()
+        live.kill()
+    with RunFolder(out):
+        pass
+
+
+def test_the_newest_unfinished_run_of_the_verb(tmp_path: Path) -> None:
+    for number, result in enumerate([{"exit": 75}, {"exit": 0}, None, {"exit": 0}], start=1):
+        folder = tmp_path / "r" / str(number)
+        folder.mkdir(parents=True)
+        if result is not None:
+            (folder / "result.json").write_text(json.dumps(result | {"verb": "pretrain"}))
+    assert newest_unfinished(tmp_path, "r", "pretrain") == tmp_path / "r" / "3"
+    (tmp_path / "r" / "3" / "result.json").write_text('{"exit": 0, "verb": "pretrain"}')
+    assert newest_unfinished(tmp_path, "r", "pretrain") == tmp_path / "r" / "1"
+    assert newest_unfinished(tmp_path, "other", "pretrain") is None
+
+
+def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    lines = [{"step": step, "loss": step / 3} for step in range(1, 8)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"step": 8, "lo')
+    RunFolder(tmp_path).trim_metrics(5)
+    assert list(read_lines(tmp_path / "metrics.jsonl")) == lines[:5]

@@ -1,0 +1,132 @@
+"""Errors in plain words: the key as the recipe spells it, and what to try."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from maekit.errors import RecipeError
+from maekit.recipe.dump import to_yaml
+from maekit.recipe.explain import validated
+from maekit.recipe.schema import Recipe
+from maekit.recipe.yaml12 import COMMAND_LINE, Mark, Node, parse, tree
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    width: int = Field(description="pixels")
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    mode: Literal["fast", "exact"] = "fast"
+    either: Inner | Literal["auto"] | int | None = None
+    pairs: tuple[tuple[int, int], ...] = ()
+    inner_: Inner | None = Field(None, alias="inner")
+
+    @model_validator(mode="after")
+    def _together(self) -> Outer:
+        if self.mode == "exact" and self.pairs:
+            raise ValueError("Pairs need mode: fast")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            {"mode": "fasst"},
+            "mode: expected 'fast' or 'exact', got fasst\n  try: did you mean 'fast'?",
+        ),
+        ({"mode": 3}, "mode: expected 'fast' or 'exact', got 3\n  try: known: fast, exact"),
+        ({"inner": {"width": "x"}}, "inner.width: expected a whole number, got x\n  try: pixels"),
+        ({"inner": {}}, "inner.width: missing\n  try: pixels"),
+        ({"inner_": {}}, "inner_: unknown key\n  try: did you mean 'inner'?"),
+        ({"inner": {"width": 1, "heigth": 1}}, "inner.heigth: unknown key\n  try: remove it"),
+        ({"pairs": [[1, 2], [3]]}, "pairs[1][1]: missing"),
+        ({"pairs": [[1, 2, 3]]}, "pairs[0]: expected at most 2 values, got 3"),
+        # A union answers for the branch that came nearest, or names them all.
+        ({"either": {"widht": 1}}, "2 problems"),
+        ({"either": {"width": 1.5}}, "either.width: expected a whole number, got 1.5"),
+        (
+            {"either": 1.5},
+            "either: expected a mapping (key: value) or 'auto' or a whole number, got 1.5",
+        ),
+        ({"mode": "exact", "pairs": [[1, 2]]}, "pairs need mode: fast"),
+    ],
+)
+def test_messages(value: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        validated(Outer, tree(value, COMMAND_LINE))
+    assert message in str(caught.value)
+
+
+def test_options_are_placed_in_the_recipe_around_them() -> None:
+    recipe = parse("pretrain:\n  masker:\n    name: x\n    width: y\n", "f.yaml")
+    assert recipe is not None
+    options = tree({"width": "y"}, Mark("elsewhere"))
+    with pytest.raises(RecipeError) as caught:
+        validated(Inner, options, ("pretrain", "masker"), recipe)
+    assert str(caught.value).startswith("f.yaml:4: pretrain.masker.width: expected a whole number")
+
+
+GOOD = """\
+name: good
+data: {train: {name: a, frames: 2}, size: [32, 48], stats: {mean: [0, 0, 0], std: [1, 1, 1]}}
+model: {backbone: {name: b}, decoder: {name: c}}
+pretrain:
+  masker: {name: d}
+  target: {name: e}
+  augment: {name: random-resized-crop, scale: [0.2, 1.0]}
+  steps: 3
+  warmup: {steps: 1}
+  batch: {global: 8}
+  optimizer: {betas: [0.9, 0.95]}
+expected: [{metric: loss, value: 1, band: [0, 1], source: us}]
+"""
+GOOD_TREE = parse(GOOD, "f.yaml")
+assert GOOD_TREE is not None
+PATHS = [path for path, _ in GOOD_TREE.walk() if path]
+
+
+def replaced(node: Node, path: tuple[str | int, ...], value: Node) -> Node:
+    if not path:
+        return value
+    entries = dict(node.fields) if node.fields else dict(enumerate(node.value))  # type: ignore[arg-type]
+    entries[path[0]] = replaced(entries[path[0]], path[1:], value)
+    return Node(entries if node.fields else list(entries.values()), node.mark)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(PATHS),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text("abé'{}:% ", max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["name", "x", "train", "steps"]), inner, max_size=3)
+        ),
+        max_leaves=5,
+    ),
+)
+def test_any_value_anywhere_is_taken_or_refused_with_its_place(
+    path: tuple[str | int, ...], value: object
+) -> None:
+    changed = parse(to_yaml(value), "other.yaml")
+    assert GOOD_TREE is not None
+    node = Node(None, Mark("other.yaml", 1)) if changed is None else changed
+    refused: RecipeError | None = None
+    try:
+        validated(Recipe, replaced(GOOD_TREE, path, node))
+    except RecipeError as error:
+        refused = error
+    if refused is not None:
+        # At the new value, or at the section that it no longer fits.
+        assert "other.yaml:" in str(refused) or "f.yaml:" in str(refused)
+        assert refused.hint

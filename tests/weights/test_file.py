@@ -1,0 +1,68 @@
+"""Weights files: their header, their errors, and that they come back whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from maekit.errors import MaekitError, RecipeError, WeightsError
+from maekit.weights.file import find_weights, read_header, read_tensors, sha256, write_weights
+from maekit.weights.header import Header
+
+HEADER = Header(
+    backbone={"name": "image-vit"}, clip=(1, 8, 8), channels=3, mean=(0.5,) * 3, std=(0.5,) * 3
+)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    tensors = {"a": torch.randn(3, 4).t(), "b": torch.arange(3)}
+    digest = write_weights(path, tensors, HEADER)
+    assert digest == sha256(path)
+    assert read_header(path) == HEADER
+    back = read_tensors(path)
+    assert all(torch.equal(back[name], tensor) for name, tensor in tensors.items())
+    assert [each.name for each in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    write_weights(path, {"a": torch.ones(2)}, HEADER)
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="nowhere"):
+        write_weights(tmp_path / "nowhere" / "w.safetensors", {"a": torch.ones(2)})
+    assert path.read_bytes() == before
+
+
+def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
+    def refused(path: Path, kind: type[MaekitError], what: str) -> None:
+        with pytest.raises(kind) as caught:
+            read_header(find_weights(path))
+        assert what in str(caught.value)
+
+    refused(tmp_path / "absent", RecipeError, "no such run or weights file")
+    refused(tmp_path, RecipeError, "neither weights.safetensors nor a checkpoint")
+    plain = tmp_path / "plain.safetensors"
+    save_file({"a": torch.ones(1)}, plain)
+    refused(plain, WeightsError, "no maekit header")
+    whole = tmp_path / "whole.safetensors"
+    write_weights(whole, {"a": torch.ones(1000)}, HEADER)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(whole.read_bytes()[:1000])
+    refused(cut, WeightsError, "not a readable safetensors file")
+    newer = tmp_path / "newer.safetensors"
+    write_weights(newer, {}, HEADER.model_copy(update={"format": 99}))
+    refused(newer, WeightsError, "newer")
+
+
+def test_a_run_folder_gives_its_final_or_newest_weights(tmp_path: Path) -> None:
+    for step in (5, 20):
+        folder = tmp_path / "checkpoints" / f"step-{step:08d}"
+        folder.mkdir(parents=True)
+        write_weights(folder / "model.safetensors", {"a": torch.ones(1)}, HEADER)
+    assert find_weights(tmp_path).parent.name == "step-00000020"
+    write_weights(tmp_path / "weights.safetensors", {"a": torch.ones(1)}, HEADER)
+    assert find_weights(tmp_path).name == "weights.safetensors"
