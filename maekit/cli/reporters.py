@@ -205,15 +205,16 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
 class TensorBoard:
     """Scalars and pictures for TensorBoard, where it is installed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder))
+        # What an interrupted run logged after its checkpoint is made again.
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     @classmethod
-    def if_installed(cls, folder: Path) -> list[Reporter]:
+    def if_installed(cls, folder: Path, step: int) -> list[Reporter]:
         """A list of one, or of none."""
-        return [cls(folder)] if find_spec("tensorboard") else []
+        return [cls(folder, step)] if find_spec("tensorboard") else []
 
     def __call__(self, event: Event) -> None:
         """Add what can be drawn."""

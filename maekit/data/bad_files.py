@@ -20,7 +20,8 @@ class BadFiles:
     """Records each bad file once, and survives being interrupted.
 
     Args:
-        path: bad_files.jsonl, continued where it exists; None: only counts.
+        path: bad_files.jsonl, continued where it exists, shared by the sets of a run; None: only
+            counts.
         samples: size of the set.
         max_fraction: of the set that may be bad.
         section: of the recipe, which errors point to.
@@ -59,6 +60,7 @@ class BadFiles:
                 continue
             self._files.add(file)
             row = {"file": file, "reason": reason, "index": index, "step": step}
+            row["set"] = self._section
             # Names that are not UTF-8 come with lone surrogates, which ASCII JSON can write.
             lines.append(json.dumps(row, ensure_ascii=not file.isprintable()) + "\n")
         if lines:
@@ -100,8 +102,9 @@ class BadFiles:
         for number, line in enumerate(text[:whole].splitlines(), start=1):
             try:
                 row = json.loads(line)
-                self._files.add(row["file"])
-                self._indices.add(row["index"])
+                if row["set"] == self._section:
+                    self._files.add(row["file"])
+                    self._indices.add(row["index"])
             except (ValueError, KeyError, TypeError) as error:
                 what = "is not a line of bad_files.jsonl"
                 raise DataError(what, where=f"{path}:{number}", hint="move it away") from error

@@ -90,7 +90,7 @@ def run(
         for occasion in due:
             occasion.call(state)
         arrived, state.visited = state.visited < state.step, state.step
-        if (arrived or state.finished) and save.due(state):
+        if arrived and save.due(state):
             meter.flush()
             save.call(state)
         if state.finished:

@@ -54,12 +54,21 @@ class RunFolder:
         """Write env.json: versions and machine, so that numbers can be understood later."""
         write_text(self.path / "env.json", json.dumps(environment(device), indent=2) + "\n")
 
-    def trim_metrics(self, step: int) -> None:
-        """Drop logged steps after ``step``: a resumed run makes and logs them again."""
+    def trim_metrics(self, step: int, visited: int) -> None:
+        """Drop what a resumed run makes and logs again.
+
+        Args:
+            step: finished updates.
+            visited: the last step at which was measured.
+        """
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
-        kept = [json.dumps(record) for record in read_lines(path) if record["step"] <= step]
+        kept = [
+            json.dumps(record)
+            for record in read_lines(path)
+            if record["step"] <= (step if "loss" in record else visited)
+        ]
         write_text(path, "".join(f"{line}\n" for line in kept))
 
 

@@ -31,7 +31,9 @@ def test_each_file_is_recorded_once_also_after_a_resume(tmp_path: Path) -> None:
     assert len(resumed) == 2
     resumed.add([bad(2), BadFile("日本\udcff\n.jpg", "odd name", 7)], step=5)
     assert [row["file"] for row in rows(path)] == ["f1.jpg", "f2.jpg", "日本\udcff\n.jpg"]
-    assert rows(path)[0] == {"file": "f1.jpg", "reason": "is truncated", "index": 1, "step": 3}
+    first = {"file": "f1.jpg", "reason": "is truncated", "index": 1, "step": 3}
+    assert rows(path)[0] == first | {"set": "data.train"}
+    assert len(BadFiles(path, 1000, 0.5, section="data.val")) == 0
     assert len(BadFiles(path, 1000, 0.5)) == 3
 
 

@@ -89,7 +89,11 @@ def test_the_newest_unfinished_run_of_the_verb(tmp_path: Path) -> None:
 
 def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     lines = [{"step": step, "loss": step / 3} for step in range(1, 8)]
+    lines.insert(5, {"step": 5, "holdout": {"hidden_mse": 0.1}})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "metrics.jsonl").write_text(text + '{"step": 8, "lo')
-    RunFolder(tmp_path).trim_metrics(5)
+    RunFolder(tmp_path).trim_metrics(5, 5)
+    assert list(read_lines(tmp_path / "metrics.jsonl")) == lines[:6]
+    # Interrupted before the occasions of step 5: they come again.
+    RunFolder(tmp_path).trim_metrics(5, 4)
     assert list(read_lines(tmp_path / "metrics.jsonl")) == lines[:5]

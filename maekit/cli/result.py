@@ -1,0 +1,72 @@
+"""What a pre-training left behind: result.json, and the last words on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from maekit.cli.output import print_json, print_table
+from maekit.engine.pretrain import summary
+from maekit.engine.run_folder import read_lines
+
+if TYPE_CHECKING:
+    from maekit.engine.pretrain import Pretraining
+    from maekit.engine.run_folder import RunFolder
+
+OWN_PICTURES = "data.train.name=images data.train.path=FOLDER ~data.val"
+
+
+def make_result(job: Pretraining | None, folder: RunFolder, code: int) -> dict[str, Any]:
+    """result.json as far as the run came."""
+    result: dict[str, Any] = {"verb": "pretrain", "exit": code}
+    if job is None:
+        return result
+    state = job.state
+    lines = (line for line in read_lines(folder.path / "metrics.jsonl") if "loss" in line)
+    weights = folder.path / "weights.safetensors"
+    return result | {
+        "recipe": job.recipe.name,
+        "steps": state.step,
+        "samples": state.step * state.samples_per_step,
+        "seconds": round(job.seconds, 1),
+        **summary(lines),
+        "holdout": state.extra.get("holdout"),
+        "holdout_start": state.extra.get("holdout_start"),
+        "bad_files": len(job.ledger),
+        "weights": str(weights) if code == 0 and weights.is_file() else None,
+    }
+
+
+def tell_result(result: dict[str, Any], folder: RunFolder, *, json: bool, quiet: bool) -> None:
+    """The numbers on stdout; on stderr where things are, and what to type next."""
+    if json:
+        print_json(result)
+    else:
+        print_table(("result", ""), list(_rows(result)))
+    if quiet:
+        return
+    pictures = sorted((folder.path / "pictures").glob("*.png"))
+    lines = [f"weights:  {result['weights']}"]
+    if pictures:
+        lines.append(f"pictures: {pictures[-1]}")
+    lines += [
+        "next:     your own pictures:",
+        f"            maekit pretrain quickstart {OWN_PICTURES}",
+        "          features in Python:",
+        f"            import maekit; model = maekit.load({str(folder.path)!r})",
+    ]
+    typer.echo("\n".join(lines), err=True)
+
+
+def _rows(result: dict[str, Any]) -> Iterator[Sequence[str]]:
+    yield "steps", f"{result['steps']:,}"
+    yield "minutes", f"{result['seconds'] / 60:.1f}"
+    for key in ("loss_first", "loss_last"):
+        value = result[key]
+        yield key, "-" if value is None else f"{value:.4f}"
+    for key, value in (result["holdout"] or {}).items():
+        yield f"holdout {key}", "-" if value is None else f"{value:.5f}"
+    if result["bad_files"]:
+        yield "bad files", f"{result['bad_files']}"

@@ -1,0 +1,149 @@
+"""Every registered part keeps its contract, under several options, and broken ones are caught."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from maekit import registry
+from maekit.contracts import Grid, PartContext
+from maekit.recipe.schema import PartSpec
+from maekit.testing import (
+    check_backbone,
+    check_dataset,
+    check_decoder,
+    check_masker,
+    check_target,
+)
+
+IMAGE = PartContext((1, 32, 48), 3, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+SMALL = {"size": "tiny", "width": 32, "depth": 2, "heads": 2, "patch": 8}
+
+# Options that matter, beside a part's defaults. Every registered part must stand here.
+PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "maskers": {
+        "random": [{}, {"ratio": 0.9, "rounding": "hidden"}],
+        "grid": [{}, {"cell": [3, 2]}],
+    },
+    "targets": {
+        "pixel": [{}, {"space": "unit", "loss": "l1"}],
+        "norm-pixel": [{}, {"statistics": "per-channel", "eps": "outside", "loss": "smooth-l1"}],
+    },
+    "backbones": {
+        "image-vit": [
+            SMALL,
+            SMALL | {"class_token": False, "qkv_bias": "qv", "patch": [8, 16]},
+            SMALL | {"mask_token": True, "positions": "learned"},
+        ],
+    },
+    "decoders": {
+        "vit": [
+            {"width": 32, "depth": 1, "heads": 2},
+            {"width": 32, "depth": 0, "heads": 1, "embed_bias": False, "qkv_bias": "none"},
+        ],
+    },
+    "datasets": {"images": [{}], "sample-images": [{"count": 24, "size": 32}]},
+}
+CASES = [
+    (kind, name, options)
+    for kind, parts in PARTS.items()
+    for name, several in parts.items()
+    for options in several
+]
+
+
+def test_every_built_in_part_is_checked_here() -> None:
+    registered = {kind: set() for kind in registry.KINDS}  # type: dict[str, set[str]]
+    for entry in registry.listed():
+        if entry.distribution == "maekit":
+            registered[entry.kind].add(entry.name)
+    assert registered == {kind: set(parts) for kind, parts in PARTS.items()}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(3):
+            array = rng.integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)
+            Image.fromarray(array).save(tmp_path / label / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("kind", "name", "options"), CASES)
+def test_contract(
+    kind: str, name: str, options: dict[str, Any], pictures: Path, tmp_path: Path
+) -> None:
+    if name == "images":
+        options = {"path": str(pictures)}
+    if name == "sample-images":
+        options = options | {"cache": str(tmp_path / "cache")}
+    context = IMAGE
+    if kind in ("targets", "decoders"):
+        context = replace(context, grid=Grid(1, 4, 6), patch=(1, 8, 8), width=32, prefix_tokens=1)
+    if kind == "decoders":
+        context = replace(context, out_dim=192)
+    torch.manual_seed(0)
+    part = registry.make(kind, PartSpec.model_validate({"name": name} | options), context)
+    match kind:
+        case "maskers":
+            check_masker(part)
+        case "datasets":
+            check_dataset(part)
+        case "backbones":
+            check_backbone(part, context)
+        case "targets":
+            check_target(part, context)
+        case "decoders":
+            check_decoder(part, context)
+
+
+def test_decoder_behind_an_encoder_that_returns_all() -> None:
+    context = replace(
+        IMAGE,
+        grid=Grid(1, 4, 6), patch=(1, 8, 8), width=32, prefix_tokens=1, returns="all", out_dim=192,
+    )  # fmt: skip
+    spec = PartSpec.model_validate({"name": "vit", "width": 32, "depth": 1, "heads": 2})
+    check_decoder(registry.make("decoders", spec, context), context)
+
+
+class Broken:
+    """A masker that breaks its contract in one way."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __call__(self, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+        if self.how == "global":
+            return np.random.permutation(grid.tokens).reshape(grid) < 2  # noqa: NPY002
+        if self.how == "count":
+            return rng.random(grid) < 0.5
+        if self.how == "dtype":
+            return np.zeros(grid)
+        return np.zeros(grid.tokens, dtype=bool)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("global", "generator"), ("count", "constant"), ("dtype", "bool"), ("shape", "shape")],
+)
+def test_a_broken_masker_is_caught(how: str, said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        check_masker(Broken(how))
+
+
+def test_a_leaking_backbone_is_caught() -> None:
+    spec = PartSpec.model_validate({"name": "image-vit"} | SMALL)
+    backbone = registry.make("backbones", spec, IMAGE)
+    honest = backbone._embed
+    backbone._embed = lambda pixels, mask: honest(pixels, mask) + pixels.mean()
+    with pytest.raises(AssertionError, match="hidden pixels reach the encoder"):
+        check_backbone(backbone, IMAGE)
