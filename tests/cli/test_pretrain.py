@@ -348,9 +348,7 @@ def test_a_full_disk_is_exit_7(small: str) -> None:
     assert not list(Path("run/checkpoints").glob("*"))
 
 
-def test_nothing_opens_a_connection(
-    cli: Cli, small: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_opens_a_connection(cli: Cli, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("a local run opened a connection")
 
