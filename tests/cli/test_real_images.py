@@ -74,7 +74,7 @@ def test_two_epochs_on_a_real_set(cli: Cli, recipe: str, shared_data: Path, name
 
 
 def test_hard_files_are_read_or_listed_once(cli: Cli, recipe: str, shared_data: Path) -> None:
-    """Each file exactly once: what Pillow cannot decode is listed, everything else is trained on."""
+    """Each file exactly once: what Pillow cannot decode is listed, all else is trained on."""
     odd = shared_data / "odd"
     files = [
         path

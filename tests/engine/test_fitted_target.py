@@ -1,0 +1,114 @@
+"""A target that is fitted: once, before step 0, kept with the weights, never on resume."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from maekit import registry
+from maekit.engine.build import load_model
+from maekit.engine.checkpoint import Checkpoints
+from maekit.engine.pretrain import Pretraining, assemble
+from maekit.errors import WeightsError
+from maekit.recipe.load import load
+from maekit.registry import resolve
+from maekit.targets.pixel import Pixel
+
+RECIPE = """\
+name: fitted
+data:
+  train: {{name: images, path: {folder}}}
+  size: 16
+  workers: 0
+model:
+  backbone: {{name: image-vit, size: tiny, width: 16, depth: 1, heads: 2, patch: 8}}
+  decoder: {{name: vit, width: 16, depth: 1, heads: 2}}
+pretrain:
+  masker: {{name: random, ratio: 0.5}}
+  target: {{name: pixel}}
+  steps: 3
+  batch: {{global: 4}}
+"""
+
+
+class Centred(Pixel):
+    """Pixels minus the mean patch of what it was fitted on."""
+
+    fits = 0
+
+    def fit(self, batches: Iterable[Sequence[Tensor]]) -> None:
+        """One tensor, from the batches' own clips."""
+        type(self).fits += 1
+        means = [self._patches(views[0]).mean(dim=(0, 1)) for views in batches]
+        assert means
+        self.mean_patch = torch.stack(means).mean(dim=0)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"mean_patch": self.mean_patch}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        self.mean_patch = tensors["mean_patch"]
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretraining:
+    rng = np.random.default_rng(0)
+    for number in range(9):
+        array = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(array).save(tmp_path / f"{number}.png")
+    (tmp_path / "fitted.yaml").write_text(RECIPE.format(folder=tmp_path))
+    plain = registry.make
+
+    def make(kind: str, spec: Any, context: Any = None) -> Any:
+        if kind == "targets":
+            return Centred(Centred.Options(), context)
+        return plain(kind, spec, context)
+
+    monkeypatch.setattr(registry, "make", make)
+    Centred.fits = 0
+    recipe = resolve(load(tmp_path / "fitted.yaml"), "pretrain")
+    return assemble(recipe, torch.device("cpu"), lambda event: None)
+
+
+def test_fitted_before_the_first_step_and_saved_with_the_weights(
+    job: Pretraining, tmp_path: Path
+) -> None:
+    job.prepare(None, None)
+    assert Centred.fits == 1
+    assert job.state.step == 0
+    job.export(tmp_path / "weights.safetensors")
+    model, _ = load_model(tmp_path / "weights.safetensors")
+    assert isinstance(model.target, Centred)
+    assert isinstance(job.model.target, Centred)
+    assert torch.equal(model.target.mean_patch, job.model.target.mean_patch)
+    assert Centred.fits == 1
+
+
+def test_never_fitted_on_resume(job: Pretraining, tmp_path: Path) -> None:
+    job.prepare(None, None)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    job.save(checkpoints)
+    fitted = copy.deepcopy(job.model.target.mean_patch)  # type: ignore[union-attr]
+    job.model.target.mean_patch = None  # type: ignore[union-attr]
+    loaded, _ = checkpoints.newest_good()
+    job.prepare(None, loaded)
+    assert Centred.fits == 1
+    assert torch.equal(job.model.target.mean_patch, fitted)  # type: ignore[union-attr]
+
+
+def test_fitted_tensors_without_a_target_for_them_are_refused(
+    job: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.prepare(None, None)
+    job.export(tmp_path / "weights.safetensors")
+    monkeypatch.undo()
+    with pytest.raises(WeightsError, match=r"target\.mean_patch"):
+        load_model(tmp_path / "weights.safetensors")
