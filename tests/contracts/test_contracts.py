@@ -22,6 +22,7 @@ from maekit.testing import (
 )
 
 IMAGE = PartContext((1, 32, 48), 3, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+CLIP = replace(IMAGE, shape=(4, 32, 48))
 SMALL = {"size": "tiny", "width": 32, "depth": 2, "heads": 2, "patch": 8}
 
 # Options that matter, beside a part's defaults. Every registered part must stand here.
@@ -29,6 +30,8 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "maskers": {
         "random": [{}, {"ratio": 0.9, "rounding": "hidden"}],
         "grid": [{}, {"cell": [3, 2]}],
+        "tube": [{}, {"ratio": 0.6, "rounding": "keep"}],
+        "frame": [{}, {"ratio": 0.5, "rounding": "keep"}],
     },
     "targets": {
         "pixel": [{}, {"space": "unit", "loss": "l1"}],
@@ -40,11 +43,19 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
             SMALL | {"class_token": False, "qkv_bias": "qv", "patch": [8, 16]},
             SMALL | {"mask_token": True, "positions": "learned"},
         ],
+        "video-vit": [
+            SMALL | {"patch": [2, 8, 8]},
+            SMALL | {"patch": [1, 8, 16], "positions": "sincos-3d", "mask_token": True},
+            SMALL | {"patch": [4, 8, 8], "positions": "learned", "init": "mae"},
+            SMALL | {"patch": [2, 8, 8], "positions": "learned-separable", "class_token": True},
+        ],
     },
     "decoders": {
         "vit": [
             {"width": 32, "depth": 1, "heads": 2},
             {"width": 32, "depth": 0, "heads": 1, "embed_bias": False, "qkv_bias": "none"},
+            {"width": 32, "depth": 1, "heads": 2, "positions": "sincos-3d", "init": "videomae"},
+            {"width": 32, "depth": 1, "heads": 2, "positions": "learned-separable"},
         ],
     },
     "datasets": {"images": [{}], "sample-images": [{"count": 24, "size": 32}]},
@@ -86,24 +97,35 @@ def test_contract(
         options = {"path": str(pictures)}
     if name == "sample-images":
         options = options | {"cache": str(tmp_path / "cache")}
-    context = IMAGE
-    if kind in ("targets", "decoders"):
-        context = replace(context, grid=Grid(1, 4, 6), patch=(1, 8, 8), width=32, prefix_tokens=1)
-    if kind == "decoders":
-        context = replace(context, out_dim=192)
-    torch.manual_seed(0)
-    part = registry.make(kind, PartSpec.model_validate({"name": name} | options), context)
-    match kind:
-        case "maskers":
-            check_masker(part)
-        case "datasets":
-            check_dataset(part)
-        case "backbones":
-            check_backbone(part, context)
-        case "targets":
-            check_target(part, context)
-        case "decoders":
-            check_decoder(part, context)
+    for context in contexts(kind, name):
+        torch.manual_seed(0)
+        part = registry.make(kind, PartSpec.model_validate({"name": name} | options), context)
+        match kind:
+            case "maskers":
+                check_masker(part)
+            case "datasets":
+                check_dataset(part)
+            case "backbones":
+                check_backbone(part, context)
+            case "targets":
+                check_target(part, context)
+            case "decoders":
+                check_decoder(part, context)
+
+
+def contexts(kind: str, name: str) -> list[PartContext]:
+    """An image and a clip, where a part takes both."""
+    if kind == "backbones":
+        return [CLIP if name == "video-vit" else IMAGE]
+    if kind in ("maskers", "datasets"):
+        return [IMAGE]
+    image = replace(
+        IMAGE, grid=Grid(1, 4, 6), patch=(1, 8, 8), width=32, prefix_tokens=1, out_dim=192
+    )
+    clip = replace(
+        CLIP, grid=Grid(2, 4, 6), patch=(2, 8, 8), width=32, prefix_tokens=0, out_dim=384
+    )
+    return [image, clip]
 
 
 def test_decoder_behind_an_encoder_that_returns_all() -> None:
