@@ -156,8 +156,7 @@ def sincos_2d(grid: Grid, width: int) -> Tensor:
 def sincos_3d(grid: Grid, width: int) -> Tensor:
     """A fixed table with a third of the width each for t, h and w, float32 ``[N, width]``.
 
-    A third is rounded up to an even number, and what is too much is cut off the end, as V-JEPA does
-    (facebookresearch/jepa, src/models/utils/pos_embs.py, uniform power).
+    A third is rounded up to an even number; what is then too much is cut off w's end.
     """
     third = 2 * -(-width // 6)
     axes = np.meshgrid(*(np.arange(size) for size in grid), indexing="ij")

@@ -53,7 +53,7 @@ def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-# facts of the official code, in millions where it has two decimals; depth 4 for S and B.
+# Counted from the official code, in millions to the digits given; 4 decoder blocks for S and B.
 SIZES = [
     ("small", {"width": 192, "heads": 3, "depth": 4}, 24.03),
     ("base", {"width": 384, "heads": 6, "depth": 4}, 94.210944),
