@@ -58,7 +58,11 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"width": 32, "depth": 1, "heads": 2, "positions": "learned-separable"},
         ],
     },
-    "datasets": {"images": [{}], "sample-images": [{"count": 24, "size": 32}]},
+    "datasets": {
+        "images": [{}],
+        "sample-images": [{"count": 24, "size": 32}],
+        "sample-videos": [{"count": 8, "size": 32, "length": 5}],
+    },
 }
 CASES = [
     (kind, name, options)
@@ -95,7 +99,7 @@ def test_contract(
 ) -> None:
     if name == "images":
         options = {"path": str(pictures)}
-    if name == "sample-images":
+    if name in ("sample-images", "sample-videos"):
         options = options | {"cache": str(tmp_path / "cache")}
     for context in contexts(kind, name):
         torch.manual_seed(0)
