@@ -95,4 +95,4 @@ def test_each_data_set_has_its_own_lists() -> None:
 def test_the_encoder_is_its_size_and_nothing_else(name: str) -> None:
     options = recipe(name).model.backbone.options
     assert options["heads"] is options["width"] is options["depth"] is None
-    assert options["patch"] == (2, 16, 16)
+    assert tuple(options["patch"]) == (2, 16, 16)
