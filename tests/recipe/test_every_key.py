@@ -79,7 +79,10 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
     "data.shuffle_window": (["data.shuffle_window=5"], ["data.shuffle=window"]),
     "data.workers": (["data.workers=1"], []),
     "data.timeout": (["data.timeout=17"], []),
-    "model.backbone.size": (["model.backbone.size=small"], ["model.backbone={SMALLER}"]),
+    "model.backbone.size": (
+        ["model.backbone.size=small"],
+        ["~model.backbone.width", "~model.backbone.heads"],
+    ),
     "model.backbone.width": (["model.backbone.width=48"], []),
     "model.backbone.depth": (["model.backbone.depth=2"], []),
     "model.backbone.heads": (["model.backbone.heads=4"], []),
@@ -268,8 +271,7 @@ def run(words: list[str], folder: Path, where: Path, capsys: pytest.CaptureFixtu
     where.mkdir()
     recipe = where / "base.yaml"
     recipe.write_text(BASE.format(folder=folder))
-    smaller = "name: image-vit, size: tiny, depth: 1, patch: 8"
-    words = [w.replace("FOLDER", str(folder)).replace("SMALLER", smaller) for w in words]
+    words = [word.replace("FOLDER", str(folder)) for word in words]
     asked: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(where)
