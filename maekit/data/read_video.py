@@ -81,29 +81,33 @@ class OpenVideo:
         """Decode frames, uint8 ``[T, H, W, C]``, upright, in the order asked for.
 
         Raises:
-            DataError: a frame is broken, or not there.
+            DataError: a frame is broken.
+            IndexError: there is no such frame.
         """
-        wanted = sorted(set(frame_ids))
-        if not wanted or not 0 <= wanted[0] <= wanted[-1] < self.frames:
-            what = f"has frames 0 to {self.frames - 1}; asked for {wanted[:1]} to {wanted[-1:]}"
-            raise DataError(what, where=self.name)
-        height, width = oriented(self.height, self.width, self.index.orientation)
-        places: dict[int, list[int]] = {number: [] for number in wanted}
+        places: dict[int, list[int]] = {number: [] for number in sorted(set(frame_ids))}
         for place, number in enumerate(frame_ids):
+            if not 0 <= number < self.frames:
+                what = f"frame {number} of {self.frames}"
+                raise IndexError(what)
             places[number].append(place)
+        height, width = oriented(self.height, self.width, self.index.orientation)
         clip = np.empty((len(frame_ids), self.height, self.width, self.channels), np.uint8)
         pixels = Pixels(self.channels, height, width)
         with _reading(self.name):
-            try:
-                self._fill(clip, places, pixels, seek=self.index.times is not None)
-            except _LostError:
+            if self.index.times is not None:
+                try:
+                    self._fill(clip, places, pixels, seek=True)
+                except (_LostError, av.FFmpegError):
+                    # Damage looks different after a seek; a plain decode decides.
+                    self._fill(clip, places, pixels, seek=False)
+            else:
                 self._fill(clip, places, pixels, seek=False)
         return clip
 
     def _fill(
         self, clip: np.ndarray, places: dict[int, list[int]], pixels: Pixels, *, seek: bool
     ) -> None:
-        with opened(self.file) as (container, stream):
+        with opened(self.file, strict=seek) as (container, stream):
             for number, frame in _wanted(container, stream, self.index, places, seek=seek):
                 first, *others = places[number]
                 clip[first] = upright(pixels.of(frame), self.index.orientation)
@@ -138,7 +142,7 @@ class Pixels:
 
 
 class _LostError(Exception):
-    """After a seek, frames are not where the index has them."""
+    """Frames are not where the index has them."""
 
 
 def open_video(path: str, name: str | None = None) -> OpenVideo:
@@ -191,21 +195,20 @@ def _wanted(
     """The frames wanted, by rising number.
 
     Raises:
-        _LostError: frames after a seek are not those of the index.
+        _LostError: with ``seek``, frames are not those of the index.
         ValueError: nor are those of a decode from the start, or it ends too early.
     """
-    position, sought = 0, False
+    position = 0
     frames = decoded(container.demux(stream))
     for number in wanted:
         if seek and (key := _key_before(index, number)) > position:
             position, frames = _sought(container, stream, index, key)
-            sought = True
         for frame in frames:
             here, position = position, position + 1
             if index.times is not None and (
-                frame.pts != index.times[here] or (sought and frame.is_corrupt)
+                frame.pts != index.times[here] or (seek and frame.is_corrupt)
             ):
-                if sought:
+                if seek:
                     raise _LostError
                 what = f"frame {here} of {index.frames} is not at its time"
                 raise ValueError(what)
@@ -213,7 +216,7 @@ def _wanted(
                 yield number, frame
                 break
         else:
-            if sought:
+            if seek:
                 raise _LostError
             what = f"decoding ends at frame {position} of {index.frames}"
             raise ValueError(what)
@@ -234,13 +237,9 @@ def _sought(
     container.seek(int(index.times[key]), stream=stream)
     packets = iter(container.demux(stream))
     first = next(packets)
-    landed = int(np.searchsorted(index.times, first.pts if first.pts is not None else -(2**62)))
-    if first.pts not in index.keys or landed > key:
+    start = first.pts
+    if start is None or start not in index.keys or start > index.times[key]:
         raise _LostError
-    # What is decoded after a keyframe but shown before it needs frames that were skipped.
-    shown = (
-        frame
-        for frame in decoded(chain([first], packets))
-        if frame.pts is None or frame.pts >= index.times[landed]
-    )
-    return landed, shown
+    # What comes after a keyframe but is shown before it needs frames that are not there.
+    shown = (packet for packet in packets if packet.pts is None or packet.pts >= start)
+    return int(np.searchsorted(index.times, start)), decoded(chain([first], shown))

@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 av.logging.set_level(None)
 
 _INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-# Not vp8 (hidden packets) nor mpeg4 (packed and skipped ones).
+# Not vp8 (hidden packets), mpeg4 (packed and skipped ones), nor ffv1 (paints over damage without a
+# word, from whatever was decoded before).
 _FRAME_EACH = frozenset(
-    {"av1", "dnxhd", "ffv1", "h264", "hevc", "mjpeg", "png", "prores", "rawvideo", "vp9"}
+    {"av1", "dnxhd", "h264", "hevc", "mjpeg", "png", "prores", "rawvideo", "vp9"}
 )
 _KEPT_BYTES = 32 * 2**20  # of indices, in each process
 
@@ -89,8 +90,14 @@ kept = Kept()
 
 
 @contextmanager
-def opened(file: str | bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A container and its first video stream, to be decoded by one thread."""
+def opened(
+    file: str | bytes, *, strict: bool = False
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A container and its first video stream, to be decoded by one thread.
+
+    Strict: damage that a decoder notices is an error; else most of it is painted over, from the
+    frames decoded before.
+    """
     # "file:", for names that look like URLs to FFmpeg ("12:30.mp4"). The list of protocols keeps
     # a playlist that calls itself x.mp4 from leading anywhere else.
     source = io.BytesIO(file) if isinstance(file, bytes) else f"file:{file}"
@@ -100,6 +107,8 @@ def opened(file: str | bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise ValueError(what)
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
+        if strict:
+            stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
         yield container, stream
 
 
