@@ -62,6 +62,7 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "images": [{}],
         "sample-images": [{"count": 24, "size": 32}],
         "sample-videos": [{"count": 8, "size": 32, "length": 5}],
+        "videos": [{}, {"layout": "frame-folders"}],
     },
 }
 CASES = [
@@ -93,12 +94,33 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A video, and the same as a folder of its frames."""
+    import av
+    from PIL import Image
+
+    (tmp_path / "clips" / "frames").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    with av.open(str(tmp_path / "clips" / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        for number in range(5):
+            array = rng.integers(0, 256, (16, 32, 3), dtype=np.uint8)
+            Image.fromarray(array).save(tmp_path / "clips" / "frames" / f"{number}.png")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode(None))
+    return tmp_path / "clips"
+
+
 @pytest.mark.parametrize(("kind", "name", "options"), CASES)
 def test_contract(
-    kind: str, name: str, options: dict[str, Any], pictures: Path, tmp_path: Path
+    kind: str, name: str, options: dict[str, Any], pictures: Path, clips: Path, tmp_path: Path
 ) -> None:
     if name == "images":
         options = {"path": str(pictures)}
+    if name == "videos":
+        options = options | {"path": str(clips)}
     if name in ("sample-images", "sample-videos"):
         options = options | {"cache": str(tmp_path / "cache")}
     for context in contexts(kind, name):
