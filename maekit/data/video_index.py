@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from maekit.data.framing import Framing
 from maekit.data.read_image import oriented
@@ -102,10 +103,14 @@ def opened(
     # a playlist that calls itself x.mp4 from leading anywhere else.
     source = io.BytesIO(file) if isinstance(file, bytes) else f"file:{file}"
     with av.open(source, "r", options={"protocol_whitelist": "file"}) as container:
-        if not container.streams.video:
+        # The picture on the cover of a song is a video stream, too.
+        videos = (
+            s for s in container.streams.video if not s.disposition & Disposition.attached_pic
+        )
+        stream = next(videos, None)
+        if stream is None:
             what = "has no video stream"
             raise ValueError(what)
-        stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         if strict:
             stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}

@@ -73,8 +73,8 @@ def split(row: Row, columns: Columns, where: str) -> tuple[Span, str | None]:
         raise DataError(what, where=where, hint=hint)
     numbers = [_integer(text, where) for text in row.fields[: _NUMBERS[columns]]]
     label = row.fields[-1] if columns.endswith("label") and row.fields else None
-    if row.span is not None:
-        return Span("seconds", *row.span), label
+    if any(time is not None and str(time).strip() for time in row.times):
+        return _seconds(row.times, where), label
     if not numbers or numbers[-1] < 0:
         return Span("whole"), label
     if numbers[-1] == 0 or numbers[0] < 0:
@@ -83,6 +83,20 @@ def split(row: Row, columns: Columns, where: str) -> tuple[Span, str | None]:
     if columns == "frames-label":
         return Span("first", 0, numbers[0]), label
     return Span("frames", *numbers), label
+
+
+def _seconds(times: tuple[object, object], where: str) -> Span:
+    """From one time to another; a missing or empty one is the start or the end of the file."""
+    start, end = (text if (text := "" if t is None else str(t).strip()) else None for t in times)
+    try:
+        first, last = float(start or 0), float(end or "inf")
+    except ValueError as error:
+        what = f"start {start!r} or end {end!r} is no number of seconds"
+        raise DataError(what, where=where) from error
+    if not 0 <= first < last:
+        what = f"start {first:g} and end {last:g} are no stretch of time"
+        raise DataError(what, where=where)
+    return Span("seconds", first, last)
 
 
 def _integer(text: str, where: str) -> int:

@@ -26,7 +26,7 @@ class Row:
     line: int
     path: str
     fields: tuple[str, ...]  # what stands after the path; of a CSV or JSONL row, the label
-    span: tuple[float, float] | None = None  # of a CSV or JSONL row: start and end, in seconds
+    times: tuple[object, object] = (None, None)  # of a CSV or JSONL row: start and end, as written
 
 
 def read_list(path: Path, suffixes: frozenset[str]) -> Iterator[Row]:
@@ -91,8 +91,8 @@ def _csv_rows(path: Path, file: Iterable[str], delimiter: str) -> Iterator[Row]:
                 raise DataError(what, where=where, hint="put paths with commas in double quotes")
             row = dict(zip(names, cells, strict=True))
             fields = (row["label"],) if "label" in row else ()
-            span = _span(row, where)
-            yield Row(reader.line_num, _present(row["path"], where), fields, span)
+            times = (row.get("start"), row.get("end"))
+            yield Row(reader.line_num, _present(row["path"], where), fields, times)
     except csv.Error as error:
         what = f"is not CSV: {error}"
         raise DataError(what, where=f"{path}:{reader.line_num}") from error
@@ -116,24 +116,8 @@ def _jsonl_rows(path: Path, file: Iterable[str]) -> Iterator[Row]:
             what = f"label {label!r} is neither text nor a whole number"
             raise DataError(what, where=where)
         fields = () if label is None else (str(label),)
-        yield Row(number, _present(row["path"], where), fields, _span(row, where))
-
-
-def _span(row: dict[str, Any], where: str) -> tuple[float, float] | None:
-    """The seconds that a row is about; a missing or empty end is that of the file."""
-    texts = [row.get(key) for key in ("start", "end")]
-    start, end = (None if text is None or str(text).strip() == "" else text for text in texts)
-    if start is None and end is None:
-        return None
-    try:
-        first, last = float(start or 0), float("inf" if end is None else end)
-    except (TypeError, ValueError) as error:
-        what = f"start {start!r} or end {end!r} is no number of seconds"
-        raise DataError(what, where=where) from error
-    if not 0 <= first < last:
-        what = f"start {first:g} and end {last:g} are no stretch of time"
-        raise DataError(what, where=where)
-    return first, last
+        times = (row.get("start"), row.get("end"))
+        yield Row(number, _present(row["path"], where), fields, times)
 
 
 def _plain_rows(path: Path, file: Iterable[str], suffixes: frozenset[str]) -> Iterator[Row]:
