@@ -198,16 +198,17 @@ def _wanted(
         _LostError: with ``seek``, frames are not those of the index.
         ValueError: nor are those of a decode from the start, or it ends too early.
     """
-    position = 0
+    position, times = 0, index.times
     frames = decoded(container.demux(stream))
     for number in wanted:
-        if seek and (key := _key_before(index, number)) > position:
-            position, frames = _sought(container, stream, index, key)
+        if seek and times is not None:
+            key = index.keys[np.searchsorted(index.keys, times[number], side="right") - 1]
+            if np.searchsorted(times, key) > position:
+                arrived, frames = _sought(container, stream, index.keys, key)
+                position = int(np.searchsorted(times, arrived))
         for frame in frames:
             here, position = position, position + 1
-            if index.times is not None and (
-                frame.pts != index.times[here] or (seek and frame.is_corrupt)
-            ):
+            if times is not None and (frame.pts != times[here] or (seek and frame.is_corrupt)):
                 if seek:
                     raise _LostError
                 what = f"frame {here} of {index.frames} is not at its time"
@@ -222,24 +223,20 @@ def _wanted(
             raise ValueError(what)
 
 
-def _key_before(index: Index, number: int) -> int:
-    """The frame number of the last keyframe at or before a frame."""
-    assert index.times is not None  # noqa: S101 - seeking is for timed files
-    key = index.keys[np.searchsorted(index.keys, index.times[number], side="right") - 1]
-    return int(np.searchsorted(index.times, key))
-
-
 def _sought(
-    container: InputContainer, stream: VideoStream, index: Index, key: int
+    container: InputContainer, stream: VideoStream, keys: np.ndarray, key: int
 ) -> tuple[int, Iterator[VideoFrame]]:
-    """Seek to a keyframe; returns the frame number arrived at, and the frames from there on."""
-    assert index.times is not None  # noqa: S101
-    container.seek(int(index.times[key]), stream=stream)
+    """Seek to a keyframe; returns the time arrived at, and the frames from there on.
+
+    Raises:
+        _LostError: this is no keyframe, or one that is too late.
+    """
+    container.seek(int(key), stream=stream)
     packets = iter(container.demux(stream))
     first = next(packets)
     start = first.pts
-    if start is None or start not in index.keys or start > index.times[key]:
+    if start is None or start not in keys or start > key:
         raise _LostError
     # What comes after a keyframe but is shown before it needs frames that are not there.
     shown = (packet for packet in packets if packet.pts is None or packet.pts >= start)
-    return int(np.searchsorted(index.times, start)), decoded(chain([first], shown))
+    return start, decoded(chain([first], shown))

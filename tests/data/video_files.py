@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -59,18 +60,24 @@ def encode(path: Path, recipe: Recipe, shots: np.ndarray | None = None) -> Path:
     return path
 
 
-def plain_decode(path: Path) -> list[np.ndarray]:
-    """All frames that PyAV gives from the first on, upright, until it ends or fails."""
+def plain_frames(path: Path) -> list[av.VideoFrame]:
+    """All frames that PyAV gives from the first on, until it ends or fails."""
     frames = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
-        try:
-            for frame in container.decode(stream):
-                gray = frame.format.name.startswith(("gray", "mono"))
-                pixels = frame.to_ndarray(format="gray" if gray else "rgb24")
-                pixels = pixels.reshape(*pixels.shape[:2], -1)
-                frames.append(np.rot90(pixels, round(frame.rotation / 90)))
-        except av.FFmpegError:
-            pass  # what came before is what there is
+        with suppress(av.FFmpegError):  # what came before is what there is
+            frames.extend(container.decode(stream))
     return frames
+
+
+def pixels_of(frame: av.VideoFrame) -> np.ndarray:
+    """``[H, W, C]``, upright."""
+    gray = frame.format.name.startswith(("gray", "mono"))
+    pixels = frame.to_ndarray(format="gray" if gray else "rgb24")
+    return np.rot90(pixels.reshape(*pixels.shape[:2], -1), round(frame.rotation / 90))
+
+
+def plain_decode(path: Path) -> list[np.ndarray]:
+    """The pixels of all frames of a plain decode."""
+    return [pixels_of(frame) for frame in plain_frames(path)]

@@ -293,7 +293,8 @@ def test_whatever_is_no_video_ends_in_time_and_is_listed(folder: Path, tmp_path:
     reasons = {Path(bad.file).name: bad.reason for bad in batch.bad}
     assert reasons.pop("endless.mp4").startswith("cannot be decoded")
     assert reasons == {
-        "empty.mp4": "is empty (0 bytes)", "hang.mp4": "no answer within 1 s", "endless.h264": "no answer within 1 s",
+        "empty.mp4": "is empty (0 bytes)", "hang.mp4": "no answer within 1 s",
+        "endless.h264": "no answer within 1 s",
         "folder.mp4": "is a folder without pictures, and so no video",
         "pipe.mp4": "is not a regular file",
     }  # fmt: skip
