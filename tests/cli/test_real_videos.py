@@ -1,0 +1,81 @@
+"""``maekit pretrain`` on real clips: every set of videos, from folders and lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Result
+
+    Cli = Callable[..., Result]
+
+RECIPE = """\
+name: real
+data:
+  train: {name: videos, path: nowhere, frames: 8, stride: 2}
+  size: 64
+  stats: imagenet
+model:
+  backbone:
+    {name: video-vit, size: tiny, width: 96, depth: 3, heads: 3, patch: [2, 8, 8]}
+  decoder: {name: vit, width: 64, depth: 1, heads: 2, positions: sincos-3d}
+pretrain:
+  masker: {name: tube, ratio: 0.75}
+  target: {name: pixel}
+  epochs: 2
+  batch: {global: 8}
+  optimizer: {name: adamw, base_lr: 3.2e-2}
+  pictures: {every: 100000, samples: 4}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real.yaml").write_text(RECIPE)
+    return "real.yaml"
+
+
+def every_fifth_held_out(rows: Path, folder: Path) -> tuple[Path, Path]:
+    """Lists of absolute paths, to train on and to hold out."""
+    lines = [f"{rows.parent / line}\n" for line in rows.read_text().splitlines()]
+    train, val = folder / "train.txt", folder / "val.txt"
+    train.write_text("".join(line for at, line in enumerate(lines) if at % 5))
+    val.write_text("".join(lines[::5]))
+    return train, val
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["motion8", "arid6-bright", "colored-shape-actions"])
+def test_two_epochs_on_a_real_set(
+    cli: Cli, recipe: str, shared_data: Path, tmp_path: Path, name: str
+) -> None:
+    folder = shared_data / name
+    train, val = folder / "train.txt", folder / "val.txt"
+    if not train.exists():
+        train, val = every_fifth_held_out(folder / "all.txt", tmp_path)
+    held_out = ["data.val.name=videos", f"data.val.path={val}", "data.val.stride=2"]
+    done = cli("pretrain", recipe, f"data.train.path={train}", *held_out, "--json")
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert result["bad_files"] == 0
+    assert result["holdout"]["loss"] < result["holdout_start"]["loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["asl20", "arid6-orig-sample"])
+def test_an_epoch_of_unlabelled_clips_runs_to_the_end(
+    cli: Cli, recipe: str, shared_data: Path, name: str
+) -> None:
+    words = [f"data.train.path={shared_data / name}", "pretrain.epochs=1"]
+    done = cli("pretrain", recipe, *words, "--json")
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert result["bad_files"] == 0
+    assert result["steps"] >= 1
