@@ -165,7 +165,10 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
         ["pretrain.optimizer.base_lr=1e38", "pretrain.steps=8"],
     ),
     "pretrain.checkpoint.steps": (["pretrain.checkpoint.steps=2"], []),
-    "pretrain.checkpoint.minutes": (["pretrain.checkpoint.minutes=1e-9"], []),
+    "pretrain.checkpoint.minutes": (
+        ["pretrain.checkpoint.minutes=1e-9"],
+        ["pretrain.checkpoint.keep=9"],
+    ),
     "pretrain.checkpoint.keep": (["pretrain.checkpoint.keep=1"], []),
     "pretrain.validate.every": (["pretrain.validate.every=3"], []),
     "pretrain.validate.samples": (["pretrain.validate.samples=3"], []),
@@ -180,6 +183,11 @@ PERTURBED |= {
     for path, both in PERTURBED.items()
     if path.startswith("data.train") and not path.endswith(("frames", "labels"))
 }  # type: ignore[assignment]
+PERTURBED["data.val.path"] = (["data.val.path=FOLDER/train"], [])
+PERTURBED["data.val.max_bad_fraction"] = (
+    ["data.val.max_bad_fraction=0.1"],
+    ["pretrain.validate.samples=40"],
+)
 
 NOTHING_HERE = {
     "data.train.stride": "clips of one frame have no stride (tests/data/test_clips.py)",
@@ -246,7 +254,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of pictures, some with alpha, some bad, of many shapes; and a list."""
     folder = tmp_path_factory.mktemp("keys")
     rng = np.random.default_rng(0)
-    for split, count in (("train", 40), ("val", 24)):
+    for split, count in (("train", 40), ("val", 36)):
         for number in range(count):
             path = folder / split / "ab"[number % 2] / f"{number:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
