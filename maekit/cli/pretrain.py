@@ -181,7 +181,7 @@ def _tell_start(job: Pretraining, emit: Reporters) -> None:
     pretrain, schedule = required_pretrain(job.recipe), job.state.schedule
     parameters = sum(parameter.numel() for parameter in job.model.parameters())
     emit(Note(f"{parameters:,} parameters, {job.device} {job.precision.name}"))
-    emit(Note(batch_line(job)))
+    emit(Note(f"batch: {batch_line(job)}"))
     epochs = schedule.steps / job.state.steps_per_epoch
     emit(Note(f"{schedule.steps:,} steps ({epochs:.1f} epochs), {schedule.warmup:,} warm-up"))
     if pretrain.compile:
@@ -195,7 +195,7 @@ def batch_line(job: Pretraining) -> str:
     counted = " (counted)" if pretrain.optimizer.lr_counts_repeats else " (not in the lr)"
     repeats = f", x {pretrain.repeats} repeats{counted}" if pretrain.repeats > 1 else ""
     return (
-        f"batch: {split.per_device} per device x {split.accumulation} accumulation x {split.world} "
+        f"{split.per_device} per device x {split.accumulation} accumulation x {split.world} "
         f"device(s) = {split.effective}{repeats}; lr = {pretrain.optimizer.base_lr:g} x "
         f"{split.effective} / 256 = {schedule.peak:.3g}"
     )
