@@ -15,7 +15,7 @@ from rich.console import Console
 
 from maekit.cli.exits import code_of
 from maekit.cli.pictures import Pictures
-from maekit.cli.reporters import JsonLines, LogFile, Reporters, TensorBoard, Terminal
+from maekit.cli.reporters import Heard, JsonLines, LogFile, Reporters, TensorBoard, Terminal
 from maekit.cli.result import make_result, tell_result
 from maekit.cli.resume import check_same, runs_to_resume
 from maekit.engine.checkpoint import Checkpoints, Loaded, write_state, write_text
@@ -85,12 +85,13 @@ def pretrain(
     for note in loaded.notes:
         terminal(Note(note))
     where = pick_device(device)
-    if dry_run:
-        from maekit.cli.dry_run import dry_run as rehearse
+    with Heard(terminal).listening():
+        if dry_run:
+            from maekit.cli.dry_run import dry_run as rehearse
 
-        return rehearse(resolved, where, terminal, source=source, json=json)
-    asked = Asked(out, resume or runs_to_resume(), overwrite, source, json)
-    return train(resolved, where, terminal, asked)
+            return rehearse(resolved, where, terminal, source=source, json=json)
+        asked = Asked(out, resume or runs_to_resume(), overwrite, source, json)
+        return train(resolved, where, terminal, asked)
 
 
 def train(recipe: Recipe, device: torch.device, terminal: Terminal, asked: Asked) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -144,6 +146,31 @@ def describe(event: Event) -> str:
             return f"step {event.step}  {event.kind}: {event.path}"
         case StepDone():
             return f"step {event.step}  {numbers(event)}"
+
+
+class Heard(logging.Handler):
+    """Tells what parts say through ``logging`` (samples are being drawn) as notes."""
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        super().__init__(logging.INFO)
+        self.tell = emit
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record, one note."""
+        self.tell(Note(record.getMessage(), warning=record.levelno >= logging.WARNING))
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear maekit's own loggers while the context lasts."""
+        logger = logging.getLogger("maekit")
+        level = logger.level
+        logger.addHandler(self)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(self)
+            logger.setLevel(level)
 
 
 class LogFile:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from maekit.engine.pretrain import Pretraining
     from maekit.engine.run_folder import RunFolder
 
-OWN_PICTURES = "data.train.name=images data.train.path=FOLDER ~data.val"
+# What to type after a first run on drawn samples: the same recipe over one's own files.
+OWN_FILES = {"quickstart": "images", "quickstart_video": "videos"}
 
 
 def make_result(job: Pretraining | None, folder: RunFolder, code: int) -> dict[str, Any]:
@@ -51,12 +52,12 @@ def tell_result(result: dict[str, Any], folder: RunFolder, *, json: bool, quiet:
     lines = [f"weights:  {result['weights']}"]
     if pictures:
         lines.append(f"pictures: {pictures[-1]}")
-    lines += [
-        "next:     your own pictures:",
-        f"            maekit pretrain quickstart {OWN_PICTURES}",
-        "          features in Python:",
-        f"            import maekit; model = maekit.load({str(folder.path)!r})",
-    ]
+    recipe = result["recipe"]
+    if recipe in OWN_FILES:
+        kind = OWN_FILES[recipe]
+        words = f"data.train.name={kind} data.train.path=FOLDER ~data.val"
+        lines.append(f"next:     maekit pretrain {recipe} {words}")
+    lines.append(f"python:   import maekit; model = maekit.load({str(folder.path)!r})")
     typer.echo("\n".join(lines), err=True)
 
 

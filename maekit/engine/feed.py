@@ -33,10 +33,19 @@ MOST_WORKERS = 16
 def open_dataset(spec: DataSpec, key: str) -> Dataset:
     """Build a dataset part.
 
+    Args:
+        key: of the recipe, which errors name.
+
     Raises:
         DataError: nothing is in it.
     """
-    dataset: Dataset = registry.make("datasets", spec)
+    try:
+        dataset: Dataset = registry.make("datasets", spec)
+    except DataError as error:
+        # A dataset does not know which of the recipe's sets it is.
+        if error.where is None or not error.where.startswith("data."):
+            raise
+        raise DataError(error.what, where=f"{key}.path", hint=error.hint) from error
     if len(dataset) == 0:
         msg = f"the data set '{spec.name}' is empty"
         raise DataError(msg, where=key, hint=f"set {key}.path to a folder or list that is not")

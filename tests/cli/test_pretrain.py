@@ -300,7 +300,9 @@ def test_missing_data_says_what_was_looked_for(cli: Cli, small: str) -> None:
     failed = cli("pretrain", small, "data.train.path=nowhere", "--out", "run")
     assert failed.code == 6
     assert "nowhere" in failed.err
-    assert "data.train.path" in failed.err
+    assert "data.train.path:" in failed.err
+    failed = cli("pretrain", small, "data.val.path=nowhere", "--out", "other")
+    assert "data.val.path:" in failed.err
 
 
 def test_fewer_pictures_than_a_batch_join_epochs(cli: Cli, small: str) -> None:
