@@ -140,6 +140,12 @@ def spread(values: Tensor, mask: Mask, grid: Grid) -> Tensor:
     if values.shape[1] == 0:
         msg = "nothing is visible: there is nothing to interpolate from"
         raise ValueError(msg)
+    # In float32 also where the model runs in less: these are statistics.
+    with torch.autocast(values.device.type, enabled=False):
+        return _interpolated(values.float(), mask, grid)
+
+
+def _interpolated(values: Tensor, mask: Mask, grid: Grid) -> Tensor:
     where = coordinates(grid).to(values)
     distance = torch.cdist(
         where[mask.queries], where[mask.visible], compute_mode="donot_use_mm_for_euclid_dist"

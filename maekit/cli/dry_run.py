@@ -16,7 +16,6 @@ from maekit.engine.run_folder import free_space
 
 if TYPE_CHECKING:
     from maekit.data.batch import Batch
-    from maekit.engine.state import TrainState
     from maekit.recipe.schema import Recipe
 
 MICRO = 2  # samples of the one step that is made
@@ -70,13 +69,7 @@ def _one_step(job: Pretraining) -> dict[str, float]:
         if job.device.type == "cuda":
             torch.cuda.synchronize(job.device)
         seconds = time.perf_counter() - began
-    _undo(job.state)
     return {"seconds": seconds / size, "activations": kept / size}
-
-
-def _undo(state: TrainState) -> None:
-    """The steps were rehearsals."""
-    state.step = 0
 
 
 def _activations(job: Pretraining, batch: Batch) -> int:

@@ -28,15 +28,16 @@ from maekit.engine.run_folder import (
     chosen_folder,
     new_folder,
     newest_unfinished,
+    read_result,
 )
 from maekit.engine.stop import Interrupted, StopSignal
-from maekit.errors import NonFiniteError
+from maekit.errors import NonFiniteError, RecipeError
 from maekit.model import Statistics
 from maekit.recipe.dump import dump
 from maekit.recipe.load import load
 from maekit.registry import resolve
 from maekit.visualise.training import can_paint
-from maekit.weights.file import read_header
+from maekit.weights.file import find_weights, read_header
 from maekit.weights.model import model_tensors
 
 if TYPE_CHECKING:
@@ -98,9 +99,16 @@ def train(recipe: Recipe, device: torch.device, terminal: Terminal, asked: Asked
     """Run in a folder, and leave result.json there whatever happens."""
     folder = RunFolder(_choose_folder(recipe, asked))
     with folder, StopSignal() as stop, _reporters(folder, terminal) as (emit, log):
+        # What is refused here leaves the run as it was, its result.json included.
+        loaded = _resume_point(recipe, folder, emit)
+        before = read_result(folder.path)
+        if loaded is not None and before.get("exit") == 0:
+            emit(Note(f"{folder.path} is finished"))
+            tell_result(before, folder, json=asked.json, quiet=terminal.quiet)
+            return 0
         job: Pretraining | None = None
         try:
-            job = _start(recipe, device, folder, emit, asked)
+            job = _start(recipe, device, folder, emit, asked, loaded)
             _loop(job, folder, emit, stop)
             job.export(folder.path / "weights.safetensors")
             result = make_result(job, folder, 0)
@@ -121,12 +129,22 @@ def train(recipe: Recipe, device: torch.device, terminal: Terminal, asked: Asked
 
 def _choose_folder(recipe: Recipe, asked: Asked) -> Path:
     if asked.out is not None:
+        _refuse_moved_weights(asked, asked.out)
         return chosen_folder(asked.out, resume=asked.resume, overwrite=asked.overwrite)
     if asked.resume:
         found = newest_unfinished(RUNS, recipe.name, "pretrain")
         if found is not None:
             return found
     return new_folder(RUNS, recipe.name)
+
+
+def _refuse_moved_weights(asked: Asked, out: Path) -> None:
+    """``--overwrite`` moves the folder away, and with it weights that are to be started from."""
+    if asked.overwrite and asked.source is not None:
+        source = find_weights(asked.source).resolve()
+        if source.is_relative_to(out.resolve()):
+            msg = f"--from {asked.source} is in the folder that --overwrite moves away"
+            raise RecipeError(msg, where=f"--out {out}", hint="give another --out")
 
 
 @contextmanager
@@ -140,12 +158,15 @@ def _reporters(folder: RunFolder, terminal: Terminal) -> Iterator[tuple[Reporter
         emit.close()
 
 
-def _start(
-    recipe: Recipe, device: torch.device, folder: RunFolder, emit: Reporters, asked: Asked
-) -> Pretraining:
-    """Build the training, at its checkpoint where it goes on from one."""
-    pretrain = required_pretrain(recipe)
-    loaded, notes = Checkpoints(folder.checkpoints, pretrain.checkpoint.keep).newest_good()
+def _resume_point(recipe: Recipe, folder: RunFolder, emit: Reporters) -> Loaded | None:
+    """The checkpoint that a run goes on from, or None.
+
+    Raises:
+        RecipeError: the folder holds a run of another recipe.
+    """
+    checkpoints = Checkpoints(folder.checkpoints, required_pretrain(recipe).checkpoint.keep)
+    checkpoints.sweep()
+    loaded, notes = checkpoints.newest_good()
     for note in notes:
         emit(Note(note, warning=True))
     if loaded is not None:
@@ -153,6 +174,18 @@ def _start(
         emit(Note(f"resuming {folder.path} at step {loaded.step}"))
     else:
         emit(Note(f"run folder: {folder.path}"))
+    return loaded
+
+
+def _start(
+    recipe: Recipe,
+    device: torch.device,
+    folder: RunFolder,
+    emit: Reporters,
+    asked: Asked,
+    loaded: Loaded | None,
+) -> Pretraining:
+    """Build the training, at its checkpoint where it goes on from one."""
     write_text(folder.path / "recipe.yaml", dump(recipe))
     folder.write_env(str(device))
     job = assemble(

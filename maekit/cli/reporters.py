@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from maekit.engine.events import Event, Measured, Note, Saved, StepDone
+from maekit.engine.run_folder import plain
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -215,18 +215,17 @@ class JsonLines:
             self._write({"step": event.step, event.name: event.values})
 
     def _write(self, record: dict[str, Any]) -> None:
-        self.file.write(json.dumps({key: _plain(value) for key, value in record.items()}) + "\n")
+        rounded = {key: _rounded(value) for key, value in record.items()}
+        self.file.write(json.dumps(plain(rounded), allow_nan=False) + "\n")
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
-    """NaN and infinity are not JSON: they become null; floats keep all that float32 has."""
-    if isinstance(value, float):
-        return float(f"{value:.9g}") if math.isfinite(value) else None
-    return value
+def _rounded(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
+    """All that a float32 has, and no more."""
+    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 class TensorBoard:

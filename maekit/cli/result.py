@@ -9,7 +9,7 @@ import typer
 
 from maekit.cli.output import print_json, print_table
 from maekit.engine.pretrain import summary
-from maekit.engine.run_folder import read_lines
+from maekit.engine.run_folder import plain, read_lines
 
 if TYPE_CHECKING:
     from maekit.engine.pretrain import Pretraining
@@ -27,17 +27,21 @@ def make_result(job: Pretraining | None, folder: RunFolder, code: int) -> dict[s
     state = job.state
     lines = (line for line in read_lines(folder.path / "metrics.jsonl") if "loss" in line)
     weights = folder.path / "weights.safetensors"
-    return result | {
-        "recipe": job.recipe.name,
-        "steps": state.step,
-        "samples": state.step * state.samples_per_step,
-        "seconds": round(job.seconds, 1),
-        **summary(lines),
-        "holdout": state.extra.get("holdout"),
-        "holdout_start": state.extra.get("holdout_start"),
-        "bad_files": len(job.ledger),
-        "weights": str(weights) if code == 0 and weights.is_file() else None,
-    }
+    whole: dict[str, Any] = plain(
+        result
+        | {
+            "recipe": job.recipe.name,
+            "steps": state.step,
+            "samples": state.step * state.samples_per_step,
+            "seconds": round(job.seconds, 1),
+            **summary(lines),
+            "holdout": state.extra.get("holdout"),
+            "holdout_start": state.extra.get("holdout_start"),
+            "bad_files": len(job.ledger),
+            "weights": str(weights) if code == 0 and weights.is_file() else None,
+        }
+    )
+    return whole
 
 
 def tell_result(result: dict[str, Any], folder: RunFolder, *, json: bool, quiet: bool) -> None:

@@ -53,8 +53,9 @@ class BadFiles:
             DataError: too many files are bad.
             StorageError: the ledger cannot be written.
         """
-        lines = []
+        lines, last = [], None
         for file, reason, index in bad:
+            last = reason
             self._indices.add(index)
             if file in self._files:
                 continue
@@ -65,7 +66,8 @@ class BadFiles:
             lines.append(json.dumps(row, ensure_ascii=not file.isprintable()) + "\n")
         if lines:
             self._write("".join(lines))
-            self._check(lines[-1])
+        if last is not None:  # also where all are known from before a resume
+            self._check(last)
 
     def _write(self, text: str) -> None:
         if self._path is None:
@@ -77,8 +79,7 @@ class BadFiles:
             what = f"cannot be written: {error.strerror}"
             raise StorageError(what, where=str(self._path)) from error
 
-    def _check(self, last: str) -> None:
-        reason = json.loads(last)["reason"]
+    def _check(self, reason: str) -> None:
         listed = f"; {self._path} lists them" if self._path else ""
         if len(self._indices) >= self._samples:
             what = f"none of the {self._samples} samples can be read, the last one: {reason}"

@@ -21,7 +21,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
 from maekit.data.slots import Slots
-from maekit.data.worker import BAD, FATAL, READY, RESULT, TASK, main
+from maekit.data.worker import BAD, FATAL, READY, RESULT, SIGNALS, TASK, main
 from maekit.errors import MaekitError, PartError, RankError, StorageError
 
 if TYPE_CHECKING:
@@ -300,11 +300,11 @@ def _without_main(payload: bytes) -> Iterator[None]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Keep Ctrl-C from a worker that has not yet got to ignoring it."""
+    """Keep the signals that stop a run from a worker that has not yet got to ignoring them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in SIGNALS})
     try:
         yield
     finally:

@@ -26,6 +26,7 @@ TASK = struct.Struct("=qqq")  # slot, epoch, index
 RESULT = struct.Struct("=qqqq")  # kind, dtype, label, padded; bad and failed samples add a pickle
 READY, READ, BAD, FATAL = range(4)
 
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # those that a run is asked to stop with
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -38,9 +39,9 @@ def main(tasks: Connection, results: Connection, payload: bytes) -> None:
         payload: pickled (reader, layout, count and name of the slots).
     """
     # Signals go to the whole process group; what they mean, the main process decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for name in SIGNALS:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:

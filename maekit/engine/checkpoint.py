@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from maekit.weights.header import Header
 
 FORMAT = 1
+FILES = ("model.safetensors", "optimizer.safetensors")
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # AdamW's state per parameter
 
 
@@ -51,16 +52,20 @@ class Checkpoints:
     def save(self, state: TrainState, tensors: Mapping[str, Tensor], header: Header | None) -> Path:
         """Write the state as a new checkpoint, then drop the oldest beyond ``keep``.
 
+        What stands at a later step goes too: it was damaged, or this run would have begun there.
+
         Raises:
             StorageError: the disk is full or not writable; older checkpoints are untouched.
         """
         final = self.folder / f"step-{state.step:08d}"
+        if _is_good(final):  # interrupted again right after a resume: nothing is new
+            return final
         partial = self.folder / f".partial-{final.name}-{os.getpid()}"
         try:
             partial.mkdir(parents=True)
             write_state(partial, state, tensors, header)
-            if final.exists():  # the same step once more, after a resume: the new one is as good
-                shutil.rmtree(final)
+            if final.exists():
+                shutil.rmtree(final)  # it is damaged
             partial.rename(final)
             _sync_folder(self.folder)
             write_text(self.folder / "last", final.name)
@@ -70,9 +75,16 @@ class Checkpoints:
             raise StorageError(msg, where=str(final), hint=hint) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        for old in self._all()[: -self.keep]:
+        earlier = [each for each in self._all() if each.name < final.name]
+        later = [each for each in self._all() if each.name > final.name]
+        for old in [*later, *earlier[: max(0, len(earlier) - self.keep + 1)]]:
             shutil.rmtree(old)
         return final
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half written; the run's lock must be held."""
+        for partial in self.folder.glob(".partial-*"):
+            shutil.rmtree(partial)
 
     def newest_good(self) -> tuple[Loaded | None, list[str]]:
         """The newest checkpoint whose files are whole, and notes on newer ones that are not."""
@@ -114,17 +126,25 @@ def verify(folder: Path) -> dict[str, Any]:
     """Read state.json and check both files against it; raises WeightsError if anything is off."""
     try:
         record: dict[str, Any] = json.loads((folder / "state.json").read_text())
-        for name, digest in record["sha256"].items():
-            if sha256(folder / name) != digest:
+        for name in FILES:
+            if sha256(folder / name) != record["sha256"][name]:
                 msg = f"{name} does not match its checksum"
                 raise WeightsError(msg, where=str(folder))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         msg = f"state.json or what it names cannot be read: {error!r}"
         raise WeightsError(msg, where=str(folder)) from error
     if record.get("format") != FORMAT:
         msg = f"checkpoint format {record.get('format')}, this maekit reads {FORMAT}"
         raise WeightsError(msg, where=str(folder), hint="resume with the maekit that wrote it")
     return record
+
+
+def _is_good(folder: Path) -> bool:
+    try:
+        verify(folder)
+    except WeightsError:
+        return False
+    return True
 
 
 def restore(state: TrainState, loaded: Loaded) -> dict[str, Tensor]:

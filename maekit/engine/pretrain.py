@@ -33,9 +33,9 @@ from maekit.engine.precision import Precision
 from maekit.engine.schedule import BatchSplit, make_schedule, total_steps
 from maekit.engine.state import TrainState
 from maekit.engine.step import PretrainStep, recompute_activations, to_unit
-from maekit.errors import RecipeError
+from maekit.errors import DataError, RecipeError
 from maekit.weights.file import find_weights, read_header, read_tensors, write_weights
-from maekit.weights.model import load_tensors, model_tensors
+from maekit.weights.model import check_header, load_tensors, model_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,13 +103,19 @@ class Pretraining:
 
     def prepare(self, weights: str | None, loaded: Loaded | None) -> None:
         """Bring the model to where it starts: a checkpoint, given weights, or its first init."""
+        samples = self.state.extra.setdefault("train_samples", len(self.train))
         if loaded is not None:
+            samples = loaded.state["extra"].get("train_samples", samples)
+            if samples != len(self.train):
+                msg = f"{samples} samples when this run began, {len(self.train)} now"
+                hint = "resume over the same data, or start anew with --from"
+                raise DataError(msg, where="data.train", hint=hint)
             load_tensors(self.model, restore(self.state, loaded), str(loaded.folder))
             self.state.extra["seconds_before"] = self.state.extra.get("seconds", 0.0)
             return
         if weights is not None:
             path = find_weights(weights)
-            read_header(path)  # says what is wrong with a file that is not ours
+            check_header(read_header(path), self.header, str(path))
             load_tensors(self.model, read_tensors(path), str(path))
             self.emit(Note(f"starting from {path}"))
             return
@@ -273,13 +279,16 @@ def pick_device(name: str | None) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    hint = "cpu, cuda, cuda:N or mps"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         msg = f"device '{name}' cannot be used: {reason}"
-        raise RecipeError(msg, where="--device", hint="cpu, cuda, cuda:N or mps") from error
+        raise RecipeError(msg, where="--device", hint=hint) from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise RecipeError(f"maekit does not train on '{name}'", where="--device", hint=hint)
     return device
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -20,7 +21,7 @@ from maekit.errors import RecipeError, StorageError
 from maekit.version import __version__
 
 OURS = ("recipe.yaml", "result.json")  # what makes a folder one of ours
-UNFINISHED = (None, 1, 4, 5, 7, 8, 75, 130)  # exits after which --resume makes sense
+UNFINISHED = (None, 1, 4, 5, 6, 7, 8, 75, 130)  # exits after which --resume makes sense
 PACKAGES = ("torch", "timm", "numpy", "pillow", "av", "safetensors", "pydantic")
 
 
@@ -36,7 +37,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def __enter__(self) -> Self:
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"the run folder cannot be made: {error}"
+            raise StorageError(msg, where=str(self.path), hint="choose another --out") from error
         self._lock = take_lock(self.path / "lock")
         return self
 
@@ -48,7 +53,8 @@ class RunFolder:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json."""
-        write_text(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+        text = json.dumps(plain(result), indent=2, allow_nan=False)
+        write_text(self.path / "result.json", text + "\n")
 
     def write_env(self, device: str) -> None:
         """Write env.json: versions and machine, so that numbers can be understood later."""
@@ -70,6 +76,15 @@ class RunFolder:
             if record["step"] <= (step if "loss" in record else visited)
         ]
         write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
+    """The value as JSON can hold it: NaN and infinity, which it has no words for, become null."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -111,6 +126,8 @@ def new_folder(runs: Path, recipe: str) -> Path:
 def chosen_folder(out: Path, *, resume: bool, overwrite: bool) -> Path:
     """``--out``: an empty or new folder, one to resume, or one of ours to put aside.
 
+    What is put aside is renamed to ``<out>.overwritten`` and kept: the new run may fail.
+
     Raises:
         RecipeError: it holds something, and neither --resume nor --overwrite says what to do.
     """
@@ -129,10 +146,8 @@ def chosen_folder(out: Path, *, resume: bool, overwrite: bool) -> Path:
         raise RecipeError(
             msg, where=f"--out {out}", hint="empty it yourself, or use another folder"
         )
-    aside = _free_name(out.with_name(f".{out.name}.overwritten"))
     with take_lock(out / "lock"):  # raises where a live run holds it
-        out.rename(aside)
-    shutil.rmtree(aside)
+        out.rename(_free_name(out.with_name(f"{out.name}.overwritten")))
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -181,16 +182,19 @@ def test_bf16_on_a_cpu_is_close(cli: Cli, small: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_resumes_bit_for_bit(cli: Cli, small: str, number: int) -> None:
     words = ["pretrain.steps=400", "pretrain.checkpoint.steps=7", "pretrain.validate.every=50"]
+    words.append("data.workers=2")
     assert cli("pretrain", small, *words, "--out", "straight", "-q").code == 0
     command = [sys.executable, "-m", "maekit", "pretrain", small, *words, "--out", "killed"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
         metrics = Path("killed/metrics.jsonl")
         until = time.monotonic() + 120
         while not metrics.exists() or len(losses("killed")) < 25:
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.02)
-        process.send_signal(number)
+        os.killpg(process.pid, number)  # as schedulers do: workers get it too
         process.communicate()
     assert process.returncode == (75 if number == signal.SIGTERM else -number)
     if number == signal.SIGTERM:
@@ -238,11 +242,12 @@ def test_a_scheduler_that_restarts_means_resume(
 
 def test_a_resumed_run_must_be_the_same_experiment(cli: Cli, small: str) -> None:
     assert cli("pretrain", small, "--out", "run", "-q").code == 0
-    before = (Path("run/recipe.yaml")).read_text()
+    before, result = (Path("run/recipe.yaml")).read_text(), result_of("run")
     changed = cli("pretrain", small, "pretrain.masker.ratio=0.6", "--out", "run", "--resume")
     assert changed.code == 2
     assert "pretrain.masker.ratio: 0.5 before, 0.6 now" in changed.err
     assert Path("run/recipe.yaml").read_text() == before
+    assert result_of("run") == result
     free = ["data.workers=1", "pretrain.checkpoint.steps=3"]
     assert cli("pretrain", small, *free, "--out", "run", "--resume", "-q").code == 0
 
@@ -255,8 +260,45 @@ def test_from_starts_with_other_weights(cli: Cli, small: str) -> None:
     assert start == pytest.approx(result_of("first")["holdout"]["loss"], rel=1e-6)
     wider = cli("pretrain", small, "model.backbone.width=64", "--from", "first", "--out", "x")
     assert wider.code == 3
-    assert "in the file" in wider.err
-    assert cli("pretrain", small, "--from", "nowhere", "--out", "y").code == 2
+    assert "backbone.width: 32 in the weights, 64 asked" in wider.err
+    # These fit every tensor, and would still be another model.
+    for word in ("model.backbone.heads=4", "pretrain.target.eps=outside", "data.stats=auto"):
+        assert cli("pretrain", small, word, "--from", "first", "--out", "y").code == 3
+        shutil.rmtree("y")
+    both = ["--out", "first", "--overwrite", "--from", "first"]
+    refused = cli("pretrain", small, *both)
+    assert refused.code == 2
+    assert "moves away" in refused.err
+    assert Path("first/weights.safetensors").is_file()
+    assert cli("pretrain", small, "--from", "nowhere", "--out", "z").code == 2
+
+
+def test_a_finished_run_is_told_not_run_again(cli: Cli, small: str) -> None:
+    assert cli("pretrain", small, "--out", "run", "-q").code == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("run/checkpoints").rglob("*")}
+    again = cli("pretrain", small, "--out", "run", "--resume", "--json")
+    assert again.code == 0
+    assert json.loads(again.out) == result_of("run")
+    assert {path: path.stat().st_mtime_ns for path in Path("run/checkpoints").rglob("*")} == before
+
+
+def test_a_run_whose_data_changed_does_not_go_on(cli: Cli, small: str) -> None:
+    assert cli("pretrain", small, "--out", "run", "-q").code == 0
+    Path("run/result.json").unlink()
+    draw(Path("pictures/train/more"), 3, seed=2)
+    changed = cli("pretrain", small, "--out", "run", "--resume")
+    assert changed.code == 6
+    assert "50 samples when this run began, 53 now" in changed.err
+
+
+def test_a_held_out_error_that_is_not_finite_is_null(cli: Cli, small: str) -> None:
+    words = ["pretrain.optimizer.base_lr=1e30", "~pretrain.warmup", "pretrain.steps=3"]
+    done = cli("pretrain", small, *words, "--out", "run", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["holdout"]["hidden_mse"] is None
+    for text in (Path("run/result.json").read_text(), Path("run/metrics.jsonl").read_text()):
+        assert "NaN" not in text
+        assert "Infinity" not in text
 
 
 def test_a_loss_that_explodes_ends_with_a_capture(cli: Cli, small: str) -> None:
@@ -285,7 +327,10 @@ def test_too_many_bad_files_end_the_run(cli: Cli, small: str) -> None:
     assert sorted(names) == [f"{number:03d}.png" for number in range(20)]
     for each in Path("pictures/train").iterdir():
         each.write_bytes(b"rubbish")
-    assert cli("pretrain", small, "data.train.max_bad_fraction=1", "--out", "all").code == 6
+    words = ["data.train.max_bad_fraction=1", "--out", "all"]
+    assert cli("pretrain", small, *words).code == 6
+    # Known from before, they are as bad as they were.
+    assert cli("pretrain", small, *words, "--resume").code == 6
 
 
 def test_no_val_is_a_note_not_an_error(cli: Cli, small: str) -> None:

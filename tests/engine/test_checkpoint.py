@@ -92,6 +92,49 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(
     assert "step-00000002" in notes[0]
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_later_checkpoint_never_outlives_a_new_one(tmp_path: Path, keep: int) -> None:
+    """A run that resumed before it saves at an earlier step."""
+    folder, state = Checkpoints(tmp_path, keep), make_state()
+    train(state, 9)
+    (save(folder, state) / "model.safetensors").write_bytes(b"junk")
+    state.step = 5
+    assert save(folder, state).is_dir()
+    assert (tmp_path / "last").read_text() == "step-00000005"
+    loaded, notes = folder.newest_good()
+    assert loaded is not None
+    assert loaded.step == 5
+    assert not notes
+
+
+def test_saving_a_step_again_keeps_what_is_whole_and_mends_what_is_not(tmp_path: Path) -> None:
+    folder, state = Checkpoints(tmp_path, 1), make_state()
+    train(state, 1)
+    file = save(folder, state) / "model.safetensors"
+    before = file.stat().st_mtime_ns
+    save(folder, state)
+    assert file.stat().st_mtime_ns == before
+    file.write_bytes(b"junk")
+    save(folder, state)
+    assert folder.newest_good()[0] is not None
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"format": 1, "sha256": {}}'])
+def test_a_senseless_state_is_no_checkpoint(tmp_path: Path, text: str) -> None:
+    folder, state = Checkpoints(tmp_path, 1), make_state()
+    (save(folder, state) / "state.json").write_text(text)
+    loaded, notes = folder.newest_good()
+    assert loaded is None
+    assert len(notes) == 1
+
+
+def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
+    folder = Checkpoints(tmp_path, 1)
+    (tmp_path / ".partial-step-00000009-1").mkdir()
+    folder.sweep()
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "absent", keep=1).newest_good() == (None, [])
 

@@ -37,12 +37,16 @@ def test_a_filled_folder_needs_a_word(tmp_path: Path) -> None:
     assert chosen_folder(tmp_path, resume=True, overwrite=False) == tmp_path
 
 
-def test_overwrite_removes_a_run_of_ours(tmp_path: Path) -> None:
+def test_overwrite_puts_a_run_of_ours_aside(tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
     (out / "recipe.yaml").write_text("name: r\n")
-    assert chosen_folder(out, resume=False, overwrite=True) == out
-    assert list(tmp_path.iterdir()) == []
+    for kept in ("run.overwritten", "run.overwritten.1"):
+        assert chosen_folder(out, resume=False, overwrite=True) == out
+        assert not out.exists()
+        assert (tmp_path / kept / "recipe.yaml").exists()
+        out.mkdir()
+        (out / "recipe.yaml").write_text("name: r\n")
 
 
 LIVE = """
