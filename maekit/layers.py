@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from maekit.errors import PartError
 from maekit.grid import Grid
 
 LAYER_NORM_EPS = 1e-6  # everywhere in MAE, VideoMAE and mae_st
+TOKEN_STD = 0.02  # of fresh class tokens, mask tokens and positions, in all three
 # On CPUs, SDPA's bfloat16 backward is slow for short sequences; an explicit product is not.
 EXPLICIT_BELOW = 512
 
 QKVBias = Literal["all", "qv", "none"]
+PositionKind = Literal["sincos-1d", "sincos-2d", "sincos-3d", "learned", "learned-separable"]
+Init = Literal["mae", "videomae"]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -123,15 +127,86 @@ def sincos_axis(positions: np.ndarray, width: int) -> np.ndarray:
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
+def sincos_1d(grid: Grid, width: int) -> Tensor:
+    """VideoMAE's fixed table, float32 ``[N, width]``: sine and cosine interleaved.
+
+    One axis for time and space: a token's position is its number in raster order
+    (modeling_finetune.py, get_sinusoid_encoding_table).
+    """
+    column = np.arange(width)
+    angles = np.arange(grid.tokens)[:, None] / 10000.0 ** (2 * (column // 2) / width)
+    table = np.where(column % 2 == 0, np.sin(angles), np.cos(angles))
+    return torch.tensor(table.astype(np.float32))
+
+
 def sincos_2d(grid: Grid, width: int) -> Tensor:
-    """MAE's fixed table for images, float32 ``[N, width]``: the column fills the first half."""
+    """MAE's fixed table for images, float32 ``[N, width]``: the column fills the first half.
+
+    Every time slot has the same positions.
+    """
     if width % 4:
         msg = f"2-D sine-cosine positions need a width divisible by 4, got {width}"
-        raise ValueError(msg)
+        raise PartError(msg, hint="change the width, or the positions")
     row, column = np.meshgrid(np.arange(grid.h), np.arange(grid.w), indexing="ij")
     halves = [sincos_axis(axis, width // 2) for axis in (column, row)]
     table = np.concatenate(halves, axis=1).astype(np.float32)
     return torch.tensor(np.tile(table, (grid.t, 1)))
+
+
+def sincos_3d(grid: Grid, width: int) -> Tensor:
+    """A fixed table with a third of the width each for t, h and w, float32 ``[N, width]``.
+
+    A third is rounded up to an even number; what is then too much is cut off w's end.
+    """
+    third = 2 * -(-width // 6)
+    axes = np.meshgrid(*(np.arange(size) for size in grid), indexing="ij")
+    table = np.concatenate([sincos_axis(axis, third) for axis in axes], axis=1)
+    return torch.tensor(table[:, :width].astype(np.float32))
+
+
+class Positions(nn.Module):
+    """Where tokens stand: one row for each prefix token, then one for each of the grid's.
+
+    - ``sincos-2d``: MAE's; a frozen parameter, because MAE counts it and keeps it in its weights.
+    - ``sincos-1d``: VideoMAE's; a constant, neither counted nor kept. So is ``sincos-3d``.
+    - ``learned``: a trained row per token.
+    - ``learned-separable``: a trained row per place in a time slot plus one per time slot (mae_st).
+
+    Fixed tables give the prefix zeros, as MAE gives its class token.
+    """
+
+    table: Tensor | None  # [1, prefix + N, D]
+
+    def __init__(self, kind: PositionKind, grid: Grid, width: int, prefix: int = 0) -> None:
+        super().__init__()
+        if kind == "learned-separable":
+            self.spatial = _trained(grid.h * grid.w, width)
+            self.temporal = _trained(grid.t, width)
+            self.prefix = _trained(prefix, width) if prefix else None
+            self.table = None
+            return
+        if kind == "learned":
+            self.table = _trained(prefix + grid.tokens, width)
+            return
+        fixed = {"sincos-1d": sincos_1d, "sincos-2d": sincos_2d, "sincos-3d": sincos_3d}[kind]
+        table = torch.cat([torch.zeros(prefix, width), fixed(grid, width)])[None]
+        if kind == "sincos-2d":
+            self.table = nn.Parameter(table, requires_grad=False)
+        else:
+            self.register_buffer("table", table, persistent=False)
+
+    def forward(self) -> Tensor:
+        """``[prefix + N, D]``."""
+        if self.table is not None:
+            return self.table[0]
+        tokens = self.temporal[0][:, None] + self.spatial[0][None]
+        rows = tokens.flatten(0, 1)
+        return rows if self.prefix is None else torch.cat([self.prefix[0], rows])
+
+
+def _trained(rows: int, width: int) -> nn.Parameter:
+    """A trained table ``[1, rows, width]``, initialised as mae_st's."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, rows, width), std=TOKEN_STD))
 
 
 def init_transformer(module: nn.Module) -> None:
@@ -149,6 +224,18 @@ def init_transformer(module: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
-def init_patch_embedding(embedding: PatchEmbedding) -> None:
-    """MAE: xavier uniform on the flattened weight; the bias keeps the convolution's default."""
-    nn.init.xavier_uniform_(embedding.weight.view(embedding.weight.shape[0], -1))
+def init_patch_embedding(embedding: PatchEmbedding, init: Init) -> None:
+    """MAE: xavier uniform on the flattened weight; the bias keeps the convolution's default.
+
+    VideoMAE keeps the default of both.
+    """
+    if init == "mae":
+        nn.init.xavier_uniform_(embedding.weight.view(embedding.weight.shape[0], -1))
+
+
+def init_token(token: Tensor, init: Init) -> None:
+    """Normal with a deviation of 0.02; VideoMAE cuts it at one deviation on either side."""
+    if init == "mae":
+        nn.init.normal_(token, std=TOKEN_STD)
+    else:
+        nn.init.trunc_normal_(token, std=TOKEN_STD, a=-TOKEN_STD, b=TOKEN_STD)

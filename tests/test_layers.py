@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from maekit.errors import PartError
 from maekit.grid import Grid
 from maekit.layers import (
     Attention,
@@ -91,7 +92,7 @@ def test_sincos_table_is_maes() -> None:
                 angles = [position / 10000 ** (k / (width / 4)) for k in range(width // 4)]
                 expected += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
             np.testing.assert_allclose(table[row * 5 + column], expected, atol=1e-6)
-    with pytest.raises(ValueError, match="divisible by 4"):
+    with pytest.raises(PartError, match="divisible by 4"):
         sincos_2d(grid, 6)
 
 
@@ -114,7 +115,7 @@ def test_initialisation_statistics() -> None:
     assert float(qkv.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
     assert float(block.mlp.fc1.bias.abs().max()) == 0
     embed = PatchEmbedding(3, 192, (1, 16, 16))
-    init_patch_embedding(embed)
+    init_patch_embedding(embed, "mae")
     bound = math.sqrt(6 / (192 + 3 * 256))
     assert float(embed.weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
     assert float(embed.bias.abs().max()) > 0  # the convolution's default, not zero

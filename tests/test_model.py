@@ -149,7 +149,7 @@ def test_layers_attention_and_features() -> None:
 def test_layer_of_counts_from_the_embedding_to_the_norm() -> None:
     backbone = make().backbone
     layers = {name: backbone.layer_of(name) for name, _ in backbone.named_parameters()}  # type: ignore[attr-defined]
-    assert layers["class_token"] == layers["positions"] == layers["patch_embed.weight"] == 0
+    assert layers["class_token"] == layers["positions.table"] == layers["patch_embed.weight"] == 0
     assert layers["transformer.0.norm1.weight"] == 1
     assert layers["transformer.1.mlp.fc2.bias"] == 2
     assert layers["norm.weight"] == 3

@@ -1,6 +1,6 @@
 """The vision transformer encoder of MAE and VideoMAE, over any grid of patches.
 
-``image-vit`` and video encoders are this class with their papers' options.
+``image-vit`` and ``video-vit`` are this class with their papers' options.
 """
 
 from __future__ import annotations
@@ -10,22 +10,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from maekit.contracts import Encoded, Grid
+from maekit.contracts import Encoded, Grid, PartContext, PartOptions
 from maekit.errors import PartError
 from maekit.layers import (
     LAYER_NORM_EPS,
     Block,
+    Init,
     PatchEmbedding,
+    PositionKind,
+    Positions,
     QKVBias,
     init_patch_embedding,
+    init_token,
     init_transformer,
-    sincos_2d,
 )
 from maekit.tokens import Mask, gather, patchify
-
-Positions = Literal["sincos-2d", "learned"]
 
 
 @dataclass(frozen=True)
@@ -47,60 +49,71 @@ SIZES = {
 Size = Literal["tiny", "small", "base", "large", "huge"]
 
 
+class ViTOptions(PartOptions):
+    """What any of these encoders can be asked for beside its patch; the defaults are MAE's."""
+
+    size: Size = Field("base", description="tiny, small, base, large or huge")
+    width: int | None = Field(None, ge=1, description="instead of the size's width")
+    depth: int | None = Field(None, ge=1, description="instead of the size's depth")
+    heads: int | None = Field(None, ge=1, description="instead of the size's heads")
+    mlp_ratio: float = Field(4.0, gt=0)
+    qkv_bias: QKVBias = Field("all", description="qv: none for the keys (VideoMAE)")
+    class_token: bool = True
+    positions: PositionKind = Field("sincos-2d", description="where tokens stand")
+    init: Init = Field(
+        "mae",
+        description="mae: xavier patch embedding, normal tokens; "
+        "videomae: PyTorch's own patch embedding, truncated normal tokens",
+    )
+    mask_token: bool = Field(
+        False, description="feed hidden patches to the encoder as [M] (MAE table 1c)"
+    )
+
+    @property
+    def shape(self) -> Shape:
+        """Of the size, where nothing else is asked for."""
+        base = SIZES[self.size]
+        return Shape(self.width or base.width, self.depth or base.depth, self.heads or base.heads)
+
+
 class VisionTransformer(nn.Module):
     """Embeds and attends to visible tokens only, unless ``mask_token`` feeds it all of them."""
 
     mask_unit = (1, 1, 1)
 
     def __init__(
-        self,
-        clip: tuple[int, int, int],
-        channels: int,
-        shape: Shape,
-        patch: tuple[int, int, int],
-        *,
-        mlp_ratio: float = 4.0,
-        qkv_bias: QKVBias = "all",
-        class_token: bool = True,
-        positions: Positions = "sincos-2d",
-        mask_token: bool = False,
+        self, options: ViTOptions, context: PartContext, patch: tuple[int, int, int]
     ) -> None:
         super().__init__()
+        shape = options.shape
         if shape.width % shape.heads:
             msg = f"width {shape.width} does not divide into {shape.heads} heads"
             raise PartError(msg, hint="choose heads that divide the width")
         self.width = shape.width
         self.patch = patch
-        self.prefix_tokens = int(class_token)
-        self.returns: Literal["visible", "all"] = "all" if mask_token else "visible"
-        self.clip_grid = self.grid(clip)
-        self.patch_embed = PatchEmbedding(channels, shape.width, patch)
-        # Position 0 belongs to the class token; in the fixed table it is zero (MAE).
-        rows = self.prefix_tokens + self.clip_grid.tokens
-        self.class_token = nn.Parameter(torch.zeros(1, 1, shape.width)) if class_token else None
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, shape.width)) if mask_token else None
-        self.positions = nn.Parameter(
-            torch.zeros(1, rows, shape.width), requires_grad=positions == "learned"
+        self.prefix_tokens = int(options.class_token)
+        self.returns: Literal["visible", "all"] = "all" if options.mask_token else "visible"
+        self.clip_grid = self.grid(context.shape)
+        self.patch_embed = PatchEmbedding(context.channels, shape.width, patch)
+        self.class_token = _token(shape.width) if options.class_token else None
+        self.mask_token = _token(shape.width) if options.mask_token else None
+        self.positions = Positions(
+            options.positions, self.clip_grid, shape.width, self.prefix_tokens
         )
         self.transformer = nn.ModuleList(
-            Block(shape.width, shape.heads, mlp_ratio, qkv_bias) for _ in range(shape.depth)
+            Block(shape.width, shape.heads, options.mlp_ratio, options.qkv_bias)
+            for _ in range(shape.depth)
         )
         self.norm = nn.LayerNorm(shape.width, eps=LAYER_NORM_EPS)
-        self._initialise(positions)
+        self._initialise(options.init)
 
-    def _initialise(self, positions: Positions) -> None:
-        """MAE's pre-training init (models_mae.py); learned positions as mae_st's."""
+    def _initialise(self, init: Init) -> None:
+        """The papers' pre-training inits (models_mae.py; modeling_pretrain.py)."""
         init_transformer(self)
-        init_patch_embedding(self.patch_embed)
+        init_patch_embedding(self.patch_embed, init)
         for token in (self.class_token, self.mask_token):
             if token is not None:
-                nn.init.normal_(token, std=0.02)
-        if positions == "learned":
-            nn.init.trunc_normal_(self.positions, std=0.02)
-        else:
-            with torch.no_grad():
-                table = sincos_2d(self.clip_grid, self.width)
-                self.positions[:, self.prefix_tokens :] = table
+                init_token(token, init)
 
     def grid(self, shape: tuple[int, int, int]) -> Grid:
         """The token grid of a clip of ``(T, H, W)`` pixels."""
@@ -130,14 +143,14 @@ class VisionTransformer(nn.Module):
     def _embed(self, pixels: Tensor, mask: Mask) -> Tensor:
         """Tokens with their positions, prefix first."""
         batch = pixels.shape[0]
-        prefix, table = self.positions.split([self.prefix_tokens, self.clip_grid.tokens], dim=1)
+        prefix, table = self.positions().split([self.prefix_tokens, self.clip_grid.tokens])
         x: Tensor = self.patch_embed(gather(patchify(pixels, self.patch), mask.visible))
         if self.mask_token is not None:
             everything = self.mask_token.to(x.dtype).expand(batch, mask.tokens, -1)
             index = mask.visible[..., None].expand(-1, -1, self.width)
             x = everything.scatter(1, index, x) + table
         else:
-            x = x + table[0][mask.visible]
+            x = x + table[mask.visible]
         if self.class_token is not None:
             x = torch.cat([(self.class_token + prefix).to(x.dtype).expand(batch, -1, -1), x], dim=1)
         return x
@@ -154,4 +167,9 @@ class VisionTransformer(nn.Module):
 
     def no_decay(self) -> Iterable[str]:
         """Tokens and positions: VideoMAE keeps them free of weight decay, MAE does not."""
-        return ("class_token", "mask_token", "positions")
+        free = ("class_token", "mask_token", "positions.")
+        return [name for name, _ in self.named_parameters() if name.startswith(free)]
+
+
+def _token(width: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(1, 1, width))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from maekit.data.clips import frame_ids
 from maekit.data.plan import Box, Plan
-from maekit.recipe.schema import RandomResizedCrop
+from maekit.recipe.schema import MultiScaleCrop, NoAugment, RandomResizedCrop
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from maekit.recipe.schema import Augment, DataSpec
 
 _TRIES = 10  # as torchvision
+# Quarters of the room that a multi-scale crop leaves, (down, right): a 5 x 5 lattice's corners,
+# middles of the sides and centre, and the centres of its quarters.
+_PLACES = [(row, column) for row in range(5) for column in range(5) if (row + column) % 2 == 0]
+_NEARLY = 3  # pixels: a crop so close to the output's size is taken at that size, unresized
 
 
 def draw_plan(
@@ -36,23 +40,68 @@ def draw_plan(
             middle, no flip. A random crop has no fixed view.
     """
     ids = frame_ids(source.frames, spec, rng)
-    if not isinstance(augment, RandomResizedCrop):
+    if isinstance(augment, NoAugment):
         box = _centre_box(source.height, source.width, size)
         flip = rng is not None and bool(rng.random() < augment.flip)
         return Plan(ids, box, "context", flip, augment.interpolation)
     if rng is None:
         what = f"{augment.name} needs a generator; held-out samples use augment none"
         raise ValueError(what)
-    box = _random_box(source.height, source.width, augment, rng)
+    if isinstance(augment, MultiScaleCrop):
+        box = _multi_scale_box(source.height, source.width, size, augment, rng)
+    else:
+        box = _random_box(source.height, source.width, augment, rng)
     flip = bool(rng.random() < augment.flip)
     return Plan(ids, box, "crop", flip, augment.interpolation)
 
 
 def _centre_box(height: int, width: int, size: tuple[int, int]) -> Box:
     """The largest centred box of the output's aspect: resize the short side, cut the centre."""
-    scale = min(height / size[0], width / size[1])
-    box_height, box_width = min(height, size[0] * scale), min(width, size[1] * scale)
+    box_height, box_width = _largest(height, width, size)
     return Box((height - box_height) / 2, (width - box_width) / 2, box_height, box_width)
+
+
+def _largest(height: int, width: int, size: tuple[int, int]) -> tuple[float, float]:
+    """Height and width of the largest box of the output's aspect; whole numbers at a square one."""
+    if height * size[1] <= width * size[0]:
+        return height, height * size[1] / size[0]
+    return width * size[0] / size[1], width
+
+
+def _multi_scale_box(
+    height: int,
+    width: int,
+    size: tuple[int, int],
+    augment: MultiScaleCrop,
+    rng: np.random.Generator,
+) -> Box:
+    """The box of VideoMAE's GroupMultiScaleCrop with fixed places (transforms.py:91-161).
+
+    Where the official code would cut up to two pixels beyond a picture's edge, the box ends there.
+    """
+    largest = _largest(height, width, size)
+    heights, widths = (
+        [_crop_side(side * scale, output, limit) for scale in augment.scales]
+        for side, output, limit in zip(largest, size, (height, width), strict=True)
+    )
+    pairs = [
+        (box_height, box_width)
+        for i, box_height in enumerate(heights)
+        for j, box_width in enumerate(widths)
+        if abs(i - j) <= augment.max_distort
+    ]
+    box_height, box_width = pairs[rng.integers(len(pairs))]
+    down, right = _PLACES[rng.integers(len(_PLACES))]
+    top, left = down * ((height - box_height) // 4), right * ((width - box_width) // 4)
+    return Box(top, left, box_height, box_width)
+
+
+def _crop_side(side: float, output: int, limit: int) -> int:
+    """A side of a multi-scale crop in whole pixels, at least one, within the picture."""
+    whole = int(side)
+    if abs(whole - output) < _NEARLY:
+        whole = output
+    return max(1, min(whole, limit))
 
 
 def _random_box(

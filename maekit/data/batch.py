@@ -32,6 +32,7 @@ class Sample:
     decode: np.ndarray | None  # bool [R, N]: what the second masker wants predicted
     label: int = -1
     bad: BadFile | None = None
+    padded: bool = False  # a clip shows a frame more than once: there are too few
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Batch:
     labels: np.ndarray  # int64 [B*R], -1 where unlabelled
     keys: tuple[Key, ...]
     bad: tuple[BadFile, ...]
+    padded: tuple[Key, ...] = ()  # of samples with fewer frames than their clips
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Gather:
         self._weight = np.ones(rows, np.float32)
         self._labels = np.full(rows, -1, np.int64)
         self._bad: dict[int, BadFile] = {}
+        self._padded: set[int] = set()
 
     def put(self, place: int, sample: Sample) -> None:
         """Take the sample of ``keys[place]``; its arrays are copied."""
@@ -88,6 +91,8 @@ class Gather:
         if sample.bad:
             self._weight[rows] = 0
             self._bad[place] = sample.bad
+        if sample.padded:
+            self._padded.add(place)
         self.missing -= 1
 
     def finish(self) -> Batch:
@@ -100,4 +105,5 @@ class Gather:
             self._labels,
             self.keys,
             tuple(self._bad[place] for place in sorted(self._bad)),
+            tuple(self.keys[place] for place in sorted(self._padded)),
         )

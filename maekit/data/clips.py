@@ -52,8 +52,12 @@ def _dense(
 
 
 def _segments(available: int, frames: int, rng: np.random.Generator | None) -> tuple[int, ...]:
-    """One frame from each of ``frames`` equal segments (TSN, arXiv 1608.00859)."""
-    edges = [available * segment // frames for segment in range(frames + 1)]
+    """One frame from each of ``frames`` equal segments (TSN, arXiv 1608.00859).
+
+    Without ``rng``, the one in the middle (VideoMAE ssv2.py:134-151). A video with fewer frames
+    shows some of them more than once.
+    """
     if rng is None:
-        return tuple((low + high) // 2 for low, high in pairwise(edges))
+        return tuple(available * (2 * place + 1) // (2 * frames) for place in range(frames))
+    edges = [available * segment // frames for segment in range(frames + 1)]
     return tuple(int(rng.integers(low, max(low + 1, high))) for low, high in pairwise(edges))

@@ -178,7 +178,7 @@ class Pool:
         return worker.process.is_alive()
 
     def _result(self, worker: _Worker, message: bytes) -> None:
-        kind, dtype, label = RESULT.unpack_from(message)
+        kind, dtype, label, padded = RESULT.unpack_from(message)
         worker.heard = self._clock
         if kind == READY:
             worker.ready = True
@@ -192,7 +192,7 @@ class Pool:
             raise RankError(what, hint="data.workers=0 reads without workers")
         task = worker.working_on.popleft()
         if task.gather:
-            sample = self._slots.read(task.slot, dtype, label)
+            sample = self._slots.read(task.slot, dtype, label, padded=bool(padded))
             if kind == BAD:
                 bad = pickle.loads(message[RESULT.size :])  # noqa: S301 - as above
                 sample = type(sample)((), sample.hidden, sample.decode, label, bad)

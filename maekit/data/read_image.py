@@ -9,13 +9,10 @@ files the first frame is read. (Pillow reads 16-bit *colour* PNGs at 8 bits, the
 from __future__ import annotations
 
 import io
-import re
-import stat
 import struct
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -43,7 +40,6 @@ _FORMATS = [
     "WEBP",
 ]
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _ORIENTATION = 0x0112
 _MIRRORED_OR_TURNED = range(2, 9)
 _SIDEWAYS = range(5, 9)
@@ -83,37 +79,6 @@ class OpenImage:
             what = "has pixels that are not finite (NaN or infinity)"
             raise DataError(what, where=self.name)
         return pixels
-
-
-def is_url(path: str) -> bool:
-    """Whether a path is ``scheme://...``, which fsspec opens."""
-    return _URL.match(path) is not None
-
-
-def read_bytes(path: str) -> bytes:
-    """The content of a regular file or an fsspec URL.
-
-    Raises:
-        DataError: it is missing, empty, or something else than a regular file.
-        OSError: the system cannot read it.
-    """
-    if is_url(path):
-        data = _read_url(path)
-    else:
-        try:
-            mode = Path(path).stat().st_mode
-        except FileNotFoundError as error:
-            linked = Path(path).is_symlink()
-            what = "is a link to a file that does not exist" if linked else "does not exist"
-            raise DataError(what, where=path) from error
-        if not stat.S_ISREG(mode):
-            what = "is not a regular file"
-            raise DataError(what, where=path)
-        data = Path(path).read_bytes()
-    if not data:
-        what = "is empty (0 bytes)"
-        raise DataError(what, where=path)
-    return data
 
 
 def open_image(data: bytes, name: str, alpha: Alpha = "drop") -> OpenImage:
@@ -197,18 +162,6 @@ def _reading(name: str) -> Iterator[None]:
         except Exception as error:  # broken files make decoders raise anything at all
             what = f"cannot be decoded: {type(error).__name__}: {error}"
             raise DataError(what, where=name) from error
-
-
-def _read_url(path: str) -> bytes:
-    try:
-        import fsspec  # type: ignore[import-untyped]
-
-        with fsspec.open(path, "rb") as file:
-            data: bytes = file.read()
-    except Exception as error:  # each file system has its own errors, and may lack its package
-        what = f"cannot be read: {type(error).__name__}: {error}"
-        raise DataError(what, where=path) from error
-    return data
 
 
 def _open_pillow(data: bytes, alpha: Alpha) -> tuple[Header, Callable[[], np.ndarray]]:

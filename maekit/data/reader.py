@@ -90,7 +90,8 @@ class SampleReader:
         """
         try:
             source = self.dataset.open(key.index)
-            views = self._read_views(source, key)
+            plans = self.plans(source, key)
+            views = self._read_views(source, plans)
             label = -1 if source.label is None else source.label
         except PartError:
             raise
@@ -100,7 +101,8 @@ class SampleReader:
             return self.bad(key, f"{type(error).__name__}: {error}")
         # Masks are drawn outside: what fails there is the masker, not the file.
         crops = views[0].transpose(0, 2, 3, 4, 1)
-        return Sample(views, *self._masks(key, crops), label)
+        padded = any(len(set(plan.frame_ids)) < len(plan.frame_ids) for plan in plans)
+        return Sample(views, *self._masks(key, crops), label, padded=padded)
 
     def bad(self, key: Key, reason: str) -> Sample:
         """The sample that keeps the place of one that cannot be read: masks, no pixels."""
@@ -148,13 +150,12 @@ class SampleReader:
             self.seed, purpose=purpose, epoch=key.epoch, index=key.index, repeat=repeat
         )
 
-    def _read_views(self, source: Source, key: Key) -> tuple[np.ndarray, ...]:
+    def _read_views(self, source: Source, plans: Sequence[Plan]) -> tuple[np.ndarray, ...]:
         """Each view ``[R, C, T, h, w]``, in the source's dtype."""
         if source.dtype == "float32" and not self.float_ok:
             what = "has float pixels, whose range is not known"
             hint = "set data.stats to {mean, std}, or to auto"
             raise DataError(what, where=source.id, hint=hint)
-        plans = self.plans(source, key)
         ids = [
             [resample(plan.frame_ids, frames) for plan in plans]
             for _, frames, _, _ in self.layout.views

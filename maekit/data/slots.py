@@ -54,10 +54,10 @@ class Slots:
             decode[...] = sample.decode
         return DTYPES.index(dtype)
 
-    def read(self, slot: int, dtype: int, label: int) -> Sample:
+    def read(self, slot: int, dtype: int, label: int, *, padded: bool = False) -> Sample:
         """The sample in a slot; its arrays are valid until the slot is written again."""
         views, hidden, decode = self._arrays(slot, DTYPES[dtype])
-        return Sample(tuple(views), hidden, decode, label)
+        return Sample(tuple(views), hidden, decode, label, padded=padded)
 
     def close(self, *, remove: bool) -> None:
         """Let go of the memory; the owner removes it."""

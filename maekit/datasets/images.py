@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,8 +10,10 @@ import numpy as np
 from pydantic import Field
 
 from maekit.contracts import PartOptions
-from maekit.data.read_image import OpenImage, is_url, open_image, read_bytes
-from maekit.datasets.listing import Labels, Paths, check_label, read_list, walk
+from maekit.data.files import read_bytes
+from maekit.data.read_image import OpenImage, open_image
+from maekit.datasets.listing import Files, Labels, Paths, walk
+from maekit.datasets.rows import read_list
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -98,11 +99,13 @@ class Images:
         self._labels: np.ndarray | None = None
         self.classes = None
         if path.is_dir():
-            self._root = str(path)
-            self._index_folder(path, options.labels)
+            self._files = Files(str(path), Paths.of(walk(str(path), SUFFIXES)))
+            if not len(self._files):
+                what = f"no pictures in {path}, at any depth; looked for {_LOOKED_FOR}"
+                raise DataError(what, where="data.train.path (or data.val.path)", hint=_LAYOUT)
+            self._labels, self.classes = self._files.labels(str(path), options.labels)
         elif path.is_file():
-            self._root = str(options.root or path.parent)
-            self._index_list(path, options.labels)
+            self._index_list(path, str(options.root or path.parent), options.labels)
         else:
             what = f"no pictures at {path}: " + (
                 "it is neither a folder nor a file" if path.exists() else "it does not exist"
@@ -110,14 +113,11 @@ class Images:
             raise DataError(what, where="data.train.path (or data.val.path)", hint=_LAYOUT)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._files)
 
     def name(self, index: int) -> str:
-        """The file, as it is opened."""
-        row = self._paths[index]
-        if is_url(row) or os.path.isabs(row):  # noqa: PTH117 - a string is what is wanted
-            return row
-        return f"{self._root.rstrip('/')}/{row}"
+        """The file, as it is listed."""
+        return self._files.name(index)
 
     def open(self, index: int) -> ImageSource:
         """Read the file and its header.
@@ -127,48 +127,25 @@ class Images:
             OSError: the system cannot read it.
         """
         name = self.name(index)
-        file = name
-        # Lists written on Windows; where a file has such a name, it is taken as it stands.
-        if "\\" in name and not Path(name).exists():
-            file = name.replace("\\", "/")
         label = None if self._labels is None else int(self._labels[index])
-        return ImageSource(open_image(read_bytes(file), name, self._alpha), label, name)
+        image = open_image(read_bytes(self._files.place(index)), name, self._alpha)
+        return ImageSource(image, label, name)
 
-    def _index_folder(self, path: Path, labels: Literal["auto", "none", "folder"]) -> None:
-        self._paths = Paths.of(walk(str(path), SUFFIXES))
-        if not len(self._paths):
-            what = f"no pictures in {path}, at any depth; looked for {' '.join(sorted(SUFFIXES))}"
-            raise DataError(what, where="data.train.path (or data.val.path)", hint=_LAYOUT)
-        if labels == "none":
-            return
-        found = Labels()
-        for index in range(len(self._paths)):
-            folder, slash, _ = self._paths[index].partition("/")
-            if not slash and labels == "folder":
-                what = f"{self.name(index)} lies in no class folder"
-                hint = "move it into one, or set labels: none"
-                raise DataError(what, where=str(path), hint=hint)
-            if not slash:
-                return
-            found.add(folder)
-        if labels == "folder" or len(found.first) > 1:
-            self._labels, self.classes = found.by_name()
-
-    def _index_list(self, path: Path, labels: Literal["auto", "none", "folder"]) -> None:
+    def _index_list(self, path: Path, root: str, labels: Literal["auto", "none", "folder"]) -> None:
         if labels == "folder":
             what = "labels: folder is for folders; this is a list"
-            raise DataError(
-                what, where=str(path), hint="give the label in the list, or labels: auto"
-            )
+            hint = "give the label in the list, or labels: auto"
+            raise DataError(what, where=str(path), hint=hint)
         found = Labels()
-        self._paths = Paths.of(_label_rows(path, found, labelled=labels == "auto"))
-        if not len(self._paths):
+        self._files = Files(root, Paths.of(_label_rows(path, found, labelled=labels == "auto")))
+        if not len(self._files):
             what = "the list has no rows"
             raise DataError(what, where=str(path))
         if found.seen:
             self._labels, self.classes = found.by_value()
 
 
+_LOOKED_FOR = " ".join(sorted(SUFFIXES))
 _LAYOUT = (
     "a folder `path/<class>/*.jpg` (or any other nesting), or a list with the columns `path,label`"
 )
@@ -176,7 +153,7 @@ _LAYOUT = (
 
 def _label_rows(path: Path, labels: Labels, *, labelled: bool) -> Iterator[str]:
     """The paths of a list, their labels put aside; either every row has one, or none."""
-    for count, row in enumerate(read_list(path, SUFFIXES)):
+    for row in read_list(path, SUFFIXES):
         yield row.path
         if not labelled:
             continue
@@ -184,10 +161,4 @@ def _label_rows(path: Path, labels: Labels, *, labelled: bool) -> Iterator[str]:
         if len(row.fields) > 1:
             what = f"has {len(row.fields)} fields after the path: {' '.join(row.fields)}"
             raise DataError(what, where=where, hint="images take `path label`, or labels: none")
-        if count and bool(row.fields) != bool(labels.seen):
-            what = "has {}, the rows before it have {}".format(
-                *(("no label", "one") if labels.seen else ("a label", "none"))
-            )
-            raise DataError(what, where=where, hint="label every row, or set labels: none")
-        if row.fields:
-            labels.add(check_label(row.fields[0], where))
+        labels.take(row.fields[0] if row.fields else None, where)

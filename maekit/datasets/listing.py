@@ -1,29 +1,26 @@
-"""Which files a set is made of: folders walked, lists read in whatever dialect they are in.
+"""Which files a set is made of: folders walked, paths kept, labels numbered.
 
-A folder set takes files by suffix; a list takes every row as it stands. Paths are kept in one
-block of bytes, so that a million of them cost what their text costs, also to send to a worker.
+A folder set takes files by suffix; a list (``maekit.datasets.rows``) takes every row as it stands.
+Paths are kept in one block of bytes, so that a million of them cost what their text costs, also to
+send to a worker.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from maekit.data.files import is_url
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
-_SEPARATORS = ("\t", ",", " ")
-_MOST_FIELDS = 3  # after the path, in the lists of VideoMAE and VideoMAEv2
 _LARGEST_LABEL = 1_000_000
-_HEADER_WORDS = frozenset({"file", "filename", "image", "video", "label", "class", "id", "index"})
 
 
 @dataclass
@@ -52,15 +49,85 @@ class Paths:
 
 
 @dataclass
+class Files:
+    """The files of a set: paths, and the folder that relative ones start from."""
+
+    root: str
+    paths: Paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        """The file, as it is listed."""
+        row = self.paths[index]
+        if is_url(row) or os.path.isabs(row):  # noqa: PTH117 - a string is what is wanted
+            return row
+        return f"{self.root.rstrip('/')}/{row}"
+
+    def place(self, index: int) -> str:
+        """The file, as it is opened.
+
+        Lists written on Windows have backslashes; a file that has such a name is taken as it is.
+        """
+        name = self.name(index)
+        return name.replace("\\", "/") if "\\" in name and not Path(name).exists() else name
+
+    def labels(
+        self, where: str, labels: Literal["auto", "none", "folder"]
+    ) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+        """Labels int32 ``[n]`` and classes from the folders right below the root.
+
+        Args:
+            where: the set, for errors.
+            labels: ``auto``: where all files lie in two or more of them; ``folder``: always.
+
+        Raises:
+            DataError: labels must come from folders, and a file lies in none.
+        """
+        found = Labels()
+        for index in range(0 if labels == "none" else len(self)):
+            folder, slash, _ = self.paths[index].partition("/")
+            if not slash and labels == "folder":
+                what = f"{self.name(index)} lies in no class folder"
+                hint = "move it into one, or set labels: none"
+                raise DataError(what, where=where, hint=hint)
+            if not slash:
+                return None, None
+            found.add(folder)
+        if labels == "folder" or len(found.first) > 1:
+            return found.by_name()
+        return None, None
+
+
+@dataclass
 class Labels:
     """Labels as they come, numbered once all are known."""
 
     first: dict[str, int] = field(default_factory=dict)  # label to its number by appearance
     seen: list[int] = field(default_factory=list)
+    unlabelled: int = 0
 
     def add(self, label: str) -> None:
         """The next sample's label."""
         self.seen.append(self.first.setdefault(label, len(self.first)))
+
+    def take(self, label: str | None, where: str) -> None:
+        """The label of a list's next row, which all rows have, or none.
+
+        Raises:
+            DataError: this row is unlike those before it, or the label makes no sense.
+        """
+        unlike = self.unlabelled if label is not None else len(self.seen)
+        if unlike:
+            what = "has {}, the rows before it have {}".format(
+                *(("no label", "one") if label is None else ("a label", "none"))
+            )
+            raise DataError(what, where=where, hint="label every row, or set labels: none")
+        if label is None:
+            self.unlabelled += 1
+        else:
+            self.add(check_label(label, where))
 
     def by_name(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """Labels int32 ``[n]`` and the classes they count, in sorted order."""
@@ -79,21 +146,26 @@ class Labels:
         return np.array(values, dtype=np.int32)[np.array(self.seen, dtype=np.int64)]
 
 
-def walk(folder: str, suffixes: frozenset[str]) -> Iterator[str]:
+def walk(folder: str, suffixes: frozenset[str], *, empty_folders: bool = False) -> Iterator[str]:
     """Files below a folder by suffix, relative to it, sorted, links to folders followed.
 
-    Hidden files and folders (and with them ``._*``) are skipped. A link that leads back to a
-    folder it lies in is not followed. A name is enough: whether the file is good shows on reading.
+    With ``empty_folders``, a folder that has such a suffix itself, and no such file in it, is
+    given in place of one. Hidden files and folders (and with them ``._*``) are skipped. A link that
+    leads back to a folder it lies in is not followed. A name is enough: whether the file is good
+    shows on reading.
 
     Raises:
         DataError: a folder cannot be listed.
     """
-    yield from _walk(folder, "", suffixes, ())
+    for path, is_folder in _walk(folder, "", suffixes, ()):
+        if empty_folders or not is_folder:
+            yield path
 
 
 def _walk(
     top: str, below: str, suffixes: frozenset[str], above: tuple[tuple[int, int], ...]
-) -> Iterator[str]:
+) -> Iterator[tuple[str, bool]]:
+    """Paths, and whether each is a folder that is named like a file, and holds none."""
     place = os.path.join(top, below)  # noqa: PTH118 - a million joins, at a third of Path's cost
     try:
         status = os.stat(place)  # noqa: PTH116
@@ -109,53 +181,16 @@ def _walk(
         if entry.name.startswith("."):
             continue
         path = f"{below}/{entry.name}" if below else entry.name
+        named = os.path.splitext(entry.name)[1].lower() in suffixes  # noqa: PTH122 - as above
         if entry.is_dir():
-            yield from _walk(top, path, suffixes, (*above, here))
-        elif os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122 - as above
-            yield path
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a list."""
-
-    line: int
-    path: str
-    fields: tuple[str, ...]  # what stands after the path; of a CSV or JSONL row, the label
-
-
-def read_list(path: Path, suffixes: frozenset[str]) -> Iterator[Row]:
-    """The rows of a list: CSV with a header, JSONL, or lines ``path`` / ``path label``.
-
-    CSV has a column ``path`` and may have ``label``; the separator is a comma, a semicolon or a
-    tab. JSONL has keys of the same names. Other columns and keys are the user's own. In plain
-    lines the path may hold spaces and commas: it ends at a known suffix, or before numbers.
-
-    Raises:
-        DataError: the list is not text, or a row makes no sense; names file and line.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = next((line for line in file if line.strip()), "")
-            if "\0" in first:
-                what = "is not a text file"
-                raise DataError(what, where=str(path), hint=_WANTED)
-            file.seek(0)
-            if first.lstrip().startswith("{"):
-                yield from _jsonl_rows(path, file)
-            elif delimiter := _csv_delimiter(path, first):
-                yield from _csv_rows(path, file, delimiter)
-            else:
-                yield from _plain_rows(path, file, suffixes)
-    except UnicodeDecodeError as error:
-        what = f"is not UTF-8 text (byte {error.start} of a block: {error.reason})"
-        raise DataError(what, where=str(path), hint=_WANTED) from error
-    except OSError as error:
-        what = f"cannot be read: {error.strerror}"
-        raise DataError(what, where=str(path)) from error
-
-
-_WANTED = "a list is CSV with a header `path,label`, JSONL, or lines `path label`"
+            empty = True
+            for found in _walk(top, path, suffixes, (*above, here)):
+                empty = False
+                yield found
+            if empty and named:
+                yield path, True
+        elif named:
+            yield path, False
 
 
 def check_label(value: str, where: str) -> str:
@@ -166,100 +201,3 @@ def check_label(value: str, where: str) -> str:
         what = f"label {value!r} is neither a word nor a number from 0 to {_LARGEST_LABEL - 1}"
         raise DataError(what, where=where, hint="labels: none reads the list without labels")
     return str(int(label)) if label.isdecimal() else label
-
-
-def _csv_delimiter(path: Path, header: str) -> str | None:
-    for delimiter in (",", ";", "\t"):
-        names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter))]
-        if "path" in names:
-            return delimiter
-        if len(names) > 1 and _HEADER_WORDS.issuperset(names):
-            what = f"the header has columns {', '.join(names)}, none of them `path`"
-            raise DataError(what, where=f"{path}:1", hint=_WANTED)
-    return None
-
-
-def _csv_rows(path: Path, file: Iterable[str], delimiter: str) -> Iterator[Row]:
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
-    names: list[str] | None = None
-    try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if names is None:
-                names = [name.strip().lower() for name in cells]
-                continue
-            where = f"{path}:{reader.line_num}"
-            if len(cells) != len(names):
-                what = f"has {len(cells)} columns, the header has {len(names)}"
-                raise DataError(what, where=where, hint="put paths with commas in double quotes")
-            row = dict(zip(names, cells, strict=True))
-            fields = (row["label"],) if "label" in row else ()
-            yield Row(reader.line_num, _present(row["path"], where), fields)
-    except csv.Error as error:
-        what = f"is not CSV: {error}"
-        raise DataError(what, where=f"{path}:{reader.line_num}") from error
-
-
-def _jsonl_rows(path: Path, file: Iterable[str]) -> Iterator[Row]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row: Any = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            what = f"is not JSON: {error}"
-            raise DataError(what, where=where) from error
-        if not isinstance(row, dict) or not isinstance(row.get("path"), str):
-            what = 'is not an object with a text "path"'
-            raise DataError(what, where=where, hint='{"path": "cats/1.jpg", "label": "cat"}')
-        label = row.get("label")
-        if isinstance(label, bool) or not isinstance(label, str | int | None):
-            what = f"label {label!r} is neither text nor a whole number"
-            raise DataError(what, where=where)
-        fields = () if label is None else (str(label),)
-        yield Row(number, _present(row["path"], where), fields)
-
-
-def _plain_rows(path: Path, file: Iterable[str], suffixes: frozenset[str]) -> Iterator[Row]:
-    for number, line in enumerate(file, start=1):
-        if text := line.strip():
-            head, fields = _split_plain(text, suffixes)
-            yield Row(number, _present(head, f"{path}:{number}"), fields)
-
-
-def _split_plain(text: str, suffixes: frozenset[str]) -> tuple[str, tuple[str, ...]]:
-    """Path and fields of a line whose path may hold any separator."""
-    if text.startswith('"') and (end := text.find('"', 1)) > 0:
-        return text[1:end], tuple(text[end + 1 :].replace(",", " ").split())
-
-    def known(path: str) -> bool:
-        return os.path.splitext(path)[1].lower() in suffixes  # noqa: PTH122 - in an inner loop
-
-    if known(text):
-        return text, ()
-    numbers: tuple[str, tuple[str, ...]] = (text, ())
-    for separator in _SEPARATORS:
-        head, numeric = text, True
-        fields: tuple[str, ...] = ()
-        for _ in range(_MOST_FIELDS):
-            head, found, tail = head.rpartition(separator)
-            head = head.rstrip()
-            if not found:
-                break
-            fields = (tail.strip(), *fields)
-            numeric = numeric and tail.strip().lstrip("-").isdecimal()
-            if known(head):
-                return head, fields
-            # Without a suffix to go by, numbers at the end are no part of the path.
-            if numeric and len(fields) > len(numbers[1]):
-                numbers = (head, fields)
-    return numbers
-
-
-def _present(path: str, where: str) -> str:
-    if not path.strip() or "\0" in path:
-        what = "the path is empty" if not path.strip() else "the path holds a zero byte"
-        raise DataError(what, where=where)
-    return path

@@ -1,7 +1,7 @@
-"""``sample-images``: labelled pictures that maekit draws itself, so that a first run needs no data.
+"""What data sets that maekit draws itself have in common: drawn once, kept, then read as files.
 
-They are drawn once, as real JPEG files in class folders in the user's cache, and then read as any
-other folder of images. The label is the kind of the main object in each scene.
+They live as real files in class folders in the user's cache, under a name that stands for
+everything their content depends on, and are read as any other folder.
 """
 
 from __future__ import annotations
@@ -14,124 +14,132 @@ import os
 import secrets
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 
 from maekit.contracts import PartOptions
-from maekit.datasets.drawing.scenes import KINDS, VERSION, draw
-from maekit.datasets.images import Images, ImageSource
 from maekit.errors import DataError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from maekit.contracts import Dataset, Source
 
 _log = logging.getLogger(__name__)
 
-_COUNTS = {"train": 2000, "val": 256}
-_SPLITS = {"train": 0, "val": 1}  # part of each picture's seed: the splits share no picture
-_QUALITY = 92
+_SPLITS = {"train": 0, "val": 1}  # part of each sample's seed: the splits share none
 _STALE = 24 * 3600  # seconds after which an unfinished drawing is taken for abandoned
 
 
-class SampleImages:
-    """Scenes of twelve kinds of objects, drawn on first use and kept."""
+class SampleOptions(PartOptions):
+    """Which samples, and where they are kept."""
 
-    class Options(PartOptions):
-        """Which pictures, and where they are kept."""
+    split: Literal["train", "val"] = Field("train", description="the splits share no sample")
+    seed: int = Field(0, ge=0, lt=2**32, description="another seed draws other samples")
+    cache: Path | None = Field(
+        None,
+        description="folder that keeps the samples; unset: maekit/<name of the dataset> in "
+        "XDG_CACHE_HOME, or in ~/.cache",
+    )
 
-        split: Literal["train", "val"] = Field("train", description="the splits share no picture")
-        count: int | None = Field(
-            None,
-            ge=len(KINDS),
-            le=100_000,
-            description="pictures, evenly over the classes; unset: 2000 to train, 256 to validate",
-        )
-        size: int = Field(96, ge=32, le=512, description="pixels a side")
-        seed: int = Field(0, ge=0, lt=2**32, description="another seed draws other pictures")
-        cache: Path | None = Field(
-            None,
-            description="folder that keeps the pictures; unset: maekit/sample-images in "
-            "XDG_CACHE_HOME, or in ~/.cache",
-        )
 
-    def __init__(self, options: Options) -> None:
-        """Open the pictures, drawing them first where the cache does not hold them.
+@dataclass(frozen=True)
+class Drawing:
+    """How the samples of one data set are made."""
 
-        Raises:
-            StorageError: if the cache cannot be written.
-            DataError: if pictures are missing from a finished folder.
-        """
-        count = options.count or _COUNTS[options.split]
+    name: str  # the data set's, and that of its folder in the cache
+    noun: str  # what messages call the samples
+    classes: Sequence[str]
+    count: int  # evenly over the classes
+    content: Sequence[object]  # everything that decides on the bytes, beside split and seed
+    suffix: str
+    write: Callable[[Path, str, np.random.Generator], None]  # one sample: file, class, its chance
+
+
+class Samples:
+    """Samples drawn on first use, read by the data set for files of their kind.
+
+    Args:
+        options: which samples, and where they are kept.
+        drawing: how they are made.
+        reader: opens the folder of class folders that they are kept in.
+
+    Raises:
+        StorageError: if the cache cannot be written.
+        DataError: if samples are missing from a finished folder.
+    """
+
+    def __init__(
+        self, options: SampleOptions, drawing: Drawing, reader: Callable[[Path], Dataset]
+    ) -> None:
         try:
-            folder = _root(options) / _digest(options, count) / options.split
+            folder = _root(options, drawing.name) / _digest(options, drawing) / options.split
             if not folder.is_dir():
-                _fill(folder, options, count)
+                _fill(folder, options, drawing)
         except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home folder
-            what = f"cannot keep the sample pictures: {error}"
+            what = f"cannot keep the sample {drawing.noun}: {error}"
             hint = "set the dataset's `cache`, or XDG_CACHE_HOME, to a writable folder with room"
             raise StorageError(what, hint=hint) from error
-        self._images = Images(Images.Options(path=str(folder), labels="folder"))
-        if len(self._images) != count:
-            what = f"{len(self._images)} sample pictures where {count} were drawn"
+        self._files = reader(folder)
+        if len(self._files) != drawing.count:
+            what = f"{len(self._files)} sample {drawing.noun} where {drawing.count} were drawn"
             hint = "delete this folder: they are then drawn anew"
             raise DataError(what, where=str(folder), hint=hint)
 
     @property
     def classes(self) -> Sequence[str] | None:
-        """The kinds of objects, in the order of the labels."""
-        return self._images.classes
+        """The classes, in the order of the labels."""
+        return self._files.classes
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._files)
 
-    def open(self, index: int) -> ImageSource:
-        """Open picture ``index``; raises DataError that names the file."""
-        return self._images.open(index)
+    def open(self, index: int) -> Source:
+        """Open sample ``index``; raises DataError that names the file."""
+        return self._files.open(index)
 
     def name(self, index: int) -> str:
-        """The picture's file."""
-        return self._images.name(index)
+        """The sample's file."""
+        return self._files.name(index)
 
 
-def _root(options: SampleImages.Options) -> Path:
-    """The folder that keeps all sample pictures."""
+def _root(options: SampleOptions, name: str) -> Path:
+    """The folder that keeps all samples of a data set."""
     if options.cache is not None:
         return Path(options.cache).expanduser().absolute()
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # A relative XDG_CACHE_HOME is to be ignored (XDG Base Directory Specification).
     base = base if base.is_absolute() else Path("~/.cache").expanduser()
-    return base / "maekit" / "sample-images"
+    return base / "maekit" / name
 
 
-def _digest(options: SampleImages.Options, count: int) -> str:
-    """A name for everything that decides on the pictures' content."""
-    content = [VERSION, _QUALITY, options.size, options.seed, count]
+def _digest(options: SampleOptions, drawing: Drawing) -> str:
+    """A name for everything that decides on the samples' content."""
+    content = [drawing.name, *drawing.content, options.seed, drawing.count]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
-def _fill(folder: Path, options: SampleImages.Options, count: int) -> None:
+def _fill(folder: Path, options: SampleOptions, drawing: Drawing) -> None:
     """Draw everything beside ``folder``, then rename it into place.
 
     An interrupted drawing leaves nothing under the final name; where two processes draw at once,
-    the first to finish wins, and the other uses its (identical) pictures.
+    the first to finish wins, and the other uses its (identical) samples.
     """
-    _log.info("drawing %d sample pictures into %s", count, folder)
+    _log.info("drawing %d sample %s into %s", drawing.count, drawing.noun, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
     draft = folder.with_name(f".{folder.name}-{secrets.token_hex(6)}")
-    kinds = sorted(KINDS)
     try:
-        for kind in kinds:
-            (draft / kind).mkdir(parents=True)
-        for index in range(count):
-            kind = kinds[index % len(kinds)]
+        for label in drawing.classes:
+            (draft / label).mkdir(parents=True)
+        for index in range(drawing.count):
+            label = drawing.classes[index % len(drawing.classes)]
             rng = np.random.default_rng([options.seed, _SPLITS[options.split], index])
-            picture = Image.fromarray(draw(kind, options.size, rng))
-            picture.save(draft / kind / f"{index:05d}.jpg", quality=_QUALITY, subsampling=0)
+            drawing.write(draft / label / f"{index:05d}{drawing.suffix}", label, rng)
         try:
             draft.rename(folder)
         except OSError as error:

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from maekit.contracts import Grid, PartContext, PartOptions
 from maekit.errors import PartError
-from maekit.layers import LAYER_NORM_EPS, Block, QKVBias, init_transformer, sincos_2d
+from maekit.layers import (
+    LAYER_NORM_EPS,
+    Block,
+    Init,
+    PositionKind,
+    Positions,
+    QKVBias,
+    init_token,
+    init_transformer,
+)
 from maekit.tokens import Mask, gather
 
 
@@ -29,7 +38,19 @@ class ViTDecoder(nn.Module):
         heads: int = Field(16, ge=1)
         mlp_ratio: float = Field(4.0, gt=0)
         qkv_bias: QKVBias = "all"
-        embed_bias: bool = Field(True, description="bias of the encoder-to-decoder projection")
+        embed_bias: bool = Field(
+            True, description="bias of the encoder-to-decoder projection; VideoMAE has none"
+        )
+        positions: PositionKind | None = Field(
+            None,
+            description="as video-vit's; unset: sincos-2d over one time slot (MAE), "
+            "sincos-1d over more (VideoMAE)",
+        )
+        init: Init = Field(
+            "mae",
+            description="mae: xavier encoder-to-decoder projection, normal mask token; "
+            "videomae: PyTorch's own projection, truncated normal mask token",
+        )
 
     def __init__(self, options: Options, context: PartContext) -> None:
         super().__init__()
@@ -41,27 +62,30 @@ class ViTDecoder(nn.Module):
         self.all_encoded = context.returns == "all"
         self.embed = nn.Linear(context.width, width, bias=options.embed_bias)
         self.mask_token = None if self.all_encoded else nn.Parameter(torch.zeros(1, 1, width))
-        rows = self.prefix_tokens + context.grid.tokens
-        self.positions = nn.Parameter(torch.zeros(1, rows, width), requires_grad=False)
+        kind = options.positions or ("sincos-2d" if context.grid.t == 1 else "sincos-1d")
+        self.positions = Positions(kind, context.grid, width, self.prefix_tokens)
         self.blocks = nn.ModuleList(
             Block(width, options.heads, options.mlp_ratio, options.qkv_bias)
             for _ in range(options.depth)
         )
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.head = nn.Linear(width, context.out_dim)
-        self._initialise(context.grid)
+        self._initialise(options.init)
 
-    def _initialise(self, grid: Grid) -> None:
-        """MAE's init (models_mae.py)."""
-        init_transformer(self)
+    def _initialise(self, init: Init) -> None:
+        """The papers' inits (models_mae.py; modeling_pretrain.py).
+
+        VideoMAE's projection belongs to neither its encoder nor its decoder, whose inits are the
+        only ones applied, so that it keeps PyTorch's.
+        """
+        for part in (self,) if init == "mae" else (self.blocks, self.head):
+            init_transformer(part)
         if self.mask_token is not None:
-            nn.init.normal_(self.mask_token, std=0.02)
-        with torch.no_grad():
-            self.positions[:, self.prefix_tokens :] = sincos_2d(grid, self.positions.shape[-1])
+            init_token(self.mask_token, init)
 
     def forward(self, encoded: Tensor, mask: Mask, grid: Grid) -> Tensor:
         """``[B, prefix + K (or N), D]`` to ``[B, Q, out_dim]`` in the order of ``mask.queries``."""
-        prefix_table, table = self.positions[0].split([self.prefix_tokens, grid.tokens])
+        prefix_table, table = self.positions().split([self.prefix_tokens, grid.tokens])
         prefix, tokens = self.embed(encoded).split(
             [self.prefix_tokens, encoded.shape[1] - self.prefix_tokens], dim=1
         )
@@ -97,4 +121,5 @@ class ViTDecoder(nn.Module):
 
     def no_decay(self) -> Iterable[str]:
         """As the backbone's: VideoMAE keeps the mask token free of weight decay."""
-        return ("mask_token", "positions")
+        free = ("mask_token", "positions.")
+        return [name for name, _ in self.named_parameters() if name.startswith(free)]

@@ -161,6 +161,8 @@ class TrainBatches:
     stop: int
     workers: int
     timeout: float
+    emit: Emit
+    told: bool = False  # that clips are padded
 
     def __enter__(self) -> Self:
         self._loader = Loader(self.reader, self._keys(), workers=self.workers, timeout=self.timeout)
@@ -186,6 +188,9 @@ class TrainBatches:
             update = [next(batches) for _ in range(self.split.accumulation)]
             for batch in update:
                 self.ledger.add(batch.bad, step)
+                if batch.padded and not self.told:
+                    tell_padding(self.reader, batch.padded[0], self.emit)
+                    self.told = True
             yield update
 
 
@@ -206,6 +211,21 @@ def read_holdout(
     for batch in batches:
         ledger.add(batch.bad, 0)
     return batches
+
+
+def tell_padding(reader: SampleReader, key: Key, emit: Emit) -> None:
+    """That a sample has fewer frames than a clip; once is enough, as there will be more of them."""
+    spec = reader.spec
+    span = f"{spec.frames} frames" + (f" at stride {spec.stride}" if spec.stride > 1 else "")
+    how = "show frames twice" if spec.sampling == "segments" else "are padded with their last frame"
+    emit(Note(f"{reader.dataset.name(key.index)} is shorter than {span}: such clips {how}"))
+
+
+def tell_watch(workers: int, timeout: float, emit: Emit) -> None:
+    """Whether anyone watches the time that a sample takes."""
+    if workers == 0:
+        text = f"data.workers is 0: no one ends a read that takes longer than the {timeout:g} s"
+        emit(Note(f"{text} of data.timeout"))
 
 
 def tell_classes(dataset: Dataset, key: str, emit: Emit) -> None:

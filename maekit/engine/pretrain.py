@@ -23,6 +23,7 @@ from maekit.engine.feed import (
     statistics_of,
     stream_of,
     tell_classes,
+    tell_watch,
     train_reader,
     workers_of,
 )
@@ -97,6 +98,7 @@ class Pretraining:
             stop=self.state.schedule.steps,
             workers=self.workers,
             timeout=self.recipe.data.timeout,
+            emit=self.emit,
         )
 
     def prepare(self, weights: str | None, loaded: Loaded | None) -> None:
@@ -195,6 +197,7 @@ def assemble(
     train = open_dataset(recipe.data.train, "data.train")
     val = None if recipe.data.val is None else open_dataset(recipe.data.val, "data.val")
     tell_classes(train, "data.train", emit)
+    tell_watch(workers_of(recipe.data.workers, device.type), recipe.data.timeout, emit)
     header = header_of(recipe, statistics or statistics_of(recipe, train, device.type))
     model = build_model(header, recipe.seed)
     header = header.model_copy(update={"grid": model.grid})

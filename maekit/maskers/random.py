@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
 from maekit.contracts import Grid, PartOptions
+from maekit.maskers.rounding import Rounding, hidden_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +19,7 @@ class Random:
 
     class Options(PartOptions):
         ratio: float = Field(0.75, gt=0, lt=1, description="hidden fraction of the N tokens")
-        rounding: Literal["keep", "hidden"] = Field(
+        rounding: Rounding = Field(
             "keep",
             description="keep: int(N*(1-ratio)) stay visible (MAE); "
             "hidden: int(ratio*N) are hidden (VideoMAE)",
@@ -28,11 +29,8 @@ class Random:
         self.options = options
 
     def count(self, grid: Grid) -> int:
-        """Hidden tokens, in Python floats as the sources compute them."""
-        n, ratio = grid.tokens, self.options.ratio
-        if self.options.rounding == "hidden":
-            return int(ratio * n)
-        return n - int(n * (1 - ratio))
+        """Hidden tokens."""
+        return hidden_of(grid.tokens, self.options.ratio, self.options.rounding)
 
     def __call__(self, grid: Grid, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Bool ``[t, h, w]``, True = hidden."""

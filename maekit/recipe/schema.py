@@ -166,7 +166,25 @@ class RandomResizedCrop(Section):
         return self
 
 
-Augment = Annotated[NoAugment | RandomResizedCrop, Field(discriminator="name")]
+class MultiScaleCrop(Section):
+    """One of a few box sizes at one of 13 places, resized (VideoMAE's, from TSN)."""
+
+    name: Literal["multi-scale-crop"]
+    scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (1.0, 0.875, 0.75, 0.66),
+        min_length=1,
+        description="height and width of the box, as fractions of the largest that fits",
+    )
+    max_distort: int = Field(
+        1, ge=0, description="how many places in scales height and width may be apart"
+    )
+    flip: float = Field(
+        0.0, ge=0, le=1, description="probability of a horizontal flip; VideoMAE's code has none"
+    )
+    interpolation: Literal["bicubic", "bilinear"] = "bilinear"
+
+
+Augment = Annotated[NoAugment | RandomResizedCrop | MultiScaleCrop, Field(discriminator="name")]
 
 
 class Warmup(Section):
@@ -249,7 +267,8 @@ class Pretrain(Section):
     target: TargetSpec = Field(description="what is predicted: {name: ..., and its options}")
     augment: Augment = Field(
         default_factory=lambda: RandomResizedCrop(name="random-resized-crop"),
-        description="how crops are drawn: {name: random-resized-crop or none, ...}",
+        description="how crops are drawn: "
+        "{name: random-resized-crop, multi-scale-crop or none, ...}",
     )
     repeats: int = Field(1, ge=1, description="views and masks of each decoded sample")
     repeat_from: Literal["new-clip", "same-frames"] = Field(

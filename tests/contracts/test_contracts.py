@@ -22,6 +22,7 @@ from maekit.testing import (
 )
 
 IMAGE = PartContext((1, 32, 48), 3, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+CLIP = replace(IMAGE, shape=(4, 32, 48))
 SMALL = {"size": "tiny", "width": 32, "depth": 2, "heads": 2, "patch": 8}
 
 # Options that matter, beside a part's defaults. Every registered part must stand here.
@@ -29,6 +30,8 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "maskers": {
         "random": [{}, {"ratio": 0.9, "rounding": "hidden"}],
         "grid": [{}, {"cell": [3, 2]}],
+        "tube": [{}, {"ratio": 0.6, "rounding": "keep"}],
+        "frame": [{}, {"ratio": 0.5, "rounding": "keep"}],
     },
     "targets": {
         "pixel": [{}, {"space": "unit", "loss": "l1"}],
@@ -40,14 +43,27 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
             SMALL | {"class_token": False, "qkv_bias": "qv", "patch": [8, 16]},
             SMALL | {"mask_token": True, "positions": "learned"},
         ],
+        "video-vit": [
+            SMALL | {"patch": [2, 8, 8]},
+            SMALL | {"patch": [1, 8, 16], "positions": "sincos-3d", "mask_token": True},
+            SMALL | {"patch": [4, 8, 8], "positions": "learned", "init": "mae"},
+            SMALL | {"patch": [2, 8, 8], "positions": "learned-separable", "class_token": True},
+        ],
     },
     "decoders": {
         "vit": [
             {"width": 32, "depth": 1, "heads": 2},
             {"width": 32, "depth": 0, "heads": 1, "embed_bias": False, "qkv_bias": "none"},
+            {"width": 32, "depth": 1, "heads": 2, "positions": "sincos-3d", "init": "videomae"},
+            {"width": 32, "depth": 1, "heads": 2, "positions": "learned-separable"},
         ],
     },
-    "datasets": {"images": [{}], "sample-images": [{"count": 24, "size": 32}]},
+    "datasets": {
+        "images": [{}],
+        "sample-images": [{"count": 24, "size": 32}],
+        "sample-videos": [{"count": 8, "size": 32, "length": 5}],
+        "videos": [{}, {"layout": "frame-folders"}],
+    },
 }
 CASES = [
     (kind, name, options)
@@ -78,32 +94,64 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A video, and the same as a folder of its frames."""
+    import av
+    from PIL import Image
+
+    (tmp_path / "clips" / "frames").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    with av.open(str(tmp_path / "clips" / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        for number in range(5):
+            array = rng.integers(0, 256, (16, 32, 3), dtype=np.uint8)
+            Image.fromarray(array).save(tmp_path / "clips" / "frames" / f"{number}.png")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode(None))
+    return tmp_path / "clips"
+
+
 @pytest.mark.parametrize(("kind", "name", "options"), CASES)
 def test_contract(
-    kind: str, name: str, options: dict[str, Any], pictures: Path, tmp_path: Path
+    kind: str, name: str, options: dict[str, Any], pictures: Path, clips: Path, tmp_path: Path
 ) -> None:
     if name == "images":
         options = {"path": str(pictures)}
-    if name == "sample-images":
+    if name == "videos":
+        options = options | {"path": str(clips)}
+    if name in ("sample-images", "sample-videos"):
         options = options | {"cache": str(tmp_path / "cache")}
-    context = IMAGE
-    if kind in ("targets", "decoders"):
-        context = replace(context, grid=Grid(1, 4, 6), patch=(1, 8, 8), width=32, prefix_tokens=1)
-    if kind == "decoders":
-        context = replace(context, out_dim=192)
-    torch.manual_seed(0)
-    part = registry.make(kind, PartSpec.model_validate({"name": name} | options), context)
-    match kind:
-        case "maskers":
-            check_masker(part)
-        case "datasets":
-            check_dataset(part)
-        case "backbones":
-            check_backbone(part, context)
-        case "targets":
-            check_target(part, context)
-        case "decoders":
-            check_decoder(part, context)
+    for context in contexts(kind, name):
+        torch.manual_seed(0)
+        part = registry.make(kind, PartSpec.model_validate({"name": name} | options), context)
+        match kind:
+            case "maskers":
+                check_masker(part)
+            case "datasets":
+                check_dataset(part)
+            case "backbones":
+                check_backbone(part, context)
+            case "targets":
+                check_target(part, context)
+            case "decoders":
+                check_decoder(part, context)
+
+
+def contexts(kind: str, name: str) -> list[PartContext]:
+    """An image and a clip, where a part takes both."""
+    if kind == "backbones":
+        return [CLIP if name == "video-vit" else IMAGE]
+    if kind in ("maskers", "datasets"):
+        return [IMAGE]
+    image = replace(
+        IMAGE, grid=Grid(1, 4, 6), patch=(1, 8, 8), width=32, prefix_tokens=1, out_dim=192
+    )
+    clip = replace(
+        CLIP, grid=Grid(2, 4, 6), patch=(2, 8, 8), width=32, prefix_tokens=0, out_dim=384
+    )
+    return [image, clip]
 
 
 def test_decoder_behind_an_encoder_that_returns_all() -> None:

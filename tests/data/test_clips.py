@@ -58,3 +58,46 @@ def test_other_frame_counts_cover_the_same_span() -> None:
     assert (double[0], double[-1]) == (8, 68)
     assert set(np.diff(double[1:-1])) == {2}
     assert resample((0,), 4) == (0, 0, 0, 0)
+
+
+@given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 6), st.integers(0, 2**31))
+def test_dense_is_that_of_videomae_but_for_the_very_last_frame(
+    available: int, frames: int, stride: int, seed: int
+) -> None:
+    """There the index advances by the stride unless that brings it to the last frame or beyond."""
+    clip = frame_ids(available, spec(frames, stride), np.random.default_rng(seed))
+    spare = max(0, available - frames * stride)
+    assert 0 <= clip[0] <= spare
+    theirs, index = [], clip[0]
+    for _ in range(frames):
+        theirs.append(index)
+        if index + stride < available - 1:
+            index += stride
+    meets = available - 1 in clip and (available - 1 - clip[0]) % stride == 0
+    if not meets:
+        assert list(clip) == theirs
+    else:
+        first = clip.index(available - 1)
+        assert list(clip[:first]) == theirs[:first]
+        assert set(clip[first:]) == {available - 1}
+
+
+def test_starts_of_dense_clips_are_even() -> None:
+    """``randint(num_frames - skip_length + 1)``, as theirs: both ends belong."""
+    rng = np.random.default_rng(0)
+    starts = [frame_ids(20, spec(4, 4), rng)[0] for _ in range(5000)]
+    counts = np.bincount(starts, minlength=5)
+    assert len(counts) == 5
+    assert abs(counts - 1000).max() < 150
+
+
+@given(st.integers(1, 300), st.integers(1, 32), st.integers(0, 2**31))
+def test_segments_lie_one_after_the_other(available: int, frames: int, seed: int) -> None:
+    clip = frame_ids(available, spec(frames, 1, "segments"), np.random.default_rng(seed))
+    for number, frame in enumerate(clip):
+        low, high = available * number / frames, available * (number + 1) / frames
+        assert low - 1 < frame < max(high, low + 1)
+    if available >= frames:
+        assert len(set(clip)) == frames
+    middle = frame_ids(available, spec(frames, 1, "segments"), None)
+    assert middle == tuple(int((place + 0.5) * available / frames) for place in range(frames))

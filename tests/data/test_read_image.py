@@ -12,7 +12,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from maekit.data.read_image import open_image, read_bytes
+from maekit.data.files import read_bytes
+from maekit.data.read_image import open_image
 from maekit.errors import DataError
 
 RNG = np.random.default_rng(0)

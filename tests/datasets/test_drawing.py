@@ -73,7 +73,7 @@ def test_a_shadow_does_not_wrap_around_the_picture() -> None:
     picture = np.ones((3, 48, 48), np.float32)
     cover = np.zeros((48, 48), np.float32)
     cover[:, 40:] = 1
-    scenes._drop_shadow(picture, cover, Light(-1, 0, 0), 0.4)
+    scenes.drop_shadow(picture, cover, Light(-1, 0, 0), 0.4)
     assert picture[:, :, :24] == pytest.approx(1)
     assert picture[:, :, 46:].max() < 0.7
 

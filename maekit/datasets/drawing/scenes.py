@@ -68,19 +68,21 @@ def draw(kind: str, size: int, rng: np.random.Generator) -> np.ndarray:
     kinds = list(KINDS.values())
     for _ in range(int(rng.integers(0, 3))):
         spot = Spot(rng.uniform(0.05, 0.95), rng.uniform(0.1, 0.18), 0.3)
-        _paint(picture, backdrop, one_of(rng, kinds), spot, rng)
+        paint(picture, backdrop, one_of(rng, kinds), spot, rng)
     main = Spot(rng.uniform(0.36, 0.64), rng.uniform(0.28, 0.42), rng.uniform(0.6, 1.0))
-    whole = _paint(picture, backdrop, KINDS[kind], main, rng)
+    whole = paint(picture, backdrop, KINDS[kind], main, rng)
     shown = whole
     if happens(rng, 0.35):
         beside = main.x + sign(rng) * main.scale * rng.uniform(0.8, 1.3)
         spot = Spot(beside, rng.uniform(0.09, 0.14), 1.0)
-        shown = whole * (1 - _paint(picture, backdrop, one_of(rng, kinds), spot, rng))
+        shown = whole * (1 - paint(picture, backdrop, one_of(rng, kinds), spot, rng))
     if happens(rng, 0.3):
         brush = _foreground(size, backdrop.light, rng)
         if (shown * (1 - brush.alpha)).sum() >= _LEAST_SHOWN * whole.sum():
             brush.lay(picture)
-    return _develop(picture, rng)
+    if happens(rng, 0.5):  # mugs and fish face both ways
+        picture = picture[:, :, ::-1]
+    return Film.load(size, rng).develop(picture)
 
 
 def _pose(kind: Kind, backdrop: Backdrop, spot: Spot, rng: np.random.Generator) -> Pose:
@@ -99,7 +101,7 @@ def _pose(kind: Kind, backdrop: Backdrop, spot: Spot, rng: np.random.Generator) 
     return Pose(spot.x, foot - spot.scale, spot.scale, angle)
 
 
-def _paint(
+def paint(
     picture: np.ndarray, backdrop: Backdrop, kind: Kind, spot: Spot, rng: np.random.Generator
 ) -> np.ndarray:
     """Paint an object and its shadow, in place; returns its coverage ``[size, size]``."""
@@ -108,14 +110,14 @@ def _paint(
     kind.draw(brush, bright_palette(rng), rng)
     cover = brush.spread()
     if backdrop.horizon is None or not kind.stands:
-        _drop_shadow(picture, cover, backdrop.light, pose.scale)
+        drop_shadow(picture, cover, backdrop.light, pose.scale)
     else:
         _cast_shadow(picture, backdrop.light, pose)
     brush.lay(picture)
     return cover
 
 
-def _drop_shadow(picture: np.ndarray, cover: np.ndarray, light: Light, scale: float) -> None:
+def drop_shadow(picture: np.ndarray, cover: np.ndarray, light: Light, scale: float) -> None:
     """Darken what lies behind, away from the light, softly, in place."""
     size = picture.shape[-1]
     away = 0.22 * scale * size
@@ -185,16 +187,23 @@ def _rope(brush: Brush, rng: np.random.Generator) -> None:
         brush.fill(brush.inside(np.abs(off) - half), colour * (1 - 0.3 * off / half))
 
 
-def _develop(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Light that falls off to a side and to the corners, warmth, exposure, a flip; then 8 bits."""
-    if happens(rng, 0.5):  # mugs and fish face both ways
-        picture = picture[:, :, ::-1]
-    line = np.linspace(-1, 1, picture.shape[-1], dtype=np.float32)
-    toward, fall = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.4)
-    light = 1 + fall * (math.sin(toward) * line[:, None] + math.cos(toward) * line[None, :])
-    light *= 1 - rng.uniform(0, 0.2) * (line[:, None] ** 2 + line[None, :] ** 2)
-    warm, exposure = rng.uniform(-0.07, 0.07), rng.uniform(0.85, 1.1)
-    picture = picture * light
-    picture *= rgb(1 + warm, 1, 1 - warm) * exposure
-    developed = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return np.ascontiguousarray(developed.transpose(1, 2, 0))
+class Film(NamedTuple):
+    """How a picture comes out: light that falls to a side and to the corners, warmth, exposure."""
+
+    light: np.ndarray  # [size, size]
+    tint: np.ndarray  # [3, 1, 1]
+
+    @classmethod
+    def load(cls, size: int, rng: np.random.Generator) -> Film:
+        """Some film for pictures of ``size`` pixels a side."""
+        line = np.linspace(-1, 1, size, dtype=np.float32)
+        toward, fall = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.4)
+        light = 1 + fall * (math.sin(toward) * line[:, None] + math.cos(toward) * line[None, :])
+        light *= 1 - rng.uniform(0, 0.2) * (line[:, None] ** 2 + line[None, :] ** 2)
+        warm, exposure = rng.uniform(-0.07, 0.07), rng.uniform(0.85, 1.1)
+        return cls(light, rgb(1 + warm, 1, 1 - warm) * exposure)
+
+    def develop(self, picture: np.ndarray) -> np.ndarray:
+        """``[3, size, size]`` to uint8 ``[size, size, 3]``."""
+        exposed = np.clip(picture * self.light * self.tint, 0, 1)
+        return np.ascontiguousarray((exposed * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))

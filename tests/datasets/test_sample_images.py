@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from maekit.datasets import samples
+from maekit.datasets import sample_images
 from maekit.datasets.drawing.scenes import KINDS
-from maekit.datasets.samples import SampleImages
+from maekit.datasets.sample_images import SampleImages
 from maekit.errors import DataError, StorageError
 
 COUNT = len(KINDS) + 2
@@ -66,14 +66,14 @@ def test_other_options_give_other_pictures(tmp_path: Path, change: dict[str, obj
 
 def test_pictures_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build(tmp_path)
-    monkeypatch.setattr(samples, "draw", None)  # a second drawing would call it
+    monkeypatch.setattr(sample_images, "draw", None)  # a second drawing would call it
     assert len(build(tmp_path)) == COUNT
 
 
 def test_an_interrupted_drawing_leaves_nothing_and_is_redone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, drawn = samples.draw, []
+    real, drawn = sample_images.draw, []
 
     def interrupted(kind: str, size: int, rng: np.random.Generator) -> np.ndarray:
         drawn.append(kind)
@@ -81,7 +81,7 @@ def test_an_interrupted_drawing_leaves_nothing_and_is_redone(
             raise KeyboardInterrupt
         return real(kind, size, rng)
 
-    monkeypatch.setattr(samples, "draw", interrupted)
+    monkeypatch.setattr(sample_images, "draw", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path)
     assert files(tmp_path) == {}
@@ -101,7 +101,7 @@ def test_leftovers_of_a_killed_drawing_are_removed_once_old(tmp_path: Path) -> N
 
 
 def test_the_first_of_two_drawings_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = samples.draw
+    real = sample_images.draw
     ready = build(tmp_path / "ready")
     finished = Path(ready.name(0)).parents[1]
     place = tmp_path / "raced" / finished.relative_to(tmp_path / "ready")
@@ -111,14 +111,14 @@ def test_the_first_of_two_drawings_wins(tmp_path: Path, monkeypatch: pytest.Monk
             finished.rename(place)
         return real(kind, size, rng)
 
-    monkeypatch.setattr(samples, "draw", overtaken)
+    monkeypatch.setattr(sample_images, "draw", overtaken)
     assert len(build(tmp_path / "raced")) == COUNT
     assert [path.name for path in place.parent.iterdir()] == ["train"]
 
 
 def test_two_processes_at_once_both_succeed(tmp_path: Path) -> None:
     script = (
-        "from maekit.datasets.samples import SampleImages as S\n"
+        "from maekit.datasets.sample_images import SampleImages as S\n"
         f"print(len(S(S.Options(cache={str(tmp_path)!r}, count={COUNT}, size=32))))"
     )
     command = [sys.executable, "-c", script]
@@ -163,7 +163,7 @@ def test_every_class_needs_a_picture() -> None:
 def test_drawing_needs_no_torch(tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "from maekit.datasets.samples import SampleImages as S\n"
+        "from maekit.datasets.sample_images import SampleImages as S\n"
         f"S(S.Options(cache={str(tmp_path)!r}, count={COUNT}, size=32))\n"
         "assert 'torch' not in sys.modules"
     )

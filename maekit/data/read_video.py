@@ -1,0 +1,242 @@
+"""Videos as arrays: exactly the frames that a plain decode from the first to the last gives.
+
+How many there are, and whether it is possible to seek, ``maekit.data.video_index`` finds out. With
+times that can be trusted, reading seeks to the keyframe before the first frame wanted, and every
+frame that comes out is held against the time it must have; otherwise it starts at the first frame.
+What is damaged without a sign in its packets shows only here: the clip that needs it is then bad.
+
+Pixels are 8-bit RGB, or gray where the video is; deeper ones are reduced. Transparency is dropped.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from maekit.data.files import check_regular, is_url, read_bytes
+from maekit.data.read_image import oriented, upright
+from maekit.data.video_index import Index, decoded, kept, opened, scan
+from maekit.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+
+@dataclass(frozen=True)
+class OpenVideo:
+    """A video whose frames are counted; ``decode`` gives any of them."""
+
+    name: str
+    index: Index
+    file: str | bytes = field(repr=False)  # where it lies, or the whole of it
+    dtype: str = "uint8"
+
+    @property
+    def frames(self) -> int:
+        return self.index.frames
+
+    @property
+    def fps(self) -> float | None:
+        return self.index.fps
+
+    @property
+    def height(self) -> int:
+        return self.index.height
+
+    @property
+    def width(self) -> int:
+        return self.index.width
+
+    @property
+    def channels(self) -> int:
+        return self.index.channels
+
+    def between(self, start: float, end: float) -> range:
+        """The frames shown from ``start`` to before ``end``, in seconds after the first frame.
+
+        Raises:
+            DataError: the file has neither times nor a frame rate.
+        """
+        if self.index.times is not None:
+            seconds = (self.index.times - self.index.times[0]) * self.index.tick
+        elif self.fps:
+            seconds = np.arange(self.frames) / self.fps
+        else:
+            what = "has no frame rate, so that seconds mean nothing in it"
+            raise DataError(what, where=self.name, hint="remux it to MP4 or MKV")
+        first, last = np.searchsorted(seconds, (start - 1e-6, end - 1e-6)).tolist()
+        return range(first, last)
+
+    def decode(self, frame_ids: Sequence[int]) -> np.ndarray:
+        """Decode frames, uint8 ``[T, H, W, C]``, upright, in the order asked for.
+
+        Raises:
+            DataError: a frame is broken.
+            IndexError: there is no such frame.
+        """
+        places: dict[int, list[int]] = {number: [] for number in sorted(set(frame_ids))}
+        for place, number in enumerate(frame_ids):
+            if not 0 <= number < self.frames:
+                what = f"frame {number} of {self.frames}"
+                raise IndexError(what)
+            places[number].append(place)
+        height, width = oriented(self.height, self.width, self.index.orientation)
+        clip = np.empty((len(frame_ids), self.height, self.width, self.channels), np.uint8)
+        pixels = Pixels(self.channels, height, width)
+        with _reading(self.name):
+            if self.index.times is not None:
+                try:
+                    self._fill(clip, places, pixels, seek=True)
+                except (_LostError, av.FFmpegError):
+                    # Damage looks different after a seek; a plain decode decides.
+                    self._fill(clip, places, pixels, seek=False)
+            else:
+                self._fill(clip, places, pixels, seek=False)
+        return clip
+
+    def _fill(
+        self, clip: np.ndarray, places: dict[int, list[int]], pixels: Pixels, *, seek: bool
+    ) -> None:
+        with opened(self.file, strict=seek) as (container, stream):
+            for number, frame in _wanted(container, stream, self.index, places, seek=seek):
+                first, *others = places[number]
+                clip[first] = upright(pixels.of(frame), self.index.orientation)
+                for place in others:
+                    clip[place] = clip[first]
+
+
+class Pixels:
+    """Turns decoded frames into arrays, with one converter for all of them.
+
+    Args:
+        channels: 3 for RGB, 1 for gray.
+        height, width: as decoded.
+    """
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        self._format = "rgb24" if channels == 3 else "gray"
+        self._shape = (height, width, channels)
+        self._reformatter = VideoReformatter()
+
+    def of(self, frame: VideoFrame) -> np.ndarray:
+        """uint8 ``[H, W, C]``, valid as long as the frame; an error where the size changes."""
+        height, width, channels = self._shape
+        if (frame.height, frame.width) != (height, width):
+            what = f"changes its size from {height}x{width} to {frame.height}x{frame.width}"
+            raise ValueError(what)
+        plane = self._reformatter.reformat(frame, format=self._format, threads=1).planes[0]
+        rows: np.ndarray = np.frombuffer(memoryview(plane), np.uint8).reshape(
+            height, plane.line_size
+        )
+        return rows[:, : width * channels].reshape(height, width, channels)
+
+
+class _LostError(Exception):
+    """Frames are not where the index has them."""
+
+
+def open_video(path: str, name: str | None = None) -> OpenVideo:
+    """Look at a video's packets, decode its first frame, and count.
+
+    Args:
+        path: a regular file, or an fsspec URL, which is read whole.
+        name: the file, for errors; None: ``path``.
+
+    Raises:
+        DataError: no file, no video, or none of it decodes.
+        OSError: the system cannot read it.
+    """
+    name = name or path
+    if is_url(path):
+        data = read_bytes(path)
+        with _reading(name):
+            return OpenVideo(name, scan(data), data)
+    key = (path, *check_regular(path))
+    index = kept.get(key)
+    if index is None:
+        with _reading(name):
+            index = kept.put(key, scan(path))
+    return OpenVideo(name, index, path)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into an error that names the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except av.FFmpegError as error:
+        what = f"cannot be decoded: {error.strerror} ({type(error).__name__})"
+        raise DataError(what, where=name) from error
+    except Exception as error:  # PyAV has errors of its own, and files that meet none of them
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise DataError(what, where=name) from error
+
+
+def _wanted(
+    container: InputContainer,
+    stream: VideoStream,
+    index: Index,
+    wanted: Iterable[int],
+    *,
+    seek: bool,
+) -> Iterator[tuple[int, VideoFrame]]:
+    """The frames wanted, by rising number.
+
+    Raises:
+        _LostError: with ``seek``, frames are not those of the index.
+        ValueError: nor are those of a decode from the start, or it ends too early.
+    """
+    position, times = 0, index.times
+    frames = decoded(container.demux(stream))
+    for number in wanted:
+        if seek and times is not None:
+            key = index.keys[np.searchsorted(index.keys, times[number], side="right") - 1]
+            if np.searchsorted(times, key) > position:
+                arrived, frames = _sought(container, stream, index.keys, key)
+                position = int(np.searchsorted(times, arrived))
+        for frame in frames:
+            here, position = position, position + 1
+            if times is not None and (frame.pts != times[here] or (seek and frame.is_corrupt)):
+                if seek:
+                    raise _LostError
+                what = f"frame {here} of {index.frames} is not at its time"
+                raise ValueError(what)
+            if here == number:
+                yield number, frame
+                break
+        else:
+            if seek:
+                raise _LostError
+            what = f"decoding ends at frame {position} of {index.frames}"
+            raise ValueError(what)
+
+
+def _sought(
+    container: InputContainer, stream: VideoStream, keys: np.ndarray, key: int
+) -> tuple[int, Iterator[VideoFrame]]:
+    """Seek to a keyframe; returns the time arrived at, and the frames from there on.
+
+    Raises:
+        _LostError: this is no keyframe, or one that is too late.
+    """
+    container.seek(int(key), stream=stream)
+    packets = iter(container.demux(stream))
+    first = next(packets)
+    start = first.pts
+    if start is None or start not in keys or start > key:
+        raise _LostError
+    # What comes after a keyframe but is shown before it needs frames that are not there.
+    shown = (packet for packet in packets if packet.pts is None or packet.pts >= start)
+    return start, decoded(chain([first], shown))

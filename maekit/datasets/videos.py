@@ -1,0 +1,253 @@
+"""Dataset ``videos``: any folder of videos, or a list of them, with or without labels.
+
+Lists, beside CSV with a header (``path,label,start,end``; the last two in seconds) and JSONL with
+the same keys, are plain lines in the columns of the official code:
+
+- ``path`` or ``path label`` (VideoMAE, mae_st);
+- ``path frames label`` (folders of frames, as MMAction lists them);
+- ``path start frames`` and ``path start frames label`` (VideoMAEv2): ``start`` is the number of
+  the first frame, of a folder that in its name; fewer than 0 frames are all there are.
+
+Which of them it is shows in the numbers, or is said with ``columns``. A path that is a folder is a
+video whose frames are the pictures in it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from maekit.contracts import PartOptions
+from maekit.data.files import is_url
+from maekit.data.read_frames import OpenFrames, open_frames
+from maekit.data.read_video import OpenVideo, open_video
+from maekit.datasets.columns import UNITS, Columns, Span, sniff, split
+from maekit.datasets.images import SUFFIXES as PICTURES
+from maekit.datasets.listing import Files, Labels, Paths, walk
+from maekit.datasets.rows import read_list
+from maekit.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# What a folder set takes; a list takes every row.
+SUFFIXES = frozenset(
+    {".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264"}
+    | {".h265", ".hevc", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv"}
+    | {".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogv", ".qt", ".rm"}
+    | {".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m"}
+)
+
+
+@dataclass
+class VideoSource:
+    """One opened video, or the stretch of it that a list asks for."""
+
+    video: OpenVideo | OpenFrames
+    stretch: range  # of the video's frames
+    label: int | None
+    id: str
+    crops: bool = False
+
+    @property
+    def frames(self) -> int:
+        return len(self.stretch)
+
+    @property
+    def fps(self) -> float | None:
+        return self.video.fps
+
+    @property
+    def height(self) -> int:
+        return self.video.height
+
+    @property
+    def width(self) -> int:
+        return self.video.width
+
+    @property
+    def channels(self) -> int:
+        return self.video.channels
+
+    @property
+    def dtype(self) -> str:
+        return self.video.dtype
+
+    def read(
+        self,
+        frame_ids: Sequence[int],
+        box: tuple[float, float, float, float] | None = None,  # noqa: ARG002 - the core crops
+        size: tuple[int, int] | None = None,  # noqa: ARG002
+    ) -> np.ndarray:
+        """``[T, H, W, C]``: whole frames, each equal to that of a decode from the first on.
+
+        Raises:
+            DataError: a frame is broken.
+        """
+        return self.video.decode([self.stretch[number] for number in frame_ids])
+
+
+class Videos:
+    """Videos of a folder, at any depth, or of a list.
+
+    Raises:
+        DataError: nothing there, or a list with a row that makes no sense.
+    """
+
+    class Options(PartOptions):
+        """What ``videos`` can be told."""
+
+        path: Path = Field(description="a folder of videos, or a list (CSV, JSONL, plain lines)")
+        layout: Literal["files", "frame-folders"] = Field(
+            "files",
+            description="of a folder: files are videos, or each folder that holds pictures is one",
+        )
+        labels: Literal["auto", "none", "folder"] = Field(
+            "auto",
+            description="auto: a list's labels, or the folders right below path where all videos "
+            "lie in two or more of them; folder: those folders, always; none: unlabelled",
+        )
+        root: Path | None = Field(
+            None, description="what a list's rows are relative to; unset: the list's folder"
+        )
+        columns: Literal["auto"] | Columns = Field(
+            "auto", description="what stands after the path in a list of plain lines"
+        )
+
+    classes: Sequence[str] | None
+
+    def __init__(self, options: Options) -> None:
+        path = Path(options.path).expanduser()
+        self._labels: np.ndarray | None = None
+        self._spans: np.ndarray | None = None  # float64 [n, 3]: number of the unit, start, stop
+        self.classes = None
+        if path.is_dir():
+            folders = options.layout == "frame-folders"
+            found = (
+                _frame_folders(path) if folders else walk(str(path), SUFFIXES, empty_folders=True)
+            )
+            self._files = Files(str(path), Paths.of(found))
+            if not len(self._files):
+                raise _nothing_in(path, options.layout)
+            self._labels, self.classes = self._files.labels(str(path), options.labels)
+        elif path.is_file():
+            self._index_list(path, options)
+        else:
+            what = f"no videos at {path}: " + (
+                "it is neither a folder nor a file" if path.exists() else "it does not exist"
+            )
+            raise DataError(what, where="data.train.path (or data.val.path)", hint=_LAYOUT)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def name(self, index: int) -> str:
+        """The file or folder, as it is listed."""
+        return self._files.name(index)
+
+    def open(self, index: int) -> VideoSource:
+        """Look at a video, and count its frames.
+
+        Raises:
+            DataError: no file, no video, or not the stretch of it that the list asks for.
+            OSError: the system cannot read it.
+        """
+        name, place = self.name(index), self._files.place(index)
+        video: OpenVideo | OpenFrames
+        if not is_url(place) and Path(place).is_dir():
+            video = open_frames(place, PICTURES)
+        else:
+            video = open_video(place, name)
+        label = None if self._labels is None else int(self._labels[index])
+        return VideoSource(video, self._stretch(video, index), label, name)
+
+    def _stretch(self, video: OpenVideo | OpenFrames, index: int) -> range:
+        """The frames that a list's row is about."""
+        if self._spans is None:
+            return range(video.frames)
+        unit, start, stop = self._spans[index].tolist()
+        span = Span(UNITS[int(unit)], start, stop)
+        stretch = _stretch(video, span)
+        if not stretch or stretch.stop > video.frames:
+            asked = f"{start:g} s to {stop:g} s" if span.unit == "seconds" else f"{stop:g} frames"
+            more = f" from {start:g} on" if span.unit == "frames" else ""
+            what = f"the list asks for {asked}{more}; the video has {video.frames} frames"
+            raise DataError(what, where=self.name(index))
+        return stretch
+
+    def _index_list(self, path: Path, options: Options) -> None:
+        if options.labels == "folder":
+            what = "labels: folder is for folders; this is a list"
+            hint = "give the label in the list, or labels: auto"
+            raise DataError(what, where=str(path), hint=hint)
+        columns = options.columns
+        if columns == "auto":
+            columns = sniff(read_list(path, SUFFIXES), str(path))
+        labels = Labels() if options.labels == "auto" else None
+        spans = array("d")
+        paths = Paths.of(_rows(path, columns, labels, spans))
+        self._files = Files(str(options.root or path.parent), paths)
+        if not len(self._files):
+            what = "the list has no rows"
+            raise DataError(what, where=str(path))
+        table = np.array(spans).reshape(-1, 3)
+        self._spans = table if table.any() else None
+        if labels is not None and labels.seen:
+            self._labels, self.classes = labels.by_value()
+
+
+_LAYOUT = (
+    "a folder `path/<class>/*.mp4` (or any other nesting), or a list: lines `path label`, or CSV "
+    "with the columns `path,label`"
+)
+
+
+def _rows(
+    path: Path, columns: Columns, labels: Labels | None, spans: array[float]
+) -> Iterator[str]:
+    """The paths of a list, their labels and stretches put aside."""
+    for row in read_list(path, SUFFIXES):
+        where = f"{path}:{row.line}"
+        span, label = split(row, columns, where)
+        yield row.path
+        spans.extend((UNITS.index(span.unit), span.start, span.stop))
+        if labels is not None:
+            labels.take(label, where)
+
+
+def _stretch(video: OpenVideo | OpenFrames, span: Span) -> range:
+    if span.unit == "seconds":
+        return video.between(span.start, span.stop)
+    first, count = int(span.start), int(span.stop)
+    if span.unit == "frames":
+        if isinstance(video, OpenFrames):
+            return video.numbered(first, count)
+        return range(first, first + count)
+    # How many frames a file has is counted; what a list says of it is often wrong.
+    if span.unit == "first" and isinstance(video, OpenFrames):
+        return range(count)
+    return range(video.frames)
+
+
+def _frame_folders(path: Path) -> Iterator[str]:
+    """Folders that hold pictures, relative to ``path``."""
+    # A dictionary, as a folder's pictures come in two runs where it holds folders too.
+    yield from dict.fromkeys(
+        folder for folder, _, _ in (file.rpartition("/") for file in walk(str(path), PICTURES))
+    )
+
+
+def _nothing_in(path: Path, layout: Literal["files", "frame-folders"]) -> DataError:
+    where = "data.train.path (or data.val.path)"
+    if layout == "frame-folders":
+        what = f"no folder with pictures in {path}, at any depth"
+        return DataError(what, where=where, hint="layout: files looks for videos")
+    what = f"no videos in {path}, at any depth; looked for {' '.join(sorted(SUFFIXES))}"
+    pictures = next(walk(str(path), PICTURES), None) is not None
+    hint = "for folders of frames, set layout: frame-folders" if pictures else _LAYOUT
+    return DataError(what, where=where, hint=hint)

@@ -1,0 +1,350 @@
+"""Dataset `videos`: folders, lists in every dialect, and folders of frames."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from video_faults import HangingVideos, motions
+
+from maekit.contracts import View
+from maekit.data import read_video
+from maekit.data.loader import Loader
+from maekit.data.order import Key
+from maekit.data.reader import SampleReader
+from maekit.datasets.videos import SUFFIXES, Videos
+from maekit.errors import DataError
+from maekit.recipe.schema import DataSpec, RandomResizedCrop
+from maekit.testing import check_dataset
+
+NAMES = ("a b,c.mp4", "ü 日本/x.mp4", "sub/d 7.mp4")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three videos of 20, 21 and 22 frames."""
+    folder = tmp_path_factory.mktemp("set")
+    for number, name in enumerate(NAMES):
+        motions(folder / name, frames=20 + number)
+    return folder
+
+
+def videos(path: Path, **options: object) -> Videos:
+    return Videos(Videos.Options(path=str(path), **options))
+
+
+def listed(folder: Path, text: str, **options: object) -> Videos:
+    path = folder.parent / "list.csv"
+    path.write_text(text, encoding="utf-8")
+    return videos(path, root=str(folder), **options)
+
+
+def frames_of(dataset: Videos) -> list[int]:
+    return [dataset.open(index).frames for index in range(len(dataset))]
+
+
+def labels_of(dataset: Videos) -> list[int | None]:
+    return [dataset.open(index).label for index in range(len(dataset))]
+
+
+def test_any_nested_folder_is_a_set(folder: Path) -> None:
+    dataset = videos(folder)
+    assert [dataset.name(i) for i in range(3)] == [f"{folder}/{name}" for name in sorted(NAMES)]
+    assert dataset.classes is None
+    check_dataset(dataset)
+    source = dataset.open(0)
+    assert (source.frames, source.height, source.width, source.channels) == (20, 48, 64, 3)
+    assert (source.fps, source.dtype, source.label, source.crops) == (25.0, "uint8", None, False)
+
+
+def test_folders_are_labels_and_what_is_hidden_is_skipped(tmp_path: Path) -> None:
+    for name in ("run/deep/a.mp4", "jump/b.MP4", ".trash/c.mp4", "jump/._b.mp4", "jump/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    dataset = videos(tmp_path)
+    assert dataset.classes == ("jump", "run")
+    assert [Path(dataset.name(i)).name for i in range(len(dataset))] == ["b.MP4", "a.mp4"]
+    assert videos(tmp_path, labels="none").classes is None
+
+
+# The three videos above, in each dialect, with labels 2, 0, 2 where it has any.
+DIALECTS = {
+    "VideoMAE, spaces": ("a b,c.mp4 2\nü 日本/x.mp4  0\nsub/d 7.mp4 2\n", True),
+    "VideoMAE, commas": ("a b,c.mp4,2\nü 日本/x.mp4,0\nsub/d 7.mp4,2\n", True),
+    "VideoMAE, tabs": ("a b,c.mp4\t2\nü 日本/x.mp4\t0\nsub/d 7.mp4\t2\n", True),
+    "paths alone": ("a b,c.mp4\nü 日本/x.mp4\nsub/d 7.mp4\n", False),
+    "VideoMAEv2": ("a b,c.mp4 0 -1\nü 日本/x.mp4 0 -1\nsub/d 7.mp4 0 -1\n", False),
+    "VideoMAEv2, labels": ("a b,c.mp4 0 -1 2\nü 日本/x.mp4 0 -1 0\nsub/d 7.mp4 0 -1 2\n", True),
+    "frames and label": ("a b,c.mp4 999 2\nü 日本/x.mp4 20 0\nsub/d 7.mp4 5 2\n", True),
+    "Windows": ("a b,c.mp4 2\r\nü 日本\\x.mp4 0\r\nsub\\d 7.mp4 2\r\n", True),
+    "CSV": ('path,label\n"a b,c.mp4",2\nü 日本/x.mp4,0\nsub/d 7.mp4,2\n', True),
+    "CSV of Windows": (
+        "\ufeffpath;label\r\na b,c.mp4;2\r\nü 日本\\x.mp4;0\r\nsub\\d 7.mp4;2\r\n", True),
+    "CSV, empty times": (
+        'path,label,start,end\n"a b,c.mp4",2,,\nü 日本/x.mp4,0,,\nsub/d 7.mp4,2,0,\n', True),
+    "JSONL": (
+        """{"path": "a b,c.mp4", "label": 2}\n{"path": "ü 日本/x.mp4", "label": 0}
+        {"path": "sub\\\\d 7.mp4", "label": 2}\n""", True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_dialects(dialect: str, folder: Path) -> None:
+    text, labelled = DIALECTS[dialect]
+    dataset = listed(folder, text)
+    assert frames_of(dataset) == [20, 21, 22]
+    assert labels_of(dataset) == ([2, 0, 2] if labelled else [None] * 3)
+    assert dataset.classes == (("0", "1", "2") if labelled else None)
+    assert labels_of(listed(folder, text, labels="none")) == [None] * 3
+    check_dataset(dataset)
+
+
+def test_stretches_of_videos(folder: Path) -> None:
+    whole = videos(folder).open(0).read(range(20))
+    seconds = listed(
+        folder, 'path,start,end\n"a b,c.mp4",0.2,0.6\n"a b,c.mp4",,0.2\nsub/d 7.mp4,,\n'
+    )
+    assert frames_of(seconds) == [10, 5, 22]
+    np.testing.assert_array_equal(seconds.open(0).read([0, 9]), whole[[5, 14]])
+    lines = '{"path": "a b,c.mp4", "start": 0.2}\n{"path": "a b,c.mp4", "end": 0.4}\n'
+    assert frames_of(listed(folder, lines)) == [15, 10]
+    numbers = listed(folder, "a b,c.mp4 1 5\nsub/d 7.mp4 0 22\nsub/d 7.mp4 0 -1\n")
+    assert frames_of(numbers) == [5, 22, 22]
+    np.testing.assert_array_equal(numbers.open(0).read([0, 4]), whole[[1, 5]])
+    with pytest.raises(DataError, match=r"asks for 7 s to 9 s; the video has 20 frames") as error:
+        listed(folder, 'path,start,end\n"a b,c.mp4",7,9\n').open(0)
+    assert error.value.where == f"{folder}/a b,c.mp4"
+    with pytest.raises(DataError, match="asks for 20 frames from 1 on; the video has 20"):
+        listed(folder, "a b,c.mp4 1 20\n").open(0)
+
+
+def test_columns_can_be_said(folder: Path) -> None:
+    text = "a b,c.mp4 3 2\nsub/d 7.mp4 5 4\n"
+    assert labels_of(listed(folder, text)) == [2, 4]
+    dataset = listed(folder, text, columns="start-frames")
+    assert labels_of(dataset) == [None, None]
+    assert frames_of(dataset) == [2, 4]
+
+
+@pytest.mark.parametrize(("text", "line", "reason"), [
+    ("a.mp4 1\nb.mp4\n", 2, "has no label, the rows before it have one"),
+    ("a.mp4 1\nb.mp4 1 2\n", 2, "has 2 fields after the path, the rows before it have 1"),
+    ("a.mp4 0 -1\nb.mp4 x -1\n", 2, "'x' is no number of frames"),
+    ("a.mp4 -3 5 1\n", 1, "-3 5 is no stretch of frames"),
+    ("a.mp4 1 0 1\n", 1, "1 0 is no stretch of frames"),
+    ("a.mp4 -1\n", 1, "label '-1'"),
+    ("path,start\na.mp4,soon\n", 2, "start 'soon'"),
+    ("path,start,end\na.mp4,3,2\n", 2, "start 3 and end 2 are no stretch of time"),
+    ('{"path": "a.mp4", "end": [1]}\n', 1, r"end '\[1\]'"),
+])  # fmt: skip
+def test_errors_name_file_and_line(folder: Path, text: str, line: int, reason: str) -> None:
+    with pytest.raises(DataError, match=reason) as error:
+        listed(folder, text)
+    assert error.value.where == f"{folder.parent / 'list.csv'}:{line}"
+
+
+def test_wrong_columns_say_which_were_expected(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"columns are frames-label, .* are 3(.|\n)*quotes"):
+        listed(folder, "a.mp4 3\n", columns="frames-label")
+
+
+def draw_frames(folder: Path, numbers: range, form: str = "img_{:05d}.png") -> None:
+    folder.mkdir(parents=True)
+    for number in numbers:
+        Image.new("RGB", (6, 4), (number, 0, 255 - number)).save(folder / form.format(number))
+
+
+def test_a_folder_of_pictures_is_a_video(tmp_path: Path) -> None:
+    draw_frames(tmp_path / "run" / "one", range(1, 13), "{}.png")
+    draw_frames(tmp_path / "jump" / "two.mp4", range(5, 9))
+    (tmp_path / "run" / "one" / "._1.png").write_bytes(b"x")
+    dataset = videos(tmp_path, layout="frame-folders")
+    assert dataset.classes == ("jump", "run")
+    assert frames_of(dataset) == [4, 12]
+    source = dataset.open(1)
+    assert source.read([0, 9, 11, 9])[:, 0, 0, 0].tolist() == [1, 10, 12, 10]
+    assert (source.height, source.width, source.fps, source.dtype) == (4, 6, None, "uint8")
+    check_dataset(dataset)
+    with pytest.raises(DataError, match="no folder with pictures"):
+        videos(_empty(tmp_path), layout="frame-folders")
+
+
+def _empty(tmp_path: Path) -> Path:
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "empty"
+
+
+def test_lists_of_frame_folders(tmp_path: Path) -> None:
+    draw_frames(tmp_path / "my clips" / "v 1", range(1, 13))
+    draw_frames(tmp_path / "v2", range(30, 40))
+    dataset = listed(tmp_path, '"my clips/v 1" 8 1\nv2 10 0\n')
+    assert (frames_of(dataset), labels_of(dataset)) == ([8, 10], [1, 0])
+    numbered = listed(tmp_path, '"my clips/v 1" 3 8 1\nv2 32 -1 0\n')
+    assert (frames_of(numbered), labels_of(numbered)) == ([8, 10], [1, 0])
+    assert numbered.open(0).read([0, 7])[:, 0, 0, 0].tolist() == [3, 10]
+    unlabelled = listed(tmp_path, '"my clips/v 1" 1 5\nv2 0 -1\n')
+    assert (frames_of(unlabelled), labels_of(unlabelled)) == ([5, 10], [None, None])
+    for text, reason in {
+        "v2 20 0": "asks for 20 frames; the video has 10",
+        "v2 29 5 0": "no picture with the number 29; the first one is img_00030",
+        "v2 38 5 0": "does not hold the pictures 38 to 42 without a gap",
+    }.items():
+        with pytest.raises(DataError, match=reason):
+            listed(tmp_path, text).open(0)
+    with pytest.raises(DataError, match="mean nothing"):
+        listed(tmp_path, "path,start,end\nv2,0,1\n").open(0)
+
+
+def test_frames_unlike_the_first_are_bad(tmp_path: Path) -> None:
+    draw_frames(tmp_path / "v", range(3))
+    Image.new("L", (6, 4)).save(tmp_path / "v" / "img_00001.png")
+    (tmp_path / "v" / "img_00002.png").write_bytes(b"broken")
+    source = listed(tmp_path, "v\n").open(0)
+    assert source.read([0]).shape == (1, 4, 6, 3)
+    with pytest.raises(DataError, match=r"img_00001\.png is unlike img_00000\.png"):
+        source.read([0, 1])
+    with pytest.raises(DataError, match=r"img_00002\.png"):
+        source.read([2])
+
+
+def test_nothing_there_says_what_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"does not exist(.|\n)*path/<class>"):
+        videos(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"no videos in .*\.webm"):
+        videos(_empty(tmp_path))
+    draw_frames(tmp_path / "v", range(3))
+    with pytest.raises(DataError, match=r"layout: frame-folders"):
+        videos(tmp_path)
+    with pytest.raises(DataError, match="no rows"):
+        listed(tmp_path, "\n")
+    with pytest.raises(DataError, match="labels: folder is for folders"):
+        listed(tmp_path, "a.mp4\n", labels="folder")
+
+
+def reader_of(dataset: Videos, **options: object) -> SampleReader:
+    settings = {
+        "spec": DataSpec(name="videos", frames=4, stride=2), "views": (View("clip", (32, 32)),),
+        "augment": RandomResizedCrop(name="random-resized-crop"), "channels": 3, "seed": 0,
+        "purpose": "test",
+    }  # fmt: skip
+    return SampleReader(dataset, **(settings | options))
+
+
+@pytest.mark.parametrize("repeat_from", ["new-clip", "same-frames"])
+def test_repeats_come_from_one_decode(
+    repeat_from: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[list[int]] = []
+    plain = read_video.OpenVideo.decode
+    monkeypatch.setattr(
+        read_video.OpenVideo, "decode",
+        lambda video, ids: reads.append(list(ids)) or plain(video, ids),
+    )  # fmt: skip
+    reader = reader_of(videos(folder), repeats=4, repeat_from=repeat_from)
+    starts = set()
+    for epoch in range(5):
+        plans = reader.plans(reader.dataset.open(2), Key(epoch, 2))
+        boxes = {plan.box for plan in plans}
+        starts.add(len({plan.frame_ids[0] for plan in plans}))
+        assert len(boxes) == 4
+        reads.clear()
+        sample = reader.read(Key(epoch, 2))
+        assert sample.views[0].shape == (4, 3, 4, 32, 32)
+        assert reads == [sorted({frame for plan in plans for frame in plan.frame_ids})]
+    assert starts == {1} if repeat_from == "same-frames" else max(starts) > 2
+
+
+def test_short_clips_are_padded_and_marked(folder: Path) -> None:
+    enough = reader_of(videos(folder), spec=DataSpec(name="videos", frames=10, stride=2))
+    assert not enough.read(Key(0, 0)).padded
+    spec = DataSpec(name="videos", frames=11, stride=2)
+    short = reader_of(videos(folder), spec=spec)
+    sample = short.read(Key(0, 0))
+    assert sample.padded
+    np.testing.assert_array_equal(sample.views[0][:, :, 9], sample.views[0][:, :, 10])
+    for workers in (0, 1):
+        with Loader(short, [[Key(0, 2), Key(0, 0)]], workers=workers, timeout=60) as loader:
+            batch = next(iter(loader))
+        assert batch.padded == (Key(0, 0),)
+
+
+def test_whatever_is_no_video_ends_in_time_and_is_listed(folder: Path, tmp_path: Path) -> None:
+    motions(tmp_path / "good.mp4", frames=12)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for name in ("endless.mp4", "endless.h264"):  # the second of which FFmpeg reads to its end
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(1 << 40)
+    (tmp_path / "hang.mp4").write_bytes((tmp_path / "good.mp4").read_bytes())
+    dataset = HangingVideos(HangingVideos.Options(path=str(tmp_path)))
+    assert len(dataset) == 7
+    keys = [Key(0, index) for index in range(7)]
+    start = time.monotonic()
+    with Loader(reader_of(dataset), [keys], workers=1, timeout=1.0) as loader:
+        batch = next(iter(loader))
+    assert time.monotonic() - start < 60
+    reasons = {Path(bad.file).name: bad.reason for bad in batch.bad}
+    assert reasons.pop("endless.mp4").startswith("cannot be decoded")
+    assert reasons == {
+        "empty.mp4": "is empty (0 bytes)", "hang.mp4": "no answer within 1 s",
+        "endless.h264": "no answer within 1 s",
+        "folder.mp4": "is a folder without pictures, and so no video",
+        "pipe.mp4": "is not a regular file",
+    }  # fmt: skip
+    assert batch.weight.tolist() == [
+        float(Path(dataset.name(k.index)).name == "good.mp4") for k in keys
+    ]
+
+
+def test_a_set_is_small_to_send(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("".join(f"{n:09d}.mp4 {n % 7}\n" for n in range(50_000)))
+    dataset = videos(tmp_path / "list.txt")
+    content = pickle.dumps(dataset)
+    assert len(content) < 50_000 * 30
+    assert pickle.loads(content).name(49_999) == str(tmp_path / "000049999.mp4")
+
+
+def test_real_sets(shared_data: Path) -> None:
+    dataset = videos(shared_data / "motion8" / "train.txt")
+    assert (len(dataset), len(dataset.classes)) == (320, 8)
+    assert videos(shared_data / "arid6-bright" / "val.txt").open(35).label is not None
+    odd = videos(shared_data / "odd", labels="none")
+    good, blamed = 0, set()
+    for index in range(len(odd)):
+        name = odd.name(index)
+        assert Path(name).suffix.lower() in SUFFIXES
+        try:
+            source = odd.open(index)
+            clip = source.read([0, source.frames - 1])
+        except DataError as error:
+            blamed.add(Path(error.where).name)
+            continue
+        good += 1
+        assert clip.shape == (2, source.height, source.width, source.channels)
+    assert blamed == {
+        "audio_only.mp4", "empty.mp4", "text_named.mp4", "truncated_no_moov.mp4",
+        "small_mp4-with-audio.mp4",
+    }  # fmt: skip
+    assert good == len(odd) - 5
+
+
+def test_pyav_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.mp4"
+    motions(path, frames=20)
+    content = bytearray(path.read_bytes())
+    content[-3000:-2000] = bytes(1000)
+    path.write_bytes(content)
+    try:
+        source = videos(tmp_path).open(0)
+        source.read(range(source.frames))
+    except DataError:
+        pass
+    assert av.logging.get_level() is None
+    assert capfd.readouterr() == ("", "")
