@@ -157,7 +157,7 @@ class SampleReader:
             hint = "set data.stats to {mean, std}, or to auto"
             raise DataError(what, where=source.id, hint=hint)
         ids = [
-            [resample(plan.frame_ids, frames) for plan in plans]
+            [resample(plan.frame_ids, frames, source.frames) for plan in plans]
             for _, frames, _, _ in self.layout.views
         ]
         wanted = sorted({frame for view in ids for clip in view for frame in clip})
@@ -186,7 +186,8 @@ class SampleReader:
             clip = _checked(source, source.read(ids, plan.box, view.size), len(ids))
         else:
             # The augmentation says how the model's own clip is resized, a target how its views.
-            interpolation = plan.interpolation if view is self.views[0] else view.interpolation
+            asked = None if view is self.views[0] else view.interpolation
+            interpolation = asked or plan.interpolation
             parts = {
                 frame: cut(frames[frame], plan.box, view.size, plan.edge, interpolation)
                 for frame in set(ids)

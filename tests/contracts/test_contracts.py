@@ -20,9 +20,11 @@ from maekit.testing import (
     check_masker,
     check_target,
 )
+from maekit.testing.masks import GRIDS
 
 IMAGE = PartContext((1, 32, 48), 3, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 CLIP = replace(IMAGE, shape=(4, 32, 48))
+EVEN = (Grid(1, 14, 14), Grid(8, 4, 6))  # running cells need grids that divide
 SMALL = {"size": "tiny", "width": 32, "depth": 2, "heads": 2, "patch": 8}
 
 # Options that matter, beside a part's defaults. Every registered part must stand here.
@@ -32,10 +34,19 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "grid": [{}, {"cell": [3, 2]}],
         "tube": [{}, {"ratio": 0.6, "rounding": "keep"}],
         "frame": [{}, {"ratio": 0.5, "rounding": "keep"}],
+        "block": [{}, {"ratio": 0.75, "min_area": 4, "aspect": 0.5}],
+        "cube": [{}, {"ratio": 0.9, "rounding": "hidden", "cell": [1, 3, 2]}],
+        "running-cell": [{}, {"ratio": 0.75, "rounding": "hidden"}],
     },
     "targets": {
-        "pixel": [{}, {"space": "unit", "loss": "l1"}],
-        "norm-pixel": [{}, {"statistics": "per-channel", "eps": "outside", "loss": "smooth-l1"}],
+        "pixel": [{}, {"space": "unit", "loss": "l1"}, {"frames": "center"}, {"frames": "double"}],
+        "norm-pixel": [
+            {},
+            {"statistics": "per-channel", "eps": "outside", "loss": "smooth-l1"},
+            {"frames": "center"},
+            {"frames": "double", "space": "unit"},
+        ],
+        "pca": [{}, {"components": 8, "frames": "center"}, {"components": 8, "frames": "double"}],
     },
     "backbones": {
         "image-vit": [
@@ -128,7 +139,7 @@ def test_contract(
         part = registry.make(kind, PartSpec.model_validate({"name": name} | options), context)
         match kind:
             case "maskers":
-                check_masker(part)
+                check_masker(part, EVEN if name == "running-cell" else GRIDS)
             case "datasets":
                 check_dataset(part)
             case "backbones":

@@ -113,6 +113,7 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
         ["pretrain.target.name=pixel"],
     ),
     "pretrain.target.loss": (["pretrain.target.loss=l1"], []),
+    "pretrain.target.frames": (["pretrain.target.frames=double"], []),
     "pretrain.target.statistics": (["pretrain.target.statistics=per-channel"], []),
     "pretrain.target.eps": (["pretrain.target.eps=outside"], []),
     "pretrain.augment.name": (["pretrain.augment.name=none"], []),
