@@ -10,6 +10,7 @@ import numpy as np
 from maekit.data.augment import draw_plan
 from maekit.data.batch import BadFile, Layout, Sample
 from maekit.data.clips import resample
+from maekit.data.colour import apply
 from maekit.data.masks import MaskDraw
 from maekit.data.pixels import DTYPES, cut, to_channels
 from maekit.data.seeded import generator
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from maekit.contracts import Dataset, Grid, Masker, Source, View
     from maekit.data.order import Key
     from maekit.data.plan import Plan
-    from maekit.recipe.schema import Augment, DataSpec
+    from maekit.recipe.augment import Augment
+    from maekit.recipe.schema import DataSpec
 
 
 _LONGEST_REASON = 1000
@@ -194,6 +196,8 @@ class SampleReader:
             }
             clip = np.stack([parts[frame] for frame in ids])
         clip = to_channels(clip, self.channels, source.id)
+        if plan.colour:
+            clip = apply(clip, plan.colour, source.id)
         if plan.flip:
             clip = clip[:, :, ::-1]
         return clip.transpose(3, 0, 1, 2)

@@ -12,7 +12,8 @@ from maekit.data.order import Key
 from maekit.data.pixels import to_unit
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError, RecipeError
-from maekit.recipe.schema import NoAugment, Stats
+from maekit.recipe.augment import NoAugment
+from maekit.recipe.schema import Stats
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset

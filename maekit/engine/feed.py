@@ -18,7 +18,8 @@ from maekit.data.stats import auto_stats, imagenet
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
 from maekit.model import Statistics
-from maekit.recipe.schema import DataSpec, NoAugment, Pretrain, Recipe
+from maekit.recipe.augment import NoAugment
+from maekit.recipe.schema import DataSpec, Pretrain, Recipe
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset

@@ -7,7 +7,8 @@ from loader_fakes import ArraySource, Fakes, make_reader
 
 from maekit.contracts import View
 from maekit.data.order import Key
-from maekit.recipe.schema import DataSpec, NoAugment
+from maekit.recipe.augment import NoAugment
+from maekit.recipe.schema import DataSpec
 
 
 def test_the_loader_reads_the_frames_between() -> None:

@@ -24,7 +24,8 @@ from maekit.cli.app import main
 from maekit.data import loader
 from maekit.engine import step
 from maekit.engine.run_folder import read_lines
-from maekit.recipe.schema import DataSpec, PartSpec, RandomResizedCrop, Recipe, Stats
+from maekit.recipe.augment import RandomResizedCrop
+from maekit.recipe.schema import DataSpec, PartSpec, Recipe, Stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,6 +127,26 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
     "pretrain.augment.max_distort": (
         ["pretrain.augment.max_distort=0"],
         ["pretrain.augment.name=multi-scale-crop"],
+    ),
+    "pretrain.augment.enlarge": (
+        ["pretrain.augment.enlarge=1.5"],
+        ["pretrain.augment.name=fixed-crop"],
+    ),
+    "pretrain.augment.brightness": (
+        ["pretrain.augment.brightness=0"],
+        ["pretrain.augment.name=color-jitter"],
+    ),
+    "pretrain.augment.contrast": (
+        ["pretrain.augment.contrast=0"],
+        ["pretrain.augment.name=color-jitter"],
+    ),
+    "pretrain.augment.saturation": (
+        ["pretrain.augment.saturation=0"],
+        ["pretrain.augment.name=color-jitter"],
+    ),
+    "pretrain.augment.hue": (
+        ["pretrain.augment.hue=0"],
+        ["pretrain.augment.name=color-jitter"],
     ),
     "pretrain.augment.flip": (["pretrain.augment.flip=0"], []),
     "pretrain.augment.interpolation": (["pretrain.augment.interpolation=bilinear"], []),
