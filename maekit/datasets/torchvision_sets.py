@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from maekit.contracts import PartOptions
 from maekit.errors import DataError
+from maekit.recipe.suggest import suggest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
-Name = Literal[
-    "CIFAR10", "CIFAR100", "CLEVRClassification", "Caltech101", "Caltech256", "Country211", "DTD",
-    "EMNIST-balanced", "EMNIST-byclass", "EMNIST-bymerge", "EMNIST-digits", "EMNIST-letters",
-    "EMNIST-mnist", "EuroSAT", "FER2013", "FGVCAircraft", "FashionMNIST", "Flowers102", "Food101",
-    "GTSRB", "INaturalist", "ImageNet", "Imagenette", "KMNIST", "LFWPeople", "MNIST", "Omniglot",
-    "OxfordIIITPet", "PCAM", "Places365", "QMNIST", "RenderedSST2", "SEMEION", "STL10",
-    "STL10-unlabeled", "SUN397", "SVHN", "StanfordCars", "USPS",
-]  # fmt: skip
 Splits = dict[Split, dict[str, Any]]
 
 _WHOLE: Splits = {"train": {}}  # its authors do not split it
@@ -50,7 +43,7 @@ def _emnist(variant: str) -> Splits:
 
 
 # What each class is called with for a split; the class is the name up to a hyphen.
-SETS: dict[Name, Splits] = {
+SETS: dict[str, Splits] = {
     "CIFAR10": _FLAG,
     "CIFAR100": _FLAG,
     "CLEVRClassification": _TRAIN_VAL,  # the labels of its test split are not public
@@ -146,17 +139,27 @@ class TorchvisionSets:
     class Options(PartOptions):
         """What ``torchvision`` can be told."""
 
-        set: Name = Field(description="a class of torchvision.datasets, as CIFAR10")
+        set: str = Field(
+            description="a class of torchvision.datasets, as CIFAR10",
+            json_schema_extra={"enum": list(SETS)},
+        )
         split: Split = Field("train", description="train, val or test, as the set's authors cut it")
         root: Path = Field(description="the folder that holds the set, in torchvision's layout")
         download: bool = Field(False, description="fetch what is missing in root")
 
+        @field_validator("set")
+        @classmethod
+        def _is_a_set(cls, name: str) -> str:
+            if name not in SETS:
+                near = suggest(name, SETS) or f"known: {', '.join(SETS)}"
+                raise ValueError(f"no classification set of torchvision's is '{name}'; {near}")
+            return name
+
         @model_validator(mode="after")
         def _has_split(self) -> TorchvisionSets.Options:
             if self.split not in SETS[self.set]:
-                raise ValueError(
-                    f"{self.set} has no split '{self.split}': it has {', '.join(SETS[self.set])}"
-                )
+                known = ", ".join(SETS[self.set])
+                raise ValueError(f"split '{self.split}' is none of {self.set}'s: {known}")
             return self
 
     classes: Sequence[str] | None
@@ -220,7 +223,7 @@ def _classes(opened: Any, name: str) -> tuple[str, ...] | None:  # noqa: ANN401 
     return tuple(map(str, range(_COUNTS[name]))) if name in _COUNTS else None
 
 
-def _kind(name: Name) -> Any:  # noqa: ANN401 - torchvision has no types
+def _kind(name: str) -> Any:  # noqa: ANN401 - torchvision has no types
     """torchvision's class."""
     from torchvision import datasets  # type: ignore[import-untyped]
 
