@@ -31,9 +31,14 @@ def make_mask(tokens: int, unit_tokens: int = 1, seed: int = 0) -> Mask:
 
 @torch.no_grad()
 def check_backbone(backbone: Backbone, context: PartContext) -> None:
-    """Shapes, blindness to what is hidden, and what fine-tuning asks of its names."""
+    """Shapes, blindness to what is hidden, and what fine-tuning asks of its names.
+
+    A backbone that cannot leave tokens out (``keeps_all``) is checked with nothing hidden.
+    """
     grid = backbone.grid(context.shape)
     mask = make_mask(grid.tokens)
+    if getattr(backbone, "keeps_all", None) is not None:
+        mask = Mask.nothing_hidden(BATCH, grid.tokens)
     torch.manual_seed(0)
     pixels = torch.randn(BATCH, context.channels, *context.shape)
     module = cast("nn.Module", backbone).eval()

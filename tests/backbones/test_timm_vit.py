@@ -36,7 +36,6 @@ MASKABLE = [
 WHOLE = [
     ("swin_tiny_patch4_window7_224", replace(CLIP, shape=(1, 224, 224)), (1, 7, 7)),
     ("convnext_atto", replace(CLIP, shape=(1, 64, 96)), (1, 2, 3)),
-    ("beit_base_patch16_224", CLIP, (1, 2, 3)),
 ]
 
 
@@ -155,6 +154,10 @@ def test_layers_of_parameters() -> None:
     assert built.layer_of("model.blocks.11.mlp.fc2.bias") == 12
     assert built.layer_of("model.norm.weight") == 13
     assert set(built.no_decay()) == {"model.cls_token", "model.pos_embed"}
+
+
+def test_a_model_that_needs_all_tokens_keeps_the_rest_of_the_contract() -> None:
+    check_backbone(backbone("beit_base_patch16_224", CLIP), CLIP)
 
 
 def test_gradients_reach_every_parameter_also_when_recomputed() -> None:
