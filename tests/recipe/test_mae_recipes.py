@@ -103,3 +103,13 @@ def test_videomaev2_predicts_half_of_what_there_is() -> None:
     assert (pretrain.epochs, pretrain.warmup.epochs) == (200, 20)
     assert pretrain.batch.global_ == 1024
     assert pretrain.optimizer.base_lr == 1e-3
+
+
+def test_videomaev2s_large_one_keeps_four_decoder_blocks() -> None:
+    ours, pretrain = recipe("videomae_v2_l")
+    assert ours.model.decoder is not None
+    decoder = ours.model.decoder.options
+    assert [decoder[key] for key in ("width", "depth", "heads")] == [512, 4, 8]
+    assert (pretrain.epochs, pretrain.warmup.epochs, pretrain.batch.global_) == (300, 30, 1536)
+    assert pretrain.optimizer.base_lr == 1e-3
+    assert describe(ours).grid == Grid(8, 14, 14)
