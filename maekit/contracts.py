@@ -74,8 +74,8 @@ class View(NamedTuple):
 
     name: str
     size: tuple[int, int]  # height, width in pixels
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    frames: int | None = None  # None: as many as the model's own clip
+    interpolation: Literal["bicubic", "bilinear"] | None = "bicubic"  # None: as the own clip
+    frames: int | None = None  # over the same time; None: as many as the model's own clip
 
 
 class Masker(Protocol):
@@ -202,7 +202,11 @@ class Encoded:
 
 
 class Backbone(Protocol):
-    """The encoder: embeds and attends to visible tokens only."""
+    """The encoder: embeds and attends to visible tokens only.
+
+    One that cannot leave tokens out says why in ``keeps_all``, a text (None, or no such attribute:
+    it can); it is refused where a masker hides anything.
+    """
 
     width: int
     patch: tuple[int, int, int]  # pixels per token: (pt, ph, pw)

@@ -6,19 +6,21 @@ import math
 from typing import TYPE_CHECKING
 
 from maekit.data.clips import frame_ids
-from maekit.data.plan import Box, Plan
-from maekit.recipe.schema import MultiScaleCrop, NoAugment, RandomResizedCrop
+from maekit.data.plan import Box, ColourChange, Plan
+from maekit.recipe.augment import ColorJitter, FixedCrop, MultiScaleCrop, NoAugment, RandomCrop
 
 if TYPE_CHECKING:
     import numpy as np
 
     from maekit.contracts import Source
-    from maekit.recipe.schema import Augment, DataSpec
+    from maekit.recipe.augment import Augment
+    from maekit.recipe.schema import DataSpec
 
 _TRIES = 10  # as torchvision
 # Quarters of the room that a multi-scale crop leaves, (down, right): a 5 x 5 lattice's corners,
 # middles of the sides and centre, and the centres of its quarters.
 _PLACES = [(row, column) for row in range(5) for column in range(5) if (row + column) % 2 == 0]
+_ROUNDING = 1e-6  # a resized side that is whole but for floating point is whole
 _NEARLY = 3  # pixels: a crop so close to the output's size is taken at that size, unresized
 
 
@@ -47,12 +49,47 @@ def draw_plan(
     if rng is None:
         what = f"{augment.name} needs a generator; held-out samples use augment none"
         raise ValueError(what)
+    if isinstance(augment, FixedCrop):
+        box = _fixed_box(source.height, source.width, size, augment, rng)
+        flip = bool(rng.random() < augment.flip)
+        return Plan(ids, box, "context", flip, augment.interpolation)
     if isinstance(augment, MultiScaleCrop):
         box = _multi_scale_box(source.height, source.width, size, augment, rng)
     else:
         box = _random_box(source.height, source.width, augment, rng)
     flip = bool(rng.random() < augment.flip)
-    return Plan(ids, box, "crop", flip, augment.interpolation)
+    colour = _colour(augment, rng) if isinstance(augment, ColorJitter) else ()
+    return Plan(ids, box, "crop", flip, augment.interpolation, colour)
+
+
+def _colour(augment: ColorJitter, rng: np.random.Generator) -> tuple[ColourChange, ...]:
+    """Four changes in random order, as torchvision's ColorJitter draws them."""
+
+    def factor(strength: float) -> float:
+        return rng.uniform(max(0.0, 1 - strength), 1 + strength)
+
+    changes = (
+        ColourChange("brightness", factor(augment.brightness)),
+        ColourChange("contrast", factor(augment.contrast)),
+        ColourChange("saturation", factor(augment.saturation)),
+        ColourChange("hue", rng.uniform(-augment.hue, augment.hue)),
+    )
+    return tuple(changes[place] for place in rng.permutation(len(changes)))
+
+
+def _fixed_box(
+    height: int, width: int, size: tuple[int, int], augment: FixedCrop, rng: np.random.Generator
+) -> Box:
+    """A box of the output's aspect, at a whole pixel of the picture resized for it."""
+    largest = _largest(height, width, size)
+    places = []
+    for side, limit, output in zip(largest, (height, width), size, strict=True):
+        pixel = side / (output * augment.enlarge)  # of the resized picture, in this one's
+        spare = max(0, int(limit / pixel + _ROUNDING) - output)
+        length = output * pixel
+        places.append((max(0.0, min(rng.integers(spare + 1) * pixel, limit - length)), length))
+    (top, box_height), (left, box_width) = places
+    return Box(top, left, box_height, box_width)
 
 
 def _centre_box(height: int, width: int, size: tuple[int, int]) -> Box:
@@ -104,9 +141,7 @@ def _crop_side(side: float, output: int, limit: int) -> int:
     return max(1, min(whole, limit))
 
 
-def _random_box(
-    height: int, width: int, augment: RandomResizedCrop, rng: np.random.Generator
-) -> Box:
+def _random_box(height: int, width: int, augment: RandomCrop, rng: np.random.Generator) -> Box:
     """The box of torchvision's RandomResizedCrop: ten tries, then the centre."""
     low, high = (math.log(ratio) for ratio in augment.ratio)
     for _ in range(_TRIES):

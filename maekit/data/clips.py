@@ -29,12 +29,29 @@ def frame_ids(available: int, spec: DataSpec, rng: np.random.Generator | None) -
     return _dense(available, spec.frames, spec.stride, rng)
 
 
-def resample(ids: Sequence[int], frames: int) -> tuple[int, ...]:
-    """``frames`` frames spread evenly over the same clip, for a view that wants more or fewer."""
+def resample(ids: Sequence[int], frames: int, available: int) -> tuple[int, ...]:
+    """The frames of a view that wants more or fewer of the same clip.
+
+    A multiple has the clip's own frames, and between each and the next as many as are asked for;
+    after the last one it goes on at the last step (2T x tau/2, VideoMAE table 1c). Other numbers
+    are spread evenly over the clip, each in the middle of its share.
+
+    Args:
+        ids: the clip's frames.
+        frames: how many the view wants.
+        available: frames in the video; none beyond it is asked for.
+    """
     if frames == len(ids):
         return tuple(ids)
-    places = (np.arange(frames) + 0.5) * (len(ids) / frames) - 0.5
-    return tuple(np.interp(places, np.arange(len(ids)), ids).astype(np.int64).tolist())
+    if frames % len(ids) == 0:
+        step = ids[-1] - ids[-2] if len(ids) > 1 else 0
+        knots = [*ids, ids[-1] + step]
+        places = np.arange(frames) * (len(ids) / frames)
+    else:
+        knots = list(ids)
+        places = (np.arange(frames) + 0.5) * (len(ids) / frames) - 0.5
+    between = np.interp(places, np.arange(len(knots)), knots).astype(np.int64)
+    return tuple(np.minimum(between, available - 1).tolist())
 
 
 def _dense(

@@ -15,9 +15,16 @@ class Box(NamedTuple):
     width: float
 
 
+class ColourChange(NamedTuple):
+    """One operation on colours, and how far it goes: a factor, or for hue a share of the circle."""
+
+    what: Literal["brightness", "contrast", "saturation", "hue"]
+    amount: float
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Frames, box and flip of one view of one sample."""
+    """Frames, box, flip and colour of one view of one sample."""
 
     frame_ids: tuple[int, ...]
     box: Box
@@ -26,3 +33,4 @@ class Plan:
     edge: Literal["crop", "context"]
     flip: bool
     interpolation: Literal["bicubic", "bilinear"]
+    colour: tuple[ColourChange, ...] = ()  # in this order, alike for all frames

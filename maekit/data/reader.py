@@ -10,6 +10,7 @@ import numpy as np
 from maekit.data.augment import draw_plan
 from maekit.data.batch import BadFile, Layout, Sample
 from maekit.data.clips import resample
+from maekit.data.colour import apply
 from maekit.data.masks import MaskDraw
 from maekit.data.pixels import DTYPES, cut, to_channels
 from maekit.data.seeded import generator
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from maekit.contracts import Dataset, Grid, Masker, Source, View
     from maekit.data.order import Key
     from maekit.data.plan import Plan
-    from maekit.recipe.schema import Augment, DataSpec
+    from maekit.recipe.augment import Augment
+    from maekit.recipe.schema import DataSpec
 
 
 _LONGEST_REASON = 1000
@@ -157,7 +159,7 @@ class SampleReader:
             hint = "set data.stats to {mean, std}, or to auto"
             raise DataError(what, where=source.id, hint=hint)
         ids = [
-            [resample(plan.frame_ids, frames) for plan in plans]
+            [resample(plan.frame_ids, frames, source.frames) for plan in plans]
             for _, frames, _, _ in self.layout.views
         ]
         wanted = sorted({frame for view in ids for clip in view for frame in clip})
@@ -186,13 +188,16 @@ class SampleReader:
             clip = _checked(source, source.read(ids, plan.box, view.size), len(ids))
         else:
             # The augmentation says how the model's own clip is resized, a target how its views.
-            interpolation = plan.interpolation if view is self.views[0] else view.interpolation
+            asked = None if view is self.views[0] else view.interpolation
+            interpolation = asked or plan.interpolation
             parts = {
                 frame: cut(frames[frame], plan.box, view.size, plan.edge, interpolation)
                 for frame in set(ids)
             }
             clip = np.stack([parts[frame] for frame in ids])
         clip = to_channels(clip, self.channels, source.id)
+        if plan.colour:
+            clip = apply(clip, plan.colour, source.id)
         if plan.flip:
             clip = clip[:, :, ::-1]
         return clip.transpose(3, 0, 1, 2)

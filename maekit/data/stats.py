@@ -12,7 +12,8 @@ from maekit.data.order import Key
 from maekit.data.pixels import to_unit
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError, RecipeError
-from maekit.recipe.schema import NoAugment, Stats
+from maekit.recipe.augment import NoAugment
+from maekit.recipe.schema import Stats
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _BATCH = 16
+LIMIT = 1000  # samples that statistics are taken of
 
 
 def imagenet(channels: int) -> Stats:
@@ -41,6 +43,12 @@ def imagenet(channels: int) -> Stats:
     raise RecipeError(what, where="data.stats", hint=hint)
 
 
+def samples_of(dataset: Dataset, limit: int = LIMIT) -> list[int]:
+    """The samples that a set's statistics are taken of: evenly spaced, the same at every call."""
+    chosen = np.linspace(0, len(dataset) - 1, min(limit, len(dataset)))
+    return [int(index) for index in np.unique(chosen.astype(np.int64))]
+
+
 def auto_stats(
     dataset: Dataset,
     spec: DataSpec,
@@ -49,7 +57,7 @@ def auto_stats(
     channels: int,
     workers: int,
     timeout: float,
-    limit: int = 1000,
+    limit: int = LIMIT,
 ) -> Stats:
     """Statistics of the set's pixels in [0, 1] (floats as read), per channel.
 
@@ -69,8 +77,7 @@ def auto_stats(
         purpose="stats",
         held_out=True,
     )
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).astype(np.int64))
-    keys = [Key(0, index) for index in chosen.tolist()]
+    keys = [Key(0, index) for index in samples_of(dataset, limit)]
     batches = [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
     count, total, squares = 0, np.zeros(channels), np.zeros(channels)
     reason = ""

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import secrets
 import shutil
 import time
@@ -22,6 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from maekit.contracts import PartOptions
+from maekit.data.cache import cache_folder
 from maekit.errors import DataError, StorageError
 
 if TYPE_CHECKING:
@@ -111,10 +111,7 @@ def _root(options: SampleOptions, name: str) -> Path:
     """The folder that keeps all samples of a data set."""
     if options.cache is not None:
         return Path(options.cache).expanduser().absolute()
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # A relative XDG_CACHE_HOME is to be ignored (XDG Base Directory Specification).
-    base = base if base.is_absolute() else Path("~/.cache").expanduser()
-    return base / "maekit" / name
+    return cache_folder() / name
 
 
 def _digest(options: SampleOptions, drawing: Drawing) -> str:

@@ -20,7 +20,7 @@ from maekit.weights.header import Header
 from maekit.weights.model import load_tensors
 
 if TYPE_CHECKING:
-    from maekit.contracts import Masker
+    from maekit.contracts import Backbone, Masker
 
 
 def header_of(recipe: Recipe, statistics: Statistics) -> Header:
@@ -59,6 +59,8 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
     context = PartContext(header.clip, header.channels, header.mean, header.std)
     with seeded(seed, purpose="init"):
         backbone = registry.make("backbones", _spec(header.backbone), context)
+        if header.masker is not None:
+            _check_hides(backbone, header)
         context = replace(
             context,
             grid=backbone.grid(header.clip),
@@ -77,6 +79,14 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
             decoder = registry.make("decoders", _spec(header.decoder), context)
     statistics = Statistics(header.mean, header.std)
     return MaskedAutoencoder(backbone, decoder, target, header.clip, statistics)
+
+
+def _check_hides(backbone: Backbone, header: Header) -> None:
+    """Refuse a backbone that cannot leave out what a masker hides."""
+    reason = getattr(backbone, "keeps_all", None)
+    if reason is not None:
+        msg = f"{_spec(header.backbone).name} cannot leave hidden tokens out: {reason}"
+        raise PartError(msg, where="model.backbone", hint="take a backbone that can: image-vit")
 
 
 def _spec(part: Mapping[str, Any]) -> PartSpec:

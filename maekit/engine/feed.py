@@ -14,11 +14,13 @@ from maekit.contracts import View
 from maekit.data.loader import Loader
 from maekit.data.order import Key, Order, Stream
 from maekit.data.reader import SampleReader
-from maekit.data.stats import auto_stats, imagenet
+from maekit.data.stats import auto_stats, imagenet, samples_of
+from maekit.data.stats_cache import identity, keep, recall
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
 from maekit.model import Statistics
-from maekit.recipe.schema import DataSpec, NoAugment, Pretrain, Recipe
+from maekit.recipe.augment import NoAugment
+from maekit.recipe.schema import DataSpec, Pretrain, Recipe, Stats
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset
@@ -52,22 +54,15 @@ def open_dataset(spec: DataSpec, key: str) -> Dataset:
     return dataset
 
 
-def statistics_of(recipe: Recipe, dataset: Dataset, device: str) -> Statistics:
-    """Mean and deviation that pixels are normalised with, computed where the recipe says auto.
+def statistics_of(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -> Statistics:
+    """Mean and deviation that pixels are normalised with, computed once where it says auto.
 
     Raises:
         RecipeError: they are given for another number of channels.
     """
     stats, channels = recipe.data.stats, recipe.data.channels
     if stats == "auto":
-        found = auto_stats(
-            dataset,
-            recipe.data.train,
-            size=recipe.data.height_width,
-            channels=channels,
-            workers=workers_of(recipe.data.workers, device),
-            timeout=recipe.data.timeout,
-        )
+        found = _own_statistics(recipe, dataset, device, emit)
     elif stats is None or stats == "imagenet":
         found = imagenet(channels)
     else:
@@ -78,6 +73,29 @@ def statistics_of(recipe: Recipe, dataset: Dataset, device: str) -> Statistics:
             msg, where="data.stats", hint="give one mean and std per channel, or auto"
         )
     return Statistics(tuple(found.mean), tuple(found.std))
+
+
+def _own_statistics(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -> Stats:
+    """The set's own statistics: from the cache, else computed and kept there."""
+    data = recipe.data
+    size, channels = data.height_width, data.channels
+    key = identity(dataset, data.train, samples_of(dataset), size=size, channels=channels)
+    found = recall(key)
+    if found is not None:
+        return found
+    found = auto_stats(
+        dataset,
+        data.train,
+        size=size,
+        channels=channels,
+        workers=workers_of(data.workers, device),
+        timeout=data.timeout,
+    )
+    try:
+        keep(key, found)
+    except OSError as error:
+        emit(Note(f"data.stats is computed again next time, as it cannot be cached: {error}"))
+    return found
 
 
 def train_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> SampleReader:

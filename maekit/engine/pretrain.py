@@ -204,7 +204,7 @@ def assemble(
     val = None if recipe.data.val is None else open_dataset(recipe.data.val, "data.val")
     tell_classes(train, "data.train", emit)
     tell_watch(workers_of(recipe.data.workers, device.type), recipe.data.timeout, emit)
-    header = header_of(recipe, statistics or statistics_of(recipe, train, device.type))
+    header = header_of(recipe, statistics or statistics_of(recipe, train, device.type, emit))
     model = build_model(header, recipe.seed)
     header = header.model_copy(update={"grid": model.grid})
     reader = train_reader(recipe, train, model)

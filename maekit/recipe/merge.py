@@ -6,7 +6,8 @@ import functools
 import typing
 
 from maekit.errors import RecipeError
-from maekit.recipe.schema import DataSpec, PartSpec, Recipe, Section
+from maekit.recipe.schema import DataSpec, PartSpec, Recipe
+from maekit.recipe.section import Section
 from maekit.recipe.yaml12 import KeyPath, Node
 
 # What the core reads beside a dataset's options: kept when the dataset changes.

@@ -7,27 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from maekit.recipe.augment import Augment, ColorJitter, RandomResizedCrop
+from maekit.recipe.section import Section
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
-    )
-
-    # Keys that say the same thing in different units: at most one is given, and one that a child
-    # or the command line gives removes the others.
-    alternatives: ClassVar[tuple[str, ...]] = ()
-
-    @model_validator(mode="after")
-    def _at_most_one(self) -> Self:
-        given = [key for key in self.alternatives if getattr(self, key) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other; give one")
-        return self
 
 
 class PartSpec(BaseModel):
@@ -140,53 +124,6 @@ class Model(Section):
     decoder: DecoderSpec | None = Field(None, description="needed to pre-train")
 
 
-class NoAugment(Section):
-    """Resize the short side and cut the centre; no flip unless asked for."""
-
-    name: Literal["none"]
-    flip: float = Field(0.0, ge=0, le=1, description="probability of a horizontal flip")
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-
-
-class RandomResizedCrop(Section):
-    """A random box of random area and aspect, resized (Inception crop, as torchvision)."""
-
-    name: Literal["random-resized-crop"]
-    scale: tuple[float, float] = Field((0.2, 1.0), description="range of the area, as a fraction")
-    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="range of width / height")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-
-    @model_validator(mode="after")
-    def _ranges(self) -> RandomResizedCrop:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError("scale must be a range within (0, 1]")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError("ratio must be a range of positive numbers")
-        return self
-
-
-class MultiScaleCrop(Section):
-    """One of a few box sizes at one of 13 places, resized (VideoMAE's, from TSN)."""
-
-    name: Literal["multi-scale-crop"]
-    scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (1.0, 0.875, 0.75, 0.66),
-        min_length=1,
-        description="height and width of the box, as fractions of the largest that fits",
-    )
-    max_distort: int = Field(
-        1, ge=0, description="how many places in scales height and width may be apart"
-    )
-    flip: float = Field(
-        0.0, ge=0, le=1, description="probability of a horizontal flip; VideoMAE's code has none"
-    )
-    interpolation: Literal["bicubic", "bilinear"] = "bilinear"
-
-
-Augment = Annotated[NoAugment | RandomResizedCrop | MultiScaleCrop, Field(discriminator="name")]
-
-
 class Warmup(Section):
     """Linear warm-up of the learning rate from 0."""
 
@@ -267,8 +204,8 @@ class Pretrain(Section):
     target: TargetSpec = Field(description="what is predicted: {name: ..., and its options}")
     augment: Augment = Field(
         default_factory=lambda: RandomResizedCrop(name="random-resized-crop"),
-        description="how crops are drawn: "
-        "{name: random-resized-crop, multi-scale-crop or none, ...}",
+        description="how crops are drawn: {name: random-resized-crop, color-jitter, fixed-crop, "
+        "multi-scale-crop or none, ...}",
     )
     repeats: int = Field(1, ge=1, description="views and masks of each decoded sample")
     repeat_from: Literal["new-clip", "same-frames"] = Field(
@@ -325,6 +262,16 @@ class Recipe(Section):
     model: Model = Field(description="the encoder and the decoder: model.backbone at least")
     pretrain: Pretrain | None = Field(None, description="what `maekit pretrain` does")
     expected: tuple[Expected, ...] = Field((), description="numbers this recipe should reach")
+
+    @model_validator(mode="after")
+    def _jitter_has_colours(self) -> Self:
+        jitters = self.pretrain is not None and isinstance(self.pretrain.augment, ColorJitter)
+        if jitters and self.data.channels not in (1, 3):
+            raise ValueError(
+                f"pretrain.augment color-jitter is for 1 or 3 channels, and data.channels is "
+                f"{self.data.channels}; take random-resized-crop"
+            )
+        return self
 
 
 # Sections that a verb reads for itself, and those that it may overlay.

@@ -1,7 +1,7 @@
 """Pixel targets: raw (MAE section 3) and normalised by each patch's own statistics.
 
 MAE and VideoMAE disagree on how a patch is normalised; each disagreement is an option. Variances
-are unbiased in both.
+are unbiased in both. Which frames of a clip are to be predicted is VideoMAE's table 1c.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from maekit.contracts import PartContext, PartOptions, View
+from maekit.contracts import Grid, PartContext, PartOptions, View
 from maekit.tokens import Mask, gather, patchify, spread
 
 LossName = Literal["mse", "l1", "smooth-l1"]
@@ -22,7 +24,12 @@ LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth-l1": F.smooth_l1_loss}
 
 
 class Pixel:
-    """The pixels of a patch, ``pt*ph*pw*C`` values with c fastest."""
+    """The pixels of a patch: ``pt*ph*pw*C`` values with c fastest.
+
+    With ``frames: center`` there are ``ph*pw*C`` of the clip's frame ``T // 2``, and only the
+    tokens of its time slot are asked for; with ``frames: double`` ``2*pt*ph*pw*C``, of twice the
+    frames over the same time.
+    """
 
     class Options(PartOptions):
         space: Literal["normalised", "unit"] = Field(
@@ -30,21 +37,41 @@ class Pixel:
             description="normalised: after data.stats (MAE); unit: [0, 1] pixels (VideoMAE)",
         )
         loss: LossName = Field("mse", description="per value, averaged over a patch")
+        frames: Literal["same", "center", "double"] = Field(
+            "same",
+            description="same: the clip that the encoder sees; center: its middle frame alone; "
+            "double: twice the frames at half the stride (VideoMAE table 1c)",
+        )
 
-    views: tuple[View, ...] = ()
+    views: tuple[View, ...]
 
     def __init__(self, options: Options, context: PartContext) -> None:
         self.options = options
         self.grid = context.grid
         self.patch = context.patch
         self.channels = context.channels
+        frames, height, width = context.shape
         pt, ph, pw = context.patch
-        self.out_dim = pt * ph * pw * context.channels
+        self.views = ()
+        self.slot, self.frame = divmod(frames // 2, max(1, pt))  # where the middle frame is
+        depth = {"same": pt, "center": 1, "double": 2 * pt}[options.frames]
+        if options.frames == "double":
+            self.views = (View("double", (height, width), None, 2 * frames),)
+        self.values = depth * ph * pw * context.channels
+        self.out_dim = self.values
         self.mean, self.std = context.mean, context.std
+
+    def wants(self, grid: Grid) -> NDArray[np.bool_]:
+        """Bool ``[t, h, w]``: which tokens can be asked for."""
+        wanted = np.ones(grid, dtype=np.bool_)
+        if self.options.frames == "center":
+            wanted[:] = False
+            wanted[self.slot] = True
+        return wanted
 
     def encode(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
         """Clips ``[B, C, T, H, W]`` in [0, 1] to the truth ``[B, Q, out_dim]``."""
-        return gather(self._patches(views[0]), mask.queries)
+        return gather(self._truth(views), mask.queries)
 
     def loss(self, pred: Tensor, target: Tensor) -> Tensor:
         """``[B, Q, out_dim]`` twice to float32 ``[B, Q]``."""
@@ -58,12 +85,41 @@ class Pixel:
         mask: Mask,  # noqa: ARG002
         statistics: Literal["visible", "truth"] = "visible",  # noqa: ARG002
     ) -> Tensor:
-        """Predictions ``[B, Q, out_dim]`` to patches ``[B, Q, out_dim]`` in [0, 1] space."""
-        return self._to_unit(pred.float())
+        """Predictions ``[B, Q, out_dim]`` to patches ``[B, Q, pt*ph*pw*C]`` in [0, 1] space.
+
+        Of twice the frames, those that the clip has too; the middle frame stands for its slot.
+        """
+        return self._in_clip(self._to_unit(pred.float()))
+
+    def _truth(self, views: Sequence[Tensor]) -> Tensor:
+        """What could be asked of any token, ``[B, N, values]``, in the target's space."""
+        if self.options.frames != "double":
+            return self._patches(views[0])
+        pt, ph, pw = self.patch
+        return self._to_space(patchify(views[1].float(), (2 * pt, ph, pw)))
 
     def _patches(self, pixels: Tensor) -> Tensor:
-        """All patches ``[B, N, out_dim]`` in the target's space."""
-        patches = patchify(pixels.float(), self.patch)
+        """All patches of the model's own clip in the target's space, ``[B, N, ...]``.
+
+        All its frames, or with ``frames: center`` of each slot the one that stands where the
+        middle frame does.
+        """
+        patches = self._to_space(patchify(pixels.float(), self.patch))
+        if self.options.frames != "center":
+            return patches
+        chosen: Tensor = patches.unflatten(-1, (self.patch[0], -1))[..., self.frame, :]
+        return chosen
+
+    def _in_clip(self, patches: Tensor) -> Tensor:
+        """Patches ``[B, Q, values]`` of the target's frames to those of the clip's."""
+        if self.options.frames == "center":
+            return patches.repeat(1, 1, self.patch[0])
+        if self.options.frames == "double":
+            shared: Tensor = patches.unflatten(-1, (2 * self.patch[0], -1))[..., ::2, :]
+            return shared.flatten(-2)
+        return patches
+
+    def _to_space(self, patches: Tensor) -> Tensor:
         if self.options.space == "unit":
             return patches
         return (patches - self._repeated(self.mean, patches)) / self._repeated(self.std, patches)
@@ -74,7 +130,7 @@ class Pixel:
         return patches * self._repeated(self.std, patches) + self._repeated(self.mean, patches)
 
     def _repeated(self, per_channel: Sequence[float], like: Tensor) -> Tensor:
-        return like.new_tensor(per_channel).repeat(self.out_dim // self.channels)
+        return like.new_tensor(per_channel).repeat(like.shape[-1] // self.channels)
 
 
 class NormPixel(Pixel):
@@ -93,7 +149,7 @@ class NormPixel(Pixel):
 
     def encode(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
         """Clips ``[B, C, T, H, W]`` in [0, 1] to the truth ``[B, Q, out_dim]``."""
-        patches = gather(self._patches(views[0]), mask.queries)
+        patches = gather(self._truth(views), mask.queries)
         mean, std = self._statistics(patches)
         return self._flat((self._grouped(patches) - mean) / std)
 
@@ -104,7 +160,7 @@ class NormPixel(Pixel):
         mask: Mask,
         statistics: Literal["visible", "truth"] = "visible",
     ) -> Tensor:
-        """Predictions ``[B, Q, out_dim]`` to patches ``[B, Q, out_dim]`` in [0, 1] space.
+        """Predictions ``[B, Q, out_dim]`` to patches ``[B, Q, pt*ph*pw*C]`` in [0, 1] space.
 
         ``visible`` interpolates each patch's mean and deviation from visible patches; ``truth``
         takes them from the hidden patches themselves: a picture that leaks the answer, for
@@ -116,7 +172,7 @@ class NormPixel(Pixel):
         else:
             seen = self._statistics(gather(patches, mask.visible))
             mean, std = (spread(value.flatten(2), mask, self.grid).unsqueeze(2) for value in seen)
-        return self._to_unit(self._flat(self._grouped(pred.float()) * std + mean))
+        return self._in_clip(self._to_unit(self._flat(self._grouped(pred.float()) * std + mean)))
 
     def _grouped(self, patches: Tensor) -> Tensor:
         """``[B, Q, values, groups]``: one group of all values, or one per channel."""

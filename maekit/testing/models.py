@@ -31,9 +31,14 @@ def make_mask(tokens: int, unit_tokens: int = 1, seed: int = 0) -> Mask:
 
 @torch.no_grad()
 def check_backbone(backbone: Backbone, context: PartContext) -> None:
-    """Shapes, blindness to what is hidden, and what fine-tuning asks of its names."""
+    """Shapes, blindness to what is hidden, and what fine-tuning asks of its names.
+
+    A backbone that cannot leave tokens out (``keeps_all``) is checked with nothing hidden.
+    """
     grid = backbone.grid(context.shape)
     mask = make_mask(grid.tokens)
+    if getattr(backbone, "keeps_all", None) is not None:
+        mask = Mask.nothing_hidden(BATCH, grid.tokens)
     torch.manual_seed(0)
     pixels = torch.randn(BATCH, context.channels, *context.shape)
     module = cast("nn.Module", backbone).eval()
@@ -56,11 +61,15 @@ def check_backbone(backbone: Backbone, context: PartContext) -> None:
 
 @torch.no_grad()
 def check_target(target: Target, context: PartContext) -> None:
-    """Shapes, float32 losses, and for targets that paint that nothing hidden is looked at."""
+    """Shapes, float32 losses, and for targets that paint that nothing hidden is looked at.
+
+    A target that is fitted is fitted to noise first, and must come back from its own state.
+    """
     mask = make_mask(context.grid.tokens)
     torch.manual_seed(0)
     pixels = torch.rand(BATCH, context.channels, *context.shape)
     views: Sequence[Tensor] = [pixels, *(_view(target, index, context) for index in _more(target))]
+    _fit(target, views)
     truth = target.encode(views, mask)
     queries = tuple(mask.queries.shape)
     assert tuple(truth.shape[:2]) == queries, f"encode gives {tuple(truth.shape)}, not [B, Q, ...]"
@@ -71,6 +80,19 @@ def check_target(target: Target, context: PartContext) -> None:
     assert bool(loss.isfinite().all()), "loss is not finite"
     if isinstance(target, Paints):
         _check_painting(target, pred, pixels, mask, context)
+
+
+def _fit(target: Target, views: Sequence[Tensor]) -> None:
+    fit = getattr(target, "fit", None)
+    if fit is None:
+        return
+    fit([views, views])
+    kept = target.state()  # type: ignore[attr-defined]  # offered by whoever offers fit
+    assert kept, "fit leaves no state to keep with the weights"
+    target.load_state({name: tensor.clone() for name, tensor in kept.items()})  # type: ignore[attr-defined]
+    again = target.state()  # type: ignore[attr-defined]
+    same = kept.keys() == again.keys() and all(torch.equal(kept[n], again[n]) for n in kept)
+    assert same, "load_state does not bring back what state gave"
 
 
 def _more(target: Target) -> range:

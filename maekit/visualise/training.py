@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("original", "masked", "prediction", "prediction in the visible part")
 LEAKING = "the same, uses ground-truth mean/variance"
+_DEVIATIONS = 3  # from black to the mean, and from there to white, of pixels in no known range
 
 
 def can_paint(model: MaskedAutoencoder) -> bool:
@@ -33,8 +34,10 @@ def can_paint(model: MaskedAutoencoder) -> bool:
 def reconstructions(model: MaskedAutoencoder, batch: Batch, precision: Precision) -> Image | None:
     """A panel of the good samples of a batch; None where all are bad.
 
-    Where a target's pictures change with the true statistics of hidden patches, that picture has a
-    column of its own, labelled so: it leaks the answer.
+    Hidden tokens that the target does not ask for stay hatched. Pixels that are not within [0, 1]
+    are shown by the data's own range, three deviations about the mean of each channel. Where a
+    target's pictures change with the true statistics of hidden patches, that picture has a column
+    of its own, labelled so: it leaks the answer.
     """
     good = torch.from_numpy(np.flatnonzero(batch.weight > 0))
     if len(good) == 0:
@@ -68,15 +71,35 @@ def _panel(
     model: MaskedAutoencoder, pixels: Tensor, mask: Mask, painted: list[np.ndarray]
 ) -> Image:
     originals, patch = _channels_last(pixels), model.backbone.patch
-    hidden = mask.hidden().reshape(-1, *model.grid).cpu().numpy()
+    low, high = _range(model, originals)
+    originals, *painted = [(picture - low) / (high - low) for picture in (originals, *painted)]
+    hidden, asked = (
+        tokens.reshape(-1, *model.grid).cpu().numpy() for tokens in (mask.hidden(), _asked(mask))
+    )
     rows = []
     for row, original in enumerate(originals):
-        blank = np.full_like(original, 0.5)
-        alone = paste(blank, painted[0][row], hidden[row], patch)
-        pasted = [picture[row] for picture in painted]
-        rows.append([original, masked(original, hidden[row], patch), alone, *pasted])
+        seen = masked(original, hidden[row], patch)
+        alone = paste(np.full_like(original, 0.5), painted[0][row], asked[row], patch)
+        pasted = [paste(seen, picture[row], asked[row], patch) for picture in painted]
+        rows.append([original, seen, alone, *pasted])
     captions = COLUMNS if len(painted) == 1 else (*COLUMNS, LEAKING)
     return panel(rows, captions)
+
+
+def _asked(mask: Mask) -> Tensor:
+    """Bool ``[B, N]``: hidden tokens whose prediction counts."""
+    asked = torch.zeros_like(mask.hidden())
+    return asked.scatter(1, mask.queries, mask.weight > 0) & mask.hidden()
+
+
+def _range(
+    model: MaskedAutoencoder, clips: np.ndarray
+) -> tuple[np.ndarray | float, np.ndarray | float]:
+    """What is shown as black and as white, per channel."""
+    if clips.min() >= 0 and clips.max() <= 1:
+        return 0.0, 1.0
+    mean, std = (np.asarray(values, np.float32) for values in model.statistics)
+    return mean - _DEVIATIONS * std, mean + _DEVIATIONS * std
 
 
 def _channels_last(pixels: Tensor) -> np.ndarray:

@@ -20,9 +20,11 @@ from maekit.testing import (
     check_masker,
     check_target,
 )
+from maekit.testing.masks import GRIDS
 
 IMAGE = PartContext((1, 32, 48), 3, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 CLIP = replace(IMAGE, shape=(4, 32, 48))
+EVEN = (Grid(1, 14, 14), Grid(8, 4, 6))  # running cells need grids that divide
 SMALL = {"size": "tiny", "width": 32, "depth": 2, "heads": 2, "patch": 8}
 
 # Options that matter, beside a part's defaults. Every registered part must stand here.
@@ -32,10 +34,19 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "grid": [{}, {"cell": [3, 2]}],
         "tube": [{}, {"ratio": 0.6, "rounding": "keep"}],
         "frame": [{}, {"ratio": 0.5, "rounding": "keep"}],
+        "block": [{}, {"ratio": 0.75, "min_area": 4, "aspect": 0.5}],
+        "cube": [{}, {"ratio": 0.9, "rounding": "hidden", "cell": [1, 3, 2]}],
+        "running-cell": [{}, {"ratio": 0.75, "rounding": "hidden"}],
     },
     "targets": {
-        "pixel": [{}, {"space": "unit", "loss": "l1"}],
-        "norm-pixel": [{}, {"statistics": "per-channel", "eps": "outside", "loss": "smooth-l1"}],
+        "pixel": [{}, {"space": "unit", "loss": "l1"}, {"frames": "center"}, {"frames": "double"}],
+        "norm-pixel": [
+            {},
+            {"statistics": "per-channel", "eps": "outside", "loss": "smooth-l1"},
+            {"frames": "center"},
+            {"frames": "double", "space": "unit"},
+        ],
+        "pca": [{}, {"components": 8, "frames": "center"}, {"components": 8, "frames": "double"}],
     },
     "backbones": {
         "image-vit": [
@@ -43,6 +54,7 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
             SMALL | {"class_token": False, "qkv_bias": "qv", "patch": [8, 16]},
             SMALL | {"mask_token": True, "positions": "learned"},
         ],
+        "timm-vit": [{"model": "vit_tiny_patch16_224"}],
         "video-vit": [
             SMALL | {"patch": [2, 8, 8]},
             SMALL | {"patch": [1, 8, 16], "positions": "sincos-3d", "mask_token": True},
@@ -62,6 +74,7 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "images": [{}],
         "sample-images": [{"count": 24, "size": 32}],
         "sample-videos": [{"count": 8, "size": 32, "length": 5}],
+        "torchvision": [{"set": "MNIST"}, {"set": "MNIST", "split": "test"}],
         "videos": [{}, {"layout": "frame-folders"}],
     },
 }
@@ -113,22 +126,44 @@ def clips(tmp_path: Path) -> Path:
     return tmp_path / "clips"
 
 
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """A root of torchvision's, with three random digits in each of MNIST's files."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split in ("train", "t10k"):
+        for file, shape in (("images-idx3", (3, 28, 28)), ("labels-idx1", (3,))):
+            head = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">i4").tobytes()
+            values = rng.integers(0, 10, shape, dtype=np.uint8)
+            (raw / f"{split}-{file}-ubyte").write_bytes(head + values.tobytes())
+    return tmp_path
+
+
+@pytest.fixture
+def places(pictures: Path, clips: Path, digits: Path, tmp_path: Path) -> dict[str, dict[str, str]]:
+    """The options that say where each dataset finds its files."""
+    cache = {"cache": str(tmp_path / "cache")}
+    return {
+        "images": {"path": str(pictures)},
+        "sample-images": cache,
+        "sample-videos": cache,
+        "torchvision": {"root": str(digits)},
+        "videos": {"path": str(clips)},
+    }
+
+
 @pytest.mark.parametrize(("kind", "name", "options"), CASES)
 def test_contract(
-    kind: str, name: str, options: dict[str, Any], pictures: Path, clips: Path, tmp_path: Path
+    kind: str, name: str, options: dict[str, Any], places: dict[str, dict[str, str]]
 ) -> None:
-    if name == "images":
-        options = {"path": str(pictures)}
-    if name == "videos":
-        options = options | {"path": str(clips)}
-    if name in ("sample-images", "sample-videos"):
-        options = options | {"cache": str(tmp_path / "cache")}
+    options = options | (places[name] if kind == "datasets" else {})
     for context in contexts(kind, name):
         torch.manual_seed(0)
         part = registry.make(kind, PartSpec.model_validate({"name": name} | options), context)
         match kind:
             case "maskers":
-                check_masker(part)
+                check_masker(part, EVEN if name == "running-cell" else GRIDS)
             case "datasets":
                 check_dataset(part)
             case "backbones":

@@ -14,7 +14,8 @@ import numpy as np
 from maekit.contracts import Grid, View
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError
-from maekit.recipe.schema import DataSpec, NoAugment, RandomResizedCrop
+from maekit.recipe.augment import NoAugment, RandomResizedCrop
+from maekit.recipe.schema import DataSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,8 @@ from PIL import Image
 
 from maekit.data.augment import draw_plan
 from maekit.data.pixels import cut
-from maekit.recipe.schema import DataSpec, NoAugment, RandomResizedCrop
+from maekit.recipe.augment import NoAugment, RandomResizedCrop
+from maekit.recipe.schema import DataSpec
 
 SPEC = DataSpec(name="images")
 CROP = RandomResizedCrop(name="random-resized-crop")

@@ -11,7 +11,8 @@ from loader_fakes import ArraySource, BrightHidden, Fakes, HalfHidden, make_read
 from maekit.contracts import Grid, Masker, View
 from maekit.data.order import Key
 from maekit.errors import PartError
-from maekit.recipe.schema import DataSpec, NoAugment
+from maekit.recipe.augment import NoAugment
+from maekit.recipe.schema import DataSpec
 
 
 def test_a_key_is_all_there_is_to_a_sample() -> None:

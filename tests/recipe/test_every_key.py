@@ -24,7 +24,8 @@ from maekit.cli.app import main
 from maekit.data import loader
 from maekit.engine import step
 from maekit.engine.run_folder import read_lines
-from maekit.recipe.schema import DataSpec, PartSpec, RandomResizedCrop, Recipe, Stats
+from maekit.recipe.augment import RandomResizedCrop
+from maekit.recipe.schema import DataSpec, PartSpec, Recipe, Stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +114,7 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
         ["pretrain.target.name=pixel"],
     ),
     "pretrain.target.loss": (["pretrain.target.loss=l1"], []),
+    "pretrain.target.frames": (["pretrain.target.frames=double"], []),
     "pretrain.target.statistics": (["pretrain.target.statistics=per-channel"], []),
     "pretrain.target.eps": (["pretrain.target.eps=outside"], []),
     "pretrain.augment.name": (["pretrain.augment.name=none"], []),
@@ -125,6 +127,26 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
     "pretrain.augment.max_distort": (
         ["pretrain.augment.max_distort=0"],
         ["pretrain.augment.name=multi-scale-crop"],
+    ),
+    "pretrain.augment.enlarge": (
+        ["pretrain.augment.enlarge=1.5"],
+        ["pretrain.augment.name=fixed-crop"],
+    ),
+    "pretrain.augment.brightness": (
+        ["pretrain.augment.brightness=0"],
+        ["pretrain.augment.name=color-jitter"],
+    ),
+    "pretrain.augment.contrast": (
+        ["pretrain.augment.contrast=0"],
+        ["pretrain.augment.name=color-jitter"],
+    ),
+    "pretrain.augment.saturation": (
+        ["pretrain.augment.saturation=0"],
+        ["pretrain.augment.name=color-jitter"],
+    ),
+    "pretrain.augment.hue": (
+        ["pretrain.augment.hue=0"],
+        ["pretrain.augment.name=color-jitter"],
     ),
     "pretrain.augment.flip": (["pretrain.augment.flip=0"], []),
     "pretrain.augment.interpolation": (["pretrain.augment.interpolation=bilinear"], []),
