@@ -125,7 +125,7 @@ def test_the_weights_describe_and_load_themselves(cli: Cli, small: str) -> None:
     header = read_header(Path("run/weights.safetensors"))
     assert header.target == {
         "name": "norm-pixel", "space": "normalised", "loss": "mse", "statistics": "joint",
-        "eps": "inside",
+        "eps": "inside", "frames": "same",
     }  # fmt: skip
     assert header.masker is not None
     assert header.masker["ratio"] == 0.5
@@ -423,3 +423,12 @@ def test_ctrl_c_saves_and_leaves_no_process(small: str) -> None:
     while left := [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < until, left
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_compiling_changes_little_and_no_key(cli: Cli, small: str) -> None:
+    assert cli("pretrain", small, "--out", "plain", "-q").code == 0
+    done = cli("pretrain", small, "pretrain.compile=true", "--out", "compiled", "-q")
+    assert done.code == 0, done.err
+    np.testing.assert_allclose(losses("compiled"), losses("plain"), rtol=1e-3)
+    assert weights("compiled").keys() == weights("plain").keys()
