@@ -149,6 +149,24 @@ def test_errors_name_file_and_line(folder: Path, text: str, line: int, reason: s
     assert error.value.where == f"{folder.parent / 'list.csv'}:{line}"
 
 
+def test_options_that_would_do_nothing_are_errors(folder: Path) -> None:
+    for options in ({"root": str(folder)}, {"columns": "label"}):
+        with pytest.raises(DataError, match="is for lists; this is a folder") as error:
+            videos(folder, **options)
+        assert error.value.where == str(folder)
+    with pytest.raises(DataError, match="layout: frame-folders is for folders; this is a list"):
+        listed(folder, "a b,c.mp4 1\n", layout="frame-folders")
+
+
+@pytest.mark.parametrize(
+    "header", ["label,youtube_id,time_start,time_end,split", "youtube_id,time_start,time_end,split"]
+)
+def test_kinetics_own_lists_name_no_files(folder: Path, header: str) -> None:
+    with pytest.raises(DataError, match=r"names no files and is not supported") as error:
+        listed(folder, f"{header}\nabseiling,abc,1,11,train\n")
+    assert error.value.where == f"{folder.parent / 'list.csv'}:1"
+
+
 def test_wrong_columns_say_which_were_expected(folder: Path) -> None:
     with pytest.raises(DataError, match=r"columns are frames-label, .* are 3(.|\n)*quotes"):
         listed(folder, "a.mp4 3\n", columns="frames-label")
@@ -194,6 +212,7 @@ def test_lists_of_frame_folders(tmp_path: Path) -> None:
         "v2 20 0": "asks for 20 frames; the video has 10",
         "v2 29 5 0": "no picture with the number 29; the first one is img_00030",
         "v2 38 5 0": "does not hold the pictures 38 to 42 without a gap",
+        f"v2 38 {10**15} 0": "does not hold the pictures 38 to .* without a gap",
     }.items():
         with pytest.raises(DataError, match=reason):
             listed(tmp_path, text).open(0)
