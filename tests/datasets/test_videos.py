@@ -19,6 +19,7 @@ from maekit.data.loader import Loader
 from maekit.data.order import Key
 from maekit.data.reader import SampleReader
 from maekit.datasets.videos import SUFFIXES, Videos
+from maekit.engine.feed import tell_padding
 from maekit.errors import DataError
 from maekit.recipe.schema import DataSpec, RandomResizedCrop
 from maekit.testing import check_dataset
@@ -291,6 +292,18 @@ def test_short_clips_are_padded_and_marked(folder: Path) -> None:
         with Loader(short, [[Key(0, 2), Key(0, 0)]], workers=workers, timeout=60) as loader:
             batch = next(iter(loader))
         assert batch.padded == (Key(0, 0),)
+
+
+@pytest.mark.parametrize(("options", "note"), [
+    ({"stride": 2}, "is shorter than 30 frames at stride 2: such clips are padded"),
+    ({}, "is shorter than 30 frames: such clips are padded"),
+    ({"sampling": "segments"}, "is shorter than 30 frames: such clips show frames twice"),
+])  # fmt: skip
+def test_short_clips_are_told_of(folder: Path, options: dict[str, object], note: str) -> None:
+    told: list[object] = []
+    reader = reader_of(videos(folder), spec=DataSpec(name="videos", frames=30, **options))
+    tell_padding(reader, Key(0, 0), told.append)
+    assert note in told[0].text
 
 
 def test_whatever_is_no_video_ends_in_time_and_is_listed(folder: Path, tmp_path: Path) -> None:
