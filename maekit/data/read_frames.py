@@ -64,7 +64,9 @@ class OpenFrames:
             what = f"holds no picture with the number {first}; the first one is {self.files[0]}"
             raise DataError(what, where=self.name)
         start = numbers.index(first)
-        if numbers[start : start + count] != list(range(first, first + count)):
+        found = numbers[start : start + count]
+        # The lengths first: a list may ask for more frames than there is memory for.
+        if len(found) != count or found != list(range(first, first + count)):
             what = f"does not hold the pictures {first} to {first + count - 1} without a gap"
             raise DataError(what, where=self.name)
         return range(start, start + count)

@@ -3,14 +3,16 @@
 How many there are, and whether it is possible to seek, ``maekit.data.video_index`` finds out. With
 times that can be trusted, reading seeks to the keyframe before the first frame wanted, and every
 frame that comes out is held against the time it must have; otherwise it starts at the first frame.
-What is damaged without a sign in its packets shows only here: the clip that needs it is then bad.
+What is damaged without a sign in its packets shows only here. Where frames then do not come at
+their times, the file is counted after all, and the clip is bad only if it has no such frames. Of
+codecs without prediction a damaged frame is always bad: what decoders leave of it is not defined.
 
 Pixels are 8-bit RGB, or gray where the video is; deeper ones are reduced. Transparency is dropped.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -95,20 +97,37 @@ class OpenVideo:
         pixels = Pixels(self.channels, height, width)
         with _reading(self.name):
             if self.index.times is not None:
-                try:
-                    self._fill(clip, places, pixels, seek=True)
-                except (_LostError, av.FFmpegError):
-                    # Damage looks different after a seek; a plain decode decides.
-                    self._fill(clip, places, pixels, seek=False)
-            else:
-                self._fill(clip, places, pixels, seek=False)
+                # Damage looks different after a seek; a plain decode decides.
+                with suppress(_LostError, av.FFmpegError):
+                    self._fill(clip, places, pixels, self.index, seek=True)
+                    return clip
+            try:
+                self._fill(clip, places, pixels, self.index, seek=False)
+            except (_LostError, av.FFmpegError):
+                if self.index.times is None or self.index.intra:
+                    raise
+                self._fill(clip, places, pixels, self._recount(), seek=False)
         return clip
 
+    def _recount(self) -> Index:
+        """An index without times, for everyone who opens the file from now on."""
+        if isinstance(self.file, bytes):
+            return scan(self.file, trust=False)
+        key = (self.file, *check_regular(self.file))
+        return kept.put(key, scan(self.file, trust=False))
+
     def _fill(
-        self, clip: np.ndarray, places: dict[int, list[int]], pixels: Pixels, *, seek: bool
+        self,
+        clip: np.ndarray,
+        places: dict[int, list[int]],
+        pixels: Pixels,
+        index: Index,
+        *,
+        seek: bool,
     ) -> None:
-        with opened(self.file, strict=seek) as (container, stream):
-            for number, frame in _wanted(container, stream, self.index, places, seek=seek):
+        strict = seek or (index.intra and index.times is not None)
+        with opened(self.file, strict=strict) as (container, stream):
+            for number, frame in _wanted(container, stream, index, places, seek=seek):
                 first, *others = places[number]
                 clip[first] = upright(pixels.of(frame), self.index.orientation)
                 for place in others:
@@ -141,8 +160,8 @@ class Pixels:
         return rows[:, : width * channels].reshape(height, width, channels)
 
 
-class _LostError(Exception):
-    """Frames are not where the index has them."""
+class _LostError(ValueError):
+    """Frames are not where the index has them, or damaged."""
 
 
 def open_video(path: str, name: str | None = None) -> OpenVideo:
@@ -195,8 +214,7 @@ def _wanted(
     """The frames wanted, by rising number.
 
     Raises:
-        _LostError: with ``seek``, frames are not those of the index.
-        ValueError: nor are those of a decode from the start, or it ends too early.
+        _LostError: frames are not those of the index, or damaged, or end too early.
     """
     position, times = 0, index.times
     frames = decoded(container.demux(stream))
@@ -208,19 +226,18 @@ def _wanted(
                 position = int(np.searchsorted(times, arrived))
         for frame in frames:
             here, position = position, position + 1
-            if times is not None and (frame.pts != times[here] or (seek and frame.is_corrupt)):
-                if seek:
-                    raise _LostError
+            if times is not None and frame.pts != times[here]:
                 what = f"frame {here} of {index.frames} is not at its time"
-                raise ValueError(what)
+                raise _LostError(what)
+            if frame.is_corrupt and (seek or (index.intra and here == number)):
+                what = f"frame {here} of {index.frames} is damaged"
+                raise _LostError(what)
             if here == number:
                 yield number, frame
                 break
         else:
-            if seek:
-                raise _LostError
             what = f"decoding ends at frame {position} of {index.frames}"
-            raise ValueError(what)
+            raise _LostError(what)
 
 
 def _sought(
@@ -236,7 +253,8 @@ def _sought(
     first = next(packets)
     start = first.pts
     if start is None or start not in keys or start > key:
-        raise _LostError
+        what = "seeking leads astray"
+        raise _LostError(what)
     # What comes after a keyframe but is shown before it needs frames that are not there.
     shown = (packet for packet in packets if packet.pts is None or packet.pts >= start)
     return start, decoded(chain([first], shown))

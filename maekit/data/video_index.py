@@ -6,9 +6,13 @@ A look at the packets, which costs about a millisecond for each megabyte, sorts 
 - *timed*: a container with an index, a codec that makes one frame of each packet, and times that
   are all there and all different. Frames are counted by packets, and can be sought.
 - *counted*: all others (AVI, whose times lie where there are B-frames; raw streams, transport
-  streams; files whose packets show damage). Frames are counted by decoding.
+  streams; HEVC with leading pictures, which are dropped where the file was cut; files whose packets
+  show damage). Frames are counted by decoding.
 
-A damaged file is as long as what decodes before the first error.
+A counted file with damage is as long as what decodes before the decoder's first error. A timed one,
+whose packets show none, has as many frames as packets, until a clip that needs the damaged frames
+shows that they do not come: from then on it is counted. (Codecs without prediction give no such
+clip, and all others.)
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ _INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 _FRAME_EACH = frozenset(
     {"av1", "dnxhd", "h264", "hevc", "mjpeg", "png", "prores", "rawvideo", "vp9"}
 )
+_INTRA = frozenset({"dnxhd", "mjpeg", "png", "prores", "rawvideo"})
 _KEPT_BYTES = 32 * 2**20  # of indices, in each process
 
 
@@ -57,6 +62,7 @@ class Index:
     width: int
     channels: Literal[1, 3]
     orientation: int  # as EXIF counts them, 1 to 8
+    intra: bool  # each frame is coded by itself
     times: np.ndarray | None  # int64 [frames], in units of ``tick``; None for counted files
     keys: np.ndarray  # int64 [K]: the times of keyframes, rising
     tick: float  # seconds
@@ -80,8 +86,9 @@ class Kept:
         return self._indices.get(key)
 
     def put(self, key: tuple[str, int, int], index: Index) -> Index:
+        old = self._indices.pop(key, None)
         self._indices[key] = index
-        self._bytes += index.nbytes
+        self._bytes += index.nbytes - (0 if old is None else old.nbytes)
         while self._bytes > _KEPT_BYTES and len(self._indices) > 1:
             self._bytes -= self._indices.popitem(last=False)[1].nbytes
         return index
@@ -123,8 +130,12 @@ def decoded(packets: Iterable[Packet[VideoStream]]) -> Iterator[VideoFrame]:
         yield from packet.decode()
 
 
-def scan(file: str | bytes) -> Index:
+def scan(file: str | bytes, *, trust: bool = True) -> Index:
     """Index a file.
+
+    Args:
+        file: where it lies, or the whole of it.
+        trust: whether packets may be believed; else the file is counted.
 
     Raises:
         ValueError, av.FFmpegError: none of it decodes.
@@ -132,8 +143,9 @@ def scan(file: str | bytes) -> Index:
     first: VideoFrame | None = None
     with opened(file) as (container, stream):
         codec = stream.codec_context
-        framing = Framing(codec.codec.canonical_name, codec.extradata)
-        timed = container.format.name in _INDEXED and codec.codec.canonical_name in _FRAME_EACH
+        name = codec.codec.canonical_name
+        framing = Framing(name, codec.extradata)
+        timed = trust and container.format.name in _INDEXED and name in _FRAME_EACH
         tick, rate = float(stream.time_base or 0), stream.average_rate
         times: list[int | None] = []
         keys: list[int | None] = []
@@ -143,7 +155,8 @@ def scan(file: str | bytes) -> Index:
                     first = next(iter(packet.decode()), None)
                 if packet.size == 0:  # the last one only flushes the decoder
                     continue
-                timed &= not (packet.is_corrupt or packet.is_discard) and framing.whole(packet)
+                flawed = packet.is_corrupt or packet.is_discard
+                timed = timed and not flawed and framing.one_frame(packet)
                 times.append(packet.pts)
                 if packet.is_keyframe:
                     keys.append(packet.pts)
@@ -164,6 +177,7 @@ def scan(file: str | bytes) -> Index:
         width=width,
         channels=_channels(first),
         orientation=orientation,
+        intra=name in _INTRA,
         times=found,
         keys=np.array([] if found is None else sorted(set(keys)), dtype=np.int64),  # type: ignore[type-var]
         tick=tick,
@@ -209,7 +223,13 @@ def _orientation(frame: VideoFrame) -> int:
     Raises:
         ValueError: it turns by something else than quarters.
     """
-    matrix = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
+    try:
+        matrix = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
+    except ValueError:  # other side data, of a kind that this PyAV has no name for (EXIF)
+        turns = {0: 1, 90: 8, 180: 3, 270: 6}  # counter-clockwise
+        if frame.rotation % 360 in turns:
+            return turns[frame.rotation % 360]
+        raise
     if matrix is None:
         return 1
     a, b, _, c, d = np.frombuffer(memoryview(matrix), np.int32)[:5].tolist()

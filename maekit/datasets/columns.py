@@ -45,7 +45,7 @@ def sniff(rows: Iterable[Row], path: str) -> Columns:
         here = len(row.fields)
         if count >= 0 and here != count and max(here, count) > 1:
             what = f"has {here} fields after the path, the rows before it have {count}"
-            hint = "put paths with spaces in double quotes"
+            hint = "put paths with spaces in double quotes, or use CSV with a header"
             raise DataError(what, where=f"{path}:{row.line}", hint=hint)
         count = max(count, here)
         if here == 2:
@@ -69,7 +69,10 @@ def split(row: Row, columns: Columns, where: str) -> tuple[Span, str | None]:
     if len(row.fields) != wanted and not (columns == "label" and not row.fields):
         text = " ".join(row.fields) or "none"
         what = f"the columns are {columns}, the fields after the path are {text}"
-        hint = "put paths with spaces in double quotes, or set the data set's `columns`"
+        hint = (
+            "put paths with spaces in double quotes, use CSV with a header, or set the data "
+            "set's `columns`"
+        )
         raise DataError(what, where=where, hint=hint)
     numbers = [_integer(text, where) for text in row.fields[: _NUMBERS[columns]]]
     label = row.fields[-1] if columns.endswith("label") and row.fields else None

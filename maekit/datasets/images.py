@@ -12,7 +12,7 @@ from pydantic import Field
 from maekit.contracts import PartOptions
 from maekit.data.files import read_bytes
 from maekit.data.read_image import OpenImage, open_image
-from maekit.datasets.listing import Files, Labels, Paths, walk
+from maekit.datasets.listing import Files, Labels, Paths, for_lists_only, walk
 from maekit.datasets.rows import read_list
 from maekit.errors import DataError
 
@@ -99,6 +99,8 @@ class Images:
         self._labels: np.ndarray | None = None
         self.classes = None
         if path.is_dir():
+            if options.root is not None:
+                raise for_lists_only("root", path)
             self._files = Files(str(path), Paths.of(walk(str(path), SUFFIXES)))
             if not len(self._files):
                 what = f"no pictures in {path}, at any depth; looked for {_LOOKED_FOR}"

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 _LARGEST_LABEL = 1_000_000
 
 
+def for_lists_only(key: str, path: Path) -> DataError:
+    """An option that would do nothing, as the set is a folder."""
+    what = f"{key} is for lists; this is a folder"
+    return DataError(what, where=str(path), hint=f"drop {key}, or give a list")
+
+
 @dataclass
 class Paths:
     """Many paths in one block of bytes, in the file system's encoding."""

@@ -69,6 +69,10 @@ def _csv_delimiter(path: Path, header: str) -> str | None:
         names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter))]
         if "path" in names:
             return delimiter
+        if "youtube_id" in names:
+            what = "is Kinetics' own list, which names no files and is not supported"
+            hint = "write a list with the paths of the files you have: " + _WANTED
+            raise DataError(what, where=f"{path}:1", hint=hint)
         if len(names) > 1 and _HEADER_WORDS.issuperset(names):
             what = f"the header has columns {', '.join(names)}, none of them `path`"
             raise DataError(what, where=f"{path}:1", hint=_WANTED)

@@ -28,7 +28,7 @@ from maekit.data.read_frames import OpenFrames, open_frames
 from maekit.data.read_video import OpenVideo, open_video
 from maekit.datasets.columns import UNITS, Columns, Span, sniff, split
 from maekit.datasets.images import SUFFIXES as PICTURES
-from maekit.datasets.listing import Files, Labels, Paths, walk
+from maekit.datasets.listing import Files, Labels, Paths, for_lists_only, walk
 from maekit.datasets.rows import read_list
 from maekit.errors import DataError
 
@@ -127,6 +127,10 @@ class Videos:
         self._spans: np.ndarray | None = None  # float64 [n, 3]: number of the unit, start, stop
         self.classes = None
         if path.is_dir():
+            if options.root is not None:
+                raise for_lists_only("root", path)
+            if options.columns != "auto":
+                raise for_lists_only("columns", path)
             folders = options.layout == "frame-folders"
             found = (
                 _frame_folders(path) if folders else walk(str(path), SUFFIXES, empty_folders=True)
@@ -184,6 +188,10 @@ class Videos:
         if options.labels == "folder":
             what = "labels: folder is for folders; this is a list"
             hint = "give the label in the list, or labels: auto"
+            raise DataError(what, where=str(path), hint=hint)
+        if options.layout == "frame-folders":
+            what = "layout: frame-folders is for folders; this is a list"
+            hint = "drop it: a path in a list that is a folder is a video of the pictures in it"
             raise DataError(what, where=str(path), hint=hint)
         columns = options.columns
         if columns == "auto":

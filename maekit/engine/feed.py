@@ -243,8 +243,11 @@ def read_holdout(
 def tell_padding(reader: SampleReader, key: Key, emit: Emit) -> None:
     """That a sample has fewer frames than a clip; once is enough, as there will be more of them."""
     spec = reader.spec
-    span = f"{spec.frames} frames" + (f" at stride {spec.stride}" if spec.stride > 1 else "")
-    how = "show frames twice" if spec.sampling == "segments" else "are padded with their last frame"
+    span, how = f"{spec.frames} frames", "are padded with their last frame"
+    if spec.sampling == "segments":
+        how = "show frames twice"
+    elif spec.stride > 1:
+        span += f" at stride {spec.stride}"
     emit(Note(f"{reader.dataset.name(key.index)} is shorter than {span}: such clips {how}"))
 
 

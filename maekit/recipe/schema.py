@@ -66,6 +66,14 @@ class DataSpec(PartSpec):
         0.01, ge=0, le=1, description="unreadable files tolerated, as a fraction of the set"
     )
 
+    @model_validator(mode="after")
+    def _segments_have_no_stride(self) -> DataSpec:
+        if self.sampling == "segments" and self.stride > 1:
+            raise ValueError(
+                f"stride {self.stride} means nothing with sampling segments; drop one of the two"
+            )
+        return self
+
 
 class Stats(Section):
     """Mean and standard deviation of the [0, 1] pixels, per channel."""

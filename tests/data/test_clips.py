@@ -22,6 +22,7 @@ def test_any_clip_of_any_video_is_readable(
     available: int, frames: int, stride: int, sampling: str, fixed: bool
 ) -> None:
     rng = None if fixed else np.random.default_rng(available)
+    stride = 1 if sampling == "segments" else stride
     ids = frame_ids(available, spec(frames, stride, sampling), rng)
     assert len(ids) == frames
     assert list(ids) == sorted(ids)

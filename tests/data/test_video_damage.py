@@ -70,6 +70,29 @@ def test_damage_never_gives_other_frames_than_a_plain_decode(name: str, tmp_path
     assert compared > 10
 
 
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt"), [("mjpeg", "yuvj420p"), ("prores_ks", "yuv422p10le")]
+)
+def test_damaged_frames_without_prediction_are_bad(
+    codec: str, pix_fmt: str, tmp_path: Path
+) -> None:
+    """And the ones around them are not."""
+    path = encode(tmp_path / "a.mov", Recipe(codec, pix_fmt, frames=6))
+    truth = plain_decode(path)
+    with av.open(str(path)) as container:
+        packet = [p for p in container.demux(video=0) if p.size][3]
+        place, size = packet.pos, packet.size
+    content = bytearray(path.read_bytes())
+    for byte in range(place + size // 2, place + size, 7):
+        content[byte] ^= 0xFF
+    path.write_bytes(content)
+    video = open_video(str(path))
+    assert video.frames == 6
+    np.testing.assert_array_equal(video.decode([2, 4]), np.stack([truth[2], truth[4]]))
+    with pytest.raises(DataError):
+        video.decode([3])
+
+
 def test_a_video_that_changes_its_size_is_bad_from_there_on(tmp_path: Path) -> None:
     small = encode(tmp_path / "a.h264", Recipe(), clip(10))
     large = encode(tmp_path / "b.h264", Recipe(), clip(10, 64, 96))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 av.logging.set_level(None)
 
@@ -57,6 +59,37 @@ def encode(path: Path, recipe: Recipe, shots: np.ndarray | None = None) -> Path:
             frame.pts, frame.time_base = tick, Fraction(1, recipe.rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def without_a_gop(path: Path, cut: Path, number: int = 2) -> Path:
+    """Remux without the packets from one keyframe to the next, as editors that do not encode."""
+    with av.open(str(path)) as source, av.open(str(cut), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        gop = -1
+        for packet in source.demux(video=0):
+            gop += packet.is_keyframe
+            if packet.dts is not None and gop != number:
+                packet.stream = stream
+                container.mux(packet)
+    return cut
+
+
+def exif_video(path: Path, orientation: int, frames: int = 5) -> Path:
+    """JPEGs with EXIF as they are, in a container."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for number, shot in enumerate(clip(frames)):
+            exif = Image.Exif()
+            exif[0x0112], exif[0x010F] = orientation, "maker"
+            file = BytesIO()
+            Image.fromarray(shot).save(file, "jpeg", exif=exif, subsampling=2)
+            packet = av.Packet(file.getvalue())
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            packet.is_keyframe = True
+            container.mux(packet)
     return path
 
 

@@ -64,6 +64,12 @@ def test_lists_are_relative_to_themselves_or_to_root(tmp_path: Path) -> None:
     assert [dataset.open(i).read([0]).flat[0] for i in range(2)] == [7, 8]
 
 
+def test_a_root_is_for_lists(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    with pytest.raises(DataError, match="root is for lists; this is a folder"):
+        images(tmp_path, root=str(tmp_path))
+
+
 def test_columns_beside_path_and_label_are_the_users_own(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("path,label,start,end\na.png,dog,early,late\n")
     assert images(tmp_path / "l.csv").classes == ("dog",)

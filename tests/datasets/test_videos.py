@@ -19,6 +19,7 @@ from maekit.data.loader import Loader
 from maekit.data.order import Key
 from maekit.data.reader import SampleReader
 from maekit.datasets.videos import SUFFIXES, Videos
+from maekit.engine.feed import tell_padding
 from maekit.errors import DataError
 from maekit.recipe.augment import RandomResizedCrop
 from maekit.recipe.schema import DataSpec
@@ -150,6 +151,24 @@ def test_errors_name_file_and_line(folder: Path, text: str, line: int, reason: s
     assert error.value.where == f"{folder.parent / 'list.csv'}:{line}"
 
 
+def test_options_that_would_do_nothing_are_errors(folder: Path) -> None:
+    for options in ({"root": str(folder)}, {"columns": "label"}):
+        with pytest.raises(DataError, match="is for lists; this is a folder") as error:
+            videos(folder, **options)
+        assert error.value.where == str(folder)
+    with pytest.raises(DataError, match="layout: frame-folders is for folders; this is a list"):
+        listed(folder, "a b,c.mp4 1\n", layout="frame-folders")
+
+
+@pytest.mark.parametrize(
+    "header", ["label,youtube_id,time_start,time_end,split", "youtube_id,time_start,time_end,split"]
+)
+def test_kinetics_own_lists_name_no_files(folder: Path, header: str) -> None:
+    with pytest.raises(DataError, match=r"names no files and is not supported") as error:
+        listed(folder, f"{header}\nabseiling,abc,1,11,train\n")
+    assert error.value.where == f"{folder.parent / 'list.csv'}:1"
+
+
 def test_wrong_columns_say_which_were_expected(folder: Path) -> None:
     with pytest.raises(DataError, match=r"columns are frames-label, .* are 3(.|\n)*quotes"):
         listed(folder, "a.mp4 3\n", columns="frames-label")
@@ -195,6 +214,7 @@ def test_lists_of_frame_folders(tmp_path: Path) -> None:
         "v2 20 0": "asks for 20 frames; the video has 10",
         "v2 29 5 0": "no picture with the number 29; the first one is img_00030",
         "v2 38 5 0": "does not hold the pictures 38 to 42 without a gap",
+        f"v2 38 {10**15} 0": "does not hold the pictures 38 to .* without a gap",
     }.items():
         with pytest.raises(DataError, match=reason):
             listed(tmp_path, text).open(0)
@@ -273,6 +293,18 @@ def test_short_clips_are_padded_and_marked(folder: Path) -> None:
         with Loader(short, [[Key(0, 2), Key(0, 0)]], workers=workers, timeout=60) as loader:
             batch = next(iter(loader))
         assert batch.padded == (Key(0, 0),)
+
+
+@pytest.mark.parametrize(("options", "note"), [
+    ({"stride": 2}, "is shorter than 30 frames at stride 2: such clips are padded"),
+    ({}, "is shorter than 30 frames: such clips are padded"),
+    ({"sampling": "segments"}, "is shorter than 30 frames: such clips show frames twice"),
+])  # fmt: skip
+def test_short_clips_are_told_of(folder: Path, options: dict[str, object], note: str) -> None:
+    told: list[object] = []
+    reader = reader_of(videos(folder), spec=DataSpec(name="videos", frames=30, **options))
+    tell_padding(reader, Key(0, 0), told.append)
+    assert note in told[0].text
 
 
 def test_whatever_is_no_video_ends_in_time_and_is_listed(folder: Path, tmp_path: Path) -> None:

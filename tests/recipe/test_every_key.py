@@ -296,11 +296,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(words: list[str], folder: Path, where: Path, capsys: pytest.CaptureFixture[str]) -> str:
+def run(
+    words: list[str],
+    folder: Path,
+    where: Path,
+    capsys: pytest.CaptureFixture[str],
+    base: str = BASE,
+) -> str:
     """The fingerprint of one run."""
     where.mkdir()
     recipe = where / "base.yaml"
-    recipe.write_text(BASE.format(folder=folder))
+    recipe.write_text(base.format(folder=folder))
     words = [word.replace("FOLDER", str(folder)) for word in words]
     asked: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:

@@ -153,6 +153,12 @@ class TestOverrides:
         assert "child.yaml:4" in caught.value.what
         assert "child.yaml:3" in caught.value.what
 
+    def test_segments_and_a_stride_name_both_keys(self, parent: Path) -> None:
+        with pytest.raises(RecipeError, match=r"stride 4 means nothing with sampling segments"):
+            load(parent, ["data.train.sampling=segments"])
+        recipe = load(parent, ["data.train.sampling=segments", "~data.train.stride"]).recipe
+        assert (recipe.data.train.sampling, recipe.data.train.stride) == ("segments", 1)
+
     def test_removing_what_is_not_there_is_a_note(self, parent: Path) -> None:
         notes = load(parent, ["~seed", "~data.val.x.y", "~pretrain.clip_grad"]).notes
         assert notes == tuple(

@@ -63,13 +63,22 @@ def test_a_recipe_has_the_numbers_of_its_script(name: str) -> None:
     assert model.grid.tokens - model.hidden == published.visible
 
 
+def masked(name: str) -> float:
+    """The scripts' --mask_ratio."""
+    return 0.75 if name in ("videomae_ucf101", "videomae_hmdb51") else 0.9
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_all_scripts_share(name: str) -> None:
     ours = recipe(name)
     pretrain = ours.pretrain
     assert pretrain is not None
     assert pretrain.masker.name == "tube"
+    assert pretrain.masker.options == {"ratio": masked(name), "rounding": "hidden"}
     assert pretrain.target.name == "norm-pixel"
+    assert pretrain.target.options == {
+        "space": "unit", "statistics": "per-channel", "eps": "outside", "loss": "mse",
+    }  # fmt: skip
     optimizer = pretrain.optimizer
     assert (optimizer.betas, optimizer.eps, optimizer.weight_decay) == ((0.9, 0.95), 1e-8, 0.05)
     assert (optimizer.min_lr, optimizer.min_lr_scaled, optimizer.decay_tokens) == (
@@ -94,6 +103,21 @@ def test_each_data_set_has_its_own_lists() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_encoder_is_its_size_and_nothing_else(name: str) -> None:
-    options = recipe(name).model.backbone.options
+    backbone = recipe(name).model.backbone
+    options = backbone.options
+    assert backbone.name == "video-vit"
     assert options["heads"] is options["width"] is options["depth"] is None
     assert tuple(options["patch"]) == (2, 16, 16)
+    assert (options["mlp_ratio"], options["qkv_bias"], options["init"]) == (4, "qv", "videomae")
+    assert (options["positions"], options["class_token"]) == ("sincos-1d", False)
+    assert not options["mask_token"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_decoder_starts_and_counts_as_the_encoder(name: str) -> None:
+    decoder = recipe(name).model.decoder
+    assert decoder is not None
+    options = decoder.options
+    assert decoder.name == "vit"
+    assert (options["mlp_ratio"], options["qkv_bias"], options["init"]) == (4, "qv", "videomae")
+    assert (options["positions"], options["embed_bias"]) == ("sincos-1d", False)
