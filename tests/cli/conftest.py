@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from small_runs import RECIPE, draw
 
 from maekit.cli.app import main
 
@@ -33,3 +35,14 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
         return Result(code or 0, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A recipe over 50 pictures, in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "pictures" / "train", 50, seed=0)
+    draw(tmp_path / "pictures" / "val", 9, seed=1)
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE.format(pictures=tmp_path / "pictures"))
+    return str(path)

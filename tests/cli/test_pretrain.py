@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from small_runs import losses, result_of, same_weights, weights
 
 import maekit
 from maekit.engine.run_folder import read_lines
@@ -28,67 +25,6 @@ if TYPE_CHECKING:
     from conftest import Result
 
     Cli = Callable[..., Result]
-
-RECIPE = """\
-name: small
-data:
-  train: {{name: images, path: {pictures}/train}}
-  val: {{name: images, path: {pictures}/val}}
-  size: [16, 24]
-  stats: imagenet
-  workers: 0
-model:
-  backbone: {{name: image-vit, size: tiny, width: 32, depth: 2, heads: 2, patch: 8}}
-  decoder: {{name: vit, width: 16, depth: 1, heads: 2}}
-pretrain:
-  masker: {{name: random, ratio: 0.5}}
-  target: {{name: norm-pixel}}
-  steps: 12
-  warmup: {{steps: 2}}
-  batch: {{global: 8}}
-  optimizer: {{name: adamw, base_lr: 0.03}}
-  checkpoint: {{steps: 5}}
-  validate: {{every: 6, samples: 8}}
-  pictures: {{every: 6, samples: 2}}
-"""
-
-
-def draw(folder: Path, count: int, seed: int) -> None:
-    """Pictures of smooth colours, so that there is something to learn."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    for number in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8))
-        coarse.resize((40, 30), Image.Resampling.BICUBIC).save(folder / f"{number:03d}.png")
-
-
-@pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A recipe over 50 pictures, in a working directory of its own."""
-    monkeypatch.chdir(tmp_path)
-    draw(tmp_path / "pictures" / "train", 50, seed=0)
-    draw(tmp_path / "pictures" / "val", 9, seed=1)
-    path = tmp_path / "small.yaml"
-    path.write_text(RECIPE.format(pictures=tmp_path / "pictures"))
-    return str(path)
-
-
-def losses(run: str | Path) -> list[float]:
-    return [line["loss"] for line in read_lines(Path(run) / "metrics.jsonl") if "loss" in line]
-
-
-def weights(run: str | Path) -> dict[str, torch.Tensor]:
-    return read_tensors(Path(run) / "weights.safetensors")
-
-
-def same_weights(one: str | Path, other: str | Path) -> bool:
-    a, b = weights(one), weights(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def result_of(run: str | Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((Path(run) / "result.json").read_text())
-    return record
 
 
 def test_a_run_leaves_everything_behind(cli: Cli, small: str) -> None:
@@ -179,79 +115,6 @@ def test_bf16_on_a_cpu_is_close(cli: Cli, small: str) -> None:
     assert "fp16 needs a GPU" in failed.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_resumes_bit_for_bit(cli: Cli, small: str, number: int) -> None:
-    words = ["pretrain.steps=400", "pretrain.checkpoint.steps=7", "pretrain.validate.every=50"]
-    words.append("data.workers=2")
-    assert cli("pretrain", small, *words, "--out", "straight", "-q").code == 0
-    command = [sys.executable, "-m", "maekit", "pretrain", small, *words, "--out", "killed"]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
-        metrics = Path("killed/metrics.jsonl")
-        until = time.monotonic() + 120
-        while not metrics.exists() or len(losses("killed")) < 25:
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        os.killpg(process.pid, number)  # as schedulers do: workers get it too
-        process.communicate()
-    assert process.returncode == (75 if number == signal.SIGTERM else -number)
-    if number == signal.SIGTERM:
-        assert result_of("killed")["exit"] == 75
-    stopped_at = len(losses("killed"))
-    assert 25 <= stopped_at < 400
-    resumed = cli("pretrain", small, *words, "--out", "killed", "--resume")
-    assert resumed.code == 0, resumed.err
-    assert "resuming killed at step" in resumed.err
-    assert same_weights("straight", "killed")
-    assert losses("straight") == losses("killed")
-    assert result_of("straight")["holdout"] == result_of("killed")["holdout"]
-    measured = [
-        line["step"] for line in read_lines(Path("killed/metrics.jsonl")) if "holdout" in line
-    ]
-    assert measured == list(range(0, 401, 50))
-
-
-def test_resume_without_a_folder_finds_the_unfinished_run(cli: Cli, small: str) -> None:
-    assert cli("pretrain", small, "-q").code == 0
-    # The second run was cut after step 10: its checkpoint of the end is not there.
-    assert cli("pretrain", small, "-q").code == 0
-    run = Path("runs/small/2")
-    (run / "result.json").write_text('{"verb": "pretrain", "exit": 1}')
-    (run / "checkpoints/step-00000012/state.json").unlink()
-    done = cli("pretrain", small, "--resume")
-    assert done.code == 0
-    assert "damaged checkpoint" in done.err
-    assert "resuming runs/small/2 at step 10" in done.err
-    assert same_weights("runs/small/1", "runs/small/2")
-    assert cli("pretrain", small, "--resume", "-q").code == 0
-    assert Path("runs/small/3").is_dir()  # all are finished: a new one
-
-
-def test_a_scheduler_that_restarts_means_resume(
-    cli: Cli, small: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert cli("pretrain", small, "--out", "run", "-q").code == 0
-    again = cli("pretrain", small, "--out", "run")
-    assert again.code == 2
-    assert "not empty" in again.err
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert cli("pretrain", small, "--out", "run", "-q").code == 0
-
-
-def test_a_resumed_run_must_be_the_same_experiment(cli: Cli, small: str) -> None:
-    assert cli("pretrain", small, "--out", "run", "-q").code == 0
-    before, result = (Path("run/recipe.yaml")).read_text(), result_of("run")
-    changed = cli("pretrain", small, "pretrain.masker.ratio=0.6", "--out", "run", "--resume")
-    assert changed.code == 2
-    assert "pretrain.masker.ratio: 0.5 before, 0.6 now" in changed.err
-    assert Path("run/recipe.yaml").read_text() == before
-    assert result_of("run") == result
-    free = ["data.workers=1", "pretrain.checkpoint.steps=3"]
-    assert cli("pretrain", small, *free, "--out", "run", "--resume", "-q").code == 0
-
-
 def test_from_starts_with_other_weights(cli: Cli, small: str) -> None:
     assert cli("pretrain", small, "--out", "first", "-q").code == 0
     word = "pretrain.optimizer.base_lr=1e-20"  # as good as none
@@ -271,24 +134,6 @@ def test_from_starts_with_other_weights(cli: Cli, small: str) -> None:
     assert "moves away" in refused.err
     assert Path("first/weights.safetensors").is_file()
     assert cli("pretrain", small, "--from", "nowhere", "--out", "z").code == 2
-
-
-def test_a_finished_run_is_told_not_run_again(cli: Cli, small: str) -> None:
-    assert cli("pretrain", small, "--out", "run", "-q").code == 0
-    before = {path: path.stat().st_mtime_ns for path in Path("run/checkpoints").rglob("*")}
-    again = cli("pretrain", small, "--out", "run", "--resume", "--json")
-    assert again.code == 0
-    assert json.loads(again.out) == result_of("run")
-    assert {path: path.stat().st_mtime_ns for path in Path("run/checkpoints").rglob("*")} == before
-
-
-def test_a_run_whose_data_changed_does_not_go_on(cli: Cli, small: str) -> None:
-    assert cli("pretrain", small, "--out", "run", "-q").code == 0
-    Path("run/result.json").unlink()
-    draw(Path("pictures/train/more"), 3, seed=2)
-    changed = cli("pretrain", small, "--out", "run", "--resume")
-    assert changed.code == 6
-    assert "50 samples when this run began, 53 now" in changed.err
 
 
 def test_a_held_out_error_that_is_not_finite_is_null(cli: Cli, small: str) -> None:
@@ -401,28 +246,6 @@ def test_nothing_opens_a_connection(cli: Cli, small: str, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     assert cli("pretrain", small, "--out", "run", "-q").code == 0
-
-
-def test_ctrl_c_saves_and_leaves_no_process(small: str) -> None:
-    words = ["pretrain.steps=100000", "~data.val", "data.workers=2"]
-    command = [sys.executable, "-m", "maekit", "pretrain", small, *words, "--out", "run"]
-    slow = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, env=slow) as process:
-        until = time.monotonic() + 120
-        while len(losses("run")) < 3:
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(workers) >= 2
-        process.send_signal(signal.SIGINT)
-        process.communicate()
-    assert process.returncode == 75
-    assert result_of("run")["exit"] == 75
-    until = time.monotonic() + 10  # multiprocessing's own tracker ends a moment later
-    while left := [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < until, left
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from fingerprint import run
 from PIL import Image
-from test_every_key import run
 
 from maekit import registry
 
