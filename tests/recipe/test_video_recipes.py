@@ -78,6 +78,7 @@ def test_what_all_scripts_share(name: str) -> None:
     assert pretrain.target.name == "norm-pixel"
     assert pretrain.target.options == {
         "space": "unit", "statistics": "per-channel", "eps": "outside", "loss": "mse",
+        "frames": "same",
     }  # fmt: skip
     optimizer = pretrain.optimizer
     assert (optimizer.betas, optimizer.eps, optimizer.weight_decay) == ((0.9, 0.95), 1e-8, 0.05)
