@@ -107,3 +107,14 @@ def test_spread_weighs_by_inverse_distance() -> None:
     guess = spread(torch.tensor([[[0.0], [1.0]]]), mask, Grid(1, 1, 4))
     near, far = 1.0, 2.0**-4
     np.testing.assert_allclose(guess[0, :, 0], [far / (near + far), near / (near + far)], rtol=1e-6)
+
+
+def test_spread_is_float32_also_under_autocast() -> None:
+    """Statistics stay exact where the model runs in bfloat16."""
+    grid = Grid(1, 4, 4)
+    mask = Mask.build(random_maps(2, grid.tokens, 12, 5))
+    values = torch.rand(2, 4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        guess = spread(values, mask, grid)
+    assert guess.dtype == torch.float32
+    assert torch.equal(guess, spread(values, mask, grid))

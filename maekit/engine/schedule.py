@@ -82,11 +82,6 @@ def floor_lr(optimizer: AdamW, batch: int, repeats: int = 1) -> float:
     return optimizer.min_lr * counted / LR_BATCH
 
 
-def steps_per_epoch(samples: int, batch: int) -> float:
-    """Whole batches of an epoch (the rest is dropped); epochs smaller than a batch are joined."""
-    return samples // batch if samples >= batch else samples / batch
-
-
 def total_steps(
     *,
     epochs: float | None,

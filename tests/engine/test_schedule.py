@@ -13,7 +13,6 @@ from maekit.engine.schedule import (
     floor_lr,
     make_schedule,
     peak_lr,
-    steps_per_epoch,
     total_steps,
 )
 from maekit.errors import RecipeError
@@ -85,8 +84,6 @@ def test_batch_split_that_does_not_come_out(given: dict[str, int], world: int, a
 
 
 def test_budgets() -> None:
-    assert steps_per_epoch(1000, 64) == 15  # the last 40 samples are dropped
-    assert steps_per_epoch(10, 64) == pytest.approx(10 / 64)  # epochs are joined
     asked = {"epochs": None, "steps": None, "samples": None, "batch": 64}
     assert total_steps(**asked | {"epochs": 3}, per_epoch=15) == 45  # type: ignore[arg-type]
     assert total_steps(**asked | {"epochs": 0.5}, per_epoch=15) == 7  # type: ignore[arg-type]
