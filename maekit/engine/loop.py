@@ -114,7 +114,7 @@ def update(state: TrainState, step: Step, batches: Sequence[Batch]) -> tuple[Ten
     """
     lr = state.schedule.lr(state.step)
     for group in state.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)  # layer-wise, where there is a decay
     state.optimizer.zero_grad(set_to_none=True)
     total, weights, nominal = None, 0.0, 0.0
     for batch in batches:

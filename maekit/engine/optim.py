@@ -1,8 +1,8 @@
-"""AdamW with the papers' parameter groups."""
+"""AdamW with the papers' parameter groups, and layer-wise learning rates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +35,35 @@ def parameter_groups(
         }
         for decayed, members in groups.items()
         if members
+    ]
+
+
+def layer_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    weight_decay: float,
+    free: Iterable[str],
+    *,
+    layer_of: Callable[[str], int],
+    depth: int,
+    decay: float,
+) -> list[dict[str, Any]]:
+    """The groups of ``parameter_groups``, split by layer, each with its ``lr_scale``.
+
+    A layer's scale is ``decay ** (depth + 1 - layer)``: 1 behind the blocks, where the head is, and
+    smallest in the embedding (MAE, util/lr_decay.py:15-76; VideoMAE, optim_factory.py:24-46).
+
+    Args:
+        layer_of: 0 for the embedding, i + 1 for block i, depth + 1 behind them.
+        depth: how many blocks there are.
+    """
+    free = set(free)
+    layers: dict[int, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in parameters:
+        layers.setdefault(layer_of(name), []).append((name, parameter))
+    return [
+        group | {"lr_scale": decay ** (depth + 1 - layer)}
+        for layer in sorted(layers)
+        for group in parameter_groups(layers[layer], weight_decay, free)
     ]
 
 
