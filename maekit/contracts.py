@@ -136,7 +136,8 @@ class Source(Protocol):
 class Dataset(Protocol):
     """A fixed sequence of samples. Owns no random state and never substitutes a sample.
 
-    ``classes`` are the names of the labels, or None where nothing is labelled.
+    ``classes`` are the names of the labels, or None where nothing is labelled. A labelled set may
+    offer ``labels``, the label of every sample, so that they are known without opening any.
     """
 
     classes: Sequence[str] | None
