@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -10,6 +10,23 @@ from maekit.contracts import Grid
 from maekit.version import __version__
 
 FORMAT = 1
+
+Pool = Literal["mean", "cls"]
+Norm = Literal["fresh", "pretrained"]
+HeadKind = Literal["multiclass", "multilabel", "regression"]
+
+
+class ClassifierHeader(BaseModel):
+    """What fine-tuning put on an encoder: tokens pooled, a norm, a linear head."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: HeadKind
+    outputs: tuple[str, ...]  # the classes, labels or values, in the order of the head
+    pool: Pool
+    norm: Norm  # fresh: behind the pooling, in place of the encoder's own
+    dropout: float = 0.0
+    batch_norm: bool = False
 
 
 class Header(BaseModel):
@@ -23,6 +40,7 @@ class Header(BaseModel):
     decoder: dict[str, Any] | None = None
     target: dict[str, Any] | None = None
     masker: dict[str, Any] | None = None
+    classifier: ClassifierHeader | None = None
     clip: tuple[int, int, int]  # the model's own input in pixels: (T, H, W)
     channels: int
     mean: tuple[float, ...]  # of the [0, 1] pixels, per channel

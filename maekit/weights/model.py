@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 OURS = ("backbone.", "decoder.")
 TARGET = "target."  # before what a target fitted
+CLASSIFIER = "classifier."  # before what fine-tuning put on the encoder
 SHOWN = 5  # names in an error
 
 
@@ -50,7 +51,7 @@ def check_header(found: Header, asked: Header, where: str) -> None:
 
 
 def load_tensors(model: MaskedAutoencoder, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Put tensors into a model; every one must fit.
+    """Put tensors into a model; every one must fit, but for a classifier's norm and head.
 
     Raises:
         WeightsError: a tensor is missing, unexpected, or of another shape; all are named.
@@ -60,16 +61,10 @@ def load_tensors(model: MaskedAutoencoder, tensors: Mapping[str, Tensor], where:
         for name, tensor in tensors.items()
         if name.startswith(TARGET)
     }
-    ours = {name: tensor for name, tensor in tensors.items() if not name.startswith(TARGET)}
+    elsewhere = (TARGET, CLASSIFIER)
+    ours = {name: tensor for name, tensor in tensors.items() if not name.startswith(elsewhere)}
     wanted = {name: t for name, t in model.state_dict().items() if name.startswith(OURS)}
-    problems = _listed("missing", wanted.keys() - ours.keys())
-    problems += _listed("unexpected", ours.keys() - wanted.keys())
-    for name in sorted(wanted.keys() & ours.keys()):
-        if wanted[name].shape != ours[name].shape:
-            problems.append(
-                f"{name} is {list(ours[name].shape)} in the file, "
-                f"{list(wanted[name].shape)} in the model"
-            )
+    problems = mismatches(wanted, ours)
     load_state = getattr(model.target, "load_state", None)
     if fitted and load_state is None:
         problems += _listed("unexpected", {f"{TARGET}{name}" for name in fitted})
@@ -79,6 +74,19 @@ def load_tensors(model: MaskedAutoencoder, tensors: Mapping[str, Tensor], where:
     model.load_state_dict(dict(ours), strict=False)
     if fitted and load_state is not None:
         load_state(fitted)
+
+
+def mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """What keeps tensors from filling a model, as text: missing, unexpected, of another shape."""
+    problems = _listed("missing", wanted.keys() - found.keys())
+    problems += _listed("unexpected", found.keys() - wanted.keys())
+    for name in sorted(wanted.keys() & found.keys()):
+        if wanted[name].shape != found[name].shape:
+            problems.append(
+                f"{name} is {list(found[name].shape)} in the file, "
+                f"{list(wanted[name].shape)} in the model"
+            )
+    return problems
 
 
 def _listed(what: str, names: Iterable[str]) -> list[str]:

@@ -1,0 +1,154 @@
+"""A classifier: an encoder, its tokens pooled, a norm, a head.
+
+B samples, C channels, T frames, H x W pixels; D is the encoder's width, K the number of outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor, nn
+
+from maekit.engine.build import load_model
+from maekit.errors import PartError, WeightsError
+from maekit.evaluate.heads import make_head
+from maekit.layers import LAYER_NORM_EPS
+from maekit.model import MaskedAutoencoder, Statistics
+from maekit.tokens import Mask
+from maekit.weights.file import find_weights, read_tensors
+from maekit.weights.model import CLASSIFIER, mismatches
+
+if TYPE_CHECKING:
+    from maekit.contracts import Backbone, Grid
+    from maekit.weights.header import Header, Norm, Pool
+
+ENCODER = "backbone."  # before the encoder's tensors, as in every weights file
+
+
+class Classifier(nn.Module):
+    """Encodes whole clips and tells their classes.
+
+    ``norm="fresh"`` puts a new LayerNorm behind the pooling, and the encoder's own is not used (MAE
+    and VideoMAE, ``fc_norm``); ``"pretrained"`` puts the encoder's own there (mae_st; with
+    ``pool="cls"`` that is MAE's linear probe, where the order makes no difference).
+
+    Raises:
+        PartError: the encoder has no class token, or no norm of its own, where one is asked for.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        *,
+        pool: Pool,
+        norm: Norm,
+        clip: tuple[int, int, int],
+        statistics: Statistics,
+    ) -> None:
+        super().__init__()
+        if pool == "cls" and not backbone.prefix_tokens:
+            msg = f"{type(backbone).__name__} has no class token to pool"
+            raise PartError(msg, where="pool: cls", hint="take pool: mean")
+        if norm == "pretrained" and not isinstance(getattr(backbone, "norm", None), nn.Module):
+            msg = f"{type(backbone).__name__} has no last norm of its own"
+            raise PartError(msg, where="norm: pretrained", hint="take norm: fresh")
+        self.backbone = backbone
+        self.pool: Pool = pool
+        self.norm_kind: Norm = norm
+        self.fc_norm = nn.LayerNorm(backbone.width, eps=LAYER_NORM_EPS) if norm == "fresh" else None
+        self.head = head
+        self.clip = clip
+        self.grid: Grid = backbone.grid(clip)
+        self.statistics = statistics
+        shape = (1, -1, 1, 1, 1)
+        self.register_buffer("mean", torch.tensor(statistics.mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(statistics.std).view(shape), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    @classmethod
+    def of(cls, model: MaskedAutoencoder, head: nn.Module, *, pool: Pool, norm: Norm) -> Self:
+        """On the encoder of a masked autoencoder, which it shares."""
+        return cls(
+            model.backbone,
+            head,
+            pool=pool,
+            norm=norm,
+            clip=model.clip,
+            statistics=model.statistics,
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels ``[B, C, T, H, W]`` to ``[B, K]``."""
+        logits: Tensor = self.head(self.features(pixels))
+        return logits
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Pooled and normalised features ``[B, D]`` of normalised pixels, as the head gets them."""
+        mask = Mask.nothing_hidden(len(pixels), self.grid.tokens, pixels.device)
+        last = len(self.backbone.blocks()) - 1
+        encoded = self.backbone(pixels, mask, layers=(last,))
+        pooled = pool_tokens(encoded.layers[0], self.pool, self.backbone.prefix_tokens)
+        norm = self.backbone.norm if self.fc_norm is None else self.fc_norm  # type: ignore[attr-defined]
+        normed: Tensor = norm(pooled)
+        return normed
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels in [0, 1] to the space that the encoder works in."""
+        return (pixels - self.mean) / self.std
+
+
+def pool_tokens(tokens: Tensor, pool: Pool, prefix: int) -> Tensor:
+    """``[B, prefix + N, D]`` to ``[B, D]``: the mean over patches, or the first prefix token."""
+    return tokens[:, 0] if pool == "cls" else tokens[:, prefix:].mean(dim=1)
+
+
+def load_classifier(source: str | Path) -> tuple[Classifier, Header]:
+    """The classifier in a fine-tuning run, or in its weights file, in evaluation mode on the CPU.
+
+    Raises:
+        WeightsError: the file has no head, or does not match its own header.
+    """
+    model, header = load_model(source)
+    described = header.classifier
+    if described is None:
+        msg = "these weights have no classifier: they are of a pre-training"
+        raise WeightsError(msg, where=str(source), hint="give a run of maekit finetune")
+    head = make_head(
+        model.backbone.width,
+        len(described.outputs),
+        dropout=described.dropout,
+        batch_norm=described.batch_norm,
+    )
+    classifier = Classifier.of(model, head, pool=described.pool, norm=described.norm)
+    path = find_weights(source)
+    load_classifier_tensors(classifier, read_tensors(path), str(path))
+    return classifier.eval(), header
+
+
+def classifier_tensors(classifier: Classifier) -> dict[str, Tensor]:
+    """What is saved: the encoder as ever, norm and head under ``classifier.``."""
+    return {
+        name if name.startswith(ENCODER) else f"{CLASSIFIER}{name}": tensor
+        for name, tensor in classifier.state_dict().items()
+    }
+
+
+def load_classifier_tensors(
+    classifier: Classifier, tensors: Mapping[str, Tensor], where: str
+) -> None:
+    """The inverse of ``classifier_tensors``.
+
+    Raises:
+        WeightsError: a tensor is missing, unexpected, or of another shape; all are named.
+    """
+    own = {name.removeprefix(CLASSIFIER): tensor for name, tensor in tensors.items()}
+    problems = mismatches(classifier.state_dict(), own)
+    if problems:
+        msg = "the weights do not match the classifier: " + "; ".join(problems)
+        raise WeightsError(msg, where=where, hint="use the recipe that these weights come from")
+    classifier.load_state_dict(own)
