@@ -136,7 +136,8 @@ class Source(Protocol):
 class Dataset(Protocol):
     """A fixed sequence of samples. Owns no random state and never substitutes a sample.
 
-    ``classes`` are the names of the labels, or None where nothing is labelled.
+    ``classes`` are the names of the labels, or None where nothing is labelled. A labelled set may
+    offer ``labels``, the label of every sample, so that they are known without opening any.
     """
 
     classes: Sequence[str] | None
@@ -205,7 +206,9 @@ class Backbone(Protocol):
     """The encoder: embeds and attends to visible tokens only.
 
     One that cannot leave tokens out says why in ``keeps_all``, a text (None, or no such attribute:
-    it can); it is refused where a masker hides anything.
+    it can); it is refused where a masker hides anything. For fine-tuning it may offer ``norm``, its
+    last norm, and ``train_positions(trained) -> dict``: have its positions trained or not, and
+    which of its options describe it from then on.
     """
 
     width: int

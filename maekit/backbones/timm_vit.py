@@ -166,11 +166,12 @@ class TimmViT(nn.Module):
         norm = getattr(self.model, "norm", None)
         return norm if isinstance(norm, nn.Module) else None
 
-    def train_positions(self, trained: bool) -> None:
+    def train_positions(self, trained: bool) -> dict[str, object]:
         """Have the table of positions trained or not; rotary ones are never trained."""
         table = getattr(self.model, "pos_embed", None)
         if isinstance(table, nn.Parameter):
             table.requires_grad_(trained)
+        return {}
 
     def no_decay(self) -> Iterable[str]:
         """What timm's own recipes keep free of weight decay: tokens and positions."""

@@ -88,7 +88,7 @@ def _fixed_box(
     height: int, width: int, size: tuple[int, int], augment: FixedCrop, rng: np.random.Generator
 ) -> Box:
     """A box of the output's aspect, at a whole pixel of the picture resized for it."""
-    largest = _largest(height, width, size)
+    largest = largest_box(height, width, size)
     places = []
     for side, limit, output in zip(largest, (height, width), size, strict=True):
         pixel = side / (output * augment.enlarge)  # of the resized picture, in this one's
@@ -101,11 +101,11 @@ def _fixed_box(
 
 def _centre_box(height: int, width: int, size: tuple[int, int]) -> Box:
     """The largest centred box of the output's aspect: resize the short side, cut the centre."""
-    box_height, box_width = _largest(height, width, size)
+    box_height, box_width = largest_box(height, width, size)
     return Box((height - box_height) / 2, (width - box_width) / 2, box_height, box_width)
 
 
-def _largest(height: int, width: int, size: tuple[int, int]) -> tuple[float, float]:
+def largest_box(height: int, width: int, size: tuple[int, int]) -> tuple[float, float]:
     """Height and width of the largest box of the output's aspect; whole numbers at a square one."""
     if height * size[1] <= width * size[0]:
         return height, height * size[1] / size[0]
@@ -123,7 +123,7 @@ def _multi_scale_box(
 
     Where the official code would cut up to two pixels beyond a picture's edge, the box ends there.
     """
-    largest = _largest(height, width, size)
+    largest = largest_box(height, width, size)
     heights, widths = (
         [_crop_side(side * scale, output, limit) for scale in augment.scales]
         for side, output, limit in zip(largest, size, (height, width), strict=True)

@@ -121,6 +121,11 @@ class Images:
         """The file, as it is listed."""
         return self._files.name(index)
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The label of every picture, int32 ``[n]``; None where nothing is labelled."""
+        return self._labels
+
     def open(self, index: int) -> ImageSource:
         """Read the file and its header.
 

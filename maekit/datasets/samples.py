@@ -95,6 +95,12 @@ class Samples:
         """The classes, in the order of the labels."""
         return self._files.classes
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The label of every sample, int32 ``[n]``."""
+        found: np.ndarray | None = getattr(self._files, "labels", None)
+        return found
+
     def __len__(self) -> int:
         return len(self._files)
 

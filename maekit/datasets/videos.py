@@ -154,6 +154,11 @@ class Videos:
         """The file or folder, as it is listed."""
         return self._files.name(index)
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The label of every video, int32 ``[n]``; None where nothing is labelled."""
+        return self._labels
+
     def open(self, index: int) -> VideoSource:
         """Look at a video, and count its frames.
 

@@ -1,0 +1,187 @@
+"""Scores of test views, averaged per row: softmax per view, then the mean over views.
+
+A row is a sample's place in its set, never its file's name: two files of one name are two rows, and
+so is one file that is listed twice (VideoMAE's merge takes them for one).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maekit.data.loader import Loader
+from maekit.data.order import Key
+from maekit.engine.checkpoint import write_text
+from maekit.engine.step import to_unit
+from maekit.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from maekit.data.batch import Batch
+    from maekit.evaluate.views import ViewReader
+
+TOP = 5
+_DIGITS = 6  # of a score in predictions.jsonl
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier makes of each row.
+
+    Attributes:
+        rows: int64 ``[n]``, places in the set.
+        ids: the files or row names.
+        labels: int64 ``[n]``.
+        scores: float64 ``[n, K]``, averaged over views.
+        single: float64 ``[n, K]``, of the view in the middle.
+    """
+
+    rows: np.ndarray
+    ids: tuple[str, ...]
+    labels: np.ndarray
+    scores: np.ndarray
+    single: np.ndarray
+
+    def top(self, k: int, *, single: bool = False) -> float:
+        """The share of rows whose label is among the ``k`` highest scores."""
+        return top_k(self.single if single else self.scores, self.labels, k)
+
+    def per_class(self, classes: Sequence[str]) -> dict[str, float | None]:
+        """Top-1 of each class; None where the set has no row of it."""
+        right = self.scores.argmax(axis=1) == self.labels
+        found: dict[str, float | None] = {}
+        for label, name in enumerate(classes):
+            here = self.labels == label
+            found[name] = float(right[here].mean()) if here.any() else None
+        return found
+
+    def summary(self, classes: Sequence[str]) -> dict[str, object]:
+        """What stands in result.json: fractions."""
+        return {
+            "top1": self.top(1),
+            "top5": self.top(TOP),
+            "single_view": {"top1": self.top(1, single=True), "top5": self.top(TOP, single=True)},
+            "per_class": self.per_class(classes),
+        }
+
+    def write(self, path: Path) -> None:
+        """Write JSON lines ``{row, id, label, scores}``, whole or not at all."""
+        lines = []
+        for row, name, label, scores in zip(
+            self.rows.tolist(), self.ids, self.labels.tolist(), self.scores.tolist(), strict=True
+        ):
+            rounded = [round(score, _DIGITS) for score in scores]
+            record = {"row": row, "id": name, "label": label, "scores": rounded}
+            # Names that are not UTF-8 come with lone surrogates, which ASCII JSON can write.
+            lines.append(json.dumps(record, ensure_ascii=not name.isprintable()) + "\n")
+        write_text(path, "".join(lines))
+
+
+def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """The share of labels among the ``k`` highest of scores ``[n, K]``.
+
+    A label is in when fewer than ``k`` scores are higher, or equal and of a lower class: ties are
+    never all counted as right.
+    """
+    own = scores[np.arange(len(labels)), labels][:, None]
+    lower_class = np.arange(scores.shape[1]) < labels[:, None]
+    better = (scores > own) | ((scores == own) & lower_class)
+    return float((better.sum(axis=1) < k).mean())
+
+
+class Averager:
+    """Averages the scores of each row's views as batches come in.
+
+    Args:
+        reader: what the batches are read with.
+        labels: int64 ``[n]`` of all rows of its set, as the classifier numbers them.
+    """
+
+    def __init__(self, reader: ViewReader, labels: np.ndarray) -> None:
+        self._reader = reader
+        self._labels = labels
+        self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def add(self, batch: Batch, probabilities: np.ndarray) -> None:
+        """Scores ``[B*V, K]`` of a batch's views, sample-major; each view's add up to 1.
+
+        Raises:
+            DataError: a sample cannot be read.
+        """
+        refuse_bad(batch)
+        views = self._reader.repeats
+        scores = probabilities.reshape(len(batch.keys), views, -1).astype(np.float64)
+        for key, each in zip(batch.keys, scores, strict=True):
+            self._found[key.index] = (each.mean(axis=0), each[self._reader.middle])
+
+    def finish(self) -> Predictions:
+        """All rows, in the set's order."""
+        rows = sorted(self._found)
+        scores, single = zip(*(self._found[row] for row in rows), strict=True)
+        return Predictions(
+            np.array(rows, np.int64),
+            tuple(self._reader.dataset.name(row) for row in rows),
+            self._labels[rows],
+            np.stack(scores),
+            np.stack(single),
+        )
+
+
+def refuse_bad(batch: Batch) -> None:
+    """Any test sample that cannot be read is fatal: leaving it out would change the number.
+
+    Raises:
+        DataError: one is, and is named.
+    """
+    if batch.bad:
+        file, reason, _ = batch.bad[0]
+        hint = "mend it, or take it out of the set: every test sample counts"
+        raise DataError(f"cannot be read: {reason}", where=file, hint=hint)
+
+
+def batches_of(samples: int, size: int) -> list[list[Key]]:
+    """The keys of a whole set in its own order, in batches."""
+    keys = [Key(0, index) for index in range(samples)]
+    return [keys[first : first + size] for first in range(0, samples, size)]
+
+
+@torch.inference_mode()
+def predict(
+    reader: ViewReader,
+    labels: np.ndarray,
+    logits: Callable[[Tensor], Tensor],
+    *,
+    device: torch.device,
+    batch: int,
+    workers: int,
+    timeout: float,
+) -> Predictions:
+    """Judge every row of a set.
+
+    Args:
+        reader: reads its test views.
+        labels: int64 ``[n]`` of all its rows, as the classifier numbers them.
+        logits: float32 pixels in [0, 1] ``[B*V, C, T, H, W]`` to ``[B*V, K]``.
+        device: where pixels are put.
+        batch: views at once; all views of a sample always go together.
+        workers: loader processes.
+        timeout: seconds that one sample may take.
+
+    Raises:
+        DataError: a sample cannot be read.
+    """
+    averager = Averager(reader, labels)
+    keys = batches_of(len(reader.dataset), max(1, batch // reader.repeats))
+    with Loader(reader, keys, workers=min(workers, len(keys)), timeout=timeout) as loader:
+        for read in loader:
+            refuse_bad(read)
+            found = logits(to_unit(read.views[0], device))
+            averager.add(read, found.float().softmax(dim=-1).cpu().numpy())
+    return averager.finish()

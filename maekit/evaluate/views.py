@@ -1,0 +1,129 @@
+"""Which clips and crops of a test sample are judged. Read in loader workers, so torch-free.
+
+Dense sampling follows VideoMAE on Kinetics: frames at the stride, clips evenly over them
+(kinetics.py:137-156). Segments follow it on SSv2: each clip takes one frame of every segment, at
+another place in it (ssv2.py:134-151). Crops lie along the longer side of the resized picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from maekit.contracts import View
+from maekit.data.augment import largest_box
+from maekit.data.clips import frame_ids
+from maekit.data.plan import Box, Plan
+from maekit.data.reader import SampleReader
+from maekit.recipe.augment import NoAugment
+from maekit.recipe.views import Views
+
+if TYPE_CHECKING:
+    from maekit.contracts import Dataset, Source
+    from maekit.data.order import Key
+    from maekit.recipe.schema import DataSpec
+
+_ROUNDING = 1e-6  # a resized side that is whole but for floating point is whole
+
+
+@dataclass(kw_only=True)
+class ViewReader(SampleReader):
+    """Reads all test views of a sample at once, as the repeats of one row: clip-major.
+
+    Args:
+        test: how many views, and how they are cut.
+    """
+
+    test: Views
+
+    def plans(self, source: Source, key: Key) -> list[Plan]:  # noqa: ARG002 - nothing is drawn
+        """Every view of an opened sample: clips in order, the crops of each in order."""
+        clips = clip_frames(source.frames, self.spec, self.test.clips)
+        size = self.views[0].size
+        boxes = [
+            crop_box(source.height, source.width, size, self.test, crop)
+            for crop in range(self.test.crops)
+        ]
+        how = self.test.interpolation
+        return [
+            Plan(ids, box, "context", flip=False, interpolation=how)
+            for ids in clips
+            for box in boxes
+        ]
+
+    @property
+    def middle(self) -> int:
+        """The place of the view that single-view numbers are of."""
+        return self.test.clips // 2 * self.test.crops + self.test.crops // 2
+
+
+def view_reader(
+    dataset: Dataset,
+    spec: DataSpec,
+    test: Views,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    float_ok: bool = True,
+) -> ViewReader:
+    """A reader of test views of ``size`` (height, width), with ``spec``'s frames and sampling."""
+    return ViewReader(
+        dataset,
+        spec=spec,
+        augment=NoAugment(name="none", interpolation=test.interpolation),
+        views=(View("clip", size),),
+        channels=channels,
+        seed=0,
+        purpose="test",
+        repeats=test.clips * test.crops,
+        held_out=True,
+        float_ok=float_ok,
+        test=test,
+    )
+
+
+def clip_frames(available: int, spec: DataSpec, clips: int) -> list[tuple[int, ...]]:
+    """The frames of each of ``clips`` clips of a video of ``available`` frames.
+
+    One clip is the centre clip of held-out samples. A video that is too short is padded with its
+    last frame.
+    """
+    if clips == 1:
+        return [frame_ids(available, spec, None)]
+    if spec.sampling == "segments":
+        return [
+            tuple(
+                available * (clips * place + clip) // (clips * spec.frames)
+                for place in range(spec.frames)
+            )
+            for clip in range(clips)
+        ]
+    strided = range(0, available, spec.stride)
+    spare = max(0, len(strided) - spec.frames)
+    starts = [clip * spare // (clips - 1) for clip in range(clips)]
+    last = len(strided) - 1
+    return [
+        tuple(strided[min(start + place, last)] for place in range(spec.frames)) for start in starts
+    ]
+
+
+def crop_box(height: int, width: int, size: tuple[int, int], test: Views, crop: int) -> Box:
+    """Crop number ``crop`` of a picture: of the output's aspect, at a whole resized pixel.
+
+    One crop is centred exactly. Along the side that has room, the first crop touches one edge of
+    the picture and the last the other; across it they are centred.
+    """
+    largest = largest_box(height, width, size)
+    sides = (largest[0] / test.enlarge, largest[1] / test.enlarge)
+    top, left = (height - sides[0]) / 2, (width - sides[1]) / 2
+    if test.crops == 1:
+        return Box(top, left, *sides)
+    # The side along which the largest box leaves more room; of a picture of the output's own
+    # aspect, the longer one.
+    room = (height - largest[0], width - largest[1])
+    down = room[0] > room[1] or (room[0] == room[1] and height > width)
+    limit, side, output = (height, sides[0], size[0]) if down else (width, sides[1], size[1])
+    pixel = side / output  # of the resized picture, in this one's
+    spare = max(0, int(limit / pixel + _ROUNDING) - output)
+    start = min(crop * spare // (test.crops - 1) * pixel, limit - side)
+    return Box(start, left, *sides) if down else Box(top, start, *sides)

@@ -1,0 +1,22 @@
+"""Test views: how many clips and crops of each sample are judged, and how they are cut."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from maekit.recipe.section import Section
+
+
+class Views(Section):
+    """Clips x crops of each test sample, whose scores are averaged; 1 x 1 is the centre clip."""
+
+    clips: int = Field(1, ge=1, description="over time, evenly spaced; an image has one")
+    crops: int = Field(1, ge=1, description="along the longer side, evenly spaced")
+    enlarge: float = Field(
+        1.0,
+        ge=1,
+        description="the resized short side over the crop's; 8/7: 256 pixels for 224 (MAE)",
+    )
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
