@@ -19,7 +19,7 @@ from maekit.layers import LAYER_NORM_EPS
 from maekit.model import MaskedAutoencoder, Statistics
 from maekit.tokens import Mask
 from maekit.weights.file import find_weights, read_tensors
-from maekit.weights.model import CLASSIFIER, mismatches
+from maekit.weights.model import CLASSIFIER, load_exactly
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Grid
@@ -147,8 +147,4 @@ def load_classifier_tensors(
         WeightsError: a tensor is missing, unexpected, or of another shape; all are named.
     """
     own = {name.removeprefix(CLASSIFIER): tensor for name, tensor in tensors.items()}
-    problems = mismatches(classifier.state_dict(), own)
-    if problems:
-        msg = "the weights do not match the classifier: " + "; ".join(problems)
-        raise WeightsError(msg, where=where, hint="use the recipe that these weights come from")
-    classifier.load_state_dict(own)
+    load_exactly(classifier, own, where)
