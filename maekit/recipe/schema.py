@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from maekit.recipe.augment import Augment, ColorJitter, RandomResizedCrop
+from maekit.recipe.probe import OnlineProbe, Probe
 from maekit.recipe.section import Section
 
 if TYPE_CHECKING:
@@ -241,6 +242,9 @@ class Pretrain(Section):
     checkpoint: Checkpoint = Checkpoint()
     validate_: Validate = Field(Validate(), alias="validate")
     pictures: Pictures = Pictures()
+    online_probe: OnlineProbe | None = Field(
+        None, description="judge features of labelled samples every so many steps"
+    )
 
     @model_validator(mode="after")
     def _one_budget(self) -> Pretrain:
@@ -272,6 +276,7 @@ class Recipe(Section):
     data: Data = Field(description="what is read, at which size: data.train at least")
     model: Model = Field(description="the encoder and the decoder: model.backbone at least")
     pretrain: Pretrain | None = Field(None, description="what `maekit pretrain` does")
+    probe: Probe | None = Field(None, description="what `maekit probe` does")
     expected: tuple[Expected, ...] = Field((), description="numbers this recipe should reach")
 
     @model_validator(mode="after")
@@ -286,7 +291,7 @@ class Recipe(Section):
 
 
 # Sections that a verb reads for itself, and those that it may overlay.
-VERBS: tuple[str, ...] = ("pretrain",)
+VERBS: tuple[str, ...] = ("pretrain", "probe")
 OVERLAYS: tuple[str, ...] = ("data", "model")
 
 
