@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from maekit.cli.training import Verb
+from maekit.cli.training import Painter, Verb
 from maekit.engine.pretrain import Pretraining, assemble
 from maekit.visualise.training import can_paint, reconstructions
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 # What to type after a first run on drawn samples: the same recipe over one's own files.
 OWN_FILES = {"quickstart": "images", "quickstart_video": "videos"}
 
 
-def _painter(job: Pretraining) -> Callable[[], Image | None] | None:
+def _painter(job: Pretraining) -> Painter | None:
     shown = job.shown
     if shown is None or not can_paint(job.model):
         return None
-    return lambda: reconstructions(job.model, shown, job.precision)
+    every = job.section.pictures.every
+    return Painter(every, lambda: reconstructions(job.model, shown, job.precision))
 
 
 def _sizes(job: Pretraining) -> dict[str, int]:

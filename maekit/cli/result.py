@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from maekit.cli.expected import tell_comparison
 from maekit.cli.output import print_json, print_table
 from maekit.engine.run_folder import plain, read_lines
 from maekit.engine.training import Training, summary
@@ -14,6 +15,9 @@ from maekit.engine.training import Training, summary
 if TYPE_CHECKING:
     from maekit.cli.training import Verb
     from maekit.engine.run_folder import RunFolder
+
+# Of what was learned from labels, as fractions or in the labels' own units.
+MEASURES = ("top1", "top5", "map", "exact", "r2", "mse", "mae")
 
 Job = TypeVar("Job", bound=Training)
 
@@ -34,8 +38,6 @@ def make_result(verb: str, job: Training | None, folder: RunFolder, code: int) -
             "samples": state.step * state.samples_per_step,
             "seconds": round(job.seconds, 1),
             **summary(lines),
-            "holdout": state.extra.get("holdout"),
-            "holdout_start": state.extra.get("holdout_start"),
             **job.result(),
             "bad_files": len(job.ledger),
             "weights": str(weights) if code == 0 and weights.is_file() else None,
@@ -52,6 +54,8 @@ def tell_result(
         print_json(result)
     else:
         print_table(("result", ""), list(_rows(result)))
+        if "expected" in result:
+            tell_comparison(result["expected"])
     if quiet:
         return
     pictures = sorted((folder.path / "pictures").glob("*.png"))
@@ -68,7 +72,10 @@ def _rows(result: dict[str, Any]) -> Iterator[Sequence[str]]:
     for key in ("loss_first", "loss_last"):
         value = result[key]
         yield key, "-" if value is None else f"{value:.4f}"
-    for key, value in (result["holdout"] or {}).items():
+    for key, value in (result.get("holdout") or {}).items():
         yield f"holdout {key}", "-" if value is None else f"{value:.5f}"
+    for key in MEASURES:
+        if key in result:
+            yield key, "-" if result[key] is None else f"{result[key]:.4f}"
     if result["bad_files"]:
         yield "bad files", f"{result['bad_files']}"

@@ -40,6 +40,8 @@ FREE_IN_SECTION = (
     "pictures",
     "validate",
 )
+# Verbs whose numbers depend on how a batch is split: what is mixed, and by which random draws.
+SPLIT_MATTERS = ("finetune",)
 
 
 def runs_to_resume() -> bool:
@@ -65,6 +67,8 @@ def check_same(run: Path, recipe: Recipe, verb: str) -> None:
         return
     before, now = as_dict(load(written).recipe), as_dict(recipe)
     free = {*FREE, *(f"{verb}.{key}" for key in FREE_IN_SECTION)}
+    if verb in SPLIT_MATTERS:
+        free -= {f"{verb}.batch.per_device", f"{verb}.batch.accumulation"}
     free |= {other for other in VERBS if other != verb}
     changed = [
         f"{key}: {old!r} before, {new!r} now"

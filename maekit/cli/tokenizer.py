@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from maekit.cli.training import Verb
+from maekit.cli.training import Painter, Verb
 from maekit.tokenizer.train import VERB, TokenizerTraining, assemble
 from maekit.visualise.tokenizer import rebuilt
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
-
-def _painter(job: TokenizerTraining) -> Callable[[], Image | None] | None:
+def _painter(job: TokenizerTraining) -> Painter | None:
     shown = job.shown
     if shown is None:
         return None
-    return lambda: rebuilt(job.model, shown, job.precision)
+    every = job.section.pictures.every
+    return Painter(every, lambda: rebuilt(job.model, shown, job.precision))
 
 
 def _codes(job: TokenizerTraining) -> tuple[int, int]:

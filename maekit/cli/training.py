@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from rich.console import Console
 
 from maekit.cli.exits import code_of
+from maekit.cli.expected import compare
 from maekit.cli.pictures import Pictures
 from maekit.cli.reporters import Heard, JsonLines, LogFile, Reporters, TensorBoard, Terminal
 from maekit.cli.result import make_result, tell_result
@@ -26,6 +27,7 @@ from maekit.engine.checkpoint import Checkpoints, Loaded, write_state, write_tex
 from maekit.engine.events import Emit, Note
 from maekit.engine.loop import Occasion, run
 from maekit.engine.run_folder import (
+    RUNS,
     RunFolder,
     chosen_folder,
     new_folder,
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
 
     from maekit.recipe.schema import Recipe
 
-RUNS = Path("runs")
 INTERRUPTED = 75  # resumable (EX_TEMPFAIL): schedulers take it as "run me again"
 DEFAULT_MINUTES = 10.0  # between checkpoints, where the recipe does not say
 
@@ -70,6 +71,14 @@ class Assemble(Protocol[Made_co]):
 
 
 @dataclass(frozen=True)
+class Painter:
+    """Draws held-out samples every so many steps."""
+
+    every: int
+    draw: Callable[[], Image | None]
+
+
+@dataclass(frozen=True)
 class Verb(Generic[Job]):
     """What is a verb's own of a training in a run folder.
 
@@ -84,7 +93,7 @@ class Verb(Generic[Job]):
 
     name: str
     assemble: Assemble[Job]
-    painter: Callable[[Job], Callable[[], Image | None] | None]
+    painter: Callable[[Job], Painter | None]
     sizes: Callable[[Job], Mapping[str, int]]
     size_row: Callable[[Job], tuple[str, str]]
     next_steps: Callable[[Mapping[str, Any], Path], list[str]]
@@ -99,6 +108,7 @@ class Asked:
     overwrite: bool
     source: str | None
     json: bool
+    compare: bool = False  # with what the recipe expects
 
 
 def command(
@@ -116,6 +126,7 @@ def command(
     json: bool,
     quiet: bool,
     verbose: bool,
+    compare_expected: bool = False,
 ) -> int:
     """Train as a recipe says; returns the exit code."""
     if seed is not None:
@@ -132,7 +143,7 @@ def command(
             from maekit.cli.dry_run import dry_run as rehearse
 
             return rehearse(verb, resolved, where, terminal, source=source, json=json)
-        asked = Asked(out, resume or runs_to_resume(), overwrite, source, json)
+        asked = Asked(out, resume or runs_to_resume(), overwrite, source, json, compare_expected)
         return train(verb, resolved, where, terminal, asked)
 
 
@@ -155,6 +166,8 @@ def train(
             _loop(verb, job, folder, emit, stop)
             job.export(folder.path / "weights.safetensors")
             result = make_result(verb.name, job, folder, 0)
+            if asked.compare:
+                result["expected"] = compare(recipe.expected, verb.name, result)
             folder.write_result(result)
         except BaseException as error:
             code = INTERRUPTED if isinstance(error, Interrupted) else code_of(error)
@@ -272,15 +285,16 @@ def _loop(verb: Verb[Job], job: Job, folder: RunFolder, emit: Reporters, stop: S
     section = job.section
     job.open_holdout()
     checkpoints = Checkpoints(folder.checkpoints, section.checkpoint.keep)
-    occasions = [Occasion(section.validate_.every, job.validate)]
-    draw = verb.painter(job) if job.shown is not None else None
+    occasions = job.occasions()
+    draw = verb.painter(job)
     if draw is not None:
-        occasions.append(Occasion(section.pictures.every, Pictures(draw, folder.path, emit)))
+        occasions.append(Occasion(draw.every, Pictures(draw.draw, folder.path, emit)))
     save = Occasion(
         section.checkpoint.steps
         or timedelta(minutes=section.checkpoint.minutes or DEFAULT_MINUTES),
         lambda _: job.save(checkpoints),
         at_start=False,
+        also=job.is_best,
     )
     job.model.train()
     with job.batches() as batches:

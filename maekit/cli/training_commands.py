@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maekit.cli.options import (
+    CompareExpected,
     Device,
     DryRun,
     Json,
@@ -31,6 +32,7 @@ def add_to(app: typer.Typer) -> None:
     """Declare the training commands."""
     app.command("pretrain", help=PRETRAIN)(_training(_pretrain))
     app.command("tokenizer", help=TOKENIZER)(_training(_tokenizer))
+    app.command("finetune", help=FINETUNE)(_finetuning)
 
 
 PRETRAIN = """Pre-train a masked autoencoder as a recipe says.
@@ -40,6 +42,12 @@ Example: maekit pretrain quickstart pretrain.epochs=10 --out runs/mine
 TOKENIZER = """Train a discrete VAE, whose codes the target dvae-token predicts.
 
 Example: maekit tokenizer dvae_tiny data.train.path=my/photos ~data.val
+"""
+FINETUNE = """Train an encoder on labels as a recipe says, and judge it on data.val.
+
+Without --from: from the newest finished pre-training run of the recipe.
+
+Example: maekit finetune mae_cifar10 finetune.epochs=10 --from runs/mae_cifar10/1
 """
 
 
@@ -51,6 +59,12 @@ def _pretrain() -> Verb[Any]:
 
 def _tokenizer() -> Verb[Any]:
     from maekit.cli.tokenizer import TOKENIZER as VERB
+
+    return VERB
+
+
+def _finetune() -> Verb[Any]:
+    from maekit.cli.finetune import FINETUNE as VERB
 
     return VERB
 
@@ -75,26 +89,77 @@ def _training(verb: Callable[[], Verb[Any]]) -> Callable[..., None]:
         quiet: Quiet = False,
         verbose: Verbose = False,
     ) -> None:
-        def body() -> int:
-            found = verb()
-            from maekit.cli.training import command as work
-
-            return work(
-                found,
-                recipe,
-                overrides or [],
-                out=out,
-                resume=resume,
-                overwrite=overwrite,
-                source=source,
-                dry_run=dry_run,
-                seed=seed,
-                device=device,
-                json=json,
-                quiet=quiet,
-                verbose=verbose,
-            )
-
-        finish(body, verbose=verbose)
+        _train(
+            verb,
+            recipe,
+            overrides,
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+            source=source,
+            dry_run=dry_run,
+            seed=seed,
+            device=device,
+            json=json,
+            quiet=quiet,
+            verbose=verbose,
+        )
 
     return command
+
+
+def _finetuning(  # noqa: PLR0917 - as above
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    out: RunFolderOption = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN|FILE|timm:NAME|hf:FOLDER|scratch",
+            help="The encoder's weights, or none.",
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    compare_expected: CompareExpected = False,
+    seed: Seed = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    _train(
+        _finetune,
+        recipe,
+        overrides,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        source=source,
+        dry_run=dry_run,
+        compare_expected=compare_expected,
+        seed=seed,
+        device=device,
+        json=json,
+        quiet=quiet,
+        verbose=verbose,
+    )
+
+
+def _train(
+    verb: Callable[[], Verb[Any]],
+    recipe: str,
+    overrides: list[str] | None,
+    *,
+    verbose: bool,
+    **options: Any,  # noqa: ANN401 - as maekit.cli.training.command takes them
+) -> None:
+    def body() -> int:
+        found = verb()
+        from maekit.cli.training import command
+
+        return command(found, recipe, overrides or [], verbose=verbose, **options)
+
+    finish(body, verbose=verbose)

@@ -77,6 +77,12 @@ def tokens_free_of_decay(model: MaskedAutoencoder) -> list[str]:
 
 def make_optimizer(model: nn.Module, options: AdamW, free: Iterable[str] = ()) -> torch.optim.AdamW:
     """The optimizer of a training; its learning rate is set at each step."""
-    groups = parameter_groups(model.named_parameters(), options.weight_decay, free)
+    return make_adamw(
+        parameter_groups(model.named_parameters(), options.weight_decay, free), options
+    )
+
+
+def make_adamw(groups: list[dict[str, Any]], options: AdamW) -> torch.optim.AdamW:
+    """AdamW over given groups."""
     # Fused everywhere: one kernel, and the only variant that can skip a step on the device.
     return torch.optim.AdamW(groups, lr=0.0, betas=options.betas, eps=options.eps, fused=True)

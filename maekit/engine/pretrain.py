@@ -12,7 +12,7 @@ from maekit.engine.feed import holdout_reader, required_pretrain, statistics_of,
 from maekit.engine.holdout import Holdout
 from maekit.engine.optim import make_optimizer, tokens_free_of_decay
 from maekit.engine.step import PretrainStep, recompute, to_unit
-from maekit.engine.training import Basis, Training
+from maekit.engine.training import Basis, HeldOutTraining
 from maekit.model import Statistics
 from maekit.weights.file import Weights, read_header, read_weights
 from maekit.weights.model import load_tensors, model_tensors
@@ -47,7 +47,7 @@ class Begin(NamedTuple):
     fresh_decoder: str | None = None
 
 
-class Pretraining(Training):
+class Pretraining(HeldOutTraining):
     """All of a pre-training."""
 
     verb = "pretrain"

@@ -20,6 +20,7 @@ from maekit.engine.checkpoint import write_text
 from maekit.errors import RecipeError, StorageError
 from maekit.version import __version__
 
+RUNS = Path("runs")
 OURS = ("recipe.yaml", "result.json")  # what makes a folder one of ours
 LOCK = "lock"
 UNFINISHED = (None, 1, 4, 5, 6, 7, 8, 75, 130)  # exits after which --resume makes sense
@@ -163,14 +164,27 @@ def _free_name(path: Path) -> Path:
 
 def newest_unfinished(runs: Path, recipe: str, verb: str) -> Path | None:
     """The newest run of this verb and recipe that did not end and that no process holds."""
-    parent = runs / recipe
-    numbered = [each for each in parent.glob("*") if each.name.isdigit()]
-    for folder in sorted(numbered, key=lambda each: int(each.name), reverse=True):
+    for folder in _numbered(runs / recipe):
         result = read_result(folder)
         unfinished = result.get("verb", verb) == verb and result.get("exit") in UNFINISHED
         if unfinished and not is_locked(folder / LOCK):
             return folder
     return None
+
+
+def newest_finished(runs: Path, recipe: str, verb: str) -> Path | None:
+    """The newest run of this verb and recipe that ended well."""
+    for folder in _numbered(runs / recipe):
+        result = read_result(folder)
+        if result.get("verb") == verb and result.get("exit") == 0:
+            return folder
+    return None
+
+
+def _numbered(parent: Path) -> list[Path]:
+    """The run folders of a recipe, newest first."""
+    numbered = [each for each in parent.glob("*") if each.name.isdigit()]
+    return sorted(numbered, key=lambda each: int(each.name), reverse=True)
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from maekit.engine.feed import (
     tell_watch,
     workers_of,
 )
+from maekit.engine.loop import Occasion
 from maekit.engine.precision import Precision
 from maekit.engine.schedule import BatchSplit, make_schedule, total_steps
 from maekit.engine.state import TrainState
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from maekit.data.reader import SampleReader
     from maekit.engine.state import Step
     from maekit.recipe.schema import Recipe
-    from maekit.recipe.training import TrainingSection
+    from maekit.recipe.training import HeldOutSection, TrainingSection
     from maekit.weights.header import FileHeader
 
 BATCH_HELD_OUT = 64  # samples that are measured together, at most
@@ -161,8 +162,6 @@ class Training(ABC):
         self.reader = reader
         self.state = state
         self.step = step
-        self.held_out: Sequence[Batch] = ()
-        self.shown: Batch | None = None  # held-out samples that pictures are drawn of
         self.began = time.perf_counter()
 
     @abstractmethod
@@ -182,12 +181,12 @@ class Training(ABC):
         """Bring a model that is not resumed to its first step: given weights, or a fresh init."""
 
     @abstractmethod
-    def holdout_reader(self, dataset: Dataset) -> SampleReader:
-        """Reads held-out samples, the same ones whenever it is asked."""
+    def open_holdout(self) -> None:
+        """Get ready for what is measured on the way, of data.val."""
 
     @abstractmethod
-    def measure(self) -> dict[str, float | None]:
-        """The errors on what is held out; the model is left in the mode that it was in."""
+    def occasions(self) -> list[Occasion]:
+        """What is measured on the way, and when."""
 
     def result(self) -> dict[str, Any]:
         """What result.json holds beside what it holds of every training."""
@@ -232,6 +231,66 @@ class Training(ABC):
         self.load(restore(self.state, loaded), str(loaded.folder))
         self.state.extra["seconds_before"] = self.state.extra.get("seconds", 0.0)
 
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best measurement so far and its ``step``, where one is kept count of."""
+        return self.state.extra.get("best")
+
+    def is_best(self, state: TrainState) -> bool:
+        """Whether the best measurement so far was made just now: then it is worth a checkpoint."""
+        return self.best is not None and self.best["step"] == state.step
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        """An occasion: write a checkpoint."""
+        self.state.extra["seconds"] = self.seconds
+        best = self.is_best(self.state)
+        path = checkpoints.save(self.state, self.tensors(), self.described(), best=best)
+        self.emit(Saved(self.state.step, "checkpoint", str(path)))
+
+    def exported(self) -> dict[str, Tensor]:
+        """What the final weights hold."""
+        return self.tensors()
+
+    def export(self, path: Path) -> None:
+        """Write the final weights, with a header that says how to rebuild the model."""
+        write_weights(path, self.exported(), self.described())
+        self.emit(Saved(self.state.step, "weights", str(path)))
+
+    @property
+    def source(self) -> str:
+        """Where weights saved now come from, in words."""
+        return f"maekit {self.verb} {self.recipe.name}, step {self.state.step}"
+
+
+class HeldOutTraining(Training):
+    """A training that is judged by what it makes of fixed held-out samples."""
+
+    section: HeldOutSection
+
+    def __init__(
+        self, basis: Basis, model: nn.Module, reader: SampleReader, state: TrainState, step: Step
+    ) -> None:
+        super().__init__(basis, model, reader, state, step)
+        self.held_out: Sequence[Batch] = ()
+        self.shown: Batch | None = None  # held-out samples that pictures are drawn of
+
+    @abstractmethod
+    def holdout_reader(self, dataset: Dataset) -> SampleReader:
+        """Reads held-out samples, the same ones whenever it is asked."""
+
+    @abstractmethod
+    def measure(self) -> dict[str, float | None]:
+        """The errors on what is held out; the model is left in the mode that it was in."""
+
+    def occasions(self) -> list[Occasion]:
+        """The held-out error, every so many steps."""
+        return [Occasion(self.section.validate_.every, self.validate)]
+
+    def result(self) -> dict[str, Any]:
+        """The held-out errors, last and first."""
+        extra = self.state.extra
+        return {"holdout": extra.get("holdout"), "holdout_start": extra.get("holdout_start")}
+
     def open_holdout(self) -> None:
         """Read the held-out samples; without ``data.val`` there are none, which is said."""
         if self.val is None or self.recipe.data.val is None:
@@ -264,22 +323,6 @@ class Training(ABC):
         state.extra.setdefault("holdout_start", values)
         state.extra["holdout"] = values
         self.emit(Measured(state.step, "holdout", values))
-
-    def save(self, checkpoints: Checkpoints) -> None:
-        """An occasion: write a checkpoint."""
-        self.state.extra["seconds"] = self.seconds
-        path = checkpoints.save(self.state, self.tensors(), self.described())
-        self.emit(Saved(self.state.step, "checkpoint", str(path)))
-
-    def export(self, path: Path) -> None:
-        """Write the final weights, with a header that says how to rebuild the model."""
-        write_weights(path, self.tensors(), self.described())
-        self.emit(Saved(self.state.step, "weights", str(path)))
-
-    @property
-    def source(self) -> str:
-        """Where weights saved now come from, in words."""
-        return f"maekit {self.verb} {self.recipe.name}, step {self.state.step}"
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -41,7 +41,7 @@ class Erased(NamedTuple):
 
 
 def rand_augment(
-    *, policy: str, size: tuple[int, int], mean: Sequence[float], interpolation: str
+    *, policy: str, size: tuple[int, int], mean: Sequence[float]
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A change of one frame ``[H, W, C]`` uint8 (C = 1 or 3), drawn from global generators.
 
@@ -49,19 +49,17 @@ def rand_augment(
         policy: timm's words for it, as ``rand-m9-mstd0.5-inc1``.
         size: height and width that translations are measured by.
         mean: per channel, of [0, 1] pixels: what is moved in from outside is filled with it.
-        interpolation: ``bicubic`` or ``bilinear``, of rotations and shears.
 
     Raises:
         RecipeError: timm does not understand the policy.
     """
     from timm.data.auto_augment import rand_augment_transform
 
-    filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
     fill = tuple(min(255, round(255 * value)) for value in mean)
     settings = {
         "translate_const": int(min(size) * _TRANSLATE),
         "img_mean": fill if len(fill) == 3 else fill * 3,
-        "interpolation": filters[interpolation],
+        "interpolation": Image.Resampling.BICUBIC,  # in both codes, however crops are resized
     }
     try:
         change = rand_augment_transform(policy, settings)

@@ -61,6 +61,7 @@ class Classifier(nn.Module):
         self.norm_kind: Norm = norm
         self.fc_norm = nn.LayerNorm(backbone.width, eps=LAYER_NORM_EPS) if norm == "fresh" else None
         self.head = head
+        self.frozen: list[nn.Module] = []  # of the encoder: always in evaluation mode
         self.clip = clip
         self.grid: Grid = backbone.grid(clip)
         self.statistics = statistics
@@ -81,6 +82,13 @@ class Classifier(nn.Module):
             clip=model.clip,
             statistics=model.statistics,
         )
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module's, but what is frozen drops no paths."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels ``[B, C, T, H, W]`` to ``[B, K]``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from maekit.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from maekit.contracts import Dataset
     from maekit.data.batch import Batch
     from maekit.evaluate.views import ViewReader
 
@@ -48,6 +49,23 @@ class Predictions:
     labels: np.ndarray
     scores: np.ndarray
     single: np.ndarray
+
+    @classmethod
+    def averaged(
+        cls, rows: np.ndarray, dataset: Dataset, labels: np.ndarray, views: np.ndarray, middle: int
+    ) -> Self:
+        """From the scores of every view.
+
+        Args:
+            rows: int64 ``[n]``.
+            dataset: names the rows.
+            labels: int64 ``[n]``, of these rows.
+            views: ``[n, V, K]``; each view's add up to 1.
+            middle: the view that stands for a single one.
+        """
+        scores = views.astype(np.float64)
+        names = tuple(dataset.name(row) for row in rows.tolist())
+        return cls(rows, names, labels, scores.mean(axis=1), scores[:, middle])
 
     def top(self, k: int, *, single: bool = False) -> float:
         """The share of rows whose label is among the ``k`` highest scores."""
@@ -96,44 +114,6 @@ def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float((better.sum(axis=1) < k).mean())
 
 
-class Averager:
-    """Averages the scores of each row's views as batches come in.
-
-    Args:
-        reader: what the batches are read with.
-        labels: int64 ``[n]`` of all rows of its set, as the classifier numbers them.
-    """
-
-    def __init__(self, reader: ViewReader, labels: np.ndarray) -> None:
-        self._reader = reader
-        self._labels = labels
-        self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-    def add(self, batch: Batch, probabilities: np.ndarray) -> None:
-        """Scores ``[B*V, K]`` of a batch's views, sample-major; each view's add up to 1.
-
-        Raises:
-            DataError: a sample cannot be read.
-        """
-        refuse_bad(batch)
-        views = self._reader.repeats
-        scores = probabilities.reshape(len(batch.keys), views, -1).astype(np.float64)
-        for key, each in zip(batch.keys, scores, strict=True):
-            self._found[key.index] = (each.mean(axis=0), each[self._reader.middle])
-
-    def finish(self) -> Predictions:
-        """All rows, in the set's order."""
-        rows = sorted(self._found)
-        scores, single = zip(*(self._found[row] for row in rows), strict=True)
-        return Predictions(
-            np.array(rows, np.int64),
-            tuple(self._reader.dataset.name(row) for row in rows),
-            self._labels[rows],
-            np.stack(scores),
-            np.stack(single),
-        )
-
-
 def refuse_bad(batch: Batch) -> None:
     """Any test sample that cannot be read is fatal: leaving it out would change the number.
 
@@ -152,6 +132,11 @@ def batches_of(samples: int, size: int) -> list[list[Key]]:
     return [keys[first : first + size] for first in range(0, samples, size)]
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """Logits ``[B, K]`` as float32 probabilities."""
+    return logits.float().softmax(dim=-1)
+
+
 @torch.inference_mode()
 def predict(
     reader: ViewReader,
@@ -162,6 +147,7 @@ def predict(
     batch: int,
     workers: int,
     timeout: float,
+    activation: Callable[[Tensor], Tensor] = probabilities,
 ) -> Predictions:
     """Judge every row of a set.
 
@@ -173,15 +159,22 @@ def predict(
         batch: views at once; all views of a sample always go together.
         workers: loader processes.
         timeout: seconds that one sample may take.
+        activation: logits to what is averaged over views.
 
     Raises:
         DataError: a sample cannot be read.
     """
-    averager = Averager(reader, labels)
-    keys = batches_of(len(reader.dataset), max(1, batch // reader.repeats))
+    rows: list[int] = []
+    found: list[np.ndarray] = []
+    views = reader.repeats
+    keys = batches_of(len(reader.dataset), max(1, batch // views))
     with Loader(reader, keys, workers=min(workers, len(keys)), timeout=timeout) as loader:
         for read in loader:
             refuse_bad(read)
-            found = logits(to_unit(read.views[0], device))
-            averager.add(read, found.float().softmax(dim=-1).cpu().numpy())
-    return averager.finish()
+            scores = activation(logits(to_unit(read.views[0], device)))
+            found.append(scores.cpu().numpy().reshape(len(read.keys), views, -1))
+            rows += [key.index for key in read.keys]
+    places = np.array(rows, np.int64)
+    return Predictions.averaged(
+        places, reader.dataset, labels[places], np.concatenate(found), reader.middle
+    )

@@ -15,8 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from maekit.engine.events import Emit, Note
 from maekit.errors import DataError
-from maekit.evaluate.labels import chance_level, check_labels, labels_of
+from maekit.evaluate.labels import (
+    EXAMPLES,
+    Labelled,
+    chance_level,
+    check_labels,
+    labels_of,
+    tell_labels,
+)
+from maekit.evaluate.labels import warn_at_chance as warn_of_accuracy
 from maekit.evaluate.multiview import TOP, top_k
 
 if TYPE_CHECKING:
@@ -124,6 +133,39 @@ def task_of(kind: HeadKind, train: Dataset, val: Dataset) -> Task:
     outputs = tuple(f"value_{number}" for number in range(values[0].shape[1]))
     rows = [table[own] for table, own in zip(values, labels, strict=True)]
     return Task(kind, outputs, rows[0], rows[1], "r2")
+
+
+def tell_task(task: Task, train: Dataset, val: Dataset, emit: Emit) -> None:
+    """Outputs, counts and five examples, so that a person sees what is about to be learned."""
+    if task.kind == "multiclass":
+        labelled = Labelled(task.outputs, task.train.argmax(axis=1), task.val.argmax(axis=1))
+        tell_labels(train, labelled, emit)
+        return
+    what = "labels" if task.kind == "multilabel" else "values"
+    emit(
+        Note(
+            f"{len(task.outputs)} {what}, {len(train):,} samples to train on, {len(val):,} to judge"
+        )
+    )
+    for index in np.unique(np.linspace(0, len(train) - 1, EXAMPLES).round().astype(int)).tolist():
+        emit(Note(f"  {train.name(index)}: {_shown(task, index)}"))
+
+
+def _shown(task: Task, index: int) -> str:
+    row = task.train[index]
+    if task.kind == "regression":
+        return f" {JOIN} ".join(f"{value:g}" for value in row)
+    return f" {JOIN} ".join(task.outputs[place] for place in np.flatnonzero(row)) or NONE
+
+
+def warn_at_chance(task: Task, value: float | None, emit: Emit) -> None:
+    """Warn where the first measurement is no better than not looking at the samples."""
+    if task.kind == "multiclass" and value is not None:
+        warn_of_accuracy(value, task.val.argmax(axis=1), emit)
+    elif value is None or value <= task.chance():
+        shown = "-" if value is None else f"{value:.3f}"
+        text = f"{task.best} {shown} is no better than chance ({task.chance():.3f})"
+        emit(Note(f"{text}: look at the examples and labels above", warning=True))
 
 
 _SETS = ("data.train", "data.val")

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from maekit.recipe.augment import ColorJitter
+from maekit.recipe.finetune import Finetune
+from maekit.recipe.probe import OnlineProbe, Probe
 from maekit.recipe.section import Section
 from maekit.recipe.tokenizer import Tokenizer
-from maekit.recipe.training import AdamW, TrainingSection
+from maekit.recipe.training import AdamW, HeldOutSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,7 +149,7 @@ class PretrainAdamW(AdamW):
     lr_counts_repeats: bool = Field(False, description="repeats count in the lr rule (mae_st)")
 
 
-class Pretrain(TrainingSection):
+class Pretrain(HeldOutSection):
     """Masked-autoencoder pre-training."""
 
     model: dict[str, Any] | None = Field(None, description="overlay on model for this verb")
@@ -162,6 +164,9 @@ class Pretrain(TrainingSection):
     )
     loss_on: Literal["hidden", "all"] = Field("hidden", description="tokens that are predicted")
     optimizer: PretrainAdamW = PretrainAdamW()
+    online_probe: OnlineProbe | None = Field(
+        None, description="judge features of labelled samples every so many steps"
+    )
 
 
 class Expected(Section):
@@ -190,17 +195,26 @@ class Recipe(Section):
     )
     pretrain: Pretrain | None = Field(None, description="what `maekit pretrain` does")
     tokenizer: Tokenizer | None = Field(None, description="what `maekit tokenizer` does")
+    finetune: Finetune | None = Field(None, description="what `maekit finetune` does")
+    probe: Probe | None = Field(None, description="what `maekit probe` does")
     expected: tuple[Expected, ...] = Field((), description="numbers this recipe should reach")
 
     @model_validator(mode="after")
-    def _jitter_has_colours(self) -> Self:
+    def _colours_are_there(self) -> Self:
+        if self.data.channels in (1, 3):
+            return self
         for verb in VERBS:
             section = getattr(self, verb)
-            jitters = section is not None and isinstance(section.augment, ColorJitter)
-            if jitters and self.data.channels not in (1, 3):
+            jitters = isinstance(getattr(section, "augment", None), ColorJitter)
+            if jitters:
                 raise ValueError(
                     f"{verb}.augment color-jitter is for 1 or 3 channels, and data.channels is "
                     f"{self.data.channels}; take random-resized-crop"
+                )
+            if getattr(section, "rand_augment", None) is not None:
+                raise ValueError(
+                    f"{verb}.rand_augment is for 1 or 3 channels, and data.channels is "
+                    f"{self.data.channels}; set it to null"
                 )
         return self
 
@@ -212,7 +226,7 @@ class Recipe(Section):
 
 
 # Sections that a verb reads for itself, and those that it may overlay.
-VERBS: tuple[str, ...] = ("pretrain", "tokenizer")
+VERBS: tuple[str, ...] = ("pretrain", "tokenizer", "finetune", "probe")
 OVERLAYS: tuple[str, ...] = ("data", "model")
 
 

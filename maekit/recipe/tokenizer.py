@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from maekit.recipe.section import Section
-from maekit.recipe.training import AdamW, Beta, TrainingSection
+from maekit.recipe.training import AdamW, Beta, HeldOutSection
 
 
 class DVAESizes(Section):
@@ -57,7 +57,7 @@ class TokenizerAdamW(AdamW):
     min_lr: float = Field(1.25e-6, ge=0, description="where the cosine ends")
 
 
-class Tokenizer(TrainingSection):
+class Tokenizer(HeldOutSection):
     """Training of a discrete VAE, whose codes ``dvae-token`` predicts."""
 
     dvae: DVAESizes = DVAESizes()

@@ -98,11 +98,16 @@ class TrainingSection(Section):
     clip_grad: float | None = Field(None, gt=0, description="largest gradient norm")
     max_nonfinite: int = Field(10, ge=1, description="non-finite steps in a row before exit 4")
     checkpoint: Checkpoint = Checkpoint()
-    validate_: Validate = Field(Validate(), alias="validate")
-    pictures: Pictures = Pictures()
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if all(getattr(self, key) is None for key in self.alternatives):
             raise ValueError(f"give exactly one of {', '.join(self.alternatives)}")
         return self
+
+
+class HeldOutSection(TrainingSection):
+    """Of verbs that are judged by what they make of fixed held-out samples."""
+
+    validate_: Validate = Field(Validate(), alias="validate")
+    pictures: Pictures = Pictures()

@@ -13,7 +13,7 @@ from maekit.engine.events import Note
 from maekit.engine.feed import picture_reader
 from maekit.engine.optim import make_optimizer
 from maekit.engine.step import recompute, to_unit
-from maekit.engine.training import Basis, Training
+from maekit.engine.training import Basis, HeldOutTraining
 from maekit.errors import RecipeError, WeightsError
 from maekit.targets.dvae_networks import DVAE, as_pictures, check_range
 from maekit.tokenizer.holdout import measure
@@ -88,7 +88,7 @@ class TokenizerStep:
         return temperature, kl_weight
 
 
-class TokenizerTraining(Training):
+class TokenizerTraining(HeldOutTraining):
     """All of the training of a discrete VAE."""
 
     verb = VERB
@@ -138,8 +138,9 @@ class TokenizerTraining(Training):
         return measure(self.model, self.held_out, self.precision)
 
     def result(self) -> dict[str, Any]:
-        """The codebook's size, and the pixels a side of a code (and of the mean colours)."""
-        return {"vocabulary": self.model.sizes.vocabulary, "stride": self.model.sizes.stride}
+        """The held-out errors, and of the codebook: codes, and pixels a side of each."""
+        sizes = self.model.sizes
+        return super().result() | {"vocabulary": sizes.vocabulary, "stride": sizes.stride}
 
 
 def assemble(

@@ -151,7 +151,7 @@ def test_float_sets_of_any_channels_train_measure_and_are_shown(
     tmp_path: Path, channels: int
 ) -> None:
     job = job_of(pictures(tmp_path / "set", channels), channels)
-    job.prepare(None, None)
+    job.prepare(None)
     job.open_holdout()
     assert job.held_out
     before = job.measure()
@@ -189,7 +189,7 @@ def test_norm_pixel_does_not_see_an_affine_change_of_the_channels(
     losses = []
     for folder in folders:
         job = job_of(folder, 13, f"pretrain.target.statistics={statistics}")
-        job.prepare(None, None)
+        job.prepare(None)
         job.open_holdout()
         assert job.held_out
         losses.append(job.measure()["loss"])

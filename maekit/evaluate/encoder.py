@@ -1,0 +1,106 @@
+"""The encoder that is judged: the weights' own, at the recipe's size; or an untrained one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maekit.data.stats import imagenet
+from maekit.engine.build import agreed_header, build_model, fill, written
+from maekit.errors import RecipeError
+from maekit.model import Statistics
+from maekit.recipe.schema import Stats
+from maekit.weights.file import Weights, read_header, read_weights
+from maekit.weights.header import Header
+
+if TYPE_CHECKING:
+    from maekit.engine.checkpoint import Loaded
+    from maekit.model import MaskedAutoencoder
+    from maekit.recipe.schema import Recipe
+
+_log = logging.getLogger(__name__)
+
+SCRATCH = "scratch"  # --from scratch: no weights at all
+_ENCODER = "backbone."  # before the encoder's tensors
+
+
+def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder, Header]:
+    """The encoder of a source of weights, without decoder and target, in evaluation mode.
+
+    Its structure and statistics are the weights'; a recipe that names others is refused. Size and
+    frames are the recipe's: positions are resized to them, which is logged.
+
+    Args:
+        source: as ``--from`` takes it, or ``scratch`` for the recipe's own, at its random
+            initialisation.
+        recipe: resolved for the verb that judges.
+
+    Raises:
+        RecipeError: nothing is there, or ``scratch`` without a model in the recipe.
+        WeightsError: unreadable, or of another model than the recipe's.
+    """
+    if str(source) == SCRATCH:
+        stats = recipe.data.stats
+        given = stats if isinstance(stats, Stats) else imagenet(recipe.data.channels)
+        return untrained_encoder(recipe, Statistics(tuple(given.mean), tuple(given.std)))
+    weights = read_weights(source)
+    found = _encoder_only(weights.header)
+    header, _ = agreed_header(found, _asked(found, recipe), weights.where)
+    model = build_model(header, recipe.seed)
+    tensors = {
+        name: tensor for name, tensor in weights.tensors.items() if name.startswith(_ENCODER)
+    }
+    for change in fill(model, Weights(found, tensors, weights.where), None):
+        _log.info("%s", change)
+    return model.eval(), header
+
+
+def _asked(found: Header, recipe: Recipe) -> Header:
+    """What the recipe says of the encoder; what it leaves open is as in the weights."""
+    data = recipe.data
+    asked = {"clip": (data.train.frames, *data.height_width), "channels": data.channels}
+    if recipe.model is not None:
+        asked["backbone"] = written(recipe.model.backbone)
+    given = data.stats == "imagenet" or isinstance(data.stats, Stats)
+    if given or found.channels != data.channels:
+        stats = data.stats if isinstance(data.stats, Stats) else imagenet(data.channels)
+        asked |= {"mean": tuple(stats.mean), "std": tuple(stats.std)}
+    return found.model_copy(update=asked)
+
+
+def untrained_encoder(recipe: Recipe, statistics: Statistics) -> tuple[MaskedAutoencoder, Header]:
+    """The recipe's own encoder at its random initialisation, in evaluation mode.
+
+    Raises:
+        RecipeError: the recipe has no model.
+    """
+    data = recipe.data
+    if recipe.model is None:
+        msg = "the recipe has no model"
+        raise RecipeError(msg, where="--from scratch", hint="add model.backbone, or give weights")
+    header = Header(
+        backbone=written(recipe.model.backbone),
+        clip=(data.train.frames, *data.height_width),
+        channels=data.channels,
+        mean=statistics.mean,
+        std=statistics.std,
+        source="random initialisation",
+    )
+    return build_model(header, recipe.seed).eval(), header
+
+
+def resumed_encoder(loaded: Loaded, recipe: Recipe) -> tuple[MaskedAutoencoder, Header]:
+    """The encoder of a checkpoint, which is not filled: the whole model is, later.
+
+    Raises:
+        WeightsError: the checkpoint is of another model than the recipe's.
+    """
+    found = _encoder_only(read_header(loaded.weights))
+    header, _ = agreed_header(found, _asked(found, recipe), str(loaded.folder))
+    return build_model(header, recipe.seed), header
+
+
+def _encoder_only(header: Header) -> Header:
+    nothing = dict.fromkeys(("decoder", "target", "masker", "classifier"))
+    return header.model_copy(update=nothing)

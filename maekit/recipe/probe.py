@@ -1,0 +1,99 @@
+"""Section ``probe:``: how frozen features are judged; and the online probe of pre-training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from maekit.recipe.section import Section
+from maekit.recipe.views import Views
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class CachedLinear(Section):
+    """Multinomial logistic regression on standardised features, solved to its optimum."""
+
+    strengths: tuple[Positive, ...] = Field(
+        (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
+        min_length=1,
+        description="C: the weight of the loss against half the squared norm of the weights; the "
+        "best on a split of data.train is taken",
+    )
+    held_out: float = Field(
+        0.2, gt=0, lt=1, description="share of data.train that the strength is chosen on"
+    )
+    iterations: int = Field(1000, ge=1, description="of L-BFGS, at most")
+
+
+class Nearest(Section):
+    """The classes of the nearest training samples by cosine."""
+
+    k: int = Field(20, ge=1, description="how many neighbours vote (DINO: 20)")
+    temperature: float | None = Field(
+        0.07, gt=0, description="a vote weighs exp(cosine / temperature); null: one vote each"
+    )
+
+
+class Attentive(Section):
+    """One cross-attention block with a learned query, trained on frozen tokens (V-JEPA)."""
+
+    heads: int | None = Field(
+        None, ge=1, description="of the cross-attention; unset: one for each 64 channels"
+    )
+    epochs: int = Field(20, ge=1, description="passes over data.train (V-JEPA: 20)")
+    warmup: float = Field(0.0, ge=0, description="epochs of linear warm-up")
+    batch: int = Field(256, ge=1, description="samples per update")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW (V-JEPA: 1e-3)")
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW (V-JEPA: 0.01)")
+
+
+class Probe(Section):
+    """Frozen features, judged beside those of an untrained encoder and raw pixels."""
+
+    data: dict[str, Any] | None = Field(None, description="overlay on data for this verb")
+    model: dict[str, Any] | None = Field(None, description="overlay on model for this verb")
+    kind: Literal["linear", "knn", "attentive"] = "linear"
+    protocol: Literal["cached"] = Field(
+        "cached", description="of linear: cached is exact on the features of centre crops"
+    )
+    pool: Literal["auto", "cls", "mean"] = Field(
+        "auto", description="of tokens; auto: the class token where there is one, else the mean"
+    )
+    layer: int | None = Field(
+        None,
+        description="block whose output is taken, from 1, or from -1 backwards; unset: the "
+        "encoder's output, after its last norm",
+    )
+    pixels: int = Field(
+        32, ge=1, description="pixels: the longer side that raw pixels are reduced to"
+    )
+    batch: int = Field(64, ge=1, description="views encoded at once")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="auto: bf16 where native, fp16 on older GPUs, fp32 on the CPU"
+    )
+    views: Views = Field(Views(), description="of data.val: how many clips and crops are judged")
+    linear: CachedLinear = CachedLinear()
+    knn: Nearest = Nearest()
+    attentive: Attentive = Attentive()
+
+    @model_validator(mode="after")
+    def _layers_count_from_one(self) -> Self:
+        if self.layer == 0:
+            raise ValueError("layer counts blocks from 1 (or from -1 backwards)")
+        return self
+
+
+class OnlineProbe(Section):
+    """A probe of a fixed labelled subset while pre-training, and the best checkpoint by it."""
+
+    every: int = Field(1000, ge=1, description="steps")
+    kind: Literal["knn", "ridge"] = "knn"
+    samples: int = Field(
+        1000, ge=2, description="of data.train, evenly spaced; of data.val as many at most"
+    )
+    pool: Literal["auto", "cls", "mean"] = Field(
+        "mean", description="of tokens; auto: the class token where there is one, else the mean"
+    )
+    k: int = Field(10, ge=1, description="neighbours that vote, of knn")
