@@ -26,7 +26,10 @@ from maekit.weights.header import DVAEHeader, Header
 SMALL = {"width": 8, "vocabulary": 16, "blocks": 1}
 
 
-def context(grid: Grid = Grid(1, 4, 6), channels: int = 3) -> PartContext:
+GRID = Grid(1, 4, 6)
+
+
+def context(grid: Grid = GRID, channels: int = 3) -> PartContext:
     shape = (grid.t * 2, grid.h * 16, grid.w * 16)
     mean = (0.5,) * channels
     return PartContext(shape, channels, mean, mean, grid=grid, patch=(2, 16, 16))

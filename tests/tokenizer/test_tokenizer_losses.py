@@ -40,9 +40,7 @@ def test_dalles_ramps_in_a_long_run() -> None:
 
 
 @settings(deadline=None)
-@given(
-    st.floats(0.01, 5), st.floats(0.01, 5), st.integers(0, 50), st.integers(1, 40), st.data()
-)
+@given(st.floats(0.01, 5), st.floats(0.01, 5), st.integers(0, 50), st.integers(1, 40), st.data())
 def test_a_ramp_stays_between_its_ends_and_ends_with_the_run(
     start: float, end: float, steps: int, budget: int, data: st.DataObject
 ) -> None:
