@@ -39,6 +39,18 @@ Device = Annotated[
     str | None,
     typer.Option("--device", metavar="cpu|cuda|cuda:N|mps", help="Default: the best there is."),
 ]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN|FILE|timm:NAME|hf:FOLDER|scratch",
+        help="Weights; default: the newest finished pre-training of the recipe.",
+    ),
+]
+CompareExpected = Annotated[
+    bool,
+    typer.Option("--compare-expected", help="Say whether results lie in the recipe's bands."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from maekit.data.bad_files import BadFiles
     from maekit.data.batch import Batch
+    from maekit.data.order import Key
     from maekit.engine.precision import Precision
     from maekit.evaluate.views import ViewReader
     from maekit.model import MaskedAutoencoder
@@ -121,6 +122,7 @@ def collect(
     workers: int,
     timeout: float,
     ledger: BadFiles | None = None,
+    samples: int | None = None,
     told: Callable[[int], None] = lambda _: None,
 ) -> Collected:
     """Read a set once, and make all kinds of features of it.
@@ -133,6 +135,7 @@ def collect(
         workers: loader processes.
         timeout: seconds that one sample may take.
         ledger: takes samples that cannot be read, which are then left out; None: they are fatal.
+        samples: only the first of the set; None: all.
         told: hears how many samples are done.
 
     Raises:
@@ -140,7 +143,10 @@ def collect(
     """
     rows: list[int] = []
     found: dict[str, list[np.ndarray]] = {name: [] for name in ways}
-    for read in _batches(reader, batch=batch, workers=workers, timeout=timeout):
+    keys = batches_of(
+        len(reader.dataset) if samples is None else samples, max(1, batch // reader.repeats)
+    )
+    for read in _read(reader, keys, workers=workers, timeout=timeout):
         good = _good(read, ledger)
         pixels = to_unit(read.views[0], device)
         views = reader.repeats
@@ -155,8 +161,9 @@ def collect(
     )
 
 
-def _batches(reader: ViewReader, *, batch: int, workers: int, timeout: float) -> Iterator[Batch]:
-    keys = batches_of(len(reader.dataset), max(1, batch // reader.repeats))
+def _read(
+    reader: ViewReader, keys: list[list[Key]], *, workers: int, timeout: float
+) -> Iterator[Batch]:
     with Loader(reader, keys, workers=min(workers, len(keys)), timeout=timeout) as loader:
         yield from loader
 
