@@ -23,6 +23,8 @@ FREE = (
     "data.timeout",
     "data.train.max_bad_fraction",
     "data.val.max_bad_fraction",
+    "data.train.published",
+    "data.val.published",
     "expected",
     "pretrain.batch.per_device",
     "pretrain.batch.accumulation",

@@ -33,7 +33,7 @@ def identity(
     count by name alone.
     """
     digest = hashlib.sha256()
-    options = spec.model_dump(mode="json", exclude={"max_bad_fraction"})
+    options = spec.model_dump(mode="json", exclude={"max_bad_fraction", "published"})
     digest.update(_plain([VERSION, options, size, channels, len(dataset)]))
     folders = list(_folders(options))
     for index in chosen:

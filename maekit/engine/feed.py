@@ -44,10 +44,12 @@ def open_dataset(spec: DataSpec, key: str) -> Dataset:
     try:
         dataset: Dataset = registry.make("datasets", spec)
     except DataError as error:
-        # A dataset does not know which of the recipe's sets it is.
+        # A dataset does not know which of the recipe's sets it is, nor where it is published.
         if error.where is None or not error.where.startswith("data."):
             raise
-        raise DataError(error.what, where=f"{key}.path", hint=error.hint) from error
+        published = None if spec.published is None else f"published at {spec.published}"
+        hint = "; ".join(part for part in (error.hint, published) if part)
+        raise DataError(error.what, where=f"{key}.path", hint=hint) from error
     if len(dataset) == 0:
         msg = f"the data set '{spec.name}' is empty"
         raise DataError(msg, where=key, hint=f"set {key}.path to a folder or list that is not")

@@ -21,6 +21,7 @@ from maekit.errors import RecipeError, StorageError
 from maekit.version import __version__
 
 OURS = ("recipe.yaml", "result.json")  # what makes a folder one of ours
+LOCK = "lock"
 UNFINISHED = (None, 1, 4, 5, 6, 7, 8, 75, 130)  # exits after which --resume makes sense
 PACKAGES = ("torch", "timm", "numpy", "pillow", "av", "safetensors", "pydantic")
 
@@ -42,7 +43,7 @@ class RunFolder:
         except OSError as error:
             msg = f"the run folder cannot be made: {error}"
             raise StorageError(msg, where=str(self.path), hint="choose another --out") from error
-        self._lock = take_lock(self.path / "lock")
+        self._lock = take_lock(self.path / LOCK)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,7 +147,7 @@ def chosen_folder(out: Path, *, resume: bool, overwrite: bool) -> Path:
         raise RecipeError(
             msg, where=f"--out {out}", hint="empty it yourself, or use another folder"
         )
-    with take_lock(out / "lock"):  # raises where a live run holds it
+    with take_lock(out / LOCK):  # raises where a live run holds it
         out.rename(_free_name(out.with_name(f"{out.name}.overwritten")))
     return out
 
@@ -161,12 +162,13 @@ def _free_name(path: Path) -> Path:
 
 
 def newest_unfinished(runs: Path, recipe: str, verb: str) -> Path | None:
-    """The newest run of this verb and recipe that did not end, or None."""
+    """The newest run of this verb and recipe that did not end and that no process holds."""
     parent = runs / recipe
     numbered = [each for each in parent.glob("*") if each.name.isdigit()]
     for folder in sorted(numbered, key=lambda each: int(each.name), reverse=True):
         result = read_result(folder)
-        if result.get("verb", verb) == verb and result.get("exit") in UNFINISHED:
+        unfinished = result.get("verb", verb) == verb and result.get("exit") in UNFINISHED
+        if unfinished and not is_locked(folder / LOCK):
             return folder
     return None
 
@@ -203,6 +205,18 @@ def take_lock(path: Path) -> IO[str]:
     file.write(f"{socket.gethostname()} pid {os.getpid()}\n")
     file.flush()
     return file
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds a lock; nothing is left behind."""
+    try:
+        with path.open("r+", encoding="utf-8") as file:
+            _lock(file)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _lock(file: IO[str]) -> None:

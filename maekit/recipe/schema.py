@@ -65,6 +65,9 @@ class DataSpec(PartSpec):
     max_bad_fraction: float = Field(
         0.01, ge=0, le=1, description="unreadable files tolerated, as a fraction of the set"
     )
+    published: str | None = Field(
+        None, description="where the set is published; said where it is not found"
+    )
 
     @model_validator(mode="after")
     def _segments_have_no_stride(self) -> DataSpec:

@@ -191,8 +191,10 @@ def test_missing_data_says_what_was_looked_for(cli: Cli, small: str) -> None:
     assert failed.code == 6
     assert "nowhere" in failed.err
     assert "data.train.path:" in failed.err
-    failed = cli("pretrain", small, "data.val.path=nowhere", "--out", "other")
+    words = ["data.val.path=nowhere", "data.val.published=https://example.org"]
+    failed = cli("pretrain", small, *words, "--out", "other")
     assert "data.val.path:" in failed.err
+    assert "published at https://example.org" in failed.err
 
 
 def test_fewer_pictures_than_a_batch_join_epochs(cli: Cli, small: str) -> None:

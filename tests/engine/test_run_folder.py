@@ -91,6 +91,21 @@ def test_the_newest_unfinished_run_of_the_verb(tmp_path: Path) -> None:
     assert newest_unfinished(tmp_path, "other", "pretrain") is None
 
 
+def test_a_run_that_a_process_holds_is_not_resumed(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / "r" / str(number)).mkdir(parents=True)
+    command = [sys.executable, "-c", LIVE, str(tmp_path / "r" / "2")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as live:
+        assert live.stdout is not None
+        assert live.stdout.readline() == "locked\n"
+        assert newest_unfinished(tmp_path, "r", "pretrain") == tmp_path / "r" / "1"
+        live.kill()
+    assert newest_unfinished(tmp_path, "r", "pretrain") == tmp_path / "r" / "2"
+    assert not (tmp_path / "r" / "1" / "lock").exists()
+
+
 def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     lines = [{"step": step, "loss": step / 3} for step in range(1, 8)]
     lines.insert(5, {"step": 5, "holdout": {"hidden_mse": 0.1}})

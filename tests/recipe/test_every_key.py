@@ -34,6 +34,10 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
     "data.train.alpha": (["data.train.alpha=keep"], []),
     "data.train.frames": (["data.train.frames=2"], []),
     "data.train.max_bad_fraction": (["data.train.max_bad_fraction=0.1"], []),
+    "data.train.published": (
+        ["data.train.published=https://example.org"],
+        ["data.train.path=nowhere"],
+    ),
     "data.size": (["data.size=24"], []),
     "data.channels": (["data.channels=1"], []),
     "data.stats": (["data.stats=auto"], []),
@@ -175,6 +179,10 @@ PERTURBED |= {
     if path.startswith("data.train") and not path.endswith(("frames", "labels"))
 }  # type: ignore[assignment]
 PERTURBED["data.val.path"] = (["data.val.path=FOLDER/train"], [])
+PERTURBED["data.val.published"] = (
+    ["data.val.published=https://example.org"],
+    ["data.val.path=nowhere"],
+)
 PERTURBED["data.val.max_bad_fraction"] = (
     ["data.val.max_bad_fraction=0.1"],
     ["pretrain.validate.samples=40"],
