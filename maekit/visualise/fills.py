@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 FILLS = ("visible_mean", "nearest_visible", "interpolated_mean")
 
 
-def fills(
-    pixels: Tensor, mask: Mask, grid: Grid, patch: tuple[int, int, int]
-) -> dict[str, Tensor]:
+def fills(pixels: Tensor, mask: Mask, grid: Grid, patch: tuple[int, int, int]) -> dict[str, Tensor]:
     """Three guesses at the queries, each ``[B, Q, pt*ph*pw*C]``.
 
     - ``visible_mean``: the mean colour of all that is visible.
@@ -37,7 +35,7 @@ def fills(
     like = gather(patches, mask.queries)
     means = channel_means(visible, pixels.shape[1])
     return {
-        "visible_mean": flat_patches(means.mean(dim=1, keepdim=True), like),
+        "visible_mean": flat_patches(means.mean(dim=1, keepdim=True), like).expand_as(like),
         "nearest_visible": gather(visible, _nearest(mask, grid)),
         "interpolated_mean": flat_patches(spread(means, mask, grid), like),
     }
@@ -46,9 +44,8 @@ def fills(
 def _nearest(mask: Mask, grid: Grid) -> Tensor:
     """Int64 ``[B, Q]``: which of the K visible tokens is nearest to each query."""
     where = coordinates(grid).to(mask.visible.device, torch.float32)
-    # In squares, which are whole numbers, so that ties are ties on every machine.
-    squares = [
-        (where[mask.queries][..., axis, None] - where[mask.visible][..., None, :, axis]) ** 2
-        for axis in range(3)
-    ]
-    return (squares[0] + squares[1] + squares[2]).argmin(dim=-1)
+    # Roots of whole numbers, so that equally near tokens are ties on every machine.
+    distance = torch.cdist(
+        where[mask.queries], where[mask.visible], compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    return distance.argmin(dim=-1)

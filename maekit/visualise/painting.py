@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
     from maekit.tokens import Mask
 
+COLUMNS = ("original", "masked", "prediction", "prediction in the visible part")
 LEAKING = "the same, uses ground-truth mean/variance"
 _DEVIATIONS = 3  # from black to the mean, and from there to white, of pixels in no known range
 _NOTHING = 0.5  # the gray of what is not predicted
@@ -91,10 +92,17 @@ def ceiling(model: MaskedAutoencoder, views: Sequence[Tensor], mask: Mask) -> Te
 
 def in_place(model: MaskedAutoencoder, patches: Tensor, pixels: Tensor, mask: Mask) -> np.ndarray:
     """Patches ``[B, Q, P]`` where they belong, the original elsewhere: ``[B, T, H, W, C]``."""
-    canvas = patchify(pixels, model.backbone.patch)
-    index = mask.queries[..., None].expand(-1, -1, canvas.shape[-1])
-    whole = canvas.scatter(1, index, patches)
-    return channels_last(unpatchify(whole, model.grid, model.backbone.patch))
+    return picture(model, laid(patchify(pixels, model.backbone.patch), patches, mask))
+
+
+def laid(canvas: Tensor, patches: Tensor, mask: Mask) -> Tensor:
+    """All patches ``[B, N, P]``, with those given ``[B, Q, P]`` at the mask's queries."""
+    return canvas.scatter(1, mask.queries[..., None].expand(-1, -1, canvas.shape[-1]), patches)
+
+
+def picture(model: MaskedAutoencoder, canvas: Tensor) -> np.ndarray:
+    """Patches ``[B, N, P]`` as pixels ``[B, T, H, W, C]``."""
+    return channels_last(unpatchify(canvas, model.grid, model.backbone.patch))
 
 
 def asked_of(mask: Mask) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from maekit.engine.step import make_mask, to_unit
 from maekit.tokens import Mask
 from maekit.visualise.painting import (
+    COLUMNS,
     LEAKING,
     asked_of,
     can_paint,
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     from maekit.engine.precision import Precision
     from maekit.model import MaskedAutoencoder
 
-__all__ = ["COLUMNS", "can_paint", "reconstructions"]
-
-COLUMNS = ("original", "masked", "prediction", "prediction in the visible part")
+__all__ = ["can_paint", "reconstructions"]
 
 
 @torch.no_grad()
