@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load"]
 
 
-def load(source: str | Path) -> MaskedAutoencoder:
+def load(source: str | Path, clip: tuple[int, int, int] | None = None) -> MaskedAutoencoder:
     """Load a model from a run folder or a maekit weights file.
+
+    Args:
+        clip: frames, height and width in pixels, where the model shall take others than those that
+            it was trained at; its positions are then resized.
 
     Returns:
         The model in evaluation mode on the CPU. ``model.encode(pixels [B, C, T, H, W])`` gives
@@ -23,8 +27,9 @@ def load(source: str | Path) -> MaskedAutoencoder:
 
     Raises:
         WeightsError: the file cannot be read or does not match its own header.
+        PartError: the clip does not divide into the model's patches.
     """
     from maekit.engine.build import load_model
 
-    model, _ = load_model(source)
+    model, _ = load_model(source, clip)
     return model

@@ -164,6 +164,30 @@ def sincos_3d(grid: Grid, width: int) -> Tensor:
     return torch.tensor(table[:, :width].astype(np.float32))
 
 
+FIXED = {"sincos-1d": sincos_1d, "sincos-2d": sincos_2d, "sincos-3d": sincos_3d}
+
+
+def resample_rows(rows: Tensor, old: Grid, new: Grid) -> Tensor:
+    """A position table ``[old.tokens, D]`` at another grid: ``[new.tokens, D]``.
+
+    Within a time slot bicubic, not aligned at corners, without antialias (MAE, util/pos_embed.py,
+    interpolate_pos_embed; VideoMAE's detection code does so slot by slot). Over time linear; a
+    single slot is repeated. An axis that keeps its length keeps its rows exactly.
+    """
+    if old == new:
+        return rows
+    slots = rows.reshape(*old, -1).permute(0, 3, 1, 2)  # [t, D, h, w]
+    if old[1:] != new[1:]:
+        slots = F.interpolate(slots.float(), size=new[1:], mode="bicubic", align_corners=False)
+    if old.t == 1:
+        slots = slots.expand(new.t, -1, -1, -1)
+    elif old.t != new.t:
+        lines = slots.float().flatten(1).T[None]  # [1, D*h*w, t]
+        lines = F.interpolate(lines, size=new.t, mode="linear", align_corners=False)
+        slots = lines[0].T.reshape(new.t, *slots.shape[1:])
+    return slots.permute(0, 2, 3, 1).reshape(new.tokens, -1).to(rows.dtype)
+
+
 class Positions(nn.Module):
     """Where tokens stand: one row for each prefix token, then one for each of the grid's.
 
@@ -173,12 +197,38 @@ class Positions(nn.Module):
     - ``learned-separable``: a trained row per place in a time slot plus one per time slot (mae_st).
 
     Fixed tables give the prefix zeros, as MAE gives its class token.
+
+    Args:
+        made_for: the grid that weights at another one were trained with: a fixed table is made for
+            it and resampled, so that every token keeps the meaning that it was trained with.
+
+    Raises:
+        PartError: ``made_for`` is given for positions that are trained.
     """
 
     table: Tensor | None  # [1, prefix + N, D]
 
-    def __init__(self, kind: PositionKind, grid: Grid, width: int, prefix: int = 0) -> None:
+    def __init__(
+        self,
+        kind: PositionKind,
+        grid: Grid,
+        width: int,
+        prefix: int = 0,
+        made_for: tuple[int, int, int] | None = None,
+    ) -> None:
         super().__init__()
+        if made_for is not None and kind not in FIXED:
+            msg = f"{kind} positions are trained: there is no table to resize from a grid"
+            raise PartError(msg, where="positions_grid", hint="remove positions_grid")
+        self.kind = kind
+        self.grid = grid
+        self.width = width
+        self.prefix_rows = prefix
+        self.made_for = grid if made_for is None else Grid(*made_for)
+        self._make()
+
+    def _make(self) -> None:
+        kind, grid, width, prefix = self.kind, self.grid, self.width, self.prefix_rows
         if kind == "learned-separable":
             self.spatial = _trained(grid.h * grid.w, width)
             self.temporal = _trained(grid.t, width)
@@ -188,12 +238,17 @@ class Positions(nn.Module):
         if kind == "learned":
             self.table = _trained(prefix + grid.tokens, width)
             return
-        fixed = {"sincos-1d": sincos_1d, "sincos-2d": sincos_2d, "sincos-3d": sincos_3d}[kind]
-        table = torch.cat([torch.zeros(prefix, width), fixed(grid, width)])[None]
-        if kind == "sincos-2d":
+        rows = resample_rows(FIXED[kind](self.made_for, width), self.made_for, grid)
+        table = torch.cat([torch.zeros(prefix, width), rows])[None]
+        if self.kept:
             self.table = nn.Parameter(table, requires_grad=False)
         else:
             self.register_buffer("table", table, persistent=False)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the rows are in a model's weights; otherwise they are made again."""
+        return self.kind not in ("sincos-1d", "sincos-3d")
 
     def forward(self) -> Tensor:
         """``[prefix + N, D]``."""

@@ -195,6 +195,18 @@ def make(kind: str, spec: PartSpec, context: PartContext | None = None) -> Any: 
     return part(options, context)
 
 
+def with_defaults(kind: str, spec: PartSpec) -> dict[str, Any]:
+    """A part as plain data: its name and all its options, those that are unset too.
+
+    Raises:
+        PartError: as ``find``.
+        RecipeError: an option is wrong.
+    """
+    here = tree(spec.options, Mark(f"{kind[:-1]} {spec.name}"))
+    options = validated(options_of(kind, spec.name), here, ())
+    return {"name": spec.name} | options.model_dump(mode="json", by_alias=True)
+
+
 def _takes_context(part: type[Any]) -> bool:
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [

@@ -6,7 +6,7 @@ positions: learned-separable, init: mae``.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,14 @@ Side = Annotated[int, Field(ge=1)]
 
 
 class VideoViT(VisionTransformer):
-    """A ViT over cubes of pixels: every visible token attends to all others, in time and space."""
+    """A ViT over cubes of pixels: every visible token attends to all others, in time and space.
+
+    Attributes:
+        inflates: names of backbones whose weights it takes, as a model of one frame.
+        inflate: how.
+    """
+
+    inflates = ("image-vit",)
 
     class Options(ViTOptions):
         patch: tuple[Side, Side, Side] = Field(
@@ -38,5 +45,12 @@ class VideoViT(VisionTransformer):
             "videomae: PyTorch's own patch embedding, truncated normal tokens",
         )
 
+        inflate: Literal["average", "centre"] = Field(
+            "average",
+            description="how the patch embedding of an image model fills a cube's frames when its "
+            "weights are loaded: average: each frame the same share; centre: the middle one all",
+        )
+
     def __init__(self, options: Options, context: PartContext) -> None:
         super().__init__(options, context, options.patch)
+        self.inflate = options.inflate

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -47,6 +47,7 @@ SIZES = {
     "huge": Shape(1280, 32, 16),
 }
 Size = Literal["tiny", "small", "base", "large", "huge"]
+Tokens = Annotated[int, Field(ge=1)]
 
 
 class ViTOptions(PartOptions):
@@ -60,6 +61,11 @@ class ViTOptions(PartOptions):
     qkv_bias: QKVBias = Field("all", description="qv: none for the keys (VideoMAE)")
     class_token: bool = True
     positions: PositionKind = Field("sincos-2d", description="where tokens stand")
+    positions_grid: tuple[Tokens, Tokens, Tokens] | None = Field(
+        None,
+        description="[t, h, w] tokens that a fixed position table was made for, to be resized from;"
+        " unset: the model's own. Weights loaded at another size set it",
+    )
     init: Init = Field(
         "mae",
         description="mae: xavier patch embedding, normal tokens; "
@@ -98,7 +104,11 @@ class VisionTransformer(nn.Module):
         self.class_token = _token(shape.width) if options.class_token else None
         self.mask_token = _token(shape.width) if options.mask_token else None
         self.positions = Positions(
-            options.positions, self.clip_grid, shape.width, self.prefix_tokens
+            options.positions,
+            self.clip_grid,
+            shape.width,
+            self.prefix_tokens,
+            options.positions_grid,
         )
         self.transformer = nn.ModuleList(
             Block(shape.width, shape.heads, options.mlp_ratio, options.qkv_bias)

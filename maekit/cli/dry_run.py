@@ -13,6 +13,7 @@ from maekit.data.loader import Loader
 from maekit.engine.loop import update
 from maekit.engine.pretrain import Pretraining, assemble
 from maekit.engine.run_folder import free_space
+from maekit.weights.file import read_weights
 
 if TYPE_CHECKING:
     from maekit.data.batch import Batch
@@ -32,8 +33,9 @@ def dry_run(
 
     Writes nothing but caches (drawn sample images, compiled kernels).
     """
-    job = assemble(recipe, device, terminal)
-    job.prepare(source, None)
+    weights = None if source is None else read_weights(source)
+    job = assemble(recipe, device, terminal, begin=weights)
+    job.prepare(weights, None)
     reading = _read_two(job)
     step = _one_step(job)
     costs = _costs(job, reading, step)

@@ -32,12 +32,11 @@ from maekit.engine.run_folder import (
 )
 from maekit.engine.stop import Interrupted, StopSignal
 from maekit.errors import NonFiniteError, RecipeError
-from maekit.model import Statistics
 from maekit.recipe.dump import dump
 from maekit.recipe.load import load
 from maekit.registry import resolve
 from maekit.visualise.training import can_paint
-from maekit.weights.file import find_weights, read_header
+from maekit.weights.file import find_weights, read_weights
 from maekit.weights.model import model_tensors
 
 if TYPE_CHECKING:
@@ -188,27 +187,16 @@ def _start(
     """Build the training, at its checkpoint where it goes on from one."""
     write_text(folder.path / "recipe.yaml", dump(recipe))
     folder.write_env(str(device))
+    weights = None if loaded or asked.source is None else read_weights(asked.source)
     job = assemble(
-        recipe,
-        device,
-        emit,
-        statistics=_statistics(loaded),
-        bad_files=folder.path / "bad_files.jsonl",
+        recipe, device, emit, begin=loaded or weights, bad_files=folder.path / "bad_files.jsonl"
     )
-    job.prepare(asked.source, loaded)
+    job.prepare(weights, loaded)
     folder.trim_metrics(job.state.step, job.state.visited)
     emit.members.append(JsonLines(folder.path / "metrics.jsonl"))
     emit.members += TensorBoard.if_installed(folder.path / "tensorboard", job.state.step)
     _tell_start(job, emit)
     return job
-
-
-def _statistics(loaded: Loaded | None) -> Statistics | None:
-    """Those that a resumed run began with: ``stats: auto`` is never computed twice."""
-    if loaded is None:
-        return None
-    header = read_header(loaded.folder / "model.safetensors")
-    return Statistics(header.mean, header.std)
 
 
 def _tell_start(job: Pretraining, emit: Reporters) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -21,6 +22,8 @@ from maekit.layers import (
     init_transformer,
 )
 from maekit.tokens import Mask, gather
+
+Tokens = Annotated[int, Field(ge=1)]
 
 
 class ViTDecoder(nn.Module):
@@ -46,6 +49,9 @@ class ViTDecoder(nn.Module):
             description="as video-vit's; unset: sincos-2d over one time slot (MAE), "
             "sincos-1d over more (VideoMAE)",
         )
+        positions_grid: tuple[Tokens, Tokens, Tokens] | None = Field(
+            None, description="as the backbone's: the grid that a fixed table was made for"
+        )
         init: Init = Field(
             "mae",
             description="mae: xavier encoder-to-decoder projection, normal mask token; "
@@ -63,7 +69,9 @@ class ViTDecoder(nn.Module):
         self.embed = nn.Linear(context.width, width, bias=options.embed_bias)
         self.mask_token = None if self.all_encoded else nn.Parameter(torch.zeros(1, 1, width))
         kind = options.positions or ("sincos-2d" if context.grid.t == 1 else "sincos-1d")
-        self.positions = Positions(kind, context.grid, width, self.prefix_tokens)
+        self.positions = Positions(
+            kind, context.grid, width, self.prefix_tokens, options.positions_grid
+        )
         self.blocks = nn.ModuleList(
             Block(width, options.heads, options.mlp_ratio, options.qkv_bias)
             for _ in range(options.depth)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,16 @@ from maekit.data.seeded import generator, seeded
 from maekit.errors import PartError, RecipeError
 from maekit.model import MaskedAutoencoder, Statistics
 from maekit.recipe.schema import PartSpec, Recipe
-from maekit.weights.file import find_weights, read_header, read_tensors
+from maekit.weights.agree import Agreed, agree
+from maekit.weights.file import Weights, read_weights
 from maekit.weights.header import Header
 from maekit.weights.model import load_tensors
+from maekit.weights.resize import Change, resize
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Masker
+
+_log = logging.getLogger(__name__)
 
 
 def header_of(recipe: Recipe, statistics: Statistics) -> Header:
@@ -93,12 +98,63 @@ def _spec(part: Mapping[str, Any]) -> PartSpec:
     return PartSpec.model_validate(part)
 
 
-def load_model(source: str | Path) -> tuple[MaskedAutoencoder, Header]:
-    """The model in a run folder or a maekit weights file, in evaluation mode on the CPU."""
-    path = find_weights(source)
-    header = read_header(path)
+def agreed_header(found: Header, asked: Header, where: str) -> Agreed:
+    """The header of the model that is asked for, completed by what the weights say of theirs.
+
+    Raises:
+        WeightsError: they differ beyond what changes at load time.
+    """
+    found, asked = complete(found), complete(asked)
+    with torch.device("meta"):
+        return agree(found, asked, build_model(found), build_model(asked), where)
+
+
+def complete(header: Header) -> Header:
+    """A header with every option of its parts, those that an older maekit did not know too."""
+    parts = {"backbones": "backbone", "decoders": "decoder", "targets": "target"}
+    return header.model_copy(
+        update={
+            key: registry.with_defaults(kind, _spec(part))
+            for kind, key in parts.items()
+            if (part := getattr(header, key)) is not None
+        }
+    )
+
+
+def fill(model: MaskedAutoencoder, weights: Weights, fresh_decoder: str | None) -> list[Change]:
+    """Put weights into a model of their own or another size, and say what was resized.
+
+    Raises:
+        WeightsError: they do not match the model.
+    """
+    with torch.device("meta"):
+        old = build_model(weights.header)
+    tensors, changes = resize(
+        weights.tensors, old, model, fresh_decoder=fresh_decoder, where=weights.where
+    )
+    load_tensors(model, tensors, weights.where)
+    return changes
+
+
+def load_model(
+    source: str | Path, clip: tuple[int, int, int] | None = None
+) -> tuple[MaskedAutoencoder, Header]:
+    """The model in a run folder or a maekit weights file, in evaluation mode on the CPU.
+
+    Args:
+        clip: frames, height and width in pixels that it shall take, where not those that it was
+            trained at; its positions are then resized, which is logged.
+
+    Raises:
+        PartError: the clip does not divide into its patches.
+        WeightsError: the file cannot be read, or does not match its own header.
+    """
+    weights = read_weights(source)
+    asked = weights.header.model_copy(update={"clip": clip or weights.header.clip})
+    header, fresh = agreed_header(weights.header, asked, weights.where)
     model = build_model(header)
-    load_tensors(model, read_tensors(path), str(path))
+    for change in fill(model, weights, fresh):
+        _log.info("%s", change)
     return model.eval(), header
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from maekit.data.bad_files import BadFiles
-from maekit.engine.build import build_model, header_of
+from maekit.engine.build import agreed_header, build_model, fill, header_of
 from maekit.engine.checkpoint import Checkpoints, Loaded, restore
 from maekit.engine.events import Emit, Measured, Note, Saved
 from maekit.engine.feed import (
@@ -34,8 +34,9 @@ from maekit.engine.schedule import BatchSplit, make_schedule, total_steps
 from maekit.engine.state import TrainState
 from maekit.engine.step import PretrainStep, recompute_activations, to_unit
 from maekit.errors import DataError, RecipeError
-from maekit.weights.file import find_weights, read_header, read_tensors, write_weights
-from maekit.weights.model import check_header, load_tensors, model_tensors
+from maekit.model import Statistics
+from maekit.weights.file import Weights, read_header, write_weights
+from maekit.weights.model import load_tensors, model_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from maekit.data.batch import Batch
     from maekit.data.order import Stream
     from maekit.data.reader import SampleReader
-    from maekit.model import MaskedAutoencoder, Statistics
+    from maekit.model import MaskedAutoencoder
     from maekit.recipe.schema import Recipe
     from maekit.weights.header import Header
 
@@ -72,6 +73,7 @@ class Pretraining:
     ledger: BadFiles
     bad_files: Path | None
     emit: Emit
+    fresh_decoder: str | None = None  # why weights that it starts from leave the decoder as it is
     holdout: Holdout | None = None
     shown: Batch | None = None  # held-out samples that pictures are drawn of
     began: float = field(default_factory=time.perf_counter)
@@ -101,7 +103,7 @@ class Pretraining:
             emit=self.emit,
         )
 
-    def prepare(self, weights: str | None, loaded: Loaded | None) -> None:
+    def prepare(self, weights: Weights | None, loaded: Loaded | None) -> None:
         """Bring the model to where it starts: a checkpoint, given weights, or its first init."""
         samples = self.state.extra.setdefault("train_samples", len(self.train))
         if loaded is not None:
@@ -114,11 +116,11 @@ class Pretraining:
             self.state.extra["seconds_before"] = self.state.extra.get("seconds", 0.0)
             return
         if weights is not None:
-            path = find_weights(weights)
-            check_header(read_header(path), self.header, str(path))
-            load_tensors(self.model, read_tensors(path), str(path))
-            self.emit(Note(f"starting from {path}"))
-            return
+            self.emit(Note(f"starting from {weights.where}"))
+            for change in fill(self.model, weights, self.fresh_decoder):
+                self.emit(Note(str(change)))
+            if self.fresh_decoder is None:
+                return
         fit = getattr(self.model.target, "fit", None)
         if fit is not None:
             fit(self._views_to_fit())
@@ -185,17 +187,18 @@ def assemble(
     device: torch.device,
     emit: Emit,
     *,
-    statistics: Statistics | None = None,
+    begin: Weights | Loaded | None = None,
     bad_files: Path | None = None,
 ) -> Pretraining:
     """Build everything that a resolved recipe asks for.
 
     Args:
-        statistics: known ones, from a checkpoint; else as the recipe says.
+        begin: what the model starts from: weights, or a checkpoint, whose statistics are kept.
         bad_files: where unreadable files are recorded.
 
     Raises:
         RecipeError, PartError, DataError: what is asked for cannot be had.
+        WeightsError: the weights are of another model.
     """
     pretrain = required_pretrain(recipe)
     precision = Precision.of(pretrain.precision, device)
@@ -204,7 +207,7 @@ def assemble(
     val = None if recipe.data.val is None else open_dataset(recipe.data.val, "data.val")
     tell_classes(train, "data.train", emit)
     tell_watch(workers_of(recipe.data.workers, device.type), recipe.data.timeout, emit)
-    header = header_of(recipe, statistics or statistics_of(recipe, train, device.type, emit))
+    header, fresh_decoder = _header(recipe, train, device, emit, begin)
     model = build_model(header, recipe.seed)
     header = header.model_copy(update={"grid": model.grid})
     reader = train_reader(recipe, train, model)
@@ -228,7 +231,25 @@ def assemble(
         ledger=BadFiles(bad_files, len(train), recipe.data.train.max_bad_fraction),
         bad_files=bad_files,
         emit=emit,
+        fresh_decoder=fresh_decoder,
     )
+
+
+def _header(
+    recipe: Recipe,
+    train: Dataset,
+    device: torch.device,
+    emit: Emit,
+    begin: Weights | Loaded | None,
+) -> tuple[Header, str | None]:
+    """The header of the model, completed by what it starts from, and why its decoder is fresh."""
+    if isinstance(begin, Loaded):
+        # ``stats: auto`` is never computed twice.
+        found, where = read_header(begin.folder / "model.safetensors"), str(begin.folder)
+        asked = header_of(recipe, Statistics(found.mean, found.std))
+        return agreed_header(found, asked, where)
+    asked = header_of(recipe, statistics_of(recipe, train, device.type, emit))
+    return (asked, None) if begin is None else agreed_header(begin.header, asked, begin.where)
 
 
 def _state(

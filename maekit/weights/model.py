@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from maekit.model import MaskedAutoencoder
-    from maekit.weights.header import Header
 
 OURS = ("backbone.", "decoder.")
 TARGET = "target."  # before what a target fitted
@@ -25,28 +24,6 @@ def model_tensors(model: MaskedAutoencoder) -> dict[str, Tensor]:
     if state is not None:
         tensors |= {f"{TARGET}{name}": tensor for name, tensor in state().items()}
     return tensors
-
-
-def check_header(found: Header, asked: Header, where: str) -> None:
-    """Weights continue only the model that they are of: tensors may fit another one too.
-
-    Raises:
-        WeightsError: parts, channels or statistics differ; each is named with both values.
-    """
-    problems = []
-    for key in ("backbone", "decoder", "target", "channels", "mean", "std"):
-        ours, theirs = getattr(asked, key), getattr(found, key)
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            problems += [
-                f"{key}.{option}: {theirs.get(option)!r} in the weights, {ours.get(option)!r} asked"
-                for option in sorted(ours.keys() | theirs.keys())
-                if ours.get(option) != theirs.get(option)
-            ]
-        elif ours != theirs:
-            problems.append(f"{key}: {theirs!r} in the weights, {ours!r} asked")
-    if problems:
-        msg = "the recipe asks for another model: " + "; ".join(problems)
-        raise WeightsError(msg, where=where, hint="take these values into the recipe")
 
 
 def load_tensors(model: MaskedAutoencoder, tensors: Mapping[str, Tensor], where: str) -> None:
