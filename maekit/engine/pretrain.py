@@ -212,7 +212,7 @@ def assemble(
     header = header.model_copy(update={"grid": model.grid})
     reader = train_reader(recipe, train, model)
     model.to(device)
-    stream = stream_of(recipe, train, split.effective)
+    stream = stream_of(recipe, len(train), split.effective)
     if pretrain.activation_checkpointing:
         recompute_activations(model)
     return Pretraining(
