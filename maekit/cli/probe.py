@@ -198,7 +198,7 @@ def _rehearse(
         workers=0,
         timeout=0.0,
         ledger=job.ledger,
-        samples=count,
+        rows=range(count),
     )
     views = len(job.train) + len(job.val) * val_reader.repeats
     costs = {

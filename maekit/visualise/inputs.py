@@ -34,7 +34,7 @@ _MAGIC = set("*?[")
 
 @dataclass(frozen=True)
 class Input:
-    """One file to reconstruct.
+    """One file of the command line.
 
     Attributes:
         path: as it is opened.
@@ -49,12 +49,15 @@ class Input:
     missing: str | None = None
 
 
-def find_inputs(words: Sequence[str], *, moving: bool = False) -> list[Input]:
+def find_inputs(
+    words: Sequence[str], *, moving: bool = False, purpose: str = "reconstruct"
+) -> list[Input]:
     """The files that words mean: files and links as they are, folders by suffix at any depth
     (hidden files skipped), patterns (``**`` goes through folders), fsspec URLs.
 
     Args:
         moving: whether GIF and APNG are videos.
+        purpose: what they are for, as errors say it.
 
     Raises:
         RecipeError: nothing at all is there.
@@ -63,7 +66,7 @@ def find_inputs(words: Sequence[str], *, moving: bool = False) -> list[Input]:
     if all(each.missing for each in found):
         what = "; ".join(f"{each.name}: {each.missing}" for each in found) or "no INPUT"
         hint = "pictures, videos, folders of them, or quoted patterns ('photos/**/*.jpg')"
-        raise RecipeError(f"nothing to reconstruct: {what}", where="INPUT", hint=hint)
+        raise RecipeError(f"nothing to {purpose}: {what}", where="INPUT", hint=hint)
     return found
 
 

@@ -47,8 +47,11 @@ class Chosen:
         return for_verb(load(path), "pretrain")
 
 
-def choose(source: str | None, runs: Path) -> Chosen:
-    """The weights asked for; else of the newest run below ``runs`` that has a decoder; else demo.
+def choose(source: str | None, runs: Path, *, decoder: bool = True) -> Chosen:
+    """The weights asked for; else of the newest run below ``runs``; else the demo's.
+
+    Args:
+        decoder: whether only runs that can predict will do.
 
     Raises:
         RecipeError: there are none.
@@ -65,14 +68,15 @@ def choose(source: str | None, runs: Path) -> Chosen:
         except WeightsError as error:
             notes.append(f"passed over {weights}: {error.what}")
             continue
-        if header.decoder is not None and header.target is not None:
+        if not decoder or (header.decoder is not None and header.target is not None):
             return Chosen(
                 str(weights), f"{weights} (the newest run)", _run_of(weights), notes=tuple(notes)
             )
     demo = _demo()
     if demo is not None:
         return Chosen(str(demo), f"{DEMO} ({demo})", demo.parent, DEMO, tuple(notes))
-    msg = f"no weights: there is no run with a decoder below {runs}"
+    what = "run with a decoder" if decoder else "run"
+    msg = f"no weights: there is no {what} below {runs}"
     hint = "train some (maekit pretrain quickstart), or name them: --from RUN, FILE or hf:FOLDER"
     raise RecipeError(msg, where="--from", hint=hint)
 
