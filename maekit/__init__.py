@@ -9,9 +9,11 @@ from maekit.version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from maekit.evaluate.classifier import Classifier
     from maekit.model import MaskedAutoencoder
+    from maekit.weights.header import Header
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "load_classifier"]
 
 
 def load(source: str | Path, clip: tuple[int, int, int] | None = None) -> MaskedAutoencoder:
@@ -33,3 +35,19 @@ def load(source: str | Path, clip: tuple[int, int, int] | None = None) -> Masked
 
     model, _ = load_model(source, clip)
     return model
+
+
+def load_classifier(source: str | Path) -> tuple[Classifier, Header]:
+    """Load what ``maekit finetune`` left in a run folder or weights file.
+
+    Returns:
+        The classifier in evaluation mode on the CPU, and its header. ``model(pixels)`` gives
+        logits ``[B, K]`` of ``model.normalise(pixels in [0, 1])``, ``model.features`` what the head
+        gets; ``header.classifier.outputs`` names the classes.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds no classifier.
+    """
+    from maekit.evaluate.classifier import load_classifier as work
+
+    return work(source)

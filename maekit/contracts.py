@@ -160,7 +160,10 @@ class Target(Protocol):
     always the model's own clip. Pixels are float32 before ``data.stats``: uint8/255, uint16/65535,
     float as read. A target may also offer ``fit(batches)`` (once, before step 0), ``state()``
     (fitted tensors, kept with the weights), ``load_state(tensors)``, ``wants(grid) -> bool
-    [t, h, w]`` (tokens that can be queried at all), and ``decode``.
+    [t, h, w]`` (tokens that can be queried at all), and ``decode``. One with a frozen network of
+    others reads its file in ``open()``, called before training and never to count parameters or to
+    encode; it returns the options that pin the file (``{"sha256": ...}``), which go into the
+    weights' header, and does not keep the network with the weights.
     """
 
     views: tuple[View, ...]
@@ -206,7 +209,9 @@ class Backbone(Protocol):
     """The encoder: embeds and attends to visible tokens only.
 
     One that cannot leave tokens out says why in ``keeps_all``, a text (None, or no such attribute:
-    it can); it is refused where a masker hides anything.
+    it can); it is refused where a masker hides anything. For fine-tuning it may offer ``norm``, its
+    last norm, and ``train_positions(trained) -> dict``: have its positions trained or not, and
+    which of its options describe it from then on.
     """
 
     width: int

@@ -82,13 +82,38 @@ class MLP(nn.Module):
         return out
 
 
+class DropPath(nn.Module):
+    """Leaves a residual branch out, sample by sample, while training (arXiv 1603.09382).
+
+    What stays is scaled by 1 / (1 - rate), so that the expectation is the branch itself.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """``[B, S, D]`` to ``[B, S, D]``."""
+        if not self.training or self.rate == 0:
+            return branch
+        keep = 1 - self.rate
+        kept = torch.rand(len(branch), 1, 1, device=branch.device) < keep
+        return branch * (kept.to(branch.dtype) / keep)
+
+
 class Block(nn.Module):
     """A pre-norm transformer block, as timm 0.3.2's, on which MAE and VideoMAE are built."""
 
     def __init__(
-        self, width: int, heads: int, mlp_ratio: float = 4.0, qkv_bias: QKVBias = "all"
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: QKVBias = "all",
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        self.drop_path = DropPath(drop_path)
         self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.attn = Attention(width, heads, qkv_bias)
         self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
@@ -97,8 +122,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, want_weights: bool = False) -> tuple[Tensor, Tensor | None]:
         """``[B, S, D]`` to ``[B, S, D]``, and on request attention weights."""
         attended, weights = self.attn(self.norm1(x), want_weights)
-        x = x + attended
-        return x + self.mlp(self.norm2(x)), weights
+        x = x + self.drop_path(attended)
+        return x + self.drop_path(self.mlp(self.norm2(x))), weights
 
 
 class PatchEmbedding(nn.Module):
@@ -220,7 +245,7 @@ class Positions(nn.Module):
         if made_for is not None and kind not in FIXED:
             msg = f"{kind} positions are trained: there is no table to resize from a grid"
             raise PartError(msg, where="positions_grid", hint="remove positions_grid")
-        self.kind = kind
+        self.kind: PositionKind = kind
         self.grid = grid
         self.width = width
         self.prefix_rows = prefix
@@ -249,6 +274,18 @@ class Positions(nn.Module):
     def kept(self) -> bool:
         """Whether the rows are in a model's weights; otherwise they are made again."""
         return self.kind not in ("sincos-1d", "sincos-3d")
+
+    def train_rows(self, trained: bool) -> None:
+        """Have the rows trained, or leave them as they are.
+
+        A table that the weights would not keep becomes a learned one.
+        """
+        if trained and not self.kept and self.table is not None:
+            rows = self.table.clone()
+            del self.table
+            self.table = nn.Parameter(rows)
+            self.kind = "learned"
+        self.requires_grad_(trained)
 
     def forward(self) -> Tensor:
         """``[prefix + N, D]``."""

@@ -76,6 +76,13 @@ class TimmViT(nn.Module):
         model: str = Field(
             min_length=1, description="a model's name in timm, as vit_small_patch16_224"
         )
+        drop_path: float = Field(
+            0.0,
+            ge=0,
+            lt=1,
+            description="timm's drop_path_rate: samples skip branches while training; changes no "
+            "weights",
+        )
 
     def __init__(self, options: Options, context: PartContext) -> None:
         super().__init__()
@@ -83,7 +90,7 @@ class TimmViT(nn.Module):
             msg = f"timm-vit takes one frame, and the recipe asks for {context.shape[0]}"
             raise PartError(msg, hint="set frames: 1, or the backbone video-vit")
         self.name = options.model
-        self.model = _create(options.model, context)
+        self.model = _create(options, context)
         self.width = int(self.model.num_features)  # type: ignore[arg-type]
         self.prefix_tokens = int(getattr(self.model, "num_prefix_tokens", 0))
         self._places, (height, width) = _features(self.model, self.name)
@@ -153,6 +160,19 @@ class TimmViT(nn.Module):
         """0 before the blocks, i + 1 for block i, depth + 1 after them."""
         return self._layers[parameter]
 
+    @property
+    def norm(self) -> nn.Module | None:
+        """timm's last norm, behind the blocks; None where there is none."""
+        norm = getattr(self.model, "norm", None)
+        return norm if isinstance(norm, nn.Module) else None
+
+    def train_positions(self, trained: bool) -> dict[str, object]:
+        """Have the table of positions trained or not; rotary ones are never trained."""
+        table = getattr(self.model, "pos_embed", None)
+        if isinstance(table, nn.Parameter):
+            table.requires_grad_(trained)
+        return {}
+
     def no_decay(self) -> Iterable[str]:
         """What timm's own recipes keep free of weight decay: tokens and positions."""
         listed: Iterable[str] = getattr(self.model, "no_weight_decay", tuple)()
@@ -160,15 +180,18 @@ class TimmViT(nn.Module):
         return [name for name, _ in self.named_parameters() if name in free]
 
 
-def _create(name: str, context: PartContext) -> nn.Module:
+def _create(options: TimmViT.Options, context: PartContext) -> nn.Module:
     """timm's model with fresh weights, up to and with its last norm, and no head."""
     import timm
 
+    name = options.model
     if not timm.is_model(name):
         msg = f"timm {timm.__version__} has no model '{name}'"
         hint = suggest(name, timm.list_models()) or "`timm.list_models('*vit*')` lists them"
         raise PartError(msg, where=_WHERE, hint=hint)
     settings: dict[str, Any] = {"in_chans": context.channels, "num_classes": 0}
+    if options.drop_path:
+        settings["drop_path_rate"] = options.drop_path
     known = timm.get_pretrained_cfg(name)
     if known is not None and known.fixed_input_size:
         settings["img_size"] = context.shape[1:]

@@ -71,6 +71,13 @@ class ViTOptions(PartOptions):
         description="mae: xavier patch embedding, normal tokens; "
         "videomae: PyTorch's own patch embedding, truncated normal tokens",
     )
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability that a sample skips the last block's branches while training; "
+        "from 0 in the first block in equal steps; changes no weights",
+    )
     mask_token: bool = Field(
         False, description="feed hidden patches to the encoder as [M] (MAE table 1c)"
     )
@@ -111,8 +118,8 @@ class VisionTransformer(nn.Module):
             options.positions_grid,
         )
         self.transformer = nn.ModuleList(
-            Block(shape.width, shape.heads, options.mlp_ratio, options.qkv_bias)
-            for _ in range(shape.depth)
+            Block(shape.width, shape.heads, options.mlp_ratio, options.qkv_bias, rate)
+            for rate in drop_rates(options.drop_path, shape.depth)
         )
         self.norm = nn.LayerNorm(shape.width, eps=LAYER_NORM_EPS)
         self._initialise(options.init)
@@ -175,10 +182,23 @@ class VisionTransformer(nn.Module):
             return int(parameter.split(".")[1]) + 1
         return len(self.transformer) + 1 if parameter.startswith("norm.") else 0
 
+    def train_positions(self, trained: bool) -> dict[str, object]:
+        """Have positions trained or not; returns the options that change by it, for the header."""
+        before = self.positions.kind
+        self.positions.train_rows(trained)
+        if self.positions.kind == before:
+            return {}
+        return {"positions": self.positions.kind, "positions_grid": None}
+
     def no_decay(self) -> Iterable[str]:
         """Tokens and positions: VideoMAE keeps them free of weight decay, MAE does not."""
         free = ("class_token", "mask_token", "positions.")
         return [name for name, _ in self.named_parameters() if name.startswith(free)]
+
+
+def drop_rates(last: float, depth: int) -> list[float]:
+    """From 0 for the first block to ``last`` for the last (torch.linspace, in all three codes)."""
+    return [last * block / max(1, depth - 1) for block in range(depth)]
 
 
 def _token(width: int) -> nn.Parameter:

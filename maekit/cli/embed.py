@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from maekit.cli.output import print_json, print_table
-from maekit.cli.pretrain import INTERRUPTED, RUNS
 from maekit.cli.reporters import Heard, Terminal
+from maekit.cli.training import INTERRUPTED
 from maekit.datasets.images import SUFFIXES as PICTURES
 from maekit.datasets.rows import read_list
 from maekit.datasets.videos import SUFFIXES as VIDEOS
@@ -22,8 +22,9 @@ from maekit.engine.build import load_model
 from maekit.engine.events import Note
 from maekit.engine.feed import workers_of
 from maekit.engine.precision import Precision
-from maekit.engine.pretrain import pick_device
+from maekit.engine.run_folder import RUNS
 from maekit.engine.stop import StopSignal
+from maekit.engine.training import pick_device
 from maekit.errors import DataError, RecipeError
 from maekit.evaluate.embed import (
     Embedding,

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 from maekit.cli.reporters import Reporters, TensorBoard
 from maekit.engine.events import Saved
 from maekit.errors import StorageError
-from maekit.visualise.training import reconstructions
 
 if TYPE_CHECKING:
-    from maekit.engine.pretrain import Pretraining
+    from collections.abc import Callable
+
+    from PIL.Image import Image
+
     from maekit.engine.state import TrainState
 
 
 class Pictures:
     """Writes ``pictures/step-XXXXXXXX.png``, and tells TensorBoard."""
 
-    def __init__(self, job: Pretraining, folder: Path, emit: Reporters) -> None:
-        self.job = job
+    def __init__(self, draw: Callable[[], Image | None], folder: Path, emit: Reporters) -> None:
+        self.draw = draw
         self.folder = folder / "pictures"
         self.emit = emit
 
@@ -29,9 +31,7 @@ class Pictures:
         Raises:
             StorageError: the file cannot be written.
         """
-        if self.job.shown is None:
-            return
-        image = reconstructions(self.job.model, self.job.shown, self.job.precision)
+        image = self.draw()
         if image is None:
             return
         path = self.folder / f"step-{state.step:08d}.png"

@@ -14,14 +14,13 @@ from rich.console import Console
 from maekit.cli.exits import code_of
 from maekit.cli.expected import compare, tell_comparison
 from maekit.cli.output import print_json, print_table
-from maekit.cli.pretrain import RUNS
 from maekit.cli.reporters import Heard, LogFile, Reporters, Terminal, duration
-from maekit.cli.sources import finished_or
 from maekit.engine.checkpoint import write_text
 from maekit.engine.events import Note
-from maekit.engine.pretrain import pick_device
-from maekit.engine.run_folder import RunFolder, chosen_folder, new_folder, plain
+from maekit.engine.run_folder import RUNS, RunFolder, chosen_folder, new_folder, plain
+from maekit.engine.training import pick_device
 from maekit.evaluate.features import collect
+from maekit.evaluate.finetune import chosen_source
 from maekit.evaluate.labels import chance_level, warn_at_chance
 from maekit.evaluate.multiview import TOP
 from maekit.evaluate.probe import MODEL, PIXELS, RANDOM, Judged, Probing, assemble_probe
@@ -77,7 +76,7 @@ def probe(
         terminal(Note(note))
     where = pick_device(device)
     with Heard(terminal).listening():
-        weights = finished_or(source, resolved.name, terminal)
+        weights = chosen_source(resolved, source, terminal)
         if dry_run:
             return _rehearse(resolved, weights, where, terminal, json=json)
         asked = Asked(out, overwrite, compare_expected, json)

@@ -14,9 +14,9 @@ from maekit.cli.reporters import Heard, Terminal
 from maekit.engine.checkpoint import write_text
 from maekit.engine.events import Note
 from maekit.engine.feed import required_pretrain, stream_of, train_reader
-from maekit.engine.pretrain import pick_device
 from maekit.engine.run_folder import new_folder, plain
 from maekit.engine.schedule import BatchSplit
+from maekit.engine.training import pick_device
 from maekit.errors import DataError, RecipeError, StorageError
 from maekit.recipe.schema import MaskerSpec
 from maekit.recipe.yaml12 import parse

@@ -1,27 +1,30 @@
-"""What a pre-training left behind: result.json, and the last words on the terminal."""
+"""What a training left behind: result.json, and the last words on the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from maekit.cli.expected import tell_comparison
 from maekit.cli.output import print_json, print_table
-from maekit.engine.pretrain import summary
 from maekit.engine.run_folder import plain, read_lines
+from maekit.engine.training import Training, summary
 
 if TYPE_CHECKING:
-    from maekit.engine.pretrain import Pretraining
+    from maekit.cli.training import Verb
     from maekit.engine.run_folder import RunFolder
 
-# What to type after a first run on drawn samples: the same recipe over one's own files.
-OWN_FILES = {"quickstart": "images", "quickstart_video": "videos"}
+# Of what was learned from labels, as fractions or in the labels' own units.
+MEASURES = ("top1", "top5", "map", "exact", "r2", "mse", "mae")
+
+Job = TypeVar("Job", bound=Training)
 
 
-def make_result(job: Pretraining | None, folder: RunFolder, code: int) -> dict[str, Any]:
+def make_result(verb: str, job: Training | None, folder: RunFolder, code: int) -> dict[str, Any]:
     """result.json as far as the run came."""
-    result: dict[str, Any] = {"verb": "pretrain", "exit": code}
+    result: dict[str, Any] = {"verb": verb, "exit": code}
     if job is None:
         return result
     state = job.state
@@ -35,8 +38,7 @@ def make_result(job: Pretraining | None, folder: RunFolder, code: int) -> dict[s
             "samples": state.step * state.samples_per_step,
             "seconds": round(job.seconds, 1),
             **summary(lines),
-            "holdout": state.extra.get("holdout"),
-            "holdout_start": state.extra.get("holdout_start"),
+            **job.result(),
             "bad_files": len(job.ledger),
             "weights": str(weights) if code == 0 and weights.is_file() else None,
         }
@@ -44,24 +46,23 @@ def make_result(job: Pretraining | None, folder: RunFolder, code: int) -> dict[s
     return whole
 
 
-def tell_result(result: dict[str, Any], folder: RunFolder, *, json: bool, quiet: bool) -> None:
+def tell_result(
+    verb: Verb[Job], result: dict[str, Any], folder: RunFolder, *, json: bool, quiet: bool
+) -> None:
     """The numbers on stdout; on stderr where things are, and what to type next."""
     if json:
         print_json(result)
     else:
         print_table(("result", ""), list(_rows(result)))
+        if "expected" in result:
+            tell_comparison(result["expected"])
     if quiet:
         return
     pictures = sorted((folder.path / "pictures").glob("*.png"))
     lines = [f"weights:  {result['weights']}"]
     if pictures:
         lines.append(f"pictures: {pictures[-1]}")
-    recipe = result["recipe"]
-    if recipe in OWN_FILES:
-        kind = OWN_FILES[recipe]
-        words = f"data.train.name={kind} data.train.path=FOLDER ~data.val"
-        lines.append(f"next:     maekit pretrain {recipe} {words}")
-    lines.append(f"python:   import maekit; model = maekit.load({str(folder.path)!r})")
+    lines += verb.next_steps(result, folder.path)
     typer.echo("\n".join(lines), err=True)
 
 
@@ -71,7 +72,10 @@ def _rows(result: dict[str, Any]) -> Iterator[Sequence[str]]:
     for key in ("loss_first", "loss_last"):
         value = result[key]
         yield key, "-" if value is None else f"{value:.4f}"
-    for key, value in (result["holdout"] or {}).items():
+    for key, value in (result.get("holdout") or {}).items():
         yield f"holdout {key}", "-" if value is None else f"{value:.5f}"
+    for key in MEASURES:
+        if key in result:
+            yield key, "-" if result[key] is None else f"{result[key]:.4f}"
     if result["bad_files"]:
         yield "bad files", f"{result['bad_files']}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from maekit.cli.options import (
+    CompareExpected,
     Device,
     DryRun,
     Json,
@@ -21,40 +22,77 @@ from maekit.cli.options import (
     finish,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from maekit.cli.training import Verb
+
 
 def add_to(app: typer.Typer) -> None:
     """Declare the training commands."""
-    app.command()(pretrain)
+    app.command("pretrain", help=PRETRAIN)(_training(_pretrain))
+    app.command("tokenizer", help=TOKENIZER)(_training(_tokenizer))
+    app.command("finetune", help=FINETUNE)(_finetuning)
 
 
-def pretrain(  # noqa: PLR0917 - each is an option of the command line
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    out: RunFolderOption = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    source: Annotated[
-        str | None,
-        typer.Option("--from", metavar="RUN|FILE", help="Start from these weights."),
-    ] = None,
-    dry_run: DryRun = False,
-    seed: Seed = None,
-    device: Device = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Pre-train a masked autoencoder as a recipe says.
+PRETRAIN = """Pre-train a masked autoencoder as a recipe says.
 
-    Example: maekit pretrain quickstart pretrain.epochs=10 --out runs/mine
-    """
+Example: maekit pretrain quickstart pretrain.epochs=10 --out runs/mine
+"""
+TOKENIZER = """Train a discrete VAE, whose codes the target dvae-token predicts.
 
-    def body() -> int:
-        from maekit.cli.pretrain import pretrain as work
+Example: maekit tokenizer dvae_tiny data.train.path=my/photos ~data.val
+"""
+FINETUNE = """Train an encoder on labels as a recipe says, and judge it on data.val.
 
-        return work(
+Without --from: from the newest finished pre-training run of the recipe.
+
+Example: maekit finetune mae_cifar10 finetune.epochs=10 --from runs/mae_cifar10/1
+"""
+
+
+def _pretrain() -> Verb[Any]:
+    from maekit.cli.pretrain import PRETRAIN as VERB
+
+    return VERB
+
+
+def _tokenizer() -> Verb[Any]:
+    from maekit.cli.tokenizer import TOKENIZER as VERB
+
+    return VERB
+
+
+def _finetune() -> Verb[Any]:
+    from maekit.cli.finetune import FINETUNE as VERB
+
+    return VERB
+
+
+def _training(verb: Callable[[], Verb[Any]]) -> Callable[..., None]:
+    """A command with the options that all trainings have; ``verb`` imports what it does."""
+
+    def command(  # noqa: PLR0917 - each is an option of the command line
+        recipe: RecipeArgument,
+        overrides: OverridesArgument = None,
+        out: RunFolderOption = None,
+        resume: Resume = False,
+        overwrite: Overwrite = False,
+        source: Annotated[
+            str | None,
+            typer.Option("--from", metavar="RUN|FILE", help="Start from these weights."),
+        ] = None,
+        dry_run: DryRun = False,
+        seed: Seed = None,
+        device: Device = None,
+        json: Json = False,
+        quiet: Quiet = False,
+        verbose: Verbose = False,
+    ) -> None:
+        _train(
+            verb,
             recipe,
-            overrides or [],
+            overrides,
             out=out,
             resume=resume,
             overwrite=overwrite,
@@ -66,5 +104,62 @@ def pretrain(  # noqa: PLR0917 - each is an option of the command line
             quiet=quiet,
             verbose=verbose,
         )
+
+    return command
+
+
+def _finetuning(  # noqa: PLR0917 - as above
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    out: RunFolderOption = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN|FILE|timm:NAME|hf:FOLDER|scratch",
+            help="The encoder's weights, or none.",
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    compare_expected: CompareExpected = False,
+    seed: Seed = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    _train(
+        _finetune,
+        recipe,
+        overrides,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        source=source,
+        dry_run=dry_run,
+        compare_expected=compare_expected,
+        seed=seed,
+        device=device,
+        json=json,
+        quiet=quiet,
+        verbose=verbose,
+    )
+
+
+def _train(
+    verb: Callable[[], Verb[Any]],
+    recipe: str,
+    overrides: list[str] | None,
+    *,
+    verbose: bool,
+    **options: Any,  # noqa: ANN401 - as maekit.cli.training.command takes them
+) -> None:
+    def body() -> int:
+        found = verb()
+        from maekit.cli.training import command
+
+        return command(found, recipe, overrides or [], verbose=verbose, **options)
 
     finish(body, verbose=verbose)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from maekit.data.clips import frame_ids
 from maekit.data.plan import Box, ColourChange, Plan
-from maekit.recipe.augment import ColorJitter, FixedCrop, MultiScaleCrop, NoAugment, RandomCrop
+from maekit.recipe.augment import (
+    ColorJitter,
+    FixedCrop,
+    MultiScaleCrop,
+    NoAugment,
+    RandomCrop,
+    SingleTryCrop,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,13 +148,29 @@ def _crop_side(side: float, output: int, limit: int) -> int:
     return max(1, min(whole, limit))
 
 
-def _random_box(height: int, width: int, augment: RandomCrop, rng: np.random.Generator) -> Box:
-    """The box of torchvision's RandomResizedCrop: ten tries, then the centre."""
+def _random_sides(
+    height: int, width: int, augment: RandomCrop, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Height and width of a box of random area and aspect, which may not fit."""
     low, high = (math.log(ratio) for ratio in augment.ratio)
-    for _ in range(_TRIES):
-        area = height * width * rng.uniform(*augment.scale)
-        aspect = math.exp(rng.uniform(low, high))
-        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+    area = height * width * rng.uniform(*augment.scale)
+    aspect = math.exp(rng.uniform(low, high))
+    return round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+
+
+def _random_box(height: int, width: int, augment: RandomCrop, rng: np.random.Generator) -> Box:
+    """The box of torchvision's RandomResizedCrop: ten tries, then the centre.
+
+    A single-try crop instead takes the first box, its sides at most the picture's.
+    """
+    single = isinstance(augment, SingleTryCrop)
+    for _ in range(1 if single else _TRIES):
+        box_height, box_width = _random_sides(height, width, augment, rng)
+        if single:
+            box_height, box_width = (
+                max(1, min(side, limit))
+                for side, limit in ((box_height, height), (box_width, width))
+            )
         if 0 < box_width <= width and 0 < box_height <= height:
             top = int(rng.integers(height - box_height + 1))
             left = int(rng.integers(width - box_width + 1))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from maekit.contracts import Dataset, Grid, Masker, Source, View
     from maekit.data.order import Key
     from maekit.data.plan import Plan
+    from maekit.data.transform import Transform
     from maekit.recipe.augment import Augment
     from maekit.recipe.schema import DataSpec
 
@@ -49,6 +50,7 @@ class SampleReader:
         repeat_from: whether each repeat draws frames anew, or only box, flip and mask.
         held_out: fixed views: the clip in the middle, no flip.
         float_ok: float pixels may be read: their statistics are known.
+        transform: a further change of the pixels, alike for all frames of a clip.
 
     Raises:
         PartError: a masker does not keep its contract at this grid.
@@ -69,6 +71,7 @@ class SampleReader:
     repeat_from: Literal["new-clip", "same-frames"] = "new-clip"
     held_out: bool = False
     float_ok: bool = True
+    transform: Transform | None = None
     layout: Layout = field(init=False)
     hidden: MaskDraw | None = field(init=False)
     decode: MaskDraw | None = field(init=False)
@@ -93,7 +96,7 @@ class SampleReader:
         try:
             source = self.dataset.open(key.index)
             plans = self.plans(source, key)
-            views = self._read_views(source, plans)
+            views = self._read_views(source, plans, key)
             label = -1 if source.label is None else source.label
         except PartError:
             raise
@@ -152,7 +155,9 @@ class SampleReader:
             self.seed, purpose=purpose, epoch=key.epoch, index=key.index, repeat=repeat
         )
 
-    def _read_views(self, source: Source, plans: Sequence[Plan]) -> tuple[np.ndarray, ...]:
+    def _read_views(
+        self, source: Source, plans: Sequence[Plan], key: Key
+    ) -> tuple[np.ndarray, ...]:
         """Each view ``[R, C, T, h, w]``, in the source's dtype."""
         if source.dtype == "float32" and not self.float_ok:
             what = "has float pixels, whose range is not known"
@@ -163,17 +168,23 @@ class SampleReader:
             for _, frames, _, _ in self.layout.views
         ]
         wanted = sorted({frame for view in ids for clip in view for frame in clip})
-        clip = None if source.crops else _checked(source, source.read(wanted), len(wanted))
-        frames = dict(zip(wanted, clip, strict=True)) if clip is not None else None
-        return tuple(
-            np.stack(
-                [
-                    self._view(source, plan, view, clip_ids, frames)
-                    for plan, clip_ids in zip(plans, view_ids, strict=True)
-                ]
-            )
-            for view, view_ids in zip(self.views, ids, strict=True)
-        )
+        whole = self.transform is not None and self.transform.on == "frames"
+        frames: dict[int, np.ndarray] | None = None
+        if whole or not source.crops:
+            clip = _checked(source, source.read(wanted), len(wanted))
+            frames = dict(zip(wanted, clip, strict=True))
+        rows: list[list[np.ndarray]] = [[] for _ in self.views]
+        for repeat, plan in enumerate(plans):
+            own = frames
+            if frames is not None and self.transform is not None and whole:
+                changed = self.transform(list(frames.values()), key, repeat, source.id)
+                own = dict(zip(frames, changed, strict=True))
+            for place, view in enumerate(self.views):
+                clip = self._view(source, plan, view, ids[place][repeat], own)
+                if self.transform is not None and not whole:
+                    clip = np.stack(self.transform(list(clip), key, repeat, source.id))
+                rows[place].append(clip.transpose(3, 0, 1, 2))
+        return tuple(np.stack(row) for row in rows)
 
     def _view(
         self,
@@ -183,7 +194,7 @@ class SampleReader:
         ids: Sequence[int],
         frames: dict[int, np.ndarray] | None,
     ) -> np.ndarray:
-        """One view of one plan, ``[C, T, h, w]``."""
+        """One view of one plan, ``[T, h, w, C]``."""
         if frames is None:
             clip = _checked(source, source.read(ids, plan.box, view.size), len(ids))
         else:
@@ -198,9 +209,7 @@ class SampleReader:
         clip = to_channels(clip, self.channels, source.id)
         if plan.colour:
             clip = apply(clip, plan.colour, source.id)
-        if plan.flip:
-            clip = clip[:, :, ::-1]
-        return clip.transpose(3, 0, 1, 2)
+        return clip[:, :, ::-1] if plan.flip else clip
 
 
 def _checked(source: Source, clip: object, frames: int) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Checkpoints: written whole or not at all, verified before they are trusted.
 
 ``checkpoints/step-00001000/{model.safetensors, optimizer.safetensors, state.json}`` and the text
-pointer ``checkpoints/last``. state.json holds the sha256 of both files; a folder without it, or
-with another digest, is not a checkpoint.
+pointers ``checkpoints/last`` and, where a verb knows which is better, ``checkpoints/best``.
+state.json holds the sha256 of both files; a folder without it, or with another digest, is not a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from maekit.weights.file import read_tensors, sha256, write_weights
 
 if TYPE_CHECKING:
     from maekit.engine.state import TrainState
-    from maekit.weights.header import Header
+    from maekit.weights.header import FileHeader
 
 FORMAT = 1
+BEST = "best"  # text pointer to the checkpoint with the best measurement
 FILES = ("model.safetensors", "optimizer.safetensors")
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # AdamW's state per parameter
+RANDOM = "rng"  # before torch's random states, among the optimizer's tensors
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Loaded:
     def step(self) -> int:
         return int(self.state["step"])
 
+    @property
+    def weights(self) -> Path:
+        return self.folder / FILES[0]
+
 
 class Checkpoints:
     """The ``checkpoints`` folder of a run."""
@@ -49,10 +55,18 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
 
-    def save(self, state: TrainState, tensors: Mapping[str, Tensor], header: Header | None) -> Path:
+    def save(
+        self,
+        state: TrainState,
+        tensors: Mapping[str, Tensor],
+        header: FileHeader | None,
+        *,
+        best: bool = False,
+    ) -> Path:
         """Write the state as a new checkpoint, then drop the oldest beyond ``keep``.
 
-        What stands at a later step goes too: it was damaged, or this run would have begun there.
+        The one that was saved as the best so far stays beside these. What stands at a later step
+        goes too: it was damaged, or this run would have begun there.
 
         Raises:
             StorageError: the disk is full or not writable; older checkpoints are untouched.
@@ -69,6 +83,8 @@ class Checkpoints:
             partial.rename(final)
             _sync_folder(self.folder)
             write_text(self.folder / "last", final.name)
+            if best:
+                write_text(self.folder / BEST, final.name)
         except OSError as error:
             msg = f"the checkpoint could not be written: {error}"
             hint = "free space or check the folder's permissions, then --resume"
@@ -77,7 +93,8 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
         earlier = [each for each in self._all() if each.name < final.name]
         later = [each for each in self._all() if each.name > final.name]
-        for old in [*later, *earlier[: max(0, len(earlier) - self.keep + 1)]]:
+        dropped = earlier[: max(0, len(earlier) - self.keep + 1)]
+        for old in [*later, *(each for each in dropped if each.name != self.best)]:
             shutil.rmtree(old)
         return final
 
@@ -96,12 +113,20 @@ class Checkpoints:
                 notes.append(f"skipped a damaged checkpoint: {error.where}: {error.what}")
         return None, notes
 
+    @property
+    def best(self) -> str | None:
+        """The name of the checkpoint that was saved as the best so far."""
+        try:
+            return (self.folder / BEST).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))
 
 
 def write_state(
-    folder: Path, state: TrainState, tensors: Mapping[str, Tensor], header: Header | None
+    folder: Path, state: TrainState, tensors: Mapping[str, Tensor], header: FileHeader | None
 ) -> None:
     """The three files of a checkpoint, into an existing folder."""
     digests = {
@@ -160,7 +185,7 @@ def restore(state: TrainState, loaded: Loaded) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
-    """AdamW's moments as ``exp_avg/NAME`` ..., and torch's random states."""
+    """The optimizer's moments as ``exp_avg/NAME`` ..., and torch's random states."""
     tensors = {"rng/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
@@ -173,17 +198,18 @@ def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
 
 def load_optimizer(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
     """The inverse of ``optimizer_tensors``; raises WeightsError if a moment is missing."""
+    moments = sorted({name.partition("/")[0] for name in tensors} - {RANDOM})
     for group in state.optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             found = {
                 moment: tensors[f"{moment}/{name}"]
-                for moment in MOMENTS
+                for moment in moments
                 if f"{moment}/{name}" in tensors
             }
             if not found:  # saved before the first update, or this one never had a gradient
                 continue
-            if len(found) != len(MOMENTS):
-                missing = sorted(set(MOMENTS) - set(found))
+            if len(found) != len(moments):
+                missing = sorted(set(moments) - set(found))
                 msg = f"optimizer state of {name} lacks {', '.join(missing)}"
                 raise WeightsError(msg)
             state.optimizer.state[parameter] = {

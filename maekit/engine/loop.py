@@ -33,12 +33,14 @@ STEPS_PER_READ_ELSEWHERE = 10
 class Occasion:
     """Something done every so many steps, or minutes, and once more at the end.
 
-    At step 0 too where ``every`` counts steps, unless ``at_start`` is false.
+    At step 0 too where ``every`` counts steps, unless ``at_start`` is false. ``also`` asks whether
+    there is another reason, later than step 0.
     """
 
     every: int | timedelta
     function: Callable[[TrainState], None]
     at_start: bool = True
+    also: Callable[[TrainState], bool] | None = None
     _last: float = field(default_factory=time.monotonic)
 
     def due(self, state: TrainState) -> bool:
@@ -47,6 +49,8 @@ class Occasion:
             return True
         if state.step == 0:
             return self.at_start and isinstance(self.every, int)
+        if self.also is not None and self.also(state):
+            return True
         if isinstance(self.every, int):
             return state.step % self.every == 0
         return time.monotonic() - self._last >= self.every.total_seconds()
@@ -114,7 +118,7 @@ def update(state: TrainState, step: Step, batches: Sequence[Batch]) -> tuple[Ten
     """
     lr = state.schedule.lr(state.step)
     for group in state.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)  # layer-wise, where there is a decay
     state.optimizer.zero_grad(set_to_none=True)
     total, weights, nominal = None, 0.0, 0.0
     for batch in batches:

@@ -1,8 +1,8 @@
-"""AdamW with the papers' parameter groups."""
+"""AdamW with the papers' parameter groups, and layer-wise learning rates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
-    from maekit.recipe.schema import AdamW
+    from maekit.recipe.training import AdamW
 
 
 def parameter_groups(
@@ -38,6 +38,35 @@ def parameter_groups(
     ]
 
 
+def layer_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    weight_decay: float,
+    free: Iterable[str],
+    *,
+    layer_of: Callable[[str], int],
+    depth: int,
+    decay: float,
+) -> list[dict[str, Any]]:
+    """The groups of ``parameter_groups``, split by layer, each with its ``lr_scale``.
+
+    A layer's scale is ``decay ** (depth + 1 - layer)``: 1 behind the blocks, where the head is, and
+    smallest in the embedding (MAE, util/lr_decay.py:15-76; VideoMAE, optim_factory.py:24-46).
+
+    Args:
+        layer_of: 0 for the embedding, i + 1 for block i, depth + 1 behind them.
+        depth: how many blocks there are.
+    """
+    free = set(free)
+    layers: dict[int, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in parameters:
+        layers.setdefault(layer_of(name), []).append((name, parameter))
+    return [
+        group | {"lr_scale": decay ** (depth + 1 - layer)}
+        for layer in sorted(layers)
+        for group in parameter_groups(layers[layer], weight_decay, free)
+    ]
+
+
 def tokens_free_of_decay(model: MaskedAutoencoder) -> list[str]:
     """Full names of what backbone and decoder list in ``no_decay``."""
     names = [f"backbone.{name}" for name in model.backbone.no_decay()]
@@ -46,9 +75,14 @@ def tokens_free_of_decay(model: MaskedAutoencoder) -> list[str]:
     return names
 
 
-def make_optimizer(model: MaskedAutoencoder, options: AdamW) -> torch.optim.AdamW:
-    """The optimizer of pre-training; its learning rate is set at each step."""
-    free = () if options.decay_tokens else tokens_free_of_decay(model)
-    groups = parameter_groups(model.named_parameters(), options.weight_decay, free)
+def make_optimizer(model: nn.Module, options: AdamW, free: Iterable[str] = ()) -> torch.optim.AdamW:
+    """The optimizer of a training; its learning rate is set at each step."""
+    return make_adamw(
+        parameter_groups(model.named_parameters(), options.weight_decay, free), options
+    )
+
+
+def make_adamw(groups: list[dict[str, Any]], options: AdamW) -> torch.optim.AdamW:
+    """AdamW over given groups."""
     # Fused everywhere: one kernel, and the only variant that can skip a step on the device.
     return torch.optim.AdamW(groups, lr=0.0, betas=options.betas, eps=options.eps, fused=True)

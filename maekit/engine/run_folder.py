@@ -20,6 +20,7 @@ from maekit.engine.checkpoint import write_text
 from maekit.errors import RecipeError, StorageError
 from maekit.version import __version__
 
+RUNS = Path("runs")
 OURS = ("recipe.yaml", "result.json")  # what makes a folder one of ours
 LOCK = "lock"
 UNFINISHED = (None, 1, 4, 5, 6, 7, 8, 75, 130)  # exits after which --resume makes sense

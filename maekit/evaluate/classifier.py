@@ -19,7 +19,7 @@ from maekit.layers import LAYER_NORM_EPS
 from maekit.model import MaskedAutoencoder, Statistics
 from maekit.tokens import Mask
 from maekit.weights.file import find_weights, read_tensors
-from maekit.weights.model import CLASSIFIER, mismatches
+from maekit.weights.model import CLASSIFIER, load_exactly
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Grid
@@ -61,6 +61,7 @@ class Classifier(nn.Module):
         self.norm_kind: Norm = norm
         self.fc_norm = nn.LayerNorm(backbone.width, eps=LAYER_NORM_EPS) if norm == "fresh" else None
         self.head = head
+        self.frozen: list[nn.Module] = []  # of the encoder: always in evaluation mode
         self.clip = clip
         self.grid: Grid = backbone.grid(clip)
         self.statistics = statistics
@@ -81,6 +82,13 @@ class Classifier(nn.Module):
             clip=model.clip,
             statistics=model.statistics,
         )
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module's, but what is frozen drops no paths."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels ``[B, C, T, H, W]`` to ``[B, K]``."""
@@ -147,8 +155,4 @@ def load_classifier_tensors(
         WeightsError: a tensor is missing, unexpected, or of another shape; all are named.
     """
     own = {name.removeprefix(CLASSIFIER): tensor for name, tensor in tensors.items()}
-    problems = mismatches(classifier.state_dict(), own)
-    if problems:
-        msg = "the weights do not match the classifier: " + "; ".join(problems)
-        raise WeightsError(msg, where=where, hint="use the recipe that these weights come from")
-    classifier.load_state_dict(own)
+    load_exactly(classifier, own, where)

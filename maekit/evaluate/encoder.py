@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from maekit.data.stats import imagenet
 from maekit.engine.build import agreed_header, build_model, fill, written
 from maekit.errors import RecipeError
+from maekit.model import Statistics
 from maekit.recipe.schema import Stats
-from maekit.weights.file import Weights, read_weights
+from maekit.weights.file import Weights, read_header, read_weights
 from maekit.weights.header import Header
 
 if TYPE_CHECKING:
+    from maekit.engine.checkpoint import Loaded
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.schema import Recipe
 
@@ -39,12 +41,11 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
         WeightsError: unreadable, or of another model than the recipe's.
     """
     if str(source) == SCRATCH:
-        header = _header_from(recipe)
-        return build_model(header, recipe.seed).eval(), header
+        stats = recipe.data.stats
+        given = stats if isinstance(stats, Stats) else imagenet(recipe.data.channels)
+        return untrained_encoder(recipe, Statistics(tuple(given.mean), tuple(given.std)))
     weights = read_weights(source)
-    found = weights.header.model_copy(
-        update={"decoder": None, "target": None, "masker": None, "classifier": None}
-    )
+    found = _encoder_only(weights.header)
     header, _ = agreed_header(found, _asked(found, recipe), weights.where)
     model = build_model(header, recipe.seed)
     tensors = {
@@ -68,17 +69,38 @@ def _asked(found: Header, recipe: Recipe) -> Header:
     return found.model_copy(update=asked)
 
 
-def _header_from(recipe: Recipe) -> Header:
+def untrained_encoder(recipe: Recipe, statistics: Statistics) -> tuple[MaskedAutoencoder, Header]:
+    """The recipe's own encoder at its random initialisation, in evaluation mode.
+
+    Raises:
+        RecipeError: the recipe has no model.
+    """
     data = recipe.data
     if recipe.model is None:
         msg = "the recipe has no model"
         raise RecipeError(msg, where="--from scratch", hint="add model.backbone, or give weights")
-    stats = data.stats if isinstance(data.stats, Stats) else imagenet(data.channels)
-    return Header(
+    header = Header(
         backbone=written(recipe.model.backbone),
         clip=(data.train.frames, *data.height_width),
         channels=data.channels,
-        mean=tuple(stats.mean),
-        std=tuple(stats.std),
+        mean=statistics.mean,
+        std=statistics.std,
         source="random initialisation",
     )
+    return build_model(header, recipe.seed).eval(), header
+
+
+def resumed_encoder(loaded: Loaded, recipe: Recipe) -> tuple[MaskedAutoencoder, Header]:
+    """The encoder of a checkpoint, which is not filled: the whole model is, later.
+
+    Raises:
+        WeightsError: the checkpoint is of another model than the recipe's.
+    """
+    found = _encoder_only(read_header(loaded.weights))
+    header, _ = agreed_header(found, _asked(found, recipe), str(loaded.folder))
+    return build_model(header, recipe.seed), header
+
+
+def _encoder_only(header: Header) -> Header:
+    nothing = dict.fromkeys(("decoder", "target", "masker", "classifier"))
+    return header.model_copy(update=nothing)

@@ -132,6 +132,11 @@ def batches_of(rows: Sequence[int], size: int) -> list[list[Key]]:
     return [keys[first : first + size] for first in range(0, len(keys), size)]
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """Logits ``[B, K]`` as float32 probabilities."""
+    return logits.float().softmax(dim=-1)
+
+
 @torch.inference_mode()
 def predict(
     reader: ViewReader,
@@ -142,6 +147,7 @@ def predict(
     batch: int,
     workers: int,
     timeout: float,
+    activation: Callable[[Tensor], Tensor] = probabilities,
 ) -> Predictions:
     """Judge every row of a set.
 
@@ -153,6 +159,7 @@ def predict(
         batch: views at once; all views of a sample always go together.
         workers: loader processes.
         timeout: seconds that one sample may take.
+        activation: logits to what is averaged over views.
 
     Raises:
         DataError: a sample cannot be read.
@@ -164,7 +171,7 @@ def predict(
     with Loader(reader, keys, workers=min(workers, len(keys)), timeout=timeout) as loader:
         for read in loader:
             refuse_bad(read)
-            scores = logits(to_unit(read.views[0], device)).float().softmax(dim=-1)
+            scores = activation(logits(to_unit(read.views[0], device)))
             found.append(scores.cpu().numpy().reshape(len(read.keys), views, -1))
             rows += [key.index for key in read.keys]
     places = np.array(rows, np.int64)

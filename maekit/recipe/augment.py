@@ -55,6 +55,13 @@ class RandomResizedCrop(RandomCrop):
     name: Literal["random-resized-crop"]
 
 
+class SingleTryCrop(RandomCrop):
+    """As random-resized-crop, but a box that does not fit is cut to the picture (MAE's linear
+    probe, after TensorFlow's): util/crop.py:22-42 tries once and takes the smaller sides."""
+
+    name: Literal["single-try-crop"]
+
+
 class ColorJitter(RandomCrop):
     """The random resized crop, then brightness, contrast, saturation and hue, in random order.
 
@@ -88,6 +95,6 @@ class MultiScaleCrop(Section):
 
 
 Augment = Annotated[
-    NoAugment | FixedCrop | RandomResizedCrop | ColorJitter | MultiScaleCrop,
+    NoAugment | FixedCrop | RandomResizedCrop | SingleTryCrop | ColorJitter | MultiScaleCrop,
     Field(discriminator="name"),
 ]

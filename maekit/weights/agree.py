@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Options of backbones and decoders that no tensor of the weights depends on, or that are resized.
 LOAD_TIME = frozenset({"drop_path", "inflate", "init", "positions", "positions_grid"})
 
+_PLACE = frozenset({"weights"})  # where a file lies that is known by its checksum
+
 
 class Agreed(NamedTuple):
     """The model to build, and why its decoder cannot be that of the weights (None: it is)."""
@@ -45,12 +47,13 @@ def agree(
     """
     inflates = found.backbone["name"] in getattr(new.backbone, "inflates", ())
     fresh = _why_fresh(found, asked, old, new)
+    target, pinned = _pinned(found.target, asked.target)
     problems = _other_patch(old, new)
     free = LOAD_TIME | {"patch"} | ({"name"} if inflates else set())
     problems += _differences("backbone", found.backbone, asked.backbone, free)
     if fresh is None:
         problems += _differences("decoder", found.decoder, asked.decoder, LOAD_TIME)
-        problems += _differences("target", found.target, asked.target, frozenset())
+        problems += _differences("target", found.target, target, _PLACE if pinned else frozenset())
     if found.channels == asked.channels:
         for key in ("mean", "std"):
             problems += _difference(key, getattr(found, key), getattr(asked, key))
@@ -66,7 +69,21 @@ def agree(
     if problems:
         msg = "the recipe asks for another model: " + "; ".join(problems)
         raise WeightsError(msg, where=where, hint="take these values into the recipe")
-    return Agreed(asked.model_copy(update={**parts, "grid": new.grid}), fresh)
+    return Agreed(asked.model_copy(update={**parts, "target": target, "grid": new.grid}), fresh)
+
+
+def _pinned(
+    found: dict[str, Any] | None, asked: dict[str, Any] | None
+) -> tuple[dict[str, Any] | None, bool]:
+    """The target asked for, held to the file of a frozen network that the weights were trained for.
+
+    Such a file is known by its checksum, wherever it lies; the target refuses another when it
+    reads it.
+    """
+    known = None if found is None else found.get("sha256")
+    if asked is None or known is None or asked.get("sha256") not in (None, known):
+        return asked, False
+    return asked | {"sha256": known}, True
 
 
 def _why_fresh(

@@ -81,7 +81,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretraining:
 def test_fitted_before_the_first_step_and_saved_with_the_weights(
     job: Pretraining, tmp_path: Path
 ) -> None:
-    job.prepare(None, None)
+    job.prepare(None)
     assert Centred.fits == 1
     assert job.state.step == 0
     job.export(tmp_path / "weights.safetensors")
@@ -93,13 +93,13 @@ def test_fitted_before_the_first_step_and_saved_with_the_weights(
 
 
 def test_never_fitted_on_resume(job: Pretraining, tmp_path: Path) -> None:
-    job.prepare(None, None)
+    job.prepare(None)
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
     job.save(checkpoints)
     fitted = copy.deepcopy(job.model.target.mean_patch)  # type: ignore[union-attr]
     job.model.target.mean_patch = None  # type: ignore[union-attr]
     loaded, _ = checkpoints.newest_good()
-    job.prepare(None, loaded)
+    job.prepare(loaded)
     assert Centred.fits == 1
     assert torch.equal(job.model.target.mean_patch, fitted)  # type: ignore[union-attr]
 
@@ -107,7 +107,7 @@ def test_never_fitted_on_resume(job: Pretraining, tmp_path: Path) -> None:
 def test_fitted_tensors_without_a_target_for_them_are_refused(
     job: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job.prepare(None, None)
+    job.prepare(None)
     job.export(tmp_path / "weights.safetensors")
     monkeypatch.undo()
     with pytest.raises(WeightsError, match=r"target\.mean_patch"):

@@ -1,0 +1,133 @@
+"""What fine-tuning trains and reads: classifier, optimizer's groups, reader, step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from maekit.contracts import View
+from maekit.data.reader import SampleReader
+from maekit.data.seeded import seeded
+from maekit.data.transform import Transform
+from maekit.engine.optim import layer_groups
+from maekit.errors import PartError
+from maekit.evaluate.augment import RAND_AUGMENT, RandomErase, rand_augment
+from maekit.evaluate.classifier import ENCODER, Classifier
+from maekit.evaluate.heads import HEAD_STD, make_head
+from maekit.evaluate.mixing import Mixing
+from maekit.evaluate.partial import freeze
+from maekit.evaluate.step import FinetuneStep
+from maekit.weights.header import ClassifierHeader, Header
+
+if TYPE_CHECKING:
+    from maekit.engine.training import Basis
+    from maekit.evaluate.tasks import Task
+    from maekit.model import MaskedAutoencoder
+    from maekit.recipe.finetune import Finetune
+
+VERB = "finetune"
+
+
+def make_classifier(
+    encoder: MaskedAutoencoder, header: Header, options: Finetune, task: Task, seed: int
+) -> tuple[Classifier, Header]:
+    """A fresh head on an encoder, what is trained of it, and the header of both."""
+    head = options.head
+    with seeded(seed, purpose="head"):
+        linear = make_head(
+            encoder.backbone.width,
+            len(task.outputs),
+            dropout=head.dropout,
+            init_std=head.init_std or HEAD_STD,
+            init_scale=head.init_scale,
+        )
+    model = Classifier.of(encoder, linear, pool=options.pool, norm=options.norm)
+    described = ClassifierHeader(
+        kind=task.kind,
+        outputs=task.outputs,
+        pool=options.pool,
+        norm=options.norm,
+        dropout=head.dropout,
+    )
+    backbone = header.backbone | _place(model, trained=options.positions == "trainable")
+    model.frozen = freeze(model, options.blocks)
+    changed = {"backbone": backbone, "classifier": described, "grid": model.grid}
+    return model, header.model_copy(update=changed)
+
+
+def _place(model: Classifier, *, trained: bool) -> dict[str, object]:
+    """Have positions trained or not; returns the encoder's options that change by it."""
+    place = getattr(model.backbone, "train_positions", None)
+    if place is None:
+        if trained:
+            return {}  # whatever positions there are, they are parameters like others
+        msg = f"{type(model.backbone).__name__} cannot keep its positions fixed"
+        raise PartError(msg, where="finetune.positions", hint="set it to trainable")
+    changed: dict[str, object] = place(trained)
+    return changed
+
+
+def groups_of(model: Classifier, options: Finetune) -> list[dict[str, Any]]:
+    """The optimizer's groups: by layer, and by weight decay."""
+    backbone = model.backbone
+    depth = len(backbone.blocks())
+
+    def layer_of(name: str) -> int:
+        inside = name.startswith(ENCODER)
+        return backbone.layer_of(name.removeprefix(ENCODER)) if inside else depth + 1
+
+    return layer_groups(
+        model.named_parameters(),
+        options.optimizer.weight_decay,
+        [f"{ENCODER}{name}" for name in backbone.no_decay()],
+        layer_of=layer_of,
+        depth=depth,
+        decay=options.layer_decay,
+    )
+
+
+def train_reader(basis: Basis, options: Finetune, encoder: MaskedAutoencoder) -> SampleReader:
+    """Reads training samples as they are augmented."""
+    recipe, transform = basis.recipe, None
+    if options.rand_augment is not None:
+        size, mean = recipe.data.height_width, encoder.statistics.mean
+        settings = {"policy": options.rand_augment, "size": size, "mean": mean}
+        # Here first, where what timm does not understand is an error of the recipe.
+        rand_augment(policy=options.rand_augment, size=size, mean=mean)
+        purpose = f"{VERB}/rand-augment"
+        transform = Transform(RAND_AUGMENT, settings, options.rand_augment_on, recipe.seed, purpose)
+    return SampleReader(
+        basis.train,
+        spec=recipe.data.train,
+        augment=options.augment,
+        views=(View("clip", recipe.data.height_width),),
+        channels=recipe.data.channels,
+        seed=recipe.seed,
+        purpose=VERB,
+        repeats=options.repeats,
+        repeat_from=options.repeat_from,
+        float_ok=recipe.data.stats is not None,
+        transform=transform,
+    )
+
+
+def make_step(basis: Basis, options: Finetune, model: Classifier, task: Task) -> FinetuneStep:
+    seed, repeats = basis.recipe.seed, options.repeats
+    mixing = Mixing(
+        mixup=options.mixup,
+        cutmix=options.cutmix,
+        probability=options.mix_probability,
+        switch=options.mix_switch,
+        per=options.mix_per,
+        seed=seed,
+        repeats=repeats,
+    )
+    return FinetuneStep(
+        model,
+        task,
+        basis.precision,
+        repeats=repeats,
+        smoothing=options.label_smoothing,
+        erase=RandomErase(options.erase, seed, repeats) if options.erase else None,
+        mixing=mixing if mixing.on else None,
+        compiled=options.compile,
+    )

@@ -1,0 +1,51 @@
+"""The moving average of a model's weights, which supervised training from scratch is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+EMA = "ema."  # before the average's tensors, in a checkpoint
+
+
+class MovingAverage:
+    """average = decay * average + (1 - decay) * weights after every update, from the first weights.
+
+    A step that is skipped because it was not finite averages the weights once more.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> None:
+        self.source = model
+        average: Any = get_ema_multi_avg_fn(decay)
+        self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=False)
+        self.averaged.requires_grad_(False)
+        # The first update of torch's average copies: without it the average would begin behind
+        # the first step instead of at the start.
+        self.averaged.update_parameters(model)
+        optimizer.register_step_post_hook(self._after)
+
+    @property
+    def model(self) -> nn.Module:
+        """The averaged model."""
+        module: nn.Module = self.averaged.module
+        return module
+
+    def _after(self, *_: object) -> None:
+        self.averaged.update_parameters(self.source)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of it."""
+        return {f"{EMA}{name}": tensor for name, tensor in self.model.state_dict().items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of ``tensors``; other names are left alone."""
+        own = {k.removeprefix(EMA): v for k, v in tensors.items() if k.startswith(EMA)}
+        self.model.load_state_dict(own)
+
+    def restart(self) -> None:
+        """Average from the model's present weights on."""
+        self.model.load_state_dict(self.source.state_dict())

@@ -1,0 +1,234 @@
+"""What a head is asked for: one class, several labels, or values; their targets, losses, measures.
+
+B rows; K outputs; a data set's labels are numbers that stand for names, and a name says it all: a
+class, labels joined by ``|`` (``-`` alone: none of them), or numbers joined by ``|``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from maekit.engine.events import Emit, Note
+from maekit.errors import DataError
+from maekit.evaluate.labels import (
+    EXAMPLES,
+    Labelled,
+    chance_level,
+    check_labels,
+    labels_of,
+    tell_labels,
+)
+from maekit.evaluate.labels import warn_at_chance as warn_of_accuracy
+from maekit.evaluate.multiview import TOP, top_k
+
+if TYPE_CHECKING:
+    from maekit.contracts import Dataset
+    from maekit.weights.header import HeadKind
+
+JOIN, NONE = "|", "-"
+_SHOWN = 5  # names in an error
+
+
+@dataclass(frozen=True)
+class Task:
+    """Labels as the head has to learn them.
+
+    Attributes:
+        outputs: names of the K outputs: data.train's classes, or labels, or values.
+        train: float32 ``[n, K]``: the target of each of data.train's samples.
+        val: float32 ``[m, K]``: the same of data.val.
+        best: the measure by which checkpoints are compared; more is better.
+    """
+
+    kind: HeadKind
+    outputs: tuple[str, ...]
+    train: np.ndarray
+    val: np.ndarray
+    best: Literal["top1", "map", "r2"]
+
+    def targets(self, indices: Sequence[int], repeats: int = 1) -> Tensor:
+        """Targets ``[B*R, K]`` of the training samples at ``indices``, sample-major."""
+        rows = self.train[np.repeat(np.asarray(indices, np.int64), repeats)]
+        return torch.from_numpy(rows)
+
+    def smooth(self, targets: Tensor, smoothing: float) -> Tensor:
+        """Targets ``[B, K]`` moved towards not knowing.
+
+        Classes: ``s / K`` for the wrong ones and ``1 - s + s / K`` for the right one (timm's
+        mixup.py, one_hot); labels: towards 1/2 each. Values have no such thing.
+        """
+        if self.kind == "regression" or smoothing == 0:
+            return targets
+        unknown = 1 / len(self.outputs) if self.kind == "multiclass" else 0.5
+        return targets * (1 - smoothing) + smoothing * unknown
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each row ``[B]``, float32, of logits and targets ``[B, K]``."""
+        logits, targets = logits.float(), targets.float()
+        if self.kind == "multiclass":
+            return -(targets * logits.log_softmax(dim=-1)).sum(dim=-1)
+        if self.kind == "multilabel":
+            each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+            return each.mean(dim=-1)
+        return (logits - targets).square().mean(dim=-1)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """What is averaged over views: probabilities, or values."""
+        if self.kind == "multiclass":
+            return logits.float().softmax(dim=-1)
+        return logits.float().sigmoid() if self.kind == "multilabel" else logits.float()
+
+    def measure(self, scores: np.ndarray) -> dict[str, float | None]:
+        """How good scores ``[m, K]`` of data.val's samples are; fractions."""
+        if self.kind == "multiclass":
+            labels = self.val.argmax(axis=1)
+            return {"top1": top_k(scores, labels, 1), "top5": top_k(scores, labels, TOP)}
+        if self.kind == "multilabel":
+            exact = ((scores > 0.5) == (self.val > 0.5)).all(axis=1)
+            return {"map": mean_average_precision(scores, self.val), "exact": float(exact.mean())}
+        error = scores - self.val
+        spread = float(np.square(self.val - self.val.mean(axis=0)).mean())
+        mse = float(np.square(error).mean())
+        return {
+            "r2": 1 - mse / spread if spread else None,
+            "mse": mse,
+            "mae": float(np.abs(error).mean()),
+        }
+
+    def chance(self) -> float:
+        """What ``best`` is without looking at a sample."""
+        if self.kind == "multiclass":
+            return chance_level(self.val.argmax(axis=1))
+        return float(self.val.mean()) if self.kind == "multilabel" else 0.0
+
+
+def task_of(kind: HeadKind, train: Dataset, val: Dataset) -> Task:
+    """The task that two labelled sets make.
+
+    Raises:
+        DataError: they are unlabelled, have one class, or data.val knows what data.train does not.
+    """
+    if kind == "multiclass":
+        labelled = check_labels(train, val)
+        eye = np.eye(len(labelled.classes), dtype=np.float32)
+        return Task(kind, labelled.classes, eye[labelled.train], eye[labelled.val], "top1")
+    labels = [labels_of(train, "data.train"), labels_of(val, "data.val")]
+    names = [tuple(each.classes or ()) for each in (train, val)]
+    if kind == "multilabel":
+        outputs = _all_labels(names[0], labels[0])
+        tables = [_hot(each, outputs, key) for each, key in zip(names, _SETS, strict=True)]
+        rows = [table[own] for table, own in zip(tables, labels, strict=True)]
+        return Task(kind, outputs, rows[0], rows[1], "map")
+    values = [_values(each, key) for each, key in zip(names, _SETS, strict=True)]
+    if values[0].shape[1] != values[1].shape[1]:
+        what = f"{values[1].shape[1]} values a sample, and data.train has {values[0].shape[1]}"
+        raise DataError(what, where="data.val.path", hint="give both sets the same values")
+    outputs = tuple(f"value_{number}" for number in range(values[0].shape[1]))
+    rows = [table[own] for table, own in zip(values, labels, strict=True)]
+    return Task(kind, outputs, rows[0], rows[1], "r2")
+
+
+def tell_task(task: Task, train: Dataset, val: Dataset, emit: Emit) -> None:
+    """Outputs, counts and five examples, so that a person sees what is about to be learned."""
+    if task.kind == "multiclass":
+        labelled = Labelled(task.outputs, task.train.argmax(axis=1), task.val.argmax(axis=1))
+        tell_labels(train, labelled, emit)
+        return
+    what = "labels" if task.kind == "multilabel" else "values"
+    emit(
+        Note(
+            f"{len(task.outputs)} {what}, {len(train):,} samples to train on, {len(val):,} to judge"
+        )
+    )
+    for index in np.unique(np.linspace(0, len(train) - 1, EXAMPLES).round().astype(int)).tolist():
+        emit(Note(f"  {train.name(index)}: {_shown(task, index)}"))
+
+
+def _shown(task: Task, index: int) -> str:
+    row = task.train[index]
+    if task.kind == "regression":
+        return f" {JOIN} ".join(f"{value:g}" for value in row)
+    return f" {JOIN} ".join(task.outputs[place] for place in np.flatnonzero(row)) or NONE
+
+
+def warn_at_chance(task: Task, value: float | None, emit: Emit) -> None:
+    """Warn where the first measurement is no better than not looking at the samples."""
+    if task.kind == "multiclass" and value is not None:
+        warn_of_accuracy(value, task.val.argmax(axis=1), emit)
+    elif value is None or value <= task.chance():
+        shown = "-" if value is None else f"{value:.3f}"
+        text = f"{task.best} {shown} is no better than chance ({task.chance():.3f})"
+        emit(Note(f"{text}: look at the examples and labels above", warning=True))
+
+
+_SETS = ("data.train", "data.val")
+
+
+def _parts(name: str) -> list[str]:
+    return [] if name == NONE else [part.strip() for part in name.split(JOIN)]
+
+
+def _all_labels(names: Sequence[str], labels: np.ndarray) -> tuple[str, ...]:
+    """The labels that data.train's samples have, sorted."""
+    used = {part for label in np.unique(labels) for part in _parts(names[int(label)])}
+    if len(used) < 2:
+        what = f"the samples have {len(used)} different labels"
+        hint = f"join the labels of a sample by '{JOIN}' in the list; '{NONE}' alone is none"
+        raise DataError(what, where="data.train.path", hint=hint)
+    return tuple(sorted(used))
+
+
+def _hot(names: Sequence[str], outputs: tuple[str, ...], key: str) -> np.ndarray:
+    """Which labels each name holds, float32 ``[names, K]``."""
+    places = {name: place for place, name in enumerate(outputs)}
+    strange = sorted({part for name in names for part in _parts(name)} - places.keys())
+    if strange:
+        what = f"labels that data.train has not: {', '.join(strange[:_SHOWN])}"
+        raise DataError(what, where=f"{key}.path", hint="are both lists of the same set?")
+    table = np.zeros((len(names), len(outputs)), np.float32)
+    for row, name in enumerate(names):
+        table[row, [places[part] for part in _parts(name)]] = 1
+    return table
+
+
+def _values(names: Sequence[str], key: str) -> np.ndarray:
+    """The numbers that names are, float32 ``[names, K]``."""
+    try:
+        table = np.array([[float(part) for part in _parts(name)] for name in names], np.float32)
+    except ValueError as error:
+        hint = f"labels must be as many numbers for each sample, joined by '{JOIN}'"
+        raise DataError(f"no values: {error}", where=f"{key}.path", hint=hint) from error
+    if table.ndim != 2 or not np.isfinite(table).all():
+        what = "a label is no finite number"
+        raise DataError(what, where=f"{key}.path", hint="give each sample its values")
+    return table
+
+
+def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
+    """The mean over labels of average precision; labels that no sample has are left out.
+
+    Average precision is the sum of precision times the step in recall over distinct scores, as
+    scikit-learn's.
+    """
+    found = [
+        _average_precision(scores[:, label], truth[:, label] > 0.5)
+        for label in range(truth.shape[1])
+        if truth[:, label].any()
+    ]
+    return float(np.mean(found)) if found else None
+
+
+def _average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], np.cumsum(truth[order])
+    # Equal scores are one threshold: only the last of them counts.
+    ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
+    precision, recall = hits[ends] / (ends + 1), hits[ends] / hits[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))

@@ -1,0 +1,126 @@
+"""The section ``finetune:``: how an encoder learns labels.
+
+What changes pixels or labels is off unless asked for; the shipped recipes hold the papers' values.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from maekit.recipe.augment import Augment, RandomResizedCrop
+from maekit.recipe.section import Section
+from maekit.recipe.training import AdamW, Beta, TrainingSection
+from maekit.recipe.views import Views
+
+Blocks = Annotated[int, Field(ge=0)] | Literal["all", "half"]
+
+
+class Head(Section):
+    """What is put on the pooled features: one linear layer."""
+
+    alternatives = ("init_std", "init_scale")
+
+    kind: Literal["multiclass", "multilabel", "regression"] = Field(
+        "multiclass",
+        description="multiclass: one class a sample; multilabel: labels joined by '|' in the list; "
+        "regression: numbers joined by '|', learned as they are",
+    )
+    classes: int | None = Field(
+        None, ge=1, description="how many there must be in data.train; unset: as many as there are"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the features, before the head")
+    init_std: float | None = Field(
+        None, gt=0, description="deviation of the first weights; unset: 2e-5 (MAE)"
+    )
+    init_scale: float | None = Field(
+        None, gt=0, description="deviation of the first weights over 0.02 (VideoMAE: 0.001)"
+    )
+
+
+class Evaluate(Section):
+    """When data.val is judged, beside the end; each time by one view of every sample."""
+
+    alternatives = ("every", "epochs")
+
+    every: int | None = Field(None, ge=1, description="steps")
+    epochs: float | None = Field(None, gt=0, description="passes over data.train; unset: one")
+
+
+class FinetuneAdamW(AdamW):
+    """AdamW with a learning rate for each layer; tokens and positions are free of weight decay."""
+
+    base_lr: float = Field(5e-4, gt=0, description="learning rate per 256 samples, of the head")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="[beta1, beta2], in [0, 1)")
+    min_lr: float = Field(1e-6, ge=0, description="where the cosine ends")
+    lr_counts_repeats: bool = Field(False, description="repeats count in the lr rule (mae_st)")
+
+
+class Finetune(TrainingSection):
+    """Supervised training of an encoder, pre-trained or not, end to end or in part."""
+
+    model: dict[str, Any] | None = Field(
+        None, description="overlay on model for this verb: {backbone: {drop_path: ...}}"
+    )
+    augment: Augment = Field(
+        default_factory=lambda: RandomResizedCrop(name="random-resized-crop", scale=(0.08, 1.0)),
+        description="how crops are drawn: {name: random-resized-crop, single-try-crop, "
+        "color-jitter, fixed-crop, multi-scale-crop or none, ...}",
+    )
+    optimizer: FinetuneAdamW = FinetuneAdamW()
+    layer_decay: float = Field(
+        0.75, gt=0, le=1, description="a layer's learning rate over that of the one above it"
+    )
+    blocks: Blocks = Field(
+        "all",
+        description="last blocks that are trained; half: the MLP of the last one; 0: the head "
+        "alone",
+    )
+    pool: Literal["mean", "cls"] = Field("mean", description="of patch tokens, or the class token")
+    norm: Literal["fresh", "pretrained"] = Field(
+        "fresh",
+        description="behind the pooling: a new LayerNorm (MAE, VideoMAE), or the encoder's own "
+        "(mae_st)",
+    )
+    positions: Literal["trainable", "fixed"] = Field(
+        "trainable", description="whether the table of positions is trained (MAE) or not (VideoMAE)"
+    )
+    head: Head = Head()
+    rand_augment: str | None = Field(
+        None,
+        pattern=r"^rand-[a-z0-9.-]+$",
+        description="timm's words for it: rand-m9-mstd0.5-inc1 (MAE), rand-m7-n4-mstd0.5-inc1 "
+        "(VideoMAE)",
+    )
+    rand_augment_on: Literal["crop", "frames"] = Field(
+        "crop", description="the crop, once flipped (MAE), or whole frames before (VideoMAE)"
+    )
+    erase: float = Field(
+        0.0, ge=0, le=1, description="probability that a box of a sample becomes noise"
+    )
+    mixup: float = Field(0.0, ge=0, description="alpha of mixup; 0: none")
+    cutmix: float = Field(0.0, ge=0, description="alpha of CutMix; 0: none")
+    mix_probability: float = Field(1.0, ge=0, le=1, description="that a batch is mixed at all")
+    mix_switch: float = Field(0.5, ge=0, le=1, description="probability of CutMix where both are")
+    mix_per: Literal["batch", "sample"] = Field(
+        "batch", description="one draw for each micro-batch (as in the papers' codes), or row"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label that is spread")
+    repeats: int = Field(1, ge=1, description="augmentations of each decoded sample")
+    repeat_from: Literal["new-clip", "same-frames"] = Field(
+        "same-frames", description="what a repeat draws anew beside its augmentation"
+    )
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of a moving average of the weights, which is judged"
+    )
+    validate_: Evaluate = Field(Evaluate(), alias="validate")
+    views: Views = Field(
+        Views(), description="of data.val: how many clips and crops are judged at the end"
+    )
+
+    @model_validator(mode="after")
+    def _values_are_not_smoothed(self) -> Self:
+        if self.head.kind == "regression" and self.label_smoothing > 0:
+            raise ValueError("label_smoothing means nothing for regression; set it to 0")
+        return self
