@@ -159,7 +159,9 @@ class Probing:
             if not found.converged:
                 text = f"L-BFGS did not converge in {probe.linear.iterations} iterations"
                 self.emit(Note(f"{text}: raise probe.linear.iterations", warning=True))
-            return found.probabilities, {"strength": found.strength}
+            accuracies = {f"{c:g}": share for c, share in found.accuracies.items()}
+            fitted = {"strength": found.strength, "accuracies": accuracies}
+            return found.probabilities, fitted
         target = torch.from_numpy(labels)
         if probe.kind == "knn":
             nearest = NearestNeighbours(
