@@ -39,6 +39,14 @@ Device = Annotated[
     str | None,
     typer.Option("--device", metavar="cpu|cuda|cuda:N|mps", help="Default: the best there is."),
 ]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN|FILE|timm:NAME|hf:FOLDER|scratch",
+        help="Weights; default: the newest finished pre-training of the recipe.",
+    ),
+]
 CompareExpected = Annotated[
     bool,
     typer.Option("--compare-expected", help="Say whether results lie in the recipe's bands."),

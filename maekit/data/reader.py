@@ -107,7 +107,7 @@ class SampleReader:
         # Masks are drawn outside: what fails there is the masker, not the file.
         crops = views[0].transpose(0, 2, 3, 4, 1)
         padded = any(len(set(plan.frame_ids)) < len(plan.frame_ids) for plan in plans)
-        return Sample(views, *self._masks(key, crops), label, padded=padded)
+        return Sample(views, *self.masks(key, crops), label, padded=padded)
 
     def bad(self, key: Key, reason: str) -> Sample:
         """The sample that keeps the place of one that cannot be read: masks, no pixels."""
@@ -117,7 +117,7 @@ class SampleReader:
             file = f"sample {key.index} ({type(error).__name__}: {error})"
         crops = np.zeros((self.repeats, *self._clip), np.uint8)
         bad = BadFile(file, reason[:_LONGEST_REASON], key.index)
-        return Sample((), *self._masks(key, crops), bad=bad)
+        return Sample((), *self.masks(key, crops), bad=bad)
 
     def plans(self, source: Source, key: Key) -> list[Plan]:
         """What is read of an opened sample, for each repeat."""
@@ -138,7 +138,7 @@ class SampleReader:
             raise ValueError(what)
         return MaskDraw(masker, self.grid, self.mask_unit, self._clip, hides=hides)
 
-    def _masks(self, key: Key, crops: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def masks(self, key: Key, crops: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Two of bool ``[R, N]``, for crops ``[R, T, H, W, C]``."""
 
         def draw(masks: MaskDraw | None, purpose: str) -> np.ndarray | None:

@@ -181,10 +181,10 @@ def required_pretrain(recipe: Recipe) -> Pretrain:
     return recipe.pretrain
 
 
-def stream_of(recipe: Recipe, dataset: Dataset, batch: int) -> Stream:
-    """The keyed order of training samples, cut into effective batches."""
+def stream_of(recipe: Recipe, samples: int, batch: int) -> Stream:
+    """The keyed order of so many training samples, cut into effective batches."""
     order = Order(
-        len(dataset), recipe.seed, shuffle=recipe.data.shuffle, window=recipe.data.shuffle_window
+        samples, recipe.seed, shuffle=recipe.data.shuffle, window=recipe.data.shuffle_window
     )
     return Stream(order, batch)
 

@@ -65,8 +65,8 @@ class Holdout:
         seen = channel_means(gather(patches, mask.visible), pixels.shape[1])
         guesses = (
             painted,
-            _fill(seen.mean(dim=1, keepdim=True), truth),
-            _fill(spread(seen, mask, model.grid), truth),
+            flat_patches(seen.mean(dim=1, keepdim=True), truth),
+            flat_patches(spread(seen, mask, model.grid), truth),
         )
         return torch.stack(
             [
@@ -85,6 +85,6 @@ def channel_means(patches: Tensor, channels: int) -> Tensor:
     return means
 
 
-def _fill(colours: Tensor, like: Tensor) -> Tensor:
+def flat_patches(colours: Tensor, like: Tensor) -> Tensor:
     """Colours ``[B, Q or 1, C]`` as flat patches of the shape of ``like`` ``[B, Q, P]``."""
     return colours.repeat(1, 1, like.shape[-1] // colours.shape[-1])

@@ -92,7 +92,7 @@ class Basis:
             split=split,
             train=train,
             val=val,
-            stream=stream_of(recipe, train, split.effective),
+            stream=stream_of(recipe, len(train), split.effective),
             bad_files=bad_files,
         )
 

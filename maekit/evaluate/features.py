@@ -5,9 +5,9 @@ B clips, C channels, T frames, H x W pixels; N patch tokens; D the width of a fe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from maekit.tokens import Mask
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from maekit.data.bad_files import BadFiles
-    from maekit.data.batch import Batch
+    from maekit.data.batch import BadFile, Batch
+    from maekit.data.order import Key
     from maekit.engine.precision import Precision
     from maekit.evaluate.views import ViewReader
     from maekit.model import MaskedAutoencoder
@@ -99,6 +99,12 @@ def auto_pool(pool: Literal["auto", "cls", "mean"], prefix_tokens: int) -> Liter
     return "cls" if prefix_tokens else "mean"
 
 
+class Ledger(Protocol):
+    """Takes samples that cannot be read: ``BadFiles``, or a list of one's own."""
+
+    def add(self, bad: Iterable[BadFile], step: int) -> None: ...
+
+
 @dataclass(frozen=True)
 class Collected:
     """The features of a set.
@@ -120,7 +126,8 @@ def collect(
     batch: int,
     workers: int,
     timeout: float,
-    ledger: BadFiles | None = None,
+    ledger: Ledger | None = None,
+    rows: Sequence[int] | None = None,
     told: Callable[[int], None] = lambda _: None,
 ) -> Collected:
     """Read a set once, and make all kinds of features of it.
@@ -133,14 +140,17 @@ def collect(
         workers: loader processes.
         timeout: seconds that one sample may take.
         ledger: takes samples that cannot be read, which are then left out; None: they are fatal.
+        rows: only these of the set, in this order; None: all.
         told: hears how many samples are done.
 
     Raises:
         DataError: a sample cannot be read, or too many cannot.
     """
-    rows: list[int] = []
+    read_rows: list[int] = []
     found: dict[str, list[np.ndarray]] = {name: [] for name in ways}
-    for read in _batches(reader, batch=batch, workers=workers, timeout=timeout):
+    wanted = range(len(reader.dataset)) if rows is None else rows
+    keys = batches_of(wanted, max(1, batch // reader.repeats))
+    for read in _read(reader, keys, workers=workers, timeout=timeout):
         good = _good(read, ledger)
         pixels = to_unit(read.views[0], device)
         views = reader.repeats
@@ -148,20 +158,22 @@ def collect(
             made = way(pixels).float().cpu().numpy()
             made = made.reshape(len(read.keys), views, *made.shape[1:])
             found[name].append(made[good])
-        rows += [key.index for key, keep in zip(read.keys, good, strict=True) if keep]
-        told(len(rows))
+        read_rows += [key.index for key, keep in zip(read.keys, good, strict=True) if keep]
+        told(len(read_rows))
     return Collected(
-        np.array(rows, np.int64), {name: np.concatenate(parts) for name, parts in found.items()}
+        np.array(read_rows, np.int64),
+        {name: np.concatenate(parts) for name, parts in found.items()},
     )
 
 
-def _batches(reader: ViewReader, *, batch: int, workers: int, timeout: float) -> Iterator[Batch]:
-    keys = batches_of(len(reader.dataset), max(1, batch // reader.repeats))
+def _read(
+    reader: ViewReader, keys: list[list[Key]], *, workers: int, timeout: float
+) -> Iterator[Batch]:
     with Loader(reader, keys, workers=min(workers, len(keys)), timeout=timeout) as loader:
         yield from loader
 
 
-def _good(read: Batch, ledger: BadFiles | None) -> np.ndarray:
+def _good(read: Batch, ledger: Ledger | None) -> np.ndarray:
     """Bool ``[B]``: which samples of a batch could be read."""
     if ledger is None:
         refuse_bad(read)

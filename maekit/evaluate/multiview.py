@@ -126,10 +126,10 @@ def refuse_bad(batch: Batch) -> None:
         raise DataError(f"cannot be read: {reason}", where=file, hint=hint)
 
 
-def batches_of(samples: int, size: int) -> list[list[Key]]:
-    """The keys of a whole set in its own order, in batches."""
-    keys = [Key(0, index) for index in range(samples)]
-    return [keys[first : first + size] for first in range(0, samples, size)]
+def batches_of(rows: Sequence[int], size: int) -> list[list[Key]]:
+    """The keys of rows, in their order, in batches."""
+    keys = [Key(0, index) for index in rows]
+    return [keys[first : first + size] for first in range(0, len(keys), size)]
 
 
 def probabilities(logits: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def predict(
     rows: list[int] = []
     found: list[np.ndarray] = []
     views = reader.repeats
-    keys = batches_of(len(reader.dataset), max(1, batch // views))
+    keys = batches_of(range(len(reader.dataset)), max(1, batch // views))
     with Loader(reader, keys, workers=min(workers, len(keys)), timeout=timeout) as loader:
         for read in loader:
             refuse_bad(read)

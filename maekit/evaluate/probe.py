@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from maekit.contracts import Dataset
     from maekit.evaluate.features import Featurise, Pool
+    from maekit.model import MaskedAutoencoder
     from maekit.recipe.probe import Probe
     from maekit.recipe.schema import DataSpec, Recipe
     from maekit.recipe.views import Views
@@ -66,7 +67,7 @@ class Probing:
     labelled: Labelled
     pool: Pool
     ways: dict[str, Featurise]
-    width: int
+    encoder: MaskedAutoencoder
     ledger: BadFiles
     emit: Emit
 
@@ -158,7 +159,9 @@ class Probing:
             if not found.converged:
                 text = f"L-BFGS did not converge in {probe.linear.iterations} iterations"
                 self.emit(Note(f"{text}: raise probe.linear.iterations", warning=True))
-            return found.probabilities, {"strength": found.strength}
+            accuracies = {f"{c:g}": share for c, share in found.accuracies.items()}
+            fitted = {"strength": found.strength, "accuracies": accuracies}
+            return found.probabilities, fitted
         target = torch.from_numpy(labels)
         if probe.kind == "knn":
             nearest = NearestNeighbours(
@@ -175,7 +178,7 @@ class Probing:
             target,
             classes,
             probe.attentive,
-            width=self.width,
+            width=self.encoder.backbone.width,
             seed=seed,
             device=self.device,
             told=lambda _, loss: losses.append(loss),
@@ -250,7 +253,7 @@ def assemble_probe(
         labelled=labelled,
         pool=taken,
         ways=ways,
-        width=model.backbone.width,
+        encoder=model,
         ledger=BadFiles(bad_files, len(train), data.train.max_bad_fraction),
         emit=emit,
     )

@@ -49,7 +49,7 @@ def paste(
     if painted.shape != original.shape:
         message = f"painted is {list(painted.shape)}, original {list(original.shape)}"
         raise ValueError(message)
-    return np.where(_pixels(hidden, patch, original)[..., None], painted, original)
+    return np.where(over_pixels(hidden, patch, original)[..., None], painted, original)
 
 
 def masked(original: np.ndarray, hidden: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:
@@ -67,51 +67,12 @@ def masked(original: np.ndarray, hidden: np.ndarray, patch: tuple[int, int, int]
     return paste(original, cover, hidden, patch)
 
 
-def panel(
-    rows: Sequence[Sequence[np.ndarray]],
-    captions: Sequence[str],
-    *,
-    side: int = 128,
-    frames: int = 4,
-) -> Image.Image:
-    """Lay samples out in a table.
-
-    Args:
-        rows: per sample one picture a column, ``[H, W, C]`` or a clip ``[T, H, W, C]``. One or two
-            channels are shown in gray (the first), more by their first three as red, green, blue.
-        captions: one a column, wrapped to the column's width.
-        side: pictures whose longer side is shorter are enlarged by a whole factor, without
-            smoothing, to at least this many pixels.
-        frames: at most this many frames of a clip, evenly spaced, stand side by side.
+def over_pixels(hidden: np.ndarray, patch: tuple[int, int, int], clip: np.ndarray) -> np.ndarray:
+    """Tokens ``[t, h, w]`` as pixels of a clip ``[T, H, W, C]``: bool ``[T, H, W]``.
 
     Raises:
-        ValueError: if there is nothing to show, or a row and the captions differ in length.
+        ValueError: if ``hidden`` and ``patch`` do not make up the clip.
     """
-    if not rows or not captions:
-        message = "a panel needs at least one row and one column"
-        raise ValueError(message)
-    if any(len(row) != len(captions) for row in rows):
-        message = f"rows of {[len(row) for row in rows]} pictures under {len(captions)} captions"
-        raise ValueError(message)
-    cells = [[_cell(picture, side, frames) for picture in row] for row in rows]
-    widths = [max(cell.width for cell in column) for column in zip(*cells, strict=True)]
-    heights = [max(cell.height for cell in row) for row in cells]
-    headings = [_heading(text, width) for text, width in zip(captions, widths, strict=True)]
-    widths = [max(width, text.width) for width, text in zip(widths, headings, strict=True)]
-    top = max(text.height for text in headings)
-    lefts = [_GAP, *(_GAP + end for end in accumulate(width + _GAP for width in widths))]
-    tops = [top, *(top + end for end in accumulate(height + _GAP for height in heights))]
-    sheet = Image.new("RGB", (lefts[-1], tops[-1]), _PAPER)
-    for text, left in zip(headings, lefts, strict=False):
-        sheet.paste(text, (left, top - text.height))
-    for row, down in zip(cells, tops, strict=False):
-        for cell, left in zip(row, lefts, strict=False):
-            sheet.paste(cell, (left, down))
-    return sheet
-
-
-def _pixels(hidden: np.ndarray, patch: tuple[int, int, int], clip: np.ndarray) -> np.ndarray:
-    """Bool ``[T, H, W]``, True where hidden."""
     spread = hidden
     for axis, step in enumerate(patch):
         spread = spread.repeat(step, axis=axis)
@@ -122,6 +83,70 @@ def _pixels(hidden: np.ndarray, patch: tuple[int, int, int], clip: np.ndarray) -
         )
         raise ValueError(message)
     return spread
+
+
+def panel(
+    rows: Sequence[Sequence[np.ndarray]],
+    captions: Sequence[str],
+    *,
+    side: int = 128,
+    frames: int = 4,
+    labels: Sequence[str] = (),
+) -> Image.Image:
+    """Lay samples out in a table.
+
+    Args:
+        rows: per sample one picture a column, ``[H, W, C]`` or a clip ``[T, H, W, C]``. One or two
+            channels are shown in gray (the first), more by their first three as red, green, blue.
+        captions: one a column, wrapped to the column's width.
+        side: pictures whose longer side is shorter are enlarged by a whole factor, without
+            smoothing, to at least this many pixels.
+        frames: at most this many frames of a clip, evenly spaced, stand side by side.
+        labels: one a row, written above it and wrapped to the sheet's width.
+
+    Raises:
+        ValueError: if there is nothing to show, or rows, captions and labels do not fit together.
+    """
+    if not rows or not captions:
+        message = "a panel needs at least one row and one column"
+        raise ValueError(message)
+    if any(len(row) != len(captions) for row in rows):
+        message = f"rows of {[len(row) for row in rows]} pictures under {len(captions)} captions"
+        raise ValueError(message)
+    if labels and len(labels) != len(rows):
+        message = f"{len(rows)} rows with {len(labels)} labels"
+        raise ValueError(message)
+    cells = [[_cell(picture, side, frames) for picture in row] for row in rows]
+    widths = [max(cell.width for cell in column) for column in zip(*cells, strict=True)]
+    heights = [max(cell.height for cell in row) for row in cells]
+    headings = [_heading(text, width) for text, width in zip(captions, widths, strict=True)]
+    widths = [max(width, text.width) for width, text in zip(widths, headings, strict=True)]
+    top = max(text.height for text in headings)
+    lefts = [_GAP, *(_GAP + end for end in accumulate(width + _GAP for width in widths))]
+    lines = [_heading(text, lefts[-1] - 2 * _GAP) for text in labels]
+    above = [line.height for line in lines] or [0] * len(rows)
+    spans = [high + height + _GAP for high, height in zip(above, heights, strict=True)]
+    tops = [top, *(top + end for end in accumulate(spans))]
+    sheet = Image.new("RGB", (lefts[-1], tops[-1]), _PAPER)
+    for text, left in zip(headings, lefts, strict=False):
+        sheet.paste(text, (left, top - text.height))
+    for line, down in zip(lines, tops, strict=False):
+        sheet.paste(line, (_GAP, down))
+    for row, down, high in zip(cells, tops, above, strict=False):
+        for cell, left in zip(row, lefts, strict=False):
+            sheet.paste(cell, (left, down + high))
+    return sheet
+
+
+def stack(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets below each other, at the left."""
+    width, height = max(each.width for each in sheets), sum(each.height for each in sheets)
+    whole = Image.new("RGB", (width, height), _PAPER)
+    down = 0
+    for each in sheets:
+        whole.paste(each, (0, down))
+        down += each.height
+    return whole
 
 
 def _cell(picture: np.ndarray, side: int, frames: int) -> Image.Image:

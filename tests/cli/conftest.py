@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from labelled import RECIPE as LABELLED
+from labelled import paint
 from small_runs import RECIPE, draw
 
 from maekit.cli.app import main
@@ -45,4 +47,15 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     draw(tmp_path / "pictures" / "val", 9, seed=1)
     path = tmp_path / "small.yaml"
     path.write_text(RECIPE.format(pictures=tmp_path / "pictures"))
+    return str(path)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A recipe over 36 pictures of three classes, in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path / "pictures" / "train", 12, seed=0)
+    paint(tmp_path / "pictures" / "val", 4, seed=1)
+    path = tmp_path / "labelled.yaml"
+    path.write_text(LABELLED.format(pictures=tmp_path / "pictures"))
     return str(path)

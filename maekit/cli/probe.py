@@ -1,0 +1,222 @@
+"""``maekit probe``: frozen features judged in a run folder, beside their floor."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+from maekit.cli.exits import code_of
+from maekit.cli.expected import compare, tell_comparison
+from maekit.cli.output import print_json, print_table
+from maekit.cli.reporters import Heard, LogFile, Reporters, Terminal, duration
+from maekit.engine.checkpoint import write_text
+from maekit.engine.events import Note
+from maekit.engine.run_folder import RUNS, RunFolder, chosen_folder, new_folder, plain
+from maekit.engine.training import pick_device
+from maekit.evaluate.features import collect
+from maekit.evaluate.finetune import chosen_source
+from maekit.evaluate.labels import chance_level, warn_at_chance
+from maekit.evaluate.multiview import TOP
+from maekit.evaluate.probe import MODEL, PIXELS, RANDOM, Judged, Probing, assemble_probe
+from maekit.recipe.dump import dump
+from maekit.recipe.load import load
+from maekit.registry import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from maekit.recipe.schema import Recipe
+
+VERB = "probe"
+PREDICTIONS = "predictions.jsonl"
+_NAMES = {MODEL: "model", RANDOM: "random initialisation", PIXELS: "raw pixels"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for, beside the recipe."""
+
+    out: Path | None
+    overwrite: bool
+    compare: bool
+    json: bool
+
+
+def probe(
+    recipe: str,
+    overrides: list[str],
+    *,
+    kind: str | None,
+    source: str | None,
+    out: Path | None,
+    overwrite: bool,
+    dry_run: bool,
+    compare_expected: bool,
+    seed: int | None,
+    device: str | None,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Judge features as a recipe says; returns the exit code."""
+    given = {"seed": seed, "probe.kind": kind}
+    overrides += [f"{key}={value}" for key, value in given.items() if value is not None]
+    loaded = load(recipe, overrides)
+    resolved = resolve(loaded, VERB)
+    terminal = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
+    for note in loaded.notes:
+        terminal(Note(note))
+    where = pick_device(device)
+    with Heard(terminal).listening():
+        weights = chosen_source(resolved, source, terminal)
+        if dry_run:
+            return _rehearse(resolved, weights, where, terminal, json=json)
+        asked = Asked(out, overwrite, compare_expected, json)
+        return _run(resolved, weights, where, terminal, asked)
+
+
+def _run(
+    recipe: Recipe, source: str, device: torch.device, terminal: Terminal, asked: Asked
+) -> int:
+    """Judge in a folder, and leave result.json there whatever happens."""
+    if asked.out is None:
+        path = new_folder(RUNS, recipe.name)
+    else:
+        path = chosen_folder(asked.out, resume=False, overwrite=asked.overwrite)
+    with RunFolder(path) as folder:
+        log = LogFile(path / "log.txt")
+        emit = Reporters(terminal, log)
+        began = time.perf_counter()
+        job: Probing | None = None
+        try:
+            emit(Note(f"run folder: {path}"))
+            write_text(path / "recipe.yaml", dump(recipe))
+            folder.write_env(str(device))
+            bad_files = path / "bad_files.jsonl"
+            job = assemble_probe(recipe, source, device, emit, bad_files=bad_files)
+            judged = job.run()
+            judged[MODEL].predictions.write(path / PREDICTIONS)
+            found = judged[MODEL].predictions
+            warn_at_chance(found.top(1), found.labels, emit)
+            result = _result(job, judged, source, path, time.perf_counter() - began)
+            if asked.compare:
+                result["expected"] = compare(recipe.expected, VERB, result)
+            folder.write_result(result)
+        except BaseException as error:
+            code = code_of(error)
+            log.write(f"exit {code}: " + "".join(traceback.format_exception(error)))
+            folder.write_result(_begun(recipe) | {"exit": code, "error": str(error)})
+            raise
+        finally:
+            emit.close()
+    _tell(result, asked, path, quiet=terminal.quiet)
+    return 0
+
+
+def _begun(recipe: Recipe) -> dict[str, Any]:
+    return {"verb": VERB, "exit": 0, "recipe": recipe.name}
+
+
+def _result(
+    job: Probing, judged: Mapping[str, Judged], source: str, folder: Path, seconds: float
+) -> dict[str, Any]:
+    """result.json; accuracies are fractions."""
+    model = judged[MODEL].predictions
+    whole: dict[str, Any] = plain(
+        _begun(job.recipe)
+        | {
+            "protocol": job.protocol,
+            **model.summary(job.labelled.classes),
+            "floor": {name: judged[name].predictions.top(1) for name in (RANDOM, PIXELS)},
+            "floor_top5": {name: judged[name].predictions.top(TOP) for name in (RANDOM, PIXELS)},
+            "chance": chance_level(job.labelled.val),
+            "settings": job.settings,
+            "fitted": {name: each.fitted for name, each in judged.items()},
+            "classes": len(job.labelled.classes),
+            "train_samples": len(job.train) - len(job.ledger),
+            "val_samples": len(model.rows),
+            "bad_files": len(job.ledger),
+            "weights": source,
+            "predictions": str(folder / PREDICTIONS),
+            "seconds": round(seconds, 1),
+        }
+    )
+    return whole
+
+
+def _tell(result: Mapping[str, Any], asked: Asked, folder: Path, *, quiet: bool) -> None:
+    """The numbers on stdout; on stderr where things are."""
+    if asked.json:
+        print_json(result)
+    else:
+        print_table((result["protocol"], "top-1", f"top-{TOP}"), list(_rows(result)))
+        if asked.compare:
+            tell_comparison(result["expected"])
+    if not quiet:
+        typer.echo(f"predictions: {result['predictions']}\nresult:      {folder}", err=True)
+
+
+def _rows(result: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
+    rows = [(_NAMES[MODEL], f"{result['top1']:.4f}", f"{result['top5']:.4f}")]
+    if result["settings"]["views"] != "1x1":
+        rows[0] = (f"{_NAMES[MODEL]}, {result['settings']['views']} views", *rows[0][1:])
+        one = result["single_view"]
+        rows.append(("one view", f"{one['top1']:.4f}", f"{one['top5']:.4f}"))
+    rows += [
+        (
+            f"floor: {_NAMES[name]}",
+            f"{result['floor'][name]:.4f}",
+            f"{result['floor_top5'][name]:.4f}",
+        )
+        for name in (RANDOM, PIXELS)
+    ]
+    return [*rows, ("chance", f"{result['chance']:.4f}", "")]
+
+
+def _rehearse(
+    recipe: Recipe, source: str, device: torch.device, terminal: Terminal, *, json: bool
+) -> int:
+    """Build everything, make features of a few samples, and print what all would take."""
+    job = assemble_probe(recipe, source, device, terminal)
+    reader, val_reader = job.readers()
+    count = min(len(job.train), job.probe.batch)
+    began = time.perf_counter()
+    collect(
+        reader,
+        job.ways,
+        device=device,
+        batch=count,
+        workers=0,
+        timeout=0.0,
+        ledger=job.ledger,
+        rows=range(count),
+    )
+    views = len(job.train) + len(job.val) * val_reader.repeats
+    costs = {
+        **_begun(recipe),
+        "protocol": job.protocol,
+        "parameters": sum(each.numel() for each in job.encoder.parameters()),
+        "classes": len(job.labelled.classes),
+        "views": views,
+        "seconds": round((time.perf_counter() - began) / count * views, 1),
+        "weights": source,
+    }
+    if json:
+        print_json(costs)
+        return 0
+    rows = [
+        ("protocol", job.protocol),
+        ("parameters", f"{costs['parameters']:,} of the encoder"),
+        ("views", f"{views:,} of {len(job.train) + len(job.val):,} samples"),
+        ("time", f"about {duration(float(costs['seconds']))} for features on this {device.type}"),
+    ]
+    print_table(("dry run", ""), rows)
+    return 0

@@ -1,0 +1,290 @@
+"""``maekit reconstruct``: pictures, videos and scores of what a model predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from maekit.cli.output import as_json, print_json, print_table
+from maekit.cli.reporters import Heard, Terminal
+from maekit.engine.checkpoint import write_text
+from maekit.engine.events import Note
+from maekit.engine.feed import required_pretrain, stream_of, train_reader
+from maekit.engine.run_folder import new_folder, plain
+from maekit.engine.schedule import BatchSplit
+from maekit.engine.training import pick_device
+from maekit.errors import DataError, RecipeError, StorageError
+from maekit.recipe.schema import MaskerSpec
+from maekit.recipe.yaml12 import parse
+from maekit.visualise.animate import save
+from maekit.visualise.hiding import Drawn, FromPicture, LikeTraining, Masks
+from maekit.visualise.inputs import Inputs, find_inputs, output_stems
+from maekit.visualise.reading import Clips
+from maekit.visualise.reconstruct import Models, Reconstructor
+from maekit.visualise.scores import Scores, pooled
+from maekit.visualise.sources import Chosen, choose, training_samples
+
+if TYPE_CHECKING:
+    from maekit.recipe.schema import Recipe
+    from maekit.visualise.inputs import Input
+
+RUNS, PICTURES = Path("runs"), Path("maekit-out")
+BAD_FILES = DataError.exit_code
+NUMBERS = ("psnr", "ssim", "gain_db", "fills", "truth_statistics", "ceiling", "hidden")
+_IMAGES, _VIDEOS = {"name": "random", "ratio": 0.75}, {"name": "tube", "ratio": 0.9}
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What the command line says of masks."""
+
+    masker: str | None
+    ratio: str | None
+    mask: Path | None
+    seed: int
+    like_training: int | None
+    whole: bool
+
+
+def reconstruct(
+    words: Sequence[str],
+    *,
+    source: str | None,
+    hidden: Hidden,
+    native: bool,
+    attention: bool,
+    out: Path | None,
+    device: str | None,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Reconstruct all inputs; the exit code: 6 where some were bad."""
+    tell = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
+    _check_combination(hidden, native=native)
+    chosen = choose(source, RUNS)
+    for note in chosen.notes:
+        tell(Note(note, warning=True))
+    recipe = chosen.recipe()
+    where = pick_device(device)
+    with Heard(tell).listening():
+        models = Models(chosen.source, where)
+        inputs = find_inputs(words, moving=models.header.clip[0] > 1)
+        masks = _masks(hidden, models, chosen, recipe)
+        folder = _folder(out)
+        tell(Note(f"weights: {chosen.said}; {_told(models)}"))
+        worker = Reconstructor(
+            models,
+            inputs,
+            masks,
+            _clips(recipe, native=native),
+            attention=attention,
+            caption=chosen.caption,
+        )
+        items, scores = _all(worker, inputs, folder, tell)
+    bad = sum(item["error"] is not None for item in items)
+    result = {
+        "verb": "reconstruct",
+        "exit": BAD_FILES if bad else 0,
+        "weights": chosen.source,
+        "items": items,
+        "pooled": pooled(scores),
+    }
+    _write_result(result, folder)
+    if json:
+        print_json(plain(result))
+    else:
+        print_table(("input", "output", "psnr", "ssim", "gain_db"), _table(items))
+        tell(Note(f"pictures: {folder}"))
+    return BAD_FILES if bad else 0
+
+
+def _all(
+    worker: Reconstructor, inputs: Sequence[Input], folder: Path, tell: Terminal
+) -> tuple[list[dict[str, Any]], list[Scores]]:
+    """Every input in turn: an item for each mask of it, or one with the reason it has none."""
+    items: list[dict[str, Any]] = []
+    scores: list[Scores] = []
+    stems = output_stems(each.path for each in inputs)
+    for number, (each, stem) in enumerate(zip(inputs, stems, strict=True)):
+        try:
+            outcome = worker(number)
+        except (DataError, OSError) as error:
+            items.append(_item(each, None, None, _reason(error)))
+            tell(Note(f"{each.name}: {_reason(error)}", warning=True))
+            continue
+        for note in outcome.notes:
+            tell(Note(note))
+        path = save(outcome, folder, stem)
+        for row in outcome.rows:
+            items.append(_item(each, path, row.scores, None))
+            scores.append(row.scores)
+    return items, scores
+
+
+def _item(
+    each: Input, output: Path | None, scores: Scores | None, error: str | None
+) -> dict[str, Any]:
+    numbers = dict.fromkeys(NUMBERS) if scores is None else scores.plain()
+    item: dict[str, Any] = plain(
+        {
+            "input": each.name,
+            "output": None if output is None else str(output),
+            **numbers,
+            "error": error,
+        }
+    )
+    return item
+
+
+def _reason(error: DataError | OSError) -> str:
+    if isinstance(error, DataError):
+        return error.what + (f" ({error.hint})" if error.hint else "")
+    return f"{type(error).__name__}: {error}"
+
+
+def _table(items: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    return [
+        (item["input"], item["output"] or item["error"], *map(_number, _shown(item)))
+        for item in items
+    ]
+
+
+def _shown(item: dict[str, Any]) -> tuple[float | None, ...]:
+    return item["psnr"], item["ssim"], item["gain_db"]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _check_combination(hidden: Hidden, *, native: bool) -> None:
+    """Refuse options that would do nothing beside others.
+
+    Raises:
+        RecipeError: both are named.
+    """
+    given = {
+        "--mask": hidden.mask is not None,
+        "--like-training": hidden.like_training is not None,
+        "--masker": hidden.masker is not None,
+        "--ratio": hidden.ratio is not None,
+        "--whole": hidden.whole,
+        "--native": native,
+    }
+    refused = [("--mask", other) for other in tuple(given)[1:5]]
+    refused += [("--like-training", other) for other in tuple(given)[2:]]
+    for option, other in refused:
+        if given[option] and given[other]:
+            msg = f"{option} says what is hidden, and {other} does not go with it"
+            raise RecipeError(msg, where="command line", hint="leave one of them out")
+    if hidden.like_training is not None and hidden.like_training < 1:
+        msg = f"there is no training step {hidden.like_training}"
+        raise RecipeError(msg, where="--like-training", hint="steps count from 1")
+
+
+def _masks(hidden: Hidden, models: Models, chosen: Chosen, recipe: Recipe | None) -> Masks:
+    if hidden.mask is not None:
+        return FromPicture(hidden.mask)
+    if hidden.like_training is not None:
+        return _training_masks(hidden.like_training, models, chosen, recipe)
+    still = models.header.clip[0] == 1
+    own = models.header.masker or (_IMAGES if still else _VIDEOS)
+    spec = MaskerSpec.model_validate(own) if hidden.masker is None else _masker(hidden.masker)
+    ratios = _ratios(hidden.ratio)
+    specs = [_with_ratio(spec, ratio) for ratio in ratios] or [spec]
+    return Drawn(specs, hidden.seed, hidden.whole)
+
+
+def _with_ratio(spec: MaskerSpec, ratio: float) -> MaskerSpec:
+    return MaskerSpec.model_validate({"name": spec.name, **spec.options, "ratio": ratio})
+
+
+def _masker(text: str) -> MaskerSpec:
+    """``tube``, ``tube:0.9`` or ``block:ratio=0.6,size=3``."""
+    name, colon, rest = text.partition(":")
+    options = {}
+    for word in rest.split(",") if colon else ():
+        key, equals, value = word.partition("=")
+        node = parse(value if equals else word)
+        options[key if equals else "ratio"] = None if node is None else node.plain
+    return MaskerSpec.model_validate({"name": name or text, **options})
+
+
+def _ratios(text: str | None) -> list[float]:
+    if text is None:
+        return []
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError as error:
+        msg = f"'{text}' is not a list of numbers"
+        raise RecipeError(msg, where="--ratio", hint="as in 0.75, or 0.5,0.75,0.9") from error
+
+
+def _training_masks(
+    step: int, models: Models, chosen: Chosen, recipe: Recipe | None
+) -> LikeTraining:
+    """The masks of a run's step, drawn by the run's own reader.
+
+    Raises:
+        RecipeError: the weights are not those of a run.
+    """
+    if recipe is None or chosen.folder is None:
+        msg = f"{chosen.source} is no run: it does not say how its masks were drawn"
+        raise RecipeError(msg, where="--like-training", hint="--from RUN, a folder of maekit's")
+    samples = training_samples(chosen.folder, recipe)
+    split = BatchSplit.of(required_pretrain(recipe).batch)
+    reader = train_reader(recipe, Inputs(()), models.model)
+    return LikeTraining(reader, stream_of(recipe, samples, split.effective), step)
+
+
+def _clips(recipe: Recipe | None, *, native: bool) -> Clips:
+    if recipe is None:
+        return Clips(native=native)
+    train = recipe.data.train
+    return Clips(
+        train.stride,
+        train.sampling,
+        required_pretrain(recipe).augment.interpolation,
+        recipe.data.stats is not None,
+        native,
+    )
+
+
+def _told(models: Models) -> str:
+    header = models.header
+    t, h, w = header.clip
+    target = (header.target or {}).get("name", "none")
+    return f"clip {t}x{h}x{w}, target {target}"
+
+
+def _folder(out: Path | None) -> Path:
+    """A folder that holds nothing of anyone's.
+
+    Raises:
+        RecipeError: it does.
+        StorageError: it cannot be made.
+    """
+    if out is None:
+        return new_folder(Path(), PICTURES.name)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        msg = "not an empty folder" if out.is_dir() else "not a folder"
+        raise RecipeError(msg, where=f"--out {out}", hint="give one that is new or empty")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"the folder cannot be made: {error}"
+        raise StorageError(msg, where=f"--out {out}", hint="choose another") from error
+    return out
+
+
+def _write_result(result: dict[str, Any], folder: Path) -> None:
+    try:
+        write_text(folder / "result.json", as_json(plain(result)))
+    except OSError as error:
+        msg = f"result.json could not be written: {error}"
+        raise StorageError(msg, where=str(folder), hint="free some space") from error

@@ -1,0 +1,121 @@
+"""Which weights pictures are made with, and what the run beside them says of its clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maekit.engine.checkpoint import Checkpoints
+from maekit.engine.feed import open_dataset, required_pretrain
+from maekit.errors import MaekitError, RecipeError, WeightsError
+from maekit.recipe.load import for_verb, load
+from maekit.weights.file import find_weights, read_header
+
+if TYPE_CHECKING:
+    from maekit.recipe.schema import Recipe
+
+DEMO = "demo weights"
+_FOREIGN = ("hf:", "timm:")  # sources that are no path
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Weights, as ``load_model`` takes them.
+
+    Attributes:
+        said: for people.
+        folder: of the run that they are from; None where there is none.
+        caption: what pictures say of them; empty for weights of one's own.
+        notes: what was passed over, and why.
+    """
+
+    source: str
+    said: str
+    folder: Path | None
+    caption: str = ""
+    notes: tuple[str, ...] = ()
+
+    def recipe(self) -> Recipe | None:
+        """The recipe of the run that the weights are from, with its overlays."""
+        path = None if self.folder is None else self.folder / "recipe.yaml"
+        if path is None or not path.is_file():
+            return None
+        return for_verb(load(path), "pretrain")
+
+
+def choose(source: str | None, runs: Path, *, decoder: bool = True) -> Chosen:
+    """The weights asked for; else of the newest run below ``runs``; else the demo's.
+
+    Args:
+        decoder: whether only runs that can predict will do.
+
+    Raises:
+        RecipeError: there are none.
+    """
+    if source is not None:
+        if source.startswith(_FOREIGN):
+            return Chosen(source, source, None)
+        path = find_weights(source)
+        return Chosen(source, str(path), _run_of(path))
+    notes = []
+    for _, weights in sorted(_weights_below(runs), reverse=True):
+        try:
+            header = read_header(weights)
+        except WeightsError as error:
+            notes.append(f"passed over {weights}: {error.what}")
+            continue
+        if not decoder or (header.decoder is not None and header.target is not None):
+            return Chosen(
+                str(weights), f"{weights} (the newest run)", _run_of(weights), notes=tuple(notes)
+            )
+    demo = _demo()
+    if demo is not None:
+        return Chosen(str(demo), f"{DEMO} ({demo})", demo.parent, DEMO, tuple(notes))
+    what = "run with a decoder" if decoder else "run"
+    msg = f"no weights: there is no {what} below {runs}"
+    hint = "train some (maekit pretrain quickstart), or name them: --from RUN, FILE or hf:FOLDER"
+    raise RecipeError(msg, where="--from", hint=hint)
+
+
+def _weights_below(runs: Path) -> Iterator[tuple[int, Path]]:
+    """The weights of each run, with the time that they were written."""
+    for folder in runs.glob("*/*"):
+        if not folder.is_dir():
+            continue
+        try:
+            weights = find_weights(folder)
+        except MaekitError:
+            continue  # a run that has saved nothing yet
+        yield weights.stat().st_mtime_ns, weights
+
+
+def _run_of(weights: Path) -> Path | None:
+    """The folder of the run that weights, or those of a checkpoint, lie in."""
+    folder = weights.absolute().parent
+    if folder.parent.name == "checkpoints":
+        folder = folder.parent.parent
+    return folder if (folder / "recipe.yaml").is_file() else None
+
+
+def _demo() -> Path | None:
+    if find_spec("maekit.demo") is None:
+        return None
+    weights = Path(import_module("maekit.demo").WEIGHTS)
+    return weights if weights.is_file() else None
+
+
+def training_samples(folder: Path, recipe: Recipe) -> int:
+    """How many samples a run trains on: as its newest checkpoint says, else counted.
+
+    Raises:
+        DataError: no checkpoint says, and the data is not there.
+    """
+    checkpoints = Checkpoints(folder / "checkpoints", required_pretrain(recipe).checkpoint.keep)
+    loaded, _ = checkpoints.newest_good()
+    if loaded is not None and "train_samples" in loaded.state["extra"]:
+        return int(loaded.state["extra"]["train_samples"])
+    return len(open_dataset(recipe.data.train, "data.train"))

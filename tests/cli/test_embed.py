@@ -1,0 +1,195 @@
+"""``maekit embed``: which features, the same bytes, and going on where it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+import maekit
+from maekit.evaluate import embed as parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Result
+
+    Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def run(cli: Cli, labelled: str) -> str:
+    """A short pre-training over the pictures of the working directory."""
+    assert cli("pretrain", labelled, "-q", "pretrain.steps=2").code == 0
+    return "runs/labelled/1"
+
+
+def features(path: str | Path) -> tuple[list[str], np.ndarray]:
+    with np.load(path) as file:
+        return file["ids"].tolist(), file["features"]
+
+
+def encoded(run: str, files: list[str]) -> torch.Tensor:
+    """Tokens ``[n, 1 + 6, 32]``, worked out in a few lines of Pillow and torch."""
+    model = maekit.load(run)
+    pixels = []
+    for file in files:
+        picture = Image.open(file)
+        height = picture.width * 16 / 24  # the largest centred box of the model's aspect
+        top = (picture.height - height) / 2
+        box = (0, top, picture.width, top + height)
+        small = picture.resize((24, 16), Image.Resampling.BICUBIC, box=box)
+        pixels.append(torch.from_numpy(np.array(small)).permute(2, 0, 1)[:, None] / 255)
+    with torch.inference_mode():
+        return model.encode(model.normalise(torch.stack(pixels)))
+
+
+def test_features_are_the_encoders(cli: Cli, run: str) -> None:
+    made = cli("embed", "pictures/val/red", "pictures/val/blue/01.png", "--json")
+    assert made.code == 0, made.err
+    assert f"{run}" in made.err  # the newest run is taken, and said
+    ids, found = features("embeddings.npz")
+    assert ids == [f"pictures/val/red/0{n}.png" for n in range(4)] + ["pictures/val/blue/01.png"]
+    expected = encoded(run, ids)[:, 0]
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=0)
+    result = json.loads(made.out)
+    assert result["shape"] == [5, 32]
+    assert (result["pool"], result["layer"], result["errors"]) == ("cls", None, [])
+
+
+def test_pools_and_layers(cli: Cli, run: str) -> None:
+    for name, words in {
+        "mean": ["--pool", "mean"],
+        "tokens": ["--pool", "tokens"],
+        "first": ["--pool", "tokens", "--layer", "1"],
+        "last": ["--pool", "tokens", "--layer", "-1"],
+    }.items():
+        out = f"{name}.npz"
+        assert cli("embed", "pictures/val/red", *words, "--out", out, "-q").code == 0
+    tokens = encoded(run, features("mean.npz")[0])[:, 1:]
+    torch.testing.assert_close(
+        torch.from_numpy(features("tokens.npz")[1]), tokens, atol=1e-5, rtol=0
+    )
+    mean = torch.from_numpy(features("mean.npz")[1])
+    torch.testing.assert_close(mean, tokens.mean(1), atol=1e-5, rtol=0)
+    assert features("first.npz")[1].shape == (4, 6, 32)
+    norm = maekit.load(run).backbone.norm  # type: ignore[attr-defined]
+    normed = norm(torch.from_numpy(features("last.npz")[1]))
+    torch.testing.assert_close(normed, tokens, atol=1e-5, rtol=0)
+    assert cli("embed", "pictures/val/red", "--layer", "3", "--out", "x.npz").code == 2
+
+
+@pytest.mark.parametrize("form", ["npz", "safetensors", "parquet"])
+def test_two_calls_give_equal_bytes(cli: Cli, run: str, form: str) -> None:
+    for out in ("one", "two"):
+        assert cli("embed", "pictures/val", "--out", f"{out}.{form}", "-q").code == 0
+    assert Path(f"one.{form}").read_bytes() == Path(f"two.{form}").read_bytes()
+
+
+def test_batches_of_1_and_64_agree(cli: Cli, run: str) -> None:
+    for batch in ("1", "64"):
+        out = f"{batch}.npz"
+        words = ("--pool", "tokens", "--batch", batch, "--out", out, "-q")
+        assert cli("embed", "pictures/train", *words).code == 0
+    (_, one), (_, many) = features("1.npz"), features("64.npz")
+    np.testing.assert_allclose(one, many, atol=1e-6, rtol=0)
+
+
+def test_formats_hold_the_same(cli: Cli, run: str) -> None:
+    for form in ("npz", "safetensors", "parquet"):
+        assert cli("embed", "pictures/val/red", "--format", form, "-q").code == 0
+    ids, expected = features("embeddings.npz")
+    with safe_open("embeddings.safetensors", "np") as file:
+        np.testing.assert_array_equal(file.get_tensor("features"), expected)
+        about = json.loads(file.metadata()["maekit"])
+    assert about["ids"] == ids
+    assert (about["pool"], about["grid"]) == ("cls", [1, 2, 3])
+    from pyarrow import parquet
+
+    table = parquet.read_table("embeddings.parquet")
+    assert table["id"].to_pylist() == ids
+    np.testing.assert_array_equal(np.array(table["features"].to_pylist(), np.float32), expected)
+
+
+def test_lists_and_patterns_are_inputs(cli: Cli, run: str) -> None:
+    Path("lists").mkdir()
+    Path("lists/some.csv").write_text("path,label\n../pictures/val/red/02.png,5\n")
+    assert cli("embed", "lists/some.csv", "pictures/*/green/00.png", "-q").code == 0
+    ids, _ = features("embeddings.npz")
+    assert [Path(each).resolve().relative_to(Path.cwd().resolve()).as_posix() for each in ids] == [
+        "pictures/val/red/02.png",
+        "pictures/train/green/00.png",
+        "pictures/val/green/00.png",
+    ]
+
+
+def test_bad_inputs_are_named_and_the_others_done(cli: Cli, run: str) -> None:
+    Path("pictures/val/red/01.png").write_bytes(b"bad")
+    result = cli("embed", "pictures/val/red", "absent.png", "--json", "-q")
+    assert result.code == 6
+    found = json.loads(result.out)
+    assert [error["input"] for error in found["errors"]] == [
+        "pictures/val/red/01.png",
+        "absent.png",
+    ]
+    ids, made = features("embeddings.npz")
+    assert ids == [f"pictures/val/red/0{n}.png" for n in (0, 2, 3)]
+    assert made.shape == (3, 32)
+    assert "pictures/val/red/01.png" in result.err
+
+
+def test_an_interrupted_call_goes_on(cli: Cli, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("embed", "pictures/train", "--out", "whole.npz", "-q").code == 0
+    monkeypatch.setattr(parts, "PART", 5)
+    collected: list[list[int]] = []
+    collect = parts.collect
+
+    def interrupting(*args: object, **kwargs: object) -> object:
+        rows = list(kwargs["rows"])  # type: ignore[call-overload]
+        collected.append(rows)
+        if len(collected) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return collect(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(parts, "collect", interrupting)
+    stopped = cli("embed", "pictures/train", "--out", "parts.npz")
+    assert stopped.code == 75
+    assert "goes on from parts.npz.parts" in stopped.err
+    assert not Path("parts.npz").exists()
+    assert cli("embed", "pictures/train", "--out", "parts.npz", "-q").code == 0
+    assert [rows[0] for rows in collected] == [0, 5, 10, 15, 20, 25, 30, 35]  # none twice
+    (ids, found), (same, whole) = features("parts.npz"), features("whole.npz")
+    assert ids == same
+    np.testing.assert_allclose(found, whole, atol=1e-6, rtol=0)
+    assert not Path("parts.npz.parts").exists()
+
+
+def test_parts_of_something_else_are_refused(cli: Cli, run: str) -> None:
+    Path("x.npz.parts").mkdir()
+    Path("x.npz.parts/manifest.json").write_text("{}")
+    refused = cli("embed", "pictures/val/red", "--out", "x.npz")
+    assert refused.code == 2
+    assert "other inputs, weights or options" in refused.err
+
+
+def test_usage_errors(cli: Cli, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("embed", "nothing-*.png").code == 2
+    assert cli("embed", "pictures/val/red", "--from", "absent").code == 2
+    assert cli("embed", "pictures/val/red", "--out", "x.txt").code == 2
+    assert cli("embed", "pictures/val/red", "--out", "x.npz", "--format", "parquet").code == 2
+    assert cli("embed", "pictures/val/red", "-q").code == 0
+    assert cli("embed", "pictures/val/red", "-q").code == 2  # it is there already
+    assert cli("embed", "pictures/val/red", "-q", "--overwrite").code == 0
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    missing = cli("embed", "pictures/val/red", "--format", "parquet")
+    assert missing.code == 2
+    assert "maekit[parquet]" in missing.err

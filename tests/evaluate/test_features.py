@@ -1,0 +1,108 @@
+"""Features: which tokens, which layer, and always the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from toys import Clip, Clips, model
+
+from maekit.data.bad_files import BadFiles
+from maekit.engine.precision import Precision
+from maekit.errors import DataError, RecipeError
+from maekit.evaluate.features import Features, auto_pool, block_of, collect
+from maekit.evaluate.views import view_reader
+from maekit.recipe.schema import DataSpec
+from maekit.recipe.views import Views
+
+FP32 = Precision("fp32", "cpu")
+CPU = torch.device("cpu")
+
+
+def clips(count: int, *, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 3, 1, 16, 24, generator=torch.Generator().manual_seed(seed))
+
+
+def test_pools_are_those_of_the_tokens() -> None:
+    encoder, pixels = model(), clips(4)
+    with torch.no_grad():
+        tokens = encoder.encode(encoder.normalise(pixels))
+    assert tokens.shape == (4, 7, 32)
+    assert torch.equal(Features(encoder, "cls", None, FP32)(pixels), tokens[:, 0])
+    assert torch.equal(Features(encoder, "mean", None, FP32)(pixels), tokens[:, 1:].mean(1))
+    assert torch.equal(Features(encoder, "tokens", None, FP32)(pixels), tokens[:, 1:])
+
+
+@pytest.mark.parametrize(("layer", "blocks"), [(1, 1), (2, 2), (3, 3), (-1, 3), (-3, 1)])
+def test_a_layer_is_the_output_of_its_block(layer: int, blocks: int) -> None:
+    encoder, pixels = model(), clips(2)
+    seen: list[torch.Tensor] = []
+    block = encoder.backbone.blocks()[blocks - 1]
+    handle = block.register_forward_hook(lambda _module, _inputs, output: seen.append(output[0]))
+    found = Features(encoder, "tokens", layer, FP32)(pixels)
+    handle.remove()
+    assert torch.equal(found, seen[0][:, 1:])
+
+
+@pytest.mark.parametrize("layer", [0, 4, -4])
+def test_other_layers_are_refused(layer: int) -> None:
+    with pytest.raises(RecipeError, match="blocks 1 to 3"):
+        block_of(layer, 3)
+
+
+def test_cls_needs_a_class_token() -> None:
+    encoder = model(class_token=False)
+    with pytest.raises(RecipeError, match="no class token"):
+        Features(encoder, "cls", None, FP32)
+    assert auto_pool("auto", encoder.backbone.prefix_tokens) == "mean"
+    assert auto_pool("auto", 1) == "cls"
+    assert auto_pool("mean", 1) == "mean"
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean", "tokens"])
+def test_batches_of_1_and_64_agree(pool: str) -> None:
+    way, pixels = Features(model(), pool, None, FP32), clips(64)  # type: ignore[arg-type]
+    alone = torch.cat([way(one) for one in pixels.split(1)])
+    torch.testing.assert_close(way(pixels), alone, atol=1e-6, rtol=0)
+
+
+def test_two_calls_are_equal_and_nothing_is_dropped() -> None:
+    encoder, pixels = model(), clips(3)
+    encoder.train()
+    way = Features(encoder, "mean", None, FP32)
+    assert not encoder.training
+    assert torch.equal(way(pixels), way(pixels))
+
+
+def dataset(broken: frozenset[int] = frozenset()) -> Clips:
+    return Clips([Clip(5, 16 + n, 24, f"{n}.mp4") for n in range(11)], broken=broken)
+
+
+def gather(data: Clips, **more: object) -> tuple[np.ndarray, np.ndarray]:
+    reader = view_reader(
+        data, DataSpec(name="v", frames=1), Views(clips=2), size=(16, 24), channels=3
+    )
+    way = Features(model(), "mean", None, FP32)
+    settings: dict[str, object] = {"batch": 6, "workers": 0, "timeout": 1.0} | more
+    found = collect(reader, {"x": way}, device=CPU, **settings)  # type: ignore[arg-type]
+    return found.rows, found.features["x"]
+
+
+def test_features_of_a_set_keep_its_order() -> None:
+    rows, features = gather(dataset())
+    assert rows.tolist() == list(range(11))
+    assert features.shape == (11, 2, 32)
+    some, same = gather(dataset(), rows=[7, 3])
+    assert some.tolist() == [7, 3]
+    np.testing.assert_allclose(same, features[[7, 3]], atol=1e-6)
+
+
+def test_bad_samples_are_fatal_or_left_out() -> None:
+    with pytest.raises(DataError, match=r"4\.mp4"):
+        gather(dataset(frozenset({4})))
+    ledger = BadFiles(None, 11, 0.5)
+    rows, features = gather(dataset(frozenset({4, 9})), ledger=ledger)
+    assert rows.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 10]
+    assert len(ledger) == 2
+    _, whole = gather(dataset())
+    np.testing.assert_allclose(features, whole[rows], atol=1e-6)

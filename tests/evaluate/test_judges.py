@@ -1,0 +1,194 @@
+"""The judges against scikit-learn's, and against what can be worked out by hand."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch.nn import functional
+
+from maekit.errors import RecipeError
+from maekit.evaluate.attentive import AttentiveHead, fit_attentive, heads_of
+from maekit.evaluate.floor import Pixels
+from maekit.evaluate.knn import NearestNeighbours
+from maekit.evaluate.linear import fit_linear, split
+from maekit.recipe.probe import Attentive, CachedLinear
+
+
+def blobs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Overlapping classes of features of very different sizes."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    centres = np.random.default_rng(9).normal(size=(3, 6))
+    features = centres[labels] + rng.normal(size=(count, 6))
+    return (features * [1, 10, 100, 0.1, 1, 1] + 5).astype(np.float32), labels
+
+
+def test_a_linear_probe_is_scikit_learns() -> None:
+    features, labels = blobs(300)
+    queries, _ = blobs(50, seed=1)
+    probe = fit_linear(features, labels, 3, CachedLinear(strengths=(0.3,)), seed=0)
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, tol=1e-8, max_iter=5000))
+    theirs.fit(features.astype(np.float64), labels)
+    expected = theirs.predict_proba(queries.astype(np.float64))
+    np.testing.assert_allclose(probe.probabilities(queries), expected, atol=2e-3)
+    assert probe.accuracies == {}
+    assert probe.converged
+
+
+def test_a_linear_probe_is_at_its_optimum() -> None:
+    """The gradient of C * (sum of losses) + |w|^2 / 2 vanishes there, worked out by torch."""
+    features, labels = blobs(200)
+    strength = 0.05
+    probe = fit_linear(features, labels, 3, CachedLinear(strengths=(strength,)), seed=0)
+    scaled = torch.from_numpy((features - probe.mean) / probe.deviation)
+    weight = torch.tensor(probe.model.coef_, requires_grad=True)
+    bias = torch.tensor(probe.model.intercept_, requires_grad=True)
+    loss = functional.cross_entropy(scaled @ weight.T + bias, torch.from_numpy(labels))
+    (strength * len(labels) * loss + weight.square().sum() / 2).backward()
+    assert weight.grad is not None
+    assert weight.grad.abs().max() < 2e-2
+    np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(scaled.std(0, correction=0), 1, atol=1e-6)
+
+
+def test_the_strength_is_chosen_on_a_split_of_train() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 40)
+    features = rng.normal(size=(80, 200)).astype(np.float32)
+    features[:, 0] += labels * 3.0  # one feature says it, 199 do not
+    options = CachedLinear(strengths=(1e3, 1e-3))
+    probe = fit_linear(features, labels, 2, options, seed=3)
+    held = split(labels, options.held_out, 3)
+    scaled = (features - features.mean(0)) / features.std(0)
+    for strength, accuracy in probe.accuracies.items():
+        own = LogisticRegression(C=strength, max_iter=2000).fit(scaled[~held], labels[~held])
+        assert accuracy == pytest.approx(own.score(scaled[held], labels[held]), abs=0.07)
+    assert probe.strength == max(probe.accuracies, key=lambda c: (probe.accuracies[c], -c))
+
+
+def test_a_split_holds_out_a_share_of_each_class() -> None:
+    labels = np.array([0] * 10 + [1] * 5 + [2] * 2 + [3])
+    chosen = split(labels, 0.2, seed=1)
+    assert [int(chosen[labels == label].sum()) for label in range(4)] == [2, 1, 1, 0]
+    assert (chosen == split(labels, 0.2, seed=1)).all()
+    assert (chosen != split(labels, 0.2, seed=2)).any()
+
+
+def test_classes_that_were_never_trained_on_score_nothing() -> None:
+    features, labels = blobs(60)
+    labels = labels * 2  # classes 0, 2, 4 of six
+    probe = fit_linear(features, labels, 6, CachedLinear(), seed=0)
+    scores = probe.probabilities(features)
+    assert scores.shape == (60, 6)
+    assert (scores[:, [1, 3, 5]] == 0).all()
+    np.testing.assert_allclose(scores.sum(1), 1)
+
+
+def test_a_constant_feature_is_no_trouble() -> None:
+    features, labels = blobs(60)
+    features[:, 2] = 7
+    assert np.isfinite(
+        fit_linear(features, labels, 3, CachedLinear(), 0).probabilities(features)
+    ).all()
+
+
+def test_without_scikit_learn_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    features, labels = blobs(20)
+    with pytest.raises(RecipeError, match=r"maekit\[probe\]"):
+        fit_linear(features, labels, 3, CachedLinear(), 0)
+
+
+@pytest.mark.parametrize("temperature", [None, 0.07, 0.5])
+def test_neighbours_are_scikit_learns(temperature: float | None) -> None:
+    features, labels = blobs(200)
+    queries, _ = blobs(40, seed=1)
+
+    def votes(distances: np.ndarray) -> np.ndarray:
+        return (
+            np.ones_like(distances)
+            if temperature is None
+            else np.exp((1 - distances) / temperature)
+        )
+
+    theirs = KNeighborsClassifier(9, weights=votes, metric="cosine", algorithm="brute")
+    theirs.fit(features, labels)
+    ours = NearestNeighbours(
+        torch.from_numpy(features), torch.from_numpy(labels), 3, k=9, temperature=temperature
+    )
+    found = ours.probabilities(torch.from_numpy(queries)).numpy()
+    np.testing.assert_allclose(found, theirs.predict_proba(queries), atol=1e-4)
+
+
+def test_more_neighbours_than_there_are() -> None:
+    features, labels = torch.eye(3), torch.tensor([0, 1, 1])
+    judge = NearestNeighbours(features, labels, 2, k=20, temperature=None)
+    assert judge.k == 3
+    assert judge.probabilities(features)[0].tolist() == pytest.approx([1 / 3, 2 / 3])
+
+
+def attentive(**more: object) -> Attentive:
+    settings = {"epochs": 30, "batch": 16, "lr": 3e-3} | more
+    return Attentive(**settings)  # type: ignore[arg-type]
+
+
+def needle(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sixteen tokens, one of which says the class; their mean says less."""
+    rng = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(count, 16, 16, generator=rng)
+    labels = torch.randint(0, 3, (count,), generator=rng)
+    places = torch.randint(0, 16, (count,), generator=rng)
+    codes = 4 * torch.eye(16)[:4]
+    tokens[torch.arange(count), places] += codes[labels] + codes[3]
+    return tokens, labels
+
+
+def test_an_attentive_probe_finds_the_token_that_tells() -> None:
+    cpu = torch.device("cpu")
+    tokens, labels = needle(400, seed=0)
+    head = fit_attentive(tokens, labels, 3, attentive(), width=16, seed=0, device=cpu)
+    queries, truth = needle(200, seed=1)
+    scores = head.probabilities(queries)
+    torch.testing.assert_close(scores.sum(1), torch.ones(200))
+    found = float((scores.argmax(1) == truth).float().mean())
+    mean = LogisticRegression(max_iter=1000).fit(tokens.mean(1).numpy(), labels.numpy())
+    assert found > mean.score(queries.mean(1).numpy(), truth.numpy()) + 0.1
+    assert found > 0.7
+
+
+def test_an_attentive_probe_is_reproducible() -> None:
+    cpu = torch.device("cpu")
+    tokens, labels = needle(40, seed=0)
+    torch.manual_seed(1)
+    one = fit_attentive(tokens, labels, 3, attentive(epochs=2), width=16, seed=4, device=cpu)
+    torch.manual_seed(2)
+    same = fit_attentive(tokens, labels, 3, attentive(epochs=2), width=16, seed=4, device=cpu)
+    other = fit_attentive(tokens, labels, 3, attentive(epochs=2), width=16, seed=5, device=cpu)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
+    assert not torch.equal(one.head.weight, other.head.weight)
+
+
+def test_wide_tokens_are_projected_and_the_order_of_tokens_is_nothing() -> None:
+    head = AttentiveHead(features=40, width=16, classes=3, heads=2).eval()
+    tokens = torch.randn(2, 5, 40)
+    torch.testing.assert_close(head(tokens), head(tokens.flip(1)))
+    assert heads_of(384, None) == 6
+    assert heads_of(100, None) == 1
+    with pytest.raises(RecipeError, match="3 heads do not divide"):
+        heads_of(100, 3)
+
+
+def test_pixels_are_area_means() -> None:
+    pixels = torch.arange(2 * 3 * 2 * 4 * 8, dtype=torch.float32).reshape(2, 3, 2, 4, 8)
+    found = Pixels(4)(pixels)
+    expected = pixels.reshape(2, 3, 2, 2, 2, 4, 2).mean(dim=(4, 6)).flatten(1)
+    torch.testing.assert_close(found, expected)
+    assert Pixels(64).size(4, 8) == (4, 8)  # never enlarged
+    assert Pixels(4, tokens=True)(pixels).shape == (2, 1, 48)

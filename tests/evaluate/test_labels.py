@@ -1,0 +1,78 @@
+"""What is said of labels before anything is trained on them, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toys import Clip, Clips
+
+from maekit.engine.events import Event, Note
+from maekit.errors import DataError
+from maekit.evaluate.labels import chance_level, check_labels, tell_labels, warn_at_chance
+
+
+def data(labels: list[int | None], classes: tuple[str, ...] | None) -> Clips:
+    sources = [Clip(1, 8, 8, f"{n}.png", label) for n, label in enumerate(labels)]
+    return Clips(sources, classes)
+
+
+def test_labels_of_val_are_numbered_as_those_of_train() -> None:
+    train = data([0, 1, 2, 2], ("ape", "bee", "cat"))
+    val = data([0, 1, 1], ("bee", "cat"))  # its folders lack one class
+    found = check_labels(train, val)
+    assert found.classes == ("ape", "bee", "cat")
+    assert found.train.tolist() == [0, 1, 2, 2]
+    assert found.val.tolist() == [1, 2, 2]
+
+
+def test_known_labels_are_taken_without_opening_files() -> None:
+    train, val = data([0, 1], ("a", "b")), data([1], ("a", "b"))
+    train.labels = np.array([1, 0])  # type: ignore[attr-defined]
+    assert check_labels(train, val).train.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "words"),
+    [
+        (([0, 0], ("a", "b")), ([0], ("a", "b")), "all 2 samples are of one class: a"),
+        (([0, 1], ("a", "b")), ([0, 1], ("a", "z")), "1 classes that data.train has not: z"),
+        # The class is listed, but has no sample to train on.
+        (([0, 1], ("a", "b", "c")), ([2], ("a", "b", "c")), "data.train has not: c"),
+        (([0, 1], None), ([0], ("a", "b")), "data.train.path: the set has no labels"),
+        (([0, 1], ("a", "b")), ([0], None), "data.val.path: the set has no labels"),
+        (([0, 5], ("a", "b")), ([0], ("a", "b")), "1.png: label 5 is outside the 2 classes"),
+        (([0, None], ("a", "b")), ([0], ("a", "b")), "1.png: has no label"),
+    ],
+)
+def test_labels_that_cannot_be_judged_are_refused(
+    train: tuple[list[int | None], tuple[str, ...] | None],
+    val: tuple[list[int | None], tuple[str, ...] | None],
+    words: str,
+) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        check_labels(data(*train), data(*val))
+    assert caught.value.exit_code == 6
+
+
+def test_counts_and_five_examples_are_told() -> None:
+    train = data([0] * 6 + [1] * 4, ("a", "b", "never"))
+    said: list[Event] = []
+    tell_labels(train, check_labels(train, data([0, 1], ("a", "b"))), said.append)
+    lines = [note.text for note in said if isinstance(note, Note)]
+    assert lines[0] == (
+        "2 classes, 10 samples to train on (4 to 6 a class), 2 to judge (1 a class)"
+    )
+    assert lines[1:6] == ["  0.png: a", "  2.png: a", "  4.png: a", "  7.png: b", "  9.png: b"]
+    assert lines[6] == "1 classes have no sample to train on: never"
+
+
+def test_chance_is_warned_of() -> None:
+    labels = np.array([0] * 50 + [1] * 50)
+    said: list[Event] = []
+    assert chance_level(labels) == 0.5
+    assert warn_at_chance(0.55, labels, said.append)  # within two deviations of 0.05
+    assert isinstance(said[0], Note)
+    assert said[0].warning
+    assert "no better than chance" in said[0].text
+    assert not warn_at_chance(0.65, labels, said.append)
+    assert len(said) == 1

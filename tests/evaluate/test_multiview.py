@@ -1,0 +1,111 @@
+"""Scores are averaged per row, and rows are rows whatever their files are called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import Clip, Clips
+
+from maekit.errors import DataError
+from maekit.evaluate.multiview import Predictions, predict, top_k
+from maekit.evaluate.views import view_reader
+from maekit.recipe.schema import DataSpec
+from maekit.recipe.views import Views
+
+CPU = torch.device("cpu")
+
+
+def logits(pixels: torch.Tensor) -> torch.Tensor:
+    """Three scores that depend on frame and place of a view."""
+    frame, column = pixels[:, 0, 0, 0, 0] * 255, pixels[:, 2, 0, 0, 0] * 255
+    return torch.stack([frame / 5, column / 7, frame * column / 90], dim=1)
+
+
+def judge(dataset: Clips, views: Views, **more: int) -> Predictions:
+    spec = DataSpec(name="videos", frames=2)
+    reader = view_reader(dataset, spec, views, size=(10, 10), channels=3)
+    labels = np.array([source.label for source in dataset.sources], np.int64)
+    settings = {"batch": 7, "workers": 0, "timeout": 1.0} | more
+    return predict(reader, labels, logits, device=CPU, **settings)  # type: ignore[arg-type]
+
+
+def test_scores_are_the_mean_of_the_softmax_of_each_view() -> None:
+    dataset = Clips([Clip(22, 10, 30, label=1), Clip(12, 10, 20, label=2)])
+    found = judge(dataset, Views(clips=3, crops=2))
+    for row, source in enumerate(dataset.sources):
+        expected = np.zeros(3)
+        for clip in range(3):
+            for crop in range(2):
+                frame = clip * (source.frames - 2) // 2
+                column = crop * (source.width - 10)
+                raw = np.exp([frame / 5, column / 7, frame * column / 90])
+                expected += raw / raw.sum() / 6
+        np.testing.assert_allclose(found.scores[row], expected, rtol=1e-5)
+
+
+def test_softmax_comes_before_the_mean() -> None:
+    """Otherwise one confident view would outvote several (and this test would not fail)."""
+    found = judge(Clips([Clip(22, 10, 30)]), Views(clips=5, crops=3))
+    assert not np.allclose(found.scores, found.single)
+    np.testing.assert_allclose(found.scores.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_files_of_one_name_and_rows_of_one_file_stay_apart() -> None:
+    sources = [Clip(4, 10, 10, "a/v.mp4", 0), Clip(22, 10, 30, "b/v.mp4", 1)]
+    sources.append(Clip(22, 10, 30, "b/v.mp4", 2))  # the same file, listed twice
+    found = judge(Clips(sources), Views(clips=2, crops=2))
+    assert found.rows.tolist() == [0, 1, 2]
+    assert found.ids == ("a/v.mp4", "b/v.mp4", "b/v.mp4")
+    assert found.labels.tolist() == [0, 1, 2]
+    assert not np.allclose(found.scores[0], found.scores[1])
+    np.testing.assert_array_equal(found.scores[1], found.scores[2])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_sample_is_fatal_and_named(workers: int) -> None:
+    dataset = Clips([Clip(4, 10, 10, f"{n}.mp4") for n in range(5)], broken=frozenset({3}))
+    with pytest.raises(DataError, match=r"3\.mp4.*is cut short"):
+        judge(dataset, Views(), workers=workers, timeout=60)
+
+
+def test_batches_do_not_matter() -> None:
+    dataset = Clips([Clip(4 + n, 10, 10 + n) for n in range(9)])
+    one, other = (judge(dataset, Views(clips=2), batch=batch) for batch in (1, 64))
+    np.testing.assert_array_equal(one.scores, other.scores)
+
+
+def test_top_k_counts_ties_once() -> None:
+    scores = np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.1, 0.2, 0.7], [0.0, 0.0, 0.0]])
+    labels = np.array([0, 1, 0, 2])
+    assert top_k(scores, labels, 1) == 0.25  # of two equal scores the lower class is first
+    assert top_k(scores, labels, 2) == 0.5
+    assert top_k(scores, labels, 3) == 1.0
+    assert top_k(scores, labels, 5) == 1.0
+
+
+def test_top_1_is_that_of_argmax() -> None:
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random((50, 4)), rng.integers(0, 4, 50)
+    assert top_k(scores, labels, 1) == (scores.argmax(axis=1) == labels).mean()
+
+
+def predictions() -> Predictions:
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    rows, labels = np.arange(3), np.array([0, 1, 1])
+    return Predictions(rows, ("x", "y", "\udcff"), labels, scores, scores)
+
+
+def test_classes_without_a_sample_have_no_accuracy() -> None:
+    assert predictions().per_class(("cat", "dog", "bird")) == {"cat": 1.0, "dog": 0.5, "bird": None}
+
+
+def test_predictions_are_written_by_row(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    predictions().write(path)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert records[1] == {"row": 1, "id": "y", "label": 1, "scores": [0.2, 0.8]}
+    assert [record["id"] for record in records] == ["x", "y", "\udcff"]
