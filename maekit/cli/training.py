@@ -202,7 +202,8 @@ def _choose_folder(verb: str, recipe: Recipe, asked: Asked) -> Path:
 
 def _refuse_moved_weights(asked: Asked, out: Path) -> None:
     """``--overwrite`` moves the folder away, and with it weights that are to be started from."""
-    if asked.overwrite and asked.source is not None:
+    # What is no path (timm:NAME, scratch) is not in any folder.
+    if asked.overwrite and asked.source is not None and Path(asked.source).exists():
         source = find_weights(asked.source).resolve()
         if source.is_relative_to(out.resolve()):
             msg = f"--from {asked.source} is in the folder that --overwrite moves away"

@@ -256,9 +256,8 @@ def chosen_source(recipe: Recipe, source: str | None, emit: Emit) -> str:
     """The weights asked for, else of the newest finished pre-training run of the recipe.
 
     Raises:
-        RecipeError: there is none, or nothing to fine-tune with.
+        RecipeError: there is none.
     """
-    required_finetune(recipe)
     if source is not None:
         return source
     found = newest_finished(RUNS, recipe.name, "pretrain")

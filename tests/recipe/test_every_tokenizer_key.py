@@ -13,7 +13,7 @@ from test_every_key import PERTURBED as PRETRAIN
 from test_every_key import keys
 
 from maekit.recipe.tokenizer import Tokenizer
-from maekit.recipe.training import TrainingSection
+from maekit.recipe.training import HeldOutSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ OWN: dict[str, tuple[list[str], list[str]]] = {
 
 def of_every_training() -> Iterator[str]:
     """The keys that the section shares with pre-training's."""
-    yield from keys(TrainingSection)
+    yield from keys(HeldOutSection)
 
 
 def perturbed() -> dict[str, tuple[list[str], list[str]]]:
