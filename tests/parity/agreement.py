@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ def randomise(module: nn.Module, std: float = 0.15, *, quiet: bool = False, seed
 
 
 @contextmanager
-def output_of(module: nn.Module, pick: Callable[[object], Tensor]) -> Iterator[list[Tensor]]:
+def output_of(module: nn.Module, pick: Callable[[Any], Tensor]) -> Iterator[list[Tensor]]:
     """Note what a module inside a model returns."""
     seen: list[Tensor] = []
     handle = module.register_forward_hook(lambda _, __, output: seen.append(pick(output)))

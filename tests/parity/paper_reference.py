@@ -75,6 +75,14 @@ def videomae_table(grid: Grid, width: int) -> Tensor:
     )
 
 
+def mae_st_table(weights: Weights, part: str) -> Tensor:
+    """Learned positions ``[1 + N, D]``: the class token's own, then space plus time."""
+    space, time, own = (
+        weights[f"{part}.positions.{which}"][0] for which in ("spatial", "temporal", "prefix")
+    )
+    return torch.stack([own[0], *(place + slot for slot in time for place in space)])
+
+
 def layer_norm(x: Tensor, weights: Weights, name: str) -> Tensor:
     """Over the last axis, with the biased variance."""
     centred = x - x.mean(-1, keepdim=True)

@@ -26,9 +26,7 @@ BASE = (224, 16, Shape(768, 12, 12), Shape(512, 8, 16))
 RATIO = 0.75
 
 
-def theirs(
-    side: int, patch: int, encoder: Shape, decoder: Shape, norm_pixels: bool
-) -> ViTMAEForPreTraining:
+def theirs(side: int, patch: int, encoder: Shape, decoder: Shape, norm_pixels: bool) -> Any:
     config = ViTMAEConfig(
         image_size=side, patch_size=patch, layer_norm_eps=1e-6, mask_ratio=RATIO,
         norm_pix_loss=norm_pixels,
@@ -37,7 +35,8 @@ def theirs(
         decoder_hidden_size=decoder.width, decoder_num_hidden_layers=decoder.depth,
         decoder_num_attention_heads=decoder.heads, decoder_intermediate_size=4 * decoder.width,
     )  # fmt: skip
-    return ViTMAEForPreTraining(config).eval()
+    model: Any = ViTMAEForPreTraining(config)
+    return model.eval()
 
 
 def ours(
@@ -71,7 +70,7 @@ def compare(size: tuple[int, int, Shape, Shape], norm_pixels: bool, quiet: bool)
 
     out = model(images, hidden)
     out.loss.backward()
-    with output_of(reference.vit.layernorm, lambda output: output) as encoded:  # type: ignore
+    with output_of(reference.vit.layernorm, lambda output: output) as encoded:
         expected: Any = reference(images.squeeze(2), noise=noise)
     expected.loss.backward()
     assert torch.equal(hidden, expected.mask.bool())

@@ -34,7 +34,7 @@ TALL: Size = ((6, 32, 16), (3, 8, 8), Shape(48, 2, 4), Shape(32, 1, 4))
 BASE: Size = ((16, 224, 224), (2, 16, 16), Shape(768, 12, 12), Shape(384, 4, 6))
 
 
-def theirs(size: Size, norm_pixels: bool) -> VideoMAEForPreTraining:
+def theirs(size: Size, norm_pixels: bool) -> Any:
     clip, patch, encoder, decoder = size
     config = VideoMAEConfig(
         image_size=clip[1:], num_frames=clip[0], patch_size=patch[1], tubelet_size=patch[0],
@@ -44,7 +44,8 @@ def theirs(size: Size, norm_pixels: bool) -> VideoMAEForPreTraining:
         decoder_hidden_size=decoder.width, decoder_num_hidden_layers=decoder.depth,
         decoder_num_attention_heads=decoder.heads, decoder_intermediate_size=4 * decoder.width,
     )  # fmt: skip
-    model = VideoMAEForPreTraining(config).eval()
+    model: Any = VideoMAEForPreTraining(config)
+    model.eval()
     model.decoder.norm.eps = 1e-6
     randomise(model, std=encoder.width**-0.5)
     return model
@@ -62,7 +63,7 @@ def ours(size: Size, norm_pixels: bool) -> MaskedAutoencoder:
     return build_model(header).eval()
 
 
-def pair(size: Size, norm_pixels: bool) -> tuple[VideoMAEForPreTraining, MaskedAutoencoder]:
+def pair(size: Size, norm_pixels: bool) -> tuple[Any, MaskedAutoencoder]:
     reference, model = theirs(size, norm_pixels), ours(size, norm_pixels)
     model.load_state_dict(hf_names.videomae(reference.state_dict()), strict=True)
     return reference, model
