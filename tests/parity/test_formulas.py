@@ -33,8 +33,6 @@ TARGETS: dict[str, tuple[dict[str, Any], paper.Target]] = {
     "raw": ({"name": "pixel"}, paper.raw),
     "raw-unit": ({"name": "pixel", "space": "unit"}, paper.raw),
 }
-
-
 WIDTHS, HEADS = (32, 24), (4, 3)  # of encoder and decoder
 MAE: dict[str, Any] = {"name": "image-vit"}
 VIDEOMAE: dict[str, Any] = {"name": "video-vit"}
@@ -128,19 +126,18 @@ def expected(
     encoded, predicted, errors = [], [], []
     for clip, row in zip(pixels, hidden, strict=True):
         visible, masked = tokens_where(~row), tokens_where(row)
-        encoded.append(paper.encode(case.scaled(clip), visible, weights, setup))
-        aimed = clip.double() if options.get("space") == "unit" else case.scaled(clip)
-        if setup.class_row is not None:
-            grid = paper.mae_decode(encoded[-1], visible, weights, setup)
-            everything = list(range(len(row)))
-            each = (grid - paper.truth(aimed, everything, case.patch, formula)).pow(2).mean(-1)
-            errors.append(each * row)
-            predicted.append(grid[masked])
+        latent = paper.encode(case.scaled(clip), visible, weights, setup)
+        if setup.class_row is None:
+            asked, counts = masked, torch.ones(len(masked))
+            pred = paper.videomae_decode(latent, visible, masked, weights, setup)
         else:
-            predicted.append(paper.videomae_decode(encoded[-1], visible, masked, weights, setup))
-            errors.append(
-                (predicted[-1] - paper.truth(aimed, masked, case.patch, formula)).pow(2).mean(-1)
-            )
+            asked, counts = list(range(len(row))), row
+            pred = paper.mae_decode(latent, visible, weights, setup)
+        aimed = clip.double() if options.get("space") == "unit" else case.scaled(clip)
+        each = (pred - paper.truth(aimed, asked, case.patch, formula)).pow(2).mean(-1)
+        errors.append(each * counts)
+        predicted.append(pred[counts > 0])
+        encoded.append(latent)
     total = torch.stack(errors).sum() / hidden.sum()
     return {"loss": total, "pred": torch.stack(predicted), "encoded": torch.stack(encoded)}
 
