@@ -1,0 +1,38 @@
+"""Nested settings side by side: recipes, environments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def flat(value: Any, path: str = "") -> dict[str, str]:  # noqa: ANN401 (any plain value)
+    """Nested mappings as ``{"data.size": "64"}``; lists and scalars are leaves."""
+    if isinstance(value, dict):
+        found: dict[str, str] = {}
+        for key, inner in value.items():
+            found |= flat(inner, f"{path}.{key}" if path else str(key))
+        return found
+    return {path: shown(value)} if path else {}
+
+
+def shown(value: Any) -> str:  # noqa: ANN401 (any plain value)
+    """A leaf as YAML would write it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(shown(each) for each in value)}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def side_by_side(columns: Sequence[dict[str, str]], missing: str) -> list[list[str]]:
+    """Rows of a key and its value in each column, in the order in which keys first appear."""
+    keys = dict.fromkeys(key for column in columns for key in column)
+    return [[key, *(column.get(key, missing) for column in columns)] for key in keys]
+
+
+def differing(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Indices of rows whose values are not all the same."""
+    return [index for index, (_, *values) in enumerate(rows) if len(set(values)) > 1]
