@@ -3,7 +3,8 @@
 // pointer or the arrow keys move; what is plotted has been thinned before, see curves.py.
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const MARGIN = { top: 10, right: 14, bottom: 24, left: 60 };
+  const MARGIN = { top: 18, right: 14, bottom: 24, left: 60 };
+  const EDGE = 5; // room beside the first and the last point
   const MOST_DOTS = 80; // more are only a line
   const JUMP = 10; // points that Shift and an arrow, or a page key, move the cursor by
 
@@ -17,7 +18,6 @@
       logarithmic: false,
       plot: figure.querySelector(".plot"),
       entries: [...figure.querySelectorAll(".legend li")],
-      at: figure.querySelector(".at"),
       spoken: figure.querySelector(".spoken"),
       title: figure.querySelector(".title").textContent,
       toggle: figure.querySelector(".log"),
@@ -28,9 +28,7 @@
 
   function format(value, chart) {
     if (value === null) return "not finite";
-    if (chart.percent) return `${(100 * value).toFixed(1)} %`;
-    if (chart.key === "memory") return `${(value / 1e9).toFixed(2)} GB`;
-    return plain(value, 4);
+    return `${plain(value, 4)}${chart.suffix}`;
   }
 
   function plain(value, digits) {
@@ -96,6 +94,13 @@
     return low <= high ? [low, high] : null;
   }
 
+  // The range without the outer tenths: enough to see how much a smoothed curve scatters.
+  function middle(values) {
+    const sorted = Float64Array.from(values.filter((value) => value !== null)).sort();
+    const at = (share) => sorted[Math.round(share * (sorted.length - 1))];
+    return sorted.length > 0 ? [at(0.1), at(0.9)] : [];
+  }
+
   // What a curve shows now: its smoothed line where asked for and there is one.
   const seen = (curve) => (smoothed && curve.smooth ? curve.smooth : curve);
 
@@ -104,10 +109,13 @@
     const down = chart.plot.clientHeight - MARGIN.top - MARGIN.bottom;
     const positive = (values) =>
       chart.logarithmic ? values.filter((value) => value !== null && value > 0) : values;
-    const steps = extent(chart.curves.map((curve) => curve.steps));
-    const values = extent(chart.curves.map((curve) => positive(seen(curve).values)));
+    const last = extent(chart.curves.map((curve) => curve.steps))[1];
+    const values = extent(chart.curves.map((curve) => {
+      if (seen(curve) === curve) return positive(curve.values);
+      return [...positive(curve.smooth.values), ...middle(positive(curve.values))];
+    }));
     if (values === null) return null;
-    const wide = steps[1] - steps[0] || 1;
+    const wide = last || 1;
     let [low, high] = values;
     if (chart.logarithmic) {
       if (low === high) [low, high] = [low / 2, high * 2];
@@ -120,10 +128,10 @@
     }
     const bend = chart.logarithmic ? Math.log10 : (value) => value;
     return {
-      across, down, steps, low, high,
-      x: (step) => ((step - steps[0]) / wide) * across,
+      across, down, last, low, high,
+      x: (step) => EDGE + (step / wide) * (across - 2 * EDGE),
       y: (value) => down - ((bend(value) - bend(low)) / (bend(high) - bend(low))) * down,
-      step: (x) => steps[0] + (x / across) * wide,
+      step: (x) => ((x - EDGE) / (across - 2 * EDGE)) * wide,
       drawable: (value) => value !== null && (!chart.logarithmic || value > 0),
     };
   }
@@ -153,18 +161,17 @@
   }
 
   function drawAxes(chart, svg, scale) {
-    const lines = Math.max(2, Math.floor(scale.down / 45));
+    const lines = Math.max(2, Math.floor(scale.down / 28));
     const ticks = chart.logarithmic
       ? logTicks(scale.low, scale.high, lines) : linearTicks(scale.low, scale.high, lines);
     for (const tick of ticks) {
       const y = MARGIN.top + scale.y(tick);
       add(svg, "line", { class: "grid", x1: MARGIN.left, x2: MARGIN.left + scale.across, y1: y, y2: y });
-      const text = chart.percent || chart.key === "memory" ? format(tick, chart) : plain(tick, 6);
-      add(svg, "text", { x: MARGIN.left - 8, y: y + 4, "text-anchor": "end" }, text);
+      const place = { x: MARGIN.left - 8, y: y + 4, "text-anchor": "end" };
+      add(svg, "text", place, `${plain(tick, 6)}${chart.suffix}`);
     }
-    const [first, last] = scale.steps;
-    const columns = Math.max(2, Math.floor(scale.across / 110));
-    const marks = first === last ? [first] : linearTicks(first, last, columns);
+    const columns = Math.max(2, Math.floor(scale.across / 90));
+    const marks = scale.last === 0 ? [0] : linearTicks(0, scale.last, columns);
     for (const tick of marks.filter(Number.isInteger)) {
       const x = MARGIN.left + scale.x(tick);
       const end = scale.across - scale.x(tick) < 20 ? "end" : "middle";
@@ -192,6 +199,7 @@
   }
 
   function draw(chart) {
+    if (chart.plot.clientWidth <= MARGIN.left + MARGIN.right) return; // a tab not shown yet
     chart.plot.replaceChildren();
     const scale = scales(chart);
     chart.scale = scale;
@@ -219,11 +227,12 @@
   function point(chart) {
     if (!chart.scale) return;
     chart.overlay.replaceChildren();
-    chart.at.textContent = cursor === null ? "" : `step ${grouped(cursor)}`;
     if (cursor !== null) {
       const x = chart.scale.x(cursor);
       if (x >= 0 && x <= chart.scale.across) {
         add(chart.overlay, "line", { x1: x, x2: x, y1: 0, y2: chart.scale.down });
+        const side = x < chart.scale.across / 2 ? "start" : "end";
+        add(chart.overlay, "text", { x, y: -5, "text-anchor": side }, `step ${grouped(cursor)}`);
       }
     }
     chart.curves.forEach((curve, index) => {
@@ -282,11 +291,12 @@
 
   // Life
 
+  // Draws for the first time too, as soon as the plots have a size.
   const observer = new ResizeObserver((entries) => {
     for (const entry of entries) draw(charts.find((chart) => chart.plot === entry.target));
+    performance.mark("charts-drawn");
   });
   for (const chart of charts) {
-    draw(chart);
     observer.observe(chart.plot);
     chart.plot.addEventListener("pointermove", (event) => onPointer(chart, event));
     chart.plot.addEventListener("pointerdown", (event) => onPointer(chart, event));
@@ -301,5 +311,4 @@
     smoothed = event.target.checked;
     charts.forEach(draw);
   });
-  performance.mark("charts-drawn");
 })();

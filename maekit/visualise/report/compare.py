@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 
@@ -28,9 +29,19 @@ def shown(value: Any) -> str:  # noqa: ANN401 (any plain value)
 
 
 def side_by_side(columns: Sequence[dict[str, str]], missing: str) -> list[list[str]]:
-    """Rows of a key and its value in each column, in the order in which keys first appear."""
-    keys = dict.fromkeys(key for column in columns for key in column)
-    return [[key, *(column.get(key, missing) for column in columns)] for key in keys]
+    """Rows of a key and its value in each column; keys of one section stay together."""
+    ranks: dict[str, int] = {}  # of sections and keys, in the order in which they first appear
+    for key in (key for column in columns for key in column):
+        for prefix in _prefixes(key):
+            ranks.setdefault(prefix, len(ranks))
+    keys = {key for column in columns for key in column}
+    ordered = sorted(keys, key=lambda key: [ranks[prefix] for prefix in _prefixes(key)])
+    return [[key, *(column.get(key, missing) for column in columns)] for key in ordered]
+
+
+def _prefixes(key: str) -> list[str]:
+    """``a.b.c`` as ``a``, ``a.b``, ``a.b.c``."""
+    return list(accumulate(key.split("."), "{}.{}".format))
 
 
 def differing(rows: Sequence[Sequence[str]]) -> list[int]:

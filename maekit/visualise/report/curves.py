@@ -19,14 +19,15 @@ SMOOTH_SHARE = 50  # a smoothing window is this part of a curve's steps
 FEWEST_TO_SMOOTH = 20
 _DIGITS = 6  # significant digits in the page
 
-# Keys of metrics.jsonl: title, unit, whether a logarithmic scale makes sense.
-STEP_CHARTS = {
-    "loss": ("Loss", "", True),
-    "lr": ("Learning rate", "", True),
-    "grad_norm": ("Gradient norm, before clipping", "", True),
-    "samples_per_second": ("Speed", "samples/s", True),
-    "data_wait": ("Waiting for data", "share of time", False),
-    "memory": ("Peak memory", "bytes", False),
+# Keys of metrics.jsonl: title, what the unit is, whether a logarithmic scale makes sense, what
+# values are multiplied by, and what is written behind them.
+STEP_CHARTS: dict[str, tuple[str, str, bool, float, str]] = {
+    "loss": ("Loss", "", True, 1.0, ""),
+    "lr": ("Learning rate", "", True, 1.0, ""),
+    "grad_norm": ("Gradient norm", "before clipping", True, 1.0, ""),
+    "samples_per_second": ("Speed", "samples per second", True, 1.0, ""),
+    "data_wait": ("Waiting for data", "share of the time", False, 100.0, " %"),
+    "memory": ("Peak memory", "", False, 1e-9, " GB"),
 }
 HOLDOUT_CHART = "holdout"
 # The held-out loss has the unit of the training loss, and stands beside it.
@@ -62,19 +63,21 @@ class Chart:
     title: str
     unit: str = ""
     log: bool = False
+    factor: float = 1.0
+    suffix: str = ""
     curves: list[Curve] = field(default_factory=list)
 
 
 def charts_of(runs: Sequence[Run]) -> list[Chart]:
     """Every chart for which at least one run logged something."""
     charts = [Chart(key, *words) for key, words in STEP_CHARTS.items()]
-    unit = "mean squared error of [0, 1] pixels, hidden patches"
+    unit = "mean squared, [0, 1] pixels of hidden patches"
     holdout = Chart(HOLDOUT_CHART, "Held-out error", unit, log=True)
     others: dict[str, Chart] = {}
     for index, run in enumerate(runs):
         for chart in charts:
             label = "training" if chart.key == "loss" else ""
-            chart.curves.extend(_curve(index, label, "line", run.steps, chart.key))
+            chart.curves.extend(_curve(index, label, "line", run.steps, chart.key, chart.factor))
         for name, key in _measures(run.measured):
             records = [{"step": each["step"], key: each[name].get(key)}
                        for each in run.measured if isinstance(each.get(name), dict)]  # fmt: skip
@@ -142,7 +145,7 @@ def packed(chart: Chart) -> dict[str, Any]:
     return {
         "key": chart.key,
         "log": chart.log,
-        "percent": chart.key == "data_wait",
+        "suffix": chart.suffix,
         "curves": [_packed(curve) for curve in chart.curves],
     }
 
@@ -167,14 +170,13 @@ def _packed(curve: Curve) -> dict[str, Any]:
 def rows_of(chart: Chart, most: int) -> list[tuple[int, list[float | None]]]:
     """The chart as a table: a step and the value of each curve there, the last step included.
 
-    Where a chart has too many steps for the table, those at which its rarest curve has a value
-    come first.
+    Where a chart has too many steps for the table, it shows an even choice of them, with those at
+    which its rarest curve has a value if that leaves room for others.
     """
     rarest = min((curve.steps for curve in chart.curves), key=len)
     every = np.unique(np.concatenate([curve.steps for curve in chart.curves]))
-    steps = every if len(every) <= most else np.union1d(_even(rarest, most // 2), every[-1:])
-    if len(steps) < most < len(every):
-        steps = np.union1d(steps, _even(every, most - len(steps)))
+    kept = rarest if len(rarest) <= most // 2 else rarest[:0]
+    steps = np.union1d(kept, _even(every, most - len(kept)))
     known = [dict(zip(curve.steps.tolist(), curve.values.tolist(), strict=True))
              for curve in chart.curves]  # fmt: skip
     return [(step, [values.get(step) for values in known]) for step in steps.tolist()]
@@ -197,10 +199,15 @@ def _measures(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _curve(
-    run: int, label: str, style: str, records: Sequence[dict[str, Any]], key: str
+    run: int,
+    label: str,
+    style: str,
+    records: Sequence[dict[str, Any]],
+    key: str,
+    factor: float = 1.0,
 ) -> list[Curve]:
     """A list of one curve, or of none where a measure is null throughout."""
-    pairs = [(int(each["step"]), _float(each[key])) for each in records if key in each]
+    pairs = [(int(each["step"]), factor * _float(each[key])) for each in records if key in each]
     if not pairs or (style != "line" and all(math.isnan(value) for _, value in pairs)):
         return []
     steps, values = (np.array(column) for column in zip(*pairs, strict=True))

@@ -22,7 +22,7 @@
       const drawn = images.filter((image) => Number(image.dataset.step) <= step);
       const shown = drawn.at(-1) ?? images[0];
       for (const image of images) image.hidden = image !== shown;
-      caption.textContent = grouped(shown.dataset.step);
+      if (caption) caption.textContent = grouped(shown.dataset.step);
     }
   }
 

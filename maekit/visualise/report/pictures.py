@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
-from PIL import Image
-
-Item = TypeVar("Item")
+from maekit.visualise.step_pictures import evenly, open_picture, steps_on_disk
 
 MOST = 24  # pictures a run, evenly chosen, the first and the last included
 LARGEST_KEPT = 400_000  # bytes of a PNG that is embedded as it is; larger ones become JPEG
 _QUALITY = 88
-_NAME = re.compile(r"step-(\d+)\.png")
 
 
 @dataclass(frozen=True)
@@ -46,18 +40,6 @@ class Pictures:
     broken: list[str]
 
 
-def steps_on_disk(folder: Path) -> list[tuple[int, Path]]:
-    """The pictures that a run drew, by step."""
-    matches = [(_NAME.fullmatch(path.name), path) for path in folder.glob("step-*.png")]
-    return sorted((int(match[1]), path) for match, path in matches if match)
-
-
-def evenly(items: list[Item], most: int) -> list[Item]:
-    """At most so many of them, evenly spread, the first and the last included."""
-    places = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
-    return [items[place] for place in places]
-
-
 def read_pictures(folder: Path) -> Pictures:
     """Read what is shown of ``pictures/``; the folder need not be there."""
     found = steps_on_disk(folder)
@@ -65,11 +47,9 @@ def read_pictures(folder: Path) -> Pictures:
     broken: list[str] = []
     recoded = False
     for step, path in evenly(found, MOST):
-        try:
-            data = path.read_bytes()
-            with Image.open(io.BytesIO(data)) as image:
-                pixels = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError):  # Pillow's for a file that is cut short
+        data = path.read_bytes()
+        pixels = open_picture(data)
+        if pixels is None:
             broken.append(path.name)
             continue
         kind = "png"

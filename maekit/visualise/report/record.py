@@ -32,7 +32,7 @@ _STOPPED = (75, 130)  # resumable, and the second Ctrl-C
 class Verdict:
     """How a run stands.
 
-    ``state`` is finished, running, interrupted, crashed, or killed (it left no word).
+    ``state`` is finished, running, interrupted, crashed, killed (it left no word), or empty.
     """
 
     state: str
@@ -159,6 +159,8 @@ def _verdict(result: dict[str, Any], steps: list[dict[str, Any]], *, running: bo
         return Verdict("running", f"Running, {at}", _left(left))
     if code == 0:
         return Verdict("finished", f"Finished, {at}")
+    if code is None and not logged:
+        return Verdict("empty", "Nothing was logged", "No step and no result.json.")
     if code is None or logged > int(result.get("steps") or 0):
         # result.json, where there is one, is of the time before this run was resumed.
         detail = "The process ended without a result.json: killed, or its machine went down."

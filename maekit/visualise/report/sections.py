@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 TABLE_ROWS = 50
 BAD_FILES_SHOWN = 100
+_HOW_TO_READ = (
+    "Beside each line stands its last value; point at a chart, or use its arrow keys, for others."
+)
 # What makes an experiment, in the order in which one reads it.
 FACTS = (
     "data.train", "data.size", "model.backbone", "model.decoder", "pretrain.masker",
@@ -31,7 +34,7 @@ def curves(charts: Sequence[Chart], names: Sequence[str]) -> Html:
     tools = tag(
         "p",
         tag("label", Html('<input type="checkbox" id="smooth"> '), "Smooth the lines"),
-        tag("span", "Point at a chart, or move through it with the arrow keys.", class_="hint"),
+        tag("span", _HOW_TO_READ, class_="hint"),
         class_="tools",
     )
     notes = [
@@ -54,7 +57,7 @@ def _how_drawn(charts: Sequence[Chart]) -> list[str]:
     if count >= FEWEST_TO_SMOOTH:
         window = smooth(longest.values)[2]
         words.append(
-            f"A smoothed line is the mean over {window:,} steps around each step (2 % of a run's). "
+            f"A smoothed line is the mean over {window:,} steps around each step (2 % of them). "
         )
     words.append("The speed leaves out pauses for validation, pictures and checkpoints.")
     return words
@@ -64,9 +67,7 @@ def _figure(index: int, chart: Chart, names: Sequence[str]) -> Html:
     title = tag("span", chart.title, class_="title")
     unit = tag("span", chart.unit, class_="unit")
     scale = tag("label", Html('<input type="checkbox" class="log"> '), "log scale")
-    caption = tag(
-        "figcaption", title, unit, tag("span", class_="at"), scale if chart.log else Html()
-    )
+    caption = tag("figcaption", title, unit, scale if chart.log else Html())
     labels = [_label(chart, curve, names) for curve in chart.curves]
     legend = [
         tag(
@@ -183,8 +184,8 @@ def _pictures_of(pictures: Pictures, name: str, *, several: bool) -> Html:
         "div", images, class_="scroll", role="region", aria_label=f"Pictures of {name}",
         tabindex="0",
     )  # fmt: skip
-    words = f"{name}, " if several else ""
-    caption = tag("figcaption", words, "step ", tag("span", f"{last.step:,}", class_="step"))
+    step = tag("span", f"{last.step:,}", class_="step")
+    caption = tag("figcaption", f"{name}, step ", step) if several else Html()
     return tag("figure", caption, frame, class_="reconstruction")
 
 

@@ -95,9 +95,9 @@ def tiles(run: Run) -> Html:
     """One run's numbers, large."""
     found = numbers_of(run)
     entries = [
-        ("Loss", number(found.loss_last), f"from {number(found.loss_first)}"),
+        ("Loss", number(found.loss_last), _start_in_words(found)),
         ("Held-out error", number(found.hidden_mse), _gain_in_words(found)),
-        ("Speed", number(found.samples_per_second), f"samples/s, waiting {_wait(found)}"),
+        ("Speed", number(found.samples_per_second), _wait_in_words(found)),
         ("Time", duration(found.seconds), f"{found.step:,} steps"),
         ("Bad files", f"{found.bad_files:,}", "listed below" if found.bad_files else "none"),
     ]
@@ -128,7 +128,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> Html:
                 number(found.hidden_mse),
                 _decibel(found.gain_db),
                 number(found.samples_per_second),
-                _wait(found),
+                percent(found.data_wait),
                 duration(found.seconds),
                 f"{found.bad_files:,}",
             )
@@ -156,8 +156,14 @@ def _decibel(value: float | None) -> str:
     return MISSING if value is None else f"{value:+.2f} dB".replace("-", "\N{MINUS SIGN}")
 
 
-def _wait(found: Numbers) -> str:
-    return percent(found.data_wait)
+def _start_in_words(found: Numbers) -> str:
+    return "not logged" if found.loss_first is None else f"from {number(found.loss_first)}"
+
+
+def _wait_in_words(found: Numbers) -> str:
+    if found.samples_per_second is None:
+        return "not logged"
+    return f"samples/s, {percent(found.data_wait)} waiting for data"
 
 
 def _median(run: Run, key: str) -> float | None:
