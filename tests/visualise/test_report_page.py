@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from report_runs import make_run, write_picture, write_result
 
-from maekit.visualise.report.compare import differing, flat, side_by_side
-from maekit.visualise.report.markup import MISSING, Html, duration, join, number, tag
+from maekit.visualise.report.compare import differing, flat, shown, side_by_side
+from maekit.visualise.report.markup import MISSING, Html, breakable, duration, join, number, tag
 from maekit.visualise.report.page import render
 from maekit.visualise.report.pictures import MOST, read_pictures
 
@@ -40,7 +40,7 @@ class Outline(html.parser.HTMLParser):
 
 
 def page_of(*folders: Path) -> str:
-    return render(folders)[0].decode()
+    return render(folders)[0].decode().replace("<wbr>", "")
 
 
 def test_the_page_is_well_formed_and_its_ids_are_unique(tmp_path: Path) -> None:
@@ -135,6 +135,8 @@ def test_recipes_are_compared_key_by_key() -> None:
         ["a.x", "1", "1"], ["a.y", "[1, null, true]", "-"], ["a.z", "-", "2"], ["b", "t", "t"],
     ]  # fmt: skip
     assert differing(rows) == [1, 2]
+    floats = (0.1, 0.100000000001, 1e-8, 1e38, 2.0)
+    assert list(map(shown, floats)) == ["0.1", "0.100000000001", "1e-8", "1e38", "2"]
 
 
 @pytest.mark.parametrize(
@@ -153,4 +155,5 @@ def test_durations_and_markup() -> None:
     ]  # fmt: skip
     made = tag("p", "a<b", Html("<i>x</i>"), class_='"q"', aria_label="l", hidden=True, id=None)
     assert made == '<p class="&quot;q&quot;" aria-label="l" hidden>a&lt;b<i>x</i></p>'
+    assert breakable("a.b/c_<d e. f") == "a.<wbr>b/<wbr>c_&lt;d e. f"
     assert join(["&", made]).startswith("&amp;<p")

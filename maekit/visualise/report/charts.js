@@ -1,4 +1,3 @@
-"use strict";
 // Draws the curves as SVG. Every chart shows the values at one common cursor, a step, which the
 // pointer or the arrow keys move; what is plotted has been thinned before, see curves.py.
 (() => {
@@ -11,7 +10,8 @@
   let cursor = null; // a step, or null
   let smoothed = false;
 
-  const charts = JSON.parse(document.getElementById("curve-data").textContent).map((data, index) => {
+  const packed = JSON.parse(document.getElementById("curve-data").textContent);
+  const charts = packed.map((data, index) => {
     const figure = document.querySelector(`[data-chart="${index}"]`);
     return {
       ...data,
@@ -30,16 +30,6 @@
     if (value === null) return "not finite";
     return `${plain(value, 4)}${chart.suffix}`;
   }
-
-  function plain(value, digits) {
-    const size = Math.abs(value);
-    if (size !== 0 && (size < 1e-3 || size >= 1e6)) {
-      return value.toExponential(digits - 2).replace(/\.?0*e\+?/, "e");
-    }
-    return String(Number(value.toPrecision(digits)));
-  }
-
-  const grouped = (whole) => String(whole).replace(/\B(?=(\d{3})+$)/g, ",");
 
   // Where a sorted list holds what is nearest to a step.
   function nearest(steps, step) {
@@ -166,7 +156,8 @@
       ? logTicks(scale.low, scale.high, lines) : linearTicks(scale.low, scale.high, lines);
     for (const tick of ticks) {
       const y = MARGIN.top + scale.y(tick);
-      add(svg, "line", { class: "grid", x1: MARGIN.left, x2: MARGIN.left + scale.across, y1: y, y2: y });
+      const [x1, x2] = [MARGIN.left, MARGIN.left + scale.across];
+      add(svg, "line", { class: "grid", x1, x2, y1: y, y2: y });
       const place = { x: MARGIN.left - 8, y: y + 4, "text-anchor": "end" };
       add(svg, "text", place, `${plain(tick, 6)}${chart.suffix}`);
     }

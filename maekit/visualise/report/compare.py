@@ -25,7 +25,14 @@ def shown(value: Any) -> str:  # noqa: ANN401 (any plain value)
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(shown(each) for each in value)}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return _float(value) if isinstance(value, float) else str(value)
+
+
+def _float(value: float) -> str:
+    """All digits, so that nothing that differs looks the same; 1e-08 as 1e-8, 2.0 as 2."""
+    mantissa, _, exponent = repr(value).partition("e")
+    mantissa = mantissa.removesuffix(".0")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def side_by_side(columns: Sequence[dict[str, str]], missing: str) -> list[list[str]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 MISSING = "\N{EN DASH}"
+_JOINTS = re.compile(r"(?<=[/._])(?=\w)")
 _DIGITS = 4  # significant ones of a printed number
 _LARGEST_PLAIN, _SMALLEST_PLAIN = 1e6, 1e-3
 
@@ -62,8 +64,8 @@ def table(
     body = [
         tag(
             "tr",
-            tag("th", cells[0], scope="row"),
-            *(tag("td", cell) for cell in cells[1:]),
+            tag("th", breakable(cells[0]), scope="row"),
+            *(tag("td", cell if numbers else breakable(cell)) for cell in cells[1:]),
             class_="differs" if index in chosen else None,
         )
         for index, cells in enumerate(rows)
@@ -73,6 +75,13 @@ def table(
     )
     # A region that scrolls must take the focus, or the keyboard cannot scroll it.
     return tag("div", grid, class_="scroll", role="region", aria_label=label, tabindex="0")
+
+
+def breakable(text: str) -> Html:
+    """Text whose paths and keys may be broken behind ``/``, ``.`` and ``_``, not within words."""
+    if isinstance(text, Html):
+        return text
+    return Html("<wbr>".join(html.escape(part) for part in _JOINTS.split(text)))
 
 
 def number(value: float | None) -> str:

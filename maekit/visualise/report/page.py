@@ -25,7 +25,7 @@ from maekit.visualise.report.sections import (
 )
 from maekit.visualise.report.summary import banner, colour_of, comparison, tiles
 
-SCRIPTS = ("charts.js", "pictures.js")
+SCRIPTS = ("numbers.js", "charts.js", "pictures.js")
 
 
 def render(paths: Sequence[Path]) -> tuple[bytes, list[Run]]:

@@ -11,7 +11,6 @@
     images: [...figure.querySelectorAll("img")],
     caption: figure.querySelector(".step"),
   }));
-  const grouped = (whole) => String(whole).replace(/\B(?=(\d{3})+$)/g, ",");
   let timer = null;
 
   function show() {
