@@ -155,5 +155,5 @@ def test_durations_and_markup() -> None:
     ]  # fmt: skip
     made = tag("p", "a<b", Html("<i>x</i>"), class_='"q"', aria_label="l", hidden=True, id=None)
     assert made == '<p class="&quot;q&quot;" aria-label="l" hidden>a&lt;b<i>x</i></p>'
-    assert breakable("a.b/c_<d e. f") == "a.<wbr>b/<wbr>c_&lt;d e. f"
+    assert breakable("a.b/c_<d e. f 0.5") == "a.<wbr>b/<wbr>c_&lt;d e. f 0.5"
     assert join(["&", made]).startswith("&amp;<p")

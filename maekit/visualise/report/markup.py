@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 MISSING = "\N{EN DASH}"
-_JOINTS = re.compile(r"(?<=[/._])(?=\w)")
+_JOINTS = re.compile(r"(?<=[/_])(?=\w)|(?<=\.)(?=[^\W\d])")  # never within a decimal
 _DIGITS = 4  # significant ones of a printed number
 _LARGEST_PLAIN, _SMALLEST_PLAIN = 1e6, 1e-3
 
