@@ -282,4 +282,4 @@ def test_ten_thousand_steps_are_small_and_quick(show: Open, tmp_path: Path) -> N
             times.append(float(drawn(browser) or 0) + moved)
         return min(times)
 
-    assert milliseconds(long) < 10 * milliseconds(short)
+    assert milliseconds(long) < 5 * milliseconds(short)
