@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maekit.cli import recipe_commands, training_commands
+from maekit.cli import recipe_commands, report_commands, training_commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 training_commands.add_to(app)
+report_commands.add_to(app)
 recipe_commands.add_to(app)
 
 

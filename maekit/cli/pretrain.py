@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from maekit.cli.exits import code_of
-from maekit.cli.pictures import Pictures
+from maekit.cli.pictures import Pictures, film
 from maekit.cli.reporters import Heard, JsonLines, LogFile, Reporters, TensorBoard, Terminal
 from maekit.cli.result import make_result, tell_result
 from maekit.cli.resume import check_same, runs_to_resume
@@ -111,6 +111,7 @@ def train(recipe: Recipe, device: torch.device, terminal: Terminal, asked: Asked
             job = _start(recipe, device, folder, emit, asked, loaded)
             _loop(job, folder, emit, stop)
             job.export(folder.path / "weights.safetensors")
+            film(folder.path, job.state.step, emit)
             result = make_result(job, folder, 0)
             folder.write_result(result)
         except BaseException as error:
@@ -118,6 +119,8 @@ def train(recipe: Recipe, device: torch.device, terminal: Terminal, asked: Asked
             log.write(f"exit {code}: " + "".join(traceback.format_exception(error)))
             if isinstance(error, NonFiniteError) and job is not None:
                 _capture(job, folder, emit)
+            if isinstance(error, Interrupted) and job is not None:
+                film(folder.path, job.state.step, emit)
             folder.write_result(make_result(job, folder, code) | {"error": str(error)})
             if not isinstance(error, Interrupted):
                 raise

@@ -27,6 +27,7 @@ def make_result(job: Pretraining | None, folder: RunFolder, code: int) -> dict[s
     state = job.state
     lines = (line for line in read_lines(folder.path / "metrics.jsonl") if "loss" in line)
     weights = folder.path / "weights.safetensors"
+    film = folder.path / "pictures" / "timelapse.gif"
     whole: dict[str, Any] = plain(
         result
         | {
@@ -39,6 +40,7 @@ def make_result(job: Pretraining | None, folder: RunFolder, code: int) -> dict[s
             "holdout_start": state.extra.get("holdout_start"),
             "bad_files": len(job.ledger),
             "weights": str(weights) if code == 0 and weights.is_file() else None,
+            "timelapse": str(film) if film.is_file() else None,
         }
     )
     return whole
@@ -56,6 +58,8 @@ def tell_result(result: dict[str, Any], folder: RunFolder, *, json: bool, quiet:
     lines = [f"weights:  {result['weights']}"]
     if pictures:
         lines.append(f"pictures: {pictures[-1]}")
+    if result.get("timelapse"):
+        lines.append(f"film:     {result['timelapse']}")
     recipe = result["recipe"]
     if recipe in OWN_FILES:
         kind = OWN_FILES[recipe]
