@@ -159,7 +159,10 @@ class Target(Protocol):
     always the model's own clip. Pixels are float32 before ``data.stats``: uint8/255, uint16/65535,
     float as read. A target may also offer ``fit(batches)`` (once, before step 0), ``state()``
     (fitted tensors, kept with the weights), ``load_state(tensors)``, ``wants(grid) -> bool
-    [t, h, w]`` (tokens that can be queried at all), and ``decode``.
+    [t, h, w]`` (tokens that can be queried at all), and ``decode``. One with a frozen network of
+    others reads its file in ``open()``, called before training and never to count parameters or to
+    encode; it returns the options that pin the file (``{"sha256": ...}``), which go into the
+    weights' header, and does not keep the network with the weights.
     """
 
     views: tuple[View, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -11,10 +11,13 @@ from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import Terminal, duration
 from maekit.data.loader import Loader
 from maekit.engine.loop import update
-from maekit.engine.pretrain import Pretraining, assemble
 from maekit.engine.run_folder import free_space
+from maekit.engine.training import Training
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from maekit.cli.training import Verb
     from maekit.data.batch import Batch
     from maekit.recipe.schema import Recipe
 
@@ -24,27 +27,35 @@ BYTES = 4  # float32
 COPIES = 4  # weights, gradient, AdamW's two moments
 SAVED = 3  # weights and moments in a checkpoint
 
+Job = TypeVar("Job", bound=Training)
+
 
 def dry_run(
-    recipe: Recipe, device: torch.device, terminal: Terminal, *, source: str | None, json: bool
+    verb: Verb[Job],
+    recipe: Recipe,
+    device: torch.device,
+    terminal: Terminal,
+    *,
+    source: str | None,
+    json: bool,
 ) -> int:
     """Read two batches, make one step of at most two samples, and print what the run would cost.
 
     Writes nothing but caches (drawn sample images, compiled kernels).
     """
-    job = assemble(recipe, device, terminal)
+    job = verb.assemble(recipe, device, terminal)
     job.prepare(source, None)
     reading = _read_two(job)
     step = _one_step(job)
-    costs = _costs(job, reading, step)
+    costs = _costs(job, verb.sizes(job), reading, step)
     if json:
         print_json(costs)
     else:
-        print_table(("dry run", ""), _rows(job, costs))
+        print_table(("dry run", ""), _rows(job, verb.size_row(job), costs))
     return 0
 
 
-def _read_two(job: Pretraining) -> dict[str, float]:
+def _read_two(job: Training) -> dict[str, float]:
     """Seconds per sample through the loader, and how many could not be read."""
     size = min(job.split.per_device, READ)
     keys = [job.stream.keys(0)[:size], job.stream.keys(job.state.schedule.steps - 1)[:size]]
@@ -55,7 +66,7 @@ def _read_two(job: Pretraining) -> dict[str, float]:
     return {"seconds": seconds, "bad": sum(len(batch.bad) for batch in batches)}
 
 
-def _one_step(job: Pretraining) -> dict[str, float]:
+def _one_step(job: Training) -> dict[str, float]:
     """Seconds per sample of an update, and bytes that it keeps for the backward pass."""
     size = min(job.split.per_device, MICRO)
     with Loader(job.reader, [job.stream.keys(0)[:size]], workers=0, timeout=1.0) as loader:
@@ -72,7 +83,7 @@ def _one_step(job: Pretraining) -> dict[str, float]:
     return {"seconds": seconds / size, "activations": kept / size}
 
 
-def _activations(job: Pretraining, batch: Batch) -> int:
+def _activations(job: Training, batch: Batch) -> int:
     """Bytes of distinct storage that autograd keeps for the backward pass of one batch."""
     storages: dict[int, int] = {}
     owned = {parameter.untyped_storage().data_ptr() for parameter in job.model.parameters()}
@@ -90,20 +101,23 @@ def _activations(job: Pretraining, batch: Batch) -> int:
     return kept
 
 
-def _costs(job: Pretraining, reading: dict[str, float], step: dict[str, float]) -> dict[str, Any]:
-    split, schedule, pretrain = job.split, job.state.schedule, job.recipe.pretrain
+def _costs(
+    job: Training,
+    sizes: Mapping[str, int],
+    reading: dict[str, float],
+    step: dict[str, float],
+) -> dict[str, Any]:
+    split, schedule = job.split, job.state.schedule
     parameters = sum(parameter.numel() for parameter in job.model.parameters())
-    hidden = job.reader.hidden.count if job.reader.hidden else 0
     # A bigger batch is faster per sample, so this is the slow end.
     compute = step["seconds"] * split.effective / split.world * schedule.steps
     read = reading["seconds"] * split.effective * schedule.steps / max(1, job.workers)
-    keep = pretrain.checkpoint.keep if pretrain else 1
+    keep = job.section.checkpoint.keep
     return {
-        "verb": "pretrain",
+        "verb": job.verb,
         "exit": 0,
         "parameters": parameters,
-        "tokens": job.model.grid.tokens,
-        "visible": job.model.grid.tokens - hidden,
+        **sizes,
         "effective_batch": split.effective,
         "lr": schedule.peak,
         "steps": schedule.steps,
@@ -114,16 +128,13 @@ def _costs(job: Pretraining, reading: dict[str, float], step: dict[str, float]) 
     }
 
 
-def _rows(job: Pretraining, costs: dict[str, Any]) -> list[tuple[str, str]]:
-    from maekit.cli.pretrain import batch_line
+def _rows(job: Training, size_row: tuple[str, str], costs: dict[str, Any]) -> list[tuple[str, str]]:
+    from maekit.cli.training import batch_line
 
     free = free_space()
     return [
         ("parameters", f"{costs['parameters']:,}"),
-        (
-            "tokens",
-            f"{costs['tokens']} in a grid of {job.model.grid}, {costs['visible']} visible",
-        ),
+        size_row,
         ("batch", batch_line(job)),
         ("steps", f"{costs['steps']:,}"),
         ("disk", f"{_size(costs['disk_bytes'])} for checkpoints, {_size(free)} free here"),

@@ -87,7 +87,7 @@ def _report(error: Exception, *, verbose: bool) -> None:
         first = str(error).partition("\n")[0] or type(error).__name__
         typer.echo(
             f"error: out of memory: {first}\n"
-            "  try: a smaller pretrain.batch.per_device, pretrain.activation_checkpointing=true",
+            "  try: a smaller batch.per_device of the verb, or its activation_checkpointing=true",
             err=True,
         )
     elif code != BUG:

@@ -12,10 +12,12 @@ from maekit.engine.events import Note, Saved
 from maekit.errors import StorageError
 from maekit.visualise.step_pictures import name_of
 from maekit.visualise.timelapse import NAME, write_timelapse
-from maekit.visualise.training import reconstructions
 
 if TYPE_CHECKING:
-    from maekit.engine.pretrain import Pretraining
+    from collections.abc import Callable
+
+    from PIL.Image import Image
+
     from maekit.engine.state import TrainState
 
 FOLDER = "pictures"
@@ -24,8 +26,8 @@ FOLDER = "pictures"
 class Pictures:
     """Writes ``pictures/step-XXXXXXXX.png``, and tells TensorBoard."""
 
-    def __init__(self, job: Pretraining, folder: Path, emit: Reporters) -> None:
-        self.job = job
+    def __init__(self, draw: Callable[[], Image | None], folder: Path, emit: Reporters) -> None:
+        self.draw = draw
         self.folder = folder / FOLDER
         self.emit = emit
 
@@ -35,9 +37,7 @@ class Pictures:
         Raises:
             StorageError: the file cannot be written.
         """
-        if self.job.shown is None:
-            return
-        image = reconstructions(self.job.model, self.job.shown, self.job.precision)
+        image = self.draw()
         if image is None:
             return
         path = self.folder / name_of(state.step)

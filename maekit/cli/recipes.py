@@ -102,11 +102,16 @@ def validate(sources: Sequence[str], *, json: bool) -> int:
 def _describe(source: str) -> list[str]:
     loaded = load(source)
     recipe = resolve(loaded)
-    if recipe.pretrain is None:
-        return []
-    from maekit.engine.build import describe
+    lines: list[str] = []
+    if recipe.tokenizer is not None:
+        from maekit.tokenizer.train import describe as describe_dvae
 
-    return describe(resolve(loaded, "pretrain")).lines()
+        lines += describe_dvae(resolve(loaded, "tokenizer"))
+    if recipe.pretrain is not None:
+        from maekit.engine.build import describe
+
+        lines += describe(resolve(loaded, "pretrain")).lines()
+    return lines
 
 
 def schema(out: Path | None) -> int:

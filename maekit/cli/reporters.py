@@ -53,8 +53,11 @@ class Reporters:
 class Terminal:
     """One live bar on a terminal; plain lines elsewhere. Everything goes to stderr."""
 
-    def __init__(self, console: Console, *, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self, console: Console, *, title: str = "", quiet: bool = False, verbose: bool = False
+    ) -> None:
         self.console = console
+        self.title = title
         self.quiet = quiet
         self.verbose = verbose
         self.bar: Progress | None = None
@@ -89,7 +92,7 @@ class Terminal:
     def _live(self, total: int) -> tuple[Progress, TaskID]:
         if self.bar is None or self.task is None:
             self.bar = Progress(
-                TextColumn("pretrain"),
+                TextColumn(self.title),
                 BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[numbers]}"),

@@ -1,27 +1,26 @@
-"""What a pre-training left behind: result.json, and the last words on the terminal."""
+"""What a training left behind: result.json, and the last words on the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from maekit.cli.output import print_json, print_table
-from maekit.engine.pretrain import summary
 from maekit.engine.run_folder import plain, read_lines
+from maekit.engine.training import Training, summary
 
 if TYPE_CHECKING:
-    from maekit.engine.pretrain import Pretraining
+    from maekit.cli.training import Verb
     from maekit.engine.run_folder import RunFolder
 
-# What to type after a first run on drawn samples: the same recipe over one's own files.
-OWN_FILES = {"quickstart": "images", "quickstart_video": "videos"}
+Job = TypeVar("Job", bound=Training)
 
 
-def make_result(job: Pretraining | None, folder: RunFolder, code: int) -> dict[str, Any]:
+def make_result(verb: str, job: Training | None, folder: RunFolder, code: int) -> dict[str, Any]:
     """result.json as far as the run came."""
-    result: dict[str, Any] = {"verb": "pretrain", "exit": code}
+    result: dict[str, Any] = {"verb": verb, "exit": code}
     if job is None:
         return result
     state = job.state
@@ -38,6 +37,7 @@ def make_result(job: Pretraining | None, folder: RunFolder, code: int) -> dict[s
             **summary(lines),
             "holdout": state.extra.get("holdout"),
             "holdout_start": state.extra.get("holdout_start"),
+            **job.result(),
             "bad_files": len(job.ledger),
             "weights": str(weights) if code == 0 and weights.is_file() else None,
             "timelapse": str(film) if film.is_file() else None,
@@ -46,7 +46,9 @@ def make_result(job: Pretraining | None, folder: RunFolder, code: int) -> dict[s
     return whole
 
 
-def tell_result(result: dict[str, Any], folder: RunFolder, *, json: bool, quiet: bool) -> None:
+def tell_result(
+    verb: Verb[Job], result: dict[str, Any], folder: RunFolder, *, json: bool, quiet: bool
+) -> None:
     """The numbers on stdout; on stderr where things are, and what to type next."""
     if json:
         print_json(result)
@@ -60,12 +62,7 @@ def tell_result(result: dict[str, Any], folder: RunFolder, *, json: bool, quiet:
         lines.append(f"pictures: {pictures[-1]}")
     if result.get("timelapse"):
         lines.append(f"film:     {result['timelapse']}")
-    recipe = result["recipe"]
-    if recipe in OWN_FILES:
-        kind = OWN_FILES[recipe]
-        words = f"data.train.name={kind} data.train.path=FOLDER ~data.val"
-        lines.append(f"next:     maekit pretrain {recipe} {words}")
-    lines.append(f"python:   import maekit; model = maekit.load({str(folder.path)!r})")
+    lines += verb.next_steps(result, folder.path)
     typer.echo("\n".join(lines), err=True)
 
 

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from maekit.engine.run_folder import read_result
 from maekit.errors import RecipeError
 from maekit.recipe.dump import as_dict
 from maekit.recipe.load import load
+from maekit.recipe.schema import VERBS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,14 +28,17 @@ FREE = (
     "data.train.published",
     "data.val.published",
     "expected",
-    "pretrain.batch.per_device",
-    "pretrain.batch.accumulation",
-    "pretrain.compile",
-    "pretrain.activation_checkpointing",
-    "pretrain.checkpoint",
-    "pretrain.max_nonfinite",
-    "pretrain.pictures",
-    "pretrain.validate",
+)
+# The same, of the section of the verb that is resumed.
+FREE_IN_SECTION = (
+    "batch.per_device",
+    "batch.accumulation",
+    "compile",
+    "activation_checkpointing",
+    "checkpoint",
+    "max_nonfinite",
+    "pictures",
+    "validate",
 )
 
 
@@ -42,19 +47,29 @@ def runs_to_resume() -> bool:
     return any(os.environ.get(name, "0").strip() not in ("", "0") for name in RESTARTS)
 
 
-def check_same(written: Path, recipe: Recipe) -> None:
+def check_same(run: Path, recipe: Recipe, verb: str) -> None:
     """A resumed run must be the same experiment.
 
+    Sections of other verbs may change: this one does not read them.
+
     Raises:
-        RecipeError: a key that changes the numbers differs; each is named with both values.
+        RecipeError: the folder is another verb's, or a key that changes the numbers differs; each
+            is named with both values.
     """
+    other = read_result(run).get("verb", verb)
+    if other != verb:
+        msg = f"this is a run of `maekit {other}`, not {verb}"
+        raise RecipeError(msg, where=str(run), hint="give another --out")
+    written = run / "recipe.yaml"
     if not written.is_file():
         return
     before, now = as_dict(load(written).recipe), as_dict(recipe)
+    free = {*FREE, *(f"{verb}.{key}" for key in FREE_IN_SECTION)}
+    free |= {other for other in VERBS if other != verb}
     changed = [
         f"{key}: {old!r} before, {new!r} now"
         for key, old, new in _differences(before, now)
-        if not any(key == free or key.startswith(f"{free}.") for free in FREE)
+        if not any(key == one or key.startswith(f"{one}.") for one in free)
     ]
     if changed:
         msg = "this run was made with another recipe: " + "; ".join(changed)

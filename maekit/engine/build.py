@@ -30,7 +30,7 @@ def header_of(recipe: Recipe, statistics: Statistics) -> Header:
         raise RecipeError(
             msg, where="pretrain", hint="add one: see `maekit recipes show quickstart`"
         )
-    if recipe.model.decoder is None:
+    if recipe.model is None or recipe.model.decoder is None:
         msg = "pre-training needs a decoder"
         raise RecipeError(msg, where="model.decoder", hint="add decoder: {name: vit}")
     return Header(

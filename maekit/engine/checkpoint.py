@@ -23,7 +23,7 @@ from maekit.weights.file import read_tensors, sha256, write_weights
 
 if TYPE_CHECKING:
     from maekit.engine.state import TrainState
-    from maekit.weights.header import Header
+    from maekit.weights.header import FileHeader
 
 FORMAT = 1
 FILES = ("model.safetensors", "optimizer.safetensors")
@@ -41,6 +41,10 @@ class Loaded:
     def step(self) -> int:
         return int(self.state["step"])
 
+    @property
+    def weights(self) -> Path:
+        return self.folder / FILES[0]
+
 
 class Checkpoints:
     """The ``checkpoints`` folder of a run."""
@@ -49,7 +53,9 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
 
-    def save(self, state: TrainState, tensors: Mapping[str, Tensor], header: Header | None) -> Path:
+    def save(
+        self, state: TrainState, tensors: Mapping[str, Tensor], header: FileHeader | None
+    ) -> Path:
         """Write the state as a new checkpoint, then drop the oldest beyond ``keep``.
 
         What stands at a later step goes too: it was damaged, or this run would have begun there.
@@ -101,7 +107,7 @@ class Checkpoints:
 
 
 def write_state(
-    folder: Path, state: TrainState, tensors: Mapping[str, Tensor], header: Header | None
+    folder: Path, state: TrainState, tensors: Mapping[str, Tensor], header: FileHeader | None
 ) -> None:
     """The three files of a checkpoint, into an existing folder."""
     digests = {
@@ -187,11 +193,18 @@ def load_optimizer(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
                 msg = f"optimizer state of {name} lacks {', '.join(missing)}"
                 raise WeightsError(msg)
             state.optimizer.state[parameter] = {
-                moment: value.to(parameter.device) for moment, value in found.items()
+                moment: _laid_out_as(parameter, value) for moment, value in found.items()
             }
     torch.set_rng_state(tensors["rng/cpu"])
     if "rng/cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng/cuda"])
+
+
+def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:
+    """A moment on its parameter's device, in its order in memory: AdamW's kernel expects both."""
+    if moment.shape != parameter.shape:
+        return moment.to(parameter.device)
+    return torch.empty_like(parameter, requires_grad=False).copy_(moment)
 
 
 def write_text(path: Path, text: str) -> None:

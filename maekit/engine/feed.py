@@ -1,4 +1,4 @@
-"""Where a pre-training's batches come from: data sets, statistics, readers, loaders."""
+"""Where a training's batches come from: data sets, statistics, readers, loaders."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from maekit.data.batch import Batch
     from maekit.engine.schedule import BatchSplit
     from maekit.model import MaskedAutoencoder
+    from maekit.recipe.training import TrainingSection
 
 MOST_WORKERS = 16
 
@@ -142,6 +143,26 @@ def holdout_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -
         grid=model.grid,
         mask_unit=model.backbone.mask_unit,
         held_out=True,
+        float_ok=recipe.data.stats is not None,
+    )
+
+
+def picture_reader(recipe: Recipe, verb: str, dataset: Dataset, *, held_out: bool) -> SampleReader:
+    """Reads clips for a verb that hides nothing: drawn as its section says, or the centre."""
+    section: TrainingSection = getattr(recipe, verb)
+    spec, augment = recipe.data.train, section.augment
+    if held_out:
+        spec = (recipe.data.val or spec).model_copy(update={"frames": spec.frames})
+        augment = NoAugment(name="none", interpolation=augment.interpolation)
+    return SampleReader(
+        dataset,
+        spec=spec,
+        augment=augment,
+        views=(View("clip", recipe.data.height_width),),
+        channels=recipe.data.channels,
+        seed=recipe.seed,
+        purpose="holdout" if held_out else verb,
+        held_out=held_out,
         float_ok=recipe.data.stats is not None,
     )
 

@@ -10,7 +10,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
-    from maekit.recipe.schema import AdamW
+    from maekit.recipe.training import AdamW
 
 
 def parameter_groups(
@@ -46,9 +46,8 @@ def tokens_free_of_decay(model: MaskedAutoencoder) -> list[str]:
     return names
 
 
-def make_optimizer(model: MaskedAutoencoder, options: AdamW) -> torch.optim.AdamW:
-    """The optimizer of pre-training; its learning rate is set at each step."""
-    free = () if options.decay_tokens else tokens_free_of_decay(model)
+def make_optimizer(model: nn.Module, options: AdamW, free: Iterable[str] = ()) -> torch.optim.AdamW:
+    """The optimizer of a training; its learning rate is set at each step."""
     groups = parameter_groups(model.named_parameters(), options.weight_decay, free)
     # Fused everywhere: one kernel, and the only variant that can skip a step on the device.
     return torch.optim.AdamW(groups, lr=0.0, betas=options.betas, eps=options.eps, fused=True)

@@ -19,7 +19,13 @@ class Precision:
     device: str
 
     @classmethod
-    def of(cls, asked: Literal["auto", "bf16", "fp16", "fp32"], device: torch.device) -> Precision:
+    def of(
+        cls,
+        asked: Literal["auto", "bf16", "fp16", "fp32"],
+        device: torch.device,
+        *,
+        where: str = "precision",
+    ) -> Precision:
         """``auto``: bf16 where it is native, fp16 on older GPUs, fp32 elsewhere.
 
         Raises:
@@ -27,7 +33,7 @@ class Precision:
         """
         if asked == "fp16" and device.type == "cpu":
             msg = "fp16 needs a GPU"
-            raise RecipeError(msg, where="pretrain.precision", hint="use bf16, fp32 or auto")
+            raise RecipeError(msg, where=where, hint="use bf16, fp32 or auto")
         if asked != "auto":
             return cls(asked, device.type)
         if device.type != "cuda":

@@ -2,123 +2,89 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from maekit.data.bad_files import BadFiles
 from maekit.engine.build import build_model, header_of
-from maekit.engine.checkpoint import Checkpoints, Loaded, restore
-from maekit.engine.events import Emit, Measured, Note, Saved
-from maekit.engine.feed import (
-    TrainBatches,
-    holdout_reader,
-    open_dataset,
-    read_holdout,
-    required_pretrain,
-    statistics_of,
-    stream_of,
-    tell_classes,
-    tell_watch,
-    train_reader,
-    workers_of,
-)
+from maekit.engine.feed import holdout_reader, required_pretrain, statistics_of, train_reader
 from maekit.engine.holdout import Holdout
-from maekit.engine.optim import make_optimizer
-from maekit.engine.precision import Precision
-from maekit.engine.schedule import BatchSplit, make_schedule, total_steps
-from maekit.engine.state import TrainState
-from maekit.engine.step import PretrainStep, recompute_activations, to_unit
-from maekit.errors import DataError, RecipeError
-from maekit.weights.file import find_weights, read_header, read_tensors, write_weights
+from maekit.engine.optim import make_optimizer, tokens_free_of_decay
+from maekit.engine.step import PretrainStep, recompute, to_unit
+from maekit.engine.training import Basis, Training
+from maekit.model import Statistics
+from maekit.weights.file import read_header, read_tensors
 from maekit.weights.model import check_header, load_tensors, model_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import Tensor
 
     from maekit.contracts import Dataset
-    from maekit.data.batch import Batch
-    from maekit.data.order import Stream
     from maekit.data.reader import SampleReader
-    from maekit.model import MaskedAutoencoder, Statistics
+    from maekit.engine.checkpoint import Loaded
+    from maekit.engine.events import Emit
+    from maekit.engine.state import TrainState
+    from maekit.model import MaskedAutoencoder
     from maekit.recipe.schema import Recipe
     from maekit.weights.header import Header
 
 FIT_SAMPLES = 2048  # what a target is fitted on, at least
 
 
-@dataclass
-class Pretraining:
-    """All of a pre-training: what is read, what is trained, and how far it is."""
+class Pretraining(Training):
+    """All of a pre-training."""
 
-    recipe: Recipe
-    device: torch.device
-    precision: Precision
-    train: Dataset
-    val: Dataset | None
+    verb = "pretrain"
     model: MaskedAutoencoder
-    header: Header
-    reader: SampleReader
-    stream: Stream
-    split: BatchSplit
-    state: TrainState
-    step: PretrainStep
-    ledger: BadFiles
-    bad_files: Path | None
-    emit: Emit
-    holdout: Holdout | None = None
-    shown: Batch | None = None  # held-out samples that pictures are drawn of
-    began: float = field(default_factory=time.perf_counter)
 
-    @property
-    def seconds(self) -> float:
-        """Wall-clock time of this run, earlier parts of a resumed one included."""
-        earlier: float = self.state.extra.get("seconds_before", 0.0)
-        return earlier + time.perf_counter() - self.began
-
-    @property
-    def workers(self) -> int:
-        """Loader processes."""
-        return workers_of(self.recipe.data.workers, self.device.type)
-
-    def batches(self) -> TrainBatches:
-        """The micro-batches of all updates that are still to come."""
-        return TrainBatches(
-            self.reader,
-            self.stream,
-            self.split,
-            self.ledger,
-            start=self.state.step,
-            stop=self.state.schedule.steps,
-            workers=self.workers,
-            timeout=self.recipe.data.timeout,
-            emit=self.emit,
-        )
+    def __init__(
+        self,
+        basis: Basis,
+        model: MaskedAutoencoder,
+        reader: SampleReader,
+        state: TrainState,
+        step: PretrainStep,
+        header: Header,
+    ) -> None:
+        super().__init__(basis, model, reader, state, step)
+        self.header = header
 
     def prepare(self, weights: str | None, loaded: Loaded | None) -> None:
-        """Bring the model to where it starts: a checkpoint, given weights, or its first init."""
-        samples = self.state.extra.setdefault("train_samples", len(self.train))
-        if loaded is not None:
-            samples = loaded.state["extra"].get("train_samples", samples)
-            if samples != len(self.train):
-                msg = f"{samples} samples when this run began, {len(self.train)} now"
-                hint = "resume over the same data, or start anew with --from"
-                raise DataError(msg, where="data.train", hint=hint)
-            load_tensors(self.model, restore(self.state, loaded), str(loaded.folder))
-            self.state.extra["seconds_before"] = self.state.extra.get("seconds", 0.0)
-            return
-        if weights is not None:
-            path = find_weights(weights)
-            check_header(read_header(path), self.header, str(path))
-            load_tensors(self.model, read_tensors(path), str(path))
-            self.emit(Note(f"starting from {path}"))
-            return
+        """As of every training, once the target has read what it is not fitted but given."""
+        read = getattr(self.model.target, "open", None)
+        if read is not None:
+            self._pin(read())
+        super().prepare(weights, loaded)
+
+    def _pin(self, options: Mapping[str, Any]) -> None:
+        """Keep with the weights what says which frozen network they were trained against."""
+        target = (self.header.target or {}) | dict(options)
+        self.header = self.header.model_copy(update={"target": target})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Encoder, decoder, and what the target fitted."""
+        return model_tensors(self.model)
+
+    def load(self, tensors: dict[str, Tensor], where: str) -> None:
+        """Put tensors into the model and its target."""
+        load_tensors(self.model, tensors, where)
+
+    def described(self) -> Header:
+        """How to rebuild the model, and where its weights come from."""
+        return self.header.model_copy(update={"source": self.source})
+
+    def check(self, path: Path) -> None:
+        """Raise WeightsError unless the file holds this model, trained for this target."""
+        check_header(read_header(path), self.header, str(path))
+
+    def load_file(self, path: Path) -> None:
+        """Start from given weights."""
+        self.load(read_tensors(path), str(path))
+
+    def start_fresh(self) -> None:
+        """Fit the target, if it is one that is fitted."""
         fit = getattr(self.model.target, "fit", None)
         if fit is not None:
             fit(self._views_to_fit())
@@ -134,50 +100,13 @@ class Pretraining:
                     good = batch.weight > 0
                     yield [to_unit(view[good], self.device) for view in batch.views]
 
-    def open_holdout(self) -> None:
-        """Read the held-out samples; without ``data.val`` there are none, which is said."""
-        if self.val is None or self.recipe.data.val is None:
-            self.emit(Note("no data.val: no held-out error, no pictures"))
-            return
-        spec = self.recipe.data.val
-        ledger = BadFiles(self.bad_files, len(self.val), spec.max_bad_fraction, section="data.val")
-        pretrain = required_pretrain(self.recipe)
-        read = partial(
-            read_holdout,
-            holdout_reader(self.recipe, self.val, self.model),
-            ledger=ledger,
-            workers=self.workers,
-            timeout=self.recipe.data.timeout,
-        )
-        self.holdout = Holdout(
-            read(pretrain.validate_.samples, size=min(self.split.per_device, 64))
-        )
-        shown = pretrain.pictures.samples
-        self.shown = read(shown, size=shown)[0]
+    def holdout_reader(self, dataset: Dataset) -> SampleReader:
+        """Reads the centre of each sample, under masks that never change."""
+        return holdout_reader(self.recipe, dataset, self.model)
 
-    def validate(self, state: TrainState) -> None:
-        """An occasion: measure the held-out error."""
-        if self.holdout is None:
-            return
-        values = self.holdout.measure(self.model, self.precision)
-        state.extra.setdefault("holdout_start", values)
-        state.extra["holdout"] = values
-        self.emit(Measured(state.step, "holdout", values))
-
-    def save(self, checkpoints: Checkpoints) -> None:
-        """An occasion: write a checkpoint."""
-        self.state.extra["seconds"] = self.seconds
-        path = checkpoints.save(self.state, model_tensors(self.model), self._described())
-        self.emit(Saved(self.state.step, "checkpoint", str(path)))
-
-    def export(self, path: Path) -> None:
-        """Write the final weights: encoder, decoder, and what the target fitted."""
-        write_weights(path, model_tensors(self.model), self._described())
-        self.emit(Saved(self.state.step, "weights", str(path)))
-
-    def _described(self) -> Header:
-        source = f"maekit pretrain {self.recipe.name}, step {self.state.step}"
-        return self.header.model_copy(update={"source": source})
+    def measure(self) -> dict[str, float | None]:
+        """The masked loss, and for targets that paint the errors of pixels."""
+        return Holdout(self.held_out).measure(self.model, self.precision)
 
 
 def assemble(
@@ -185,119 +114,41 @@ def assemble(
     device: torch.device,
     emit: Emit,
     *,
-    statistics: Statistics | None = None,
+    loaded: Loaded | None = None,
     bad_files: Path | None = None,
 ) -> Pretraining:
     """Build everything that a resolved recipe asks for.
 
     Args:
-        statistics: known ones, from a checkpoint; else as the recipe says.
+        loaded: the checkpoint that is to be resumed: it knows the statistics of the data.
         bad_files: where unreadable files are recorded.
 
     Raises:
         RecipeError, PartError, DataError: what is asked for cannot be had.
     """
     pretrain = required_pretrain(recipe)
-    precision = Precision.of(pretrain.precision, device)
-    split = BatchSplit.of(pretrain.batch)
-    train = open_dataset(recipe.data.train, "data.train")
-    val = None if recipe.data.val is None else open_dataset(recipe.data.val, "data.val")
-    tell_classes(train, "data.train", emit)
-    tell_watch(workers_of(recipe.data.workers, device.type), recipe.data.timeout, emit)
-    header = header_of(recipe, statistics or statistics_of(recipe, train, device.type, emit))
+    basis = Basis.of(recipe, "pretrain", device, emit, bad_files)
+    statistics = _statistics(loaded) or statistics_of(recipe, basis.train, device.type, emit)
+    header = header_of(recipe, statistics)
     model = build_model(header, recipe.seed)
     header = header.model_copy(update={"grid": model.grid})
-    reader = train_reader(recipe, train, model)
+    reader = train_reader(recipe, basis.train, model)
     model.to(device)
-    stream = stream_of(recipe, train, split.effective)
     if pretrain.activation_checkpointing:
-        recompute_activations(model)
-    return Pretraining(
-        recipe=recipe,
-        device=device,
-        precision=precision,
-        train=train,
-        val=val,
-        model=model,
-        header=header,
-        reader=reader,
-        stream=stream,
-        split=split,
-        state=_state(recipe, model, stream, split, precision, emit),
-        step=PretrainStep(model, precision, loss_on=pretrain.loss_on, compiled=pretrain.compile),
-        ledger=BadFiles(bad_files, len(train), recipe.data.train.max_bad_fraction),
-        bad_files=bad_files,
-        emit=emit,
+        recompute(model.backbone.blocks())
+    optimizer = pretrain.optimizer
+    free = () if optimizer.decay_tokens else tokens_free_of_decay(model)
+    repeats = pretrain.repeats if optimizer.lr_counts_repeats else 1
+    state = basis.state(
+        model, make_optimizer(model, optimizer, free), counted=basis.split.effective * repeats
     )
+    step = PretrainStep(model, basis.precision, loss_on=pretrain.loss_on, compiled=pretrain.compile)
+    return Pretraining(basis, model, reader, state, step, header)
 
 
-def _state(
-    recipe: Recipe,
-    model: MaskedAutoencoder,
-    stream: Stream,
-    split: BatchSplit,
-    precision: Precision,
-    emit: Emit,
-) -> TrainState:
-    pretrain = required_pretrain(recipe)
-    steps = total_steps(
-        epochs=pretrain.epochs,
-        steps=pretrain.steps,
-        samples=pretrain.samples,
-        batch=split.effective,
-        per_epoch=stream.steps_per_epoch,
-    )
-    schedule, notes = make_schedule(
-        pretrain.optimizer,
-        pretrain.warmup,
-        steps=steps,
-        per_epoch=stream.steps_per_epoch,
-        batch=split.effective,
-        repeats=pretrain.repeats,
-    )
-    for note in notes:
-        emit(Note(note))
-    return TrainState(
-        model=model,
-        optimizer=make_optimizer(model, pretrain.optimizer),
-        schedule=schedule,
-        samples_per_step=split.effective,
-        steps_per_epoch=stream.steps_per_epoch,
-        scaler=precision.scaler(),
-        clip_grad=pretrain.clip_grad,
-        max_nonfinite=pretrain.max_nonfinite,
-    )
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device asked for, or the best there is.
-
-    Raises:
-        RecipeError: it is unknown, or not there.
-    """
-    if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    hint = "cpu, cuda, cuda:N or mps"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        msg = f"device '{name}' cannot be used: {reason}"
-        raise RecipeError(msg, where="--device", hint=hint) from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise RecipeError(f"maekit does not train on '{name}'", where="--device", hint=hint)
-    return device
-
-
-def summary(steps: Iterable[dict[str, float | None]]) -> dict[str, float | None]:
-    """``loss_first`` and ``loss_last``: means over the first and the last tenth of the steps."""
-    losses = [step["loss"] for step in steps if step.get("loss") is not None]
-    numbers = [loss for loss in losses if loss is not None]
-    if not numbers:
-        return {"loss_first": None, "loss_last": None}
-    tenth = max(1, len(numbers) // 10)
-    first, last = numbers[:tenth], numbers[-tenth:]
-    return {"loss_first": sum(first) / tenth, "loss_last": sum(last) / tenth}
+def _statistics(loaded: Loaded | None) -> Statistics | None:
+    """Those that a resumed run began with: ``stats: auto`` is never computed twice."""
+    if loaded is None:
+        return None
+    header = read_header(loaded.weights)
+    return Statistics(header.mean, header.std)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from maekit.errors import RecipeError
 
 if TYPE_CHECKING:
-    from maekit.recipe.schema import AdamW, Batch, Warmup
+    from maekit.recipe.training import AdamW, Batch, Warmup
 
 LR_BATCH = 256  # base learning rates are per 256 samples (Goyal et al., 2017)
 
@@ -24,7 +24,7 @@ class BatchSplit:
     world: int = 1
 
     @classmethod
-    def of(cls, batch: Batch, world: int = 1) -> BatchSplit:
+    def of(cls, batch: Batch, world: int = 1, *, where: str = "batch") -> BatchSplit:
         """Derive what is not given, and check what is: the product must be ``batch.global``."""
         total, per_device, accumulation = batch.global_, batch.per_device, batch.accumulation
         given = (per_device or 1) * (accumulation or 1) * world
@@ -33,11 +33,11 @@ class BatchSplit:
                 f"per_device {per_device} x accumulation {accumulation} x {world} device(s) = "
                 f"{given}, but global is {total}"
             )
-            raise RecipeError(msg, where="pretrain.batch", hint=f"set global={given}, or drop one")
+            raise RecipeError(msg, where=where, hint=f"set global={given}, or drop one")
         if total % given:
             msg = f"global {total} does not divide by {given} (what is given, times the devices)"
             near = max(given, round(total / given) * given)
-            raise RecipeError(msg, where="pretrain.batch", hint=f"set global={near}")
+            raise RecipeError(msg, where=where, hint=f"set global={near}")
         return cls(
             total,
             per_device or total // ((accumulation or 1) * world),
@@ -54,6 +54,7 @@ class Schedule:
     warmup: int
     peak: float
     floor: float
+    counted: int = LR_BATCH  # samples that the peak is scaled with
     endpoint: bool = False  # the last warm-up step already has the peak (VideoMAE's linspace)
 
     def lr(self, step: int) -> float:
@@ -68,18 +69,16 @@ class Schedule:
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def peak_lr(optimizer: AdamW, batch: int, repeats: int = 1) -> float:
-    """base_lr * batch / 256; repeats count only where the recipe says so (mae_st)."""
-    counted = batch * repeats if optimizer.lr_counts_repeats else batch
-    return optimizer.base_lr * counted / LR_BATCH
+def peak_lr(optimizer: AdamW, batch: int) -> float:
+    """base_lr * batch / 256."""
+    return optimizer.base_lr * batch / LR_BATCH
 
 
-def floor_lr(optimizer: AdamW, batch: int, repeats: int = 1) -> float:
+def floor_lr(optimizer: AdamW, batch: int) -> float:
     """Where the cosine ends: as given (MAE), or per 256 samples (VideoMAE)."""
     if not optimizer.min_lr_scaled:
         return optimizer.min_lr
-    counted = batch * repeats if optimizer.lr_counts_repeats else batch
-    return optimizer.min_lr * counted / LR_BATCH
+    return optimizer.min_lr * batch / LR_BATCH
 
 
 def total_steps(
@@ -109,9 +108,13 @@ def warmup_steps(warmup: Warmup, per_epoch: float) -> int:
 
 
 def make_schedule(
-    optimizer: AdamW, warmup: Warmup, *, steps: int, per_epoch: float, batch: int, repeats: int
+    optimizer: AdamW, warmup: Warmup, *, steps: int, per_epoch: float, batch: int
 ) -> tuple[Schedule, list[str]]:
-    """The schedule of a run, and notes on what had to be cut."""
+    """The schedule of a run, and notes on what had to be cut.
+
+    Args:
+        batch: samples per update that the rates are scaled with.
+    """
     notes = []
     asked = warmup_steps(warmup, per_epoch)
     if asked > steps:
@@ -119,8 +122,9 @@ def make_schedule(
     schedule = Schedule(
         steps=steps,
         warmup=min(asked, steps),
-        peak=peak_lr(optimizer, batch, repeats),
-        floor=floor_lr(optimizer, batch, repeats),
+        peak=peak_lr(optimizer, batch),
+        floor=floor_lr(optimizer, batch),
+        counted=batch,
         endpoint=warmup.endpoint,
     )
     return schedule, notes

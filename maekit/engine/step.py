@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from maekit.tokens import Mask
@@ -85,9 +85,9 @@ def to_unit(view: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     return tensor / 255 if tensor.dtype == torch.uint8 else tensor
 
 
-def recompute_activations(model: MaskedAutoencoder) -> None:
-    """Run the encoder's blocks again in the backward pass instead of keeping what they made."""
-    for block in model.backbone.blocks():
+def recompute(blocks: Iterable[nn.Module]) -> None:
+    """Run blocks again in the backward pass instead of keeping what they made."""
+    for block in blocks:
         block.forward = _recomputed(block.forward)
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from maekit.recipe.augment import Augment, ColorJitter, RandomResizedCrop
+from maekit.recipe.augment import ColorJitter
 from maekit.recipe.section import Section
+from maekit.recipe.tokenizer import Tokenizer
+from maekit.recipe.training import AdamW, TrainingSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,118 +137,31 @@ class Model(Section):
     decoder: DecoderSpec | None = Field(None, description="needed to pre-train")
 
 
-class Warmup(Section):
-    """Linear warm-up of the learning rate from 0."""
+class PretrainAdamW(AdamW):
+    """AdamW with the papers' parameter groups."""
 
-    alternatives = ("epochs", "steps")
-
-    epochs: float | None = Field(None, ge=0, description="passes over data.train")
-    steps: int | None = Field(None, ge=0, description="updates of the weights")
-    endpoint: bool = Field(
-        False,
-        description="true: the last warm-up step already has the full rate (VideoMAE's linspace); "
-        "false: the first step after it (MAE)",
-    )
-
-
-class Batch(Section):
-    """The effective batch, in decoded samples."""
-
-    global_: int = Field(256, ge=1, alias="global", description="samples per update, all devices")
-    per_device: int | None = Field(None, ge=1, description="samples per device and micro-batch")
-    accumulation: int | None = Field(None, ge=1, description="micro-batches per update")
-
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class AdamW(Section):
-    """AdamW with the papers' parameter groups; lr = base_lr * batch.global / 256."""
-
-    name: Literal["adamw"] = "adamw"
-    base_lr: float = Field(1.5e-4, gt=0, description="learning rate per 256 samples")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="[beta1, beta2], in [0, 1)")
-    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
-    weight_decay: float = Field(0.05, ge=0, description="decoupled, per unit of learning rate")
     decay_tokens: bool = Field(
         True,
         description="decay class and mask tokens too (MAE); false: keep them free (VideoMAE)",
     )
-    min_lr: float = Field(0.0, ge=0, description="where the cosine ends")
-    min_lr_scaled: bool = Field(False, description="min_lr is per 256 samples too (VideoMAE)")
     lr_counts_repeats: bool = Field(False, description="repeats count in the lr rule (mae_st)")
 
 
-class Checkpoint(Section):
-    """When a run is saved, beside its end and every interruption."""
-
-    alternatives = ("steps", "minutes")
-
-    steps: int | None = Field(None, ge=1, description="updates between two checkpoints")
-    minutes: float | None = Field(None, gt=0, description="minutes between two checkpoints")
-    keep: int = Field(2, ge=1, description="checkpoints kept, newest first")
-
-
-class Validate(Section):
-    """The held-out masked loss: fixed views and fixed masks, so that steps compare."""
-
-    every: int = Field(500, ge=1, description="steps")
-    samples: int = Field(256, ge=1, description="held-out samples, evenly spaced in data.val")
-
-
-class Pictures(Section):
-    """Reconstructions of fixed held-out samples, drawn while training."""
-
-    every: int = Field(1000, ge=1, description="steps")
-    samples: int = Field(8, ge=1, le=64)
-
-
-class Pretrain(Section):
+class Pretrain(TrainingSection):
     """Masked-autoencoder pre-training."""
 
-    alternatives = ("epochs", "steps", "samples")
-
-    data: dict[str, Any] | None = Field(None, description="overlay on data for this verb")
     model: dict[str, Any] | None = Field(None, description="overlay on model for this verb")
     masker: MaskerSpec = Field(description="what is hidden: {name: ..., and its options}")
     decoder_masker: MaskerSpec | None = Field(
         None, description="which tokens are predicted (True = to predict); default: the hidden"
     )
     target: TargetSpec = Field(description="what is predicted: {name: ..., and its options}")
-    augment: Augment = Field(
-        default_factory=lambda: RandomResizedCrop(name="random-resized-crop"),
-        description="how crops are drawn: {name: random-resized-crop, color-jitter, fixed-crop, "
-        "multi-scale-crop or none, ...}",
-    )
     repeats: int = Field(1, ge=1, description="views and masks of each decoded sample")
     repeat_from: Literal["new-clip", "same-frames"] = Field(
         "new-clip", description="what a repeat draws anew beside box and mask"
     )
     loss_on: Literal["hidden", "all"] = Field("hidden", description="tokens that are predicted")
-    epochs: float | None = Field(None, gt=0, description="passes over data.train")
-    steps: int | None = Field(None, ge=1, description="updates of the weights")
-    samples: int | None = Field(None, ge=1, description="decoded samples")
-    warmup: Warmup = Warmup()
-    batch: Batch = Batch()
-    optimizer: AdamW = AdamW()
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="auto: bf16 where native, fp16 on older GPUs, fp32 on the CPU"
-    )
-    compile: bool = Field(False, description="torch.compile the model")
-    activation_checkpointing: bool = Field(
-        False, description="recompute activations in the backward pass: less memory, more time"
-    )
-    clip_grad: float | None = Field(None, gt=0, description="largest gradient norm")
-    max_nonfinite: int = Field(10, ge=1, description="non-finite steps in a row before exit 4")
-    checkpoint: Checkpoint = Checkpoint()
-    validate_: Validate = Field(Validate(), alias="validate")
-    pictures: Pictures = Pictures()
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> Pretrain:
-        if all(getattr(self, key) is None for key in self.alternatives):
-            raise ValueError(f"give exactly one of {', '.join(self.alternatives)}")
-        return self
+    optimizer: PretrainAdamW = PretrainAdamW()
 
 
 class Expected(Section):
@@ -270,23 +185,34 @@ class Recipe(Section):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="of every random draw")
     data: Data = Field(description="what is read, at which size: data.train at least")
-    model: Model = Field(description="the encoder and the decoder: model.backbone at least")
+    model: Model | None = Field(
+        None, description="the encoder and the decoder; a tokenizer alone needs none"
+    )
     pretrain: Pretrain | None = Field(None, description="what `maekit pretrain` does")
+    tokenizer: Tokenizer | None = Field(None, description="what `maekit tokenizer` does")
     expected: tuple[Expected, ...] = Field((), description="numbers this recipe should reach")
 
     @model_validator(mode="after")
     def _jitter_has_colours(self) -> Self:
-        jitters = self.pretrain is not None and isinstance(self.pretrain.augment, ColorJitter)
-        if jitters and self.data.channels not in (1, 3):
-            raise ValueError(
-                f"pretrain.augment color-jitter is for 1 or 3 channels, and data.channels is "
-                f"{self.data.channels}; take random-resized-crop"
-            )
+        for verb in VERBS:
+            section = getattr(self, verb)
+            jitters = section is not None and isinstance(section.augment, ColorJitter)
+            if jitters and self.data.channels not in (1, 3):
+                raise ValueError(
+                    f"{verb}.augment color-jitter is for 1 or 3 channels, and data.channels is "
+                    f"{self.data.channels}; take random-resized-crop"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _pretrain_has_a_model(self) -> Self:
+        if self.pretrain is not None and self.model is None:
+            raise ValueError("model: missing; pretrain needs model.backbone and model.decoder")
         return self
 
 
 # Sections that a verb reads for itself, and those that it may overlay.
-VERBS: tuple[str, ...] = ("pretrain",)
+VERBS: tuple[str, ...] = ("pretrain", "tokenizer")
 OVERLAYS: tuple[str, ...] = ("data", "model")
 
 

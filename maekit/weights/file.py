@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from maekit.errors import WeightsError
-from maekit.weights.header import FORMAT, Header
+from maekit.weights.header import FORMAT, FileHeader, Header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 KEY = "maekit"  # of the header, in the file's metadata
 
 
-def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Header | None = None) -> str:
+def write_weights(
+    path: Path, tensors: Mapping[str, Tensor], header: FileHeader | None = None
+) -> str:
     """Write tensors under a temporary name, read them back, and rename; returns the sha256.
 
     Raises:
@@ -60,14 +63,33 @@ def _errno_of(text: str) -> int:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a maekit weights file, without its tensors."""
-    with _opened(path) as file:
-        metadata = file.metadata() or {}
-    if KEY not in metadata:
+    """The header of a masked autoencoder's weights file, without its tensors."""
+    return read_header_as(Header, path)
+
+
+H = TypeVar("H", bound=FileHeader)
+
+
+def read_header_as(expected: type[H], path: Path) -> H:
+    """The header of a maekit weights file that must hold the kind of model expected.
+
+    Raises:
+        WeightsError: it has none, one of another kind, or one that is not understood.
+    """
+    text = raw_header(path)
+    if text is None:
         msg = "no maekit header in this file: it does not say which model it holds"
         raise WeightsError(msg, where=str(path), hint="give weights that maekit wrote")
+    wanted, found = expected.model_fields["kind"].default, _kind(text)
+    if found != wanted:
+        msg = f"this file holds a model of the kind {found}, not {wanted}"
+        raise WeightsError(
+            msg,
+            where=str(path),
+            hint="`maekit pretrain` writes an autoencoder, `maekit tokenizer` a dvae",
+        )
     try:
-        header = Header.model_validate_json(metadata[KEY])
+        header = expected.model_validate_json(text)
     except ValidationError as error:
         msg = f"the header cannot be understood: {error.errors()[0]['msg']}"
         raise WeightsError(msg, where=str(path), hint="update maekit") from error
@@ -75,6 +97,21 @@ def read_header(path: Path) -> Header:
         msg = f"format {header.format} is newer than this maekit's {FORMAT}"
         raise WeightsError(msg, where=str(path), hint="update maekit")
     return header
+
+
+def raw_header(path: Path) -> str | None:
+    """The text of maekit's header in a safetensors file, or None where it has none."""
+    with _opened(path) as file:
+        return (file.metadata() or {}).get(KEY)
+
+
+def _kind(text: str) -> str:
+    """The kind of model that a header's text names; the first headers named none."""
+    try:
+        header = json.loads(text)
+    except ValueError:
+        header = None
+    return str(header.get("kind", "autoencoder")) if isinstance(header, dict) else "autoencoder"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

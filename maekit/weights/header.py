@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,13 +12,22 @@ from maekit.version import __version__
 FORMAT = 1
 
 
-class Header(BaseModel):
-    """The description of a model, kept in the metadata of its safetensors file."""
+class FileHeader(BaseModel):
+    """What every weights file of maekit says, kept in the metadata of its safetensors file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    kind: str
     format: int = FORMAT
     maekit: str = __version__
+    source: str | None = None  # where the weights come from: recipe, steps
+    licence: str | None = None
+
+
+class Header(FileHeader):
+    """The description of a masked autoencoder."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
     backbone: dict[str, Any]  # the part's name and all its options
     decoder: dict[str, Any] | None = None
     target: dict[str, Any] | None = None
@@ -28,5 +37,11 @@ class Header(BaseModel):
     mean: tuple[float, ...]  # of the [0, 1] pixels, per channel
     std: tuple[float, ...]
     grid: Grid | None = None  # filled in when the model is built
-    source: str | None = None  # where the weights come from: recipe, steps
-    licence: str | None = None
+
+
+class DVAEHeader(FileHeader):
+    """The description of a discrete VAE."""
+
+    kind: Literal["dvae"] = "dvae"
+    dvae: dict[str, Any]  # its sizes, as the recipe's tokenizer.dvae
+    channels: int

@@ -13,7 +13,7 @@ from maekit import registry
 from maekit.backbones.timm_vit import TimmViT
 from maekit.contracts import PartContext
 from maekit.engine.build import build_model
-from maekit.engine.step import recompute_activations
+from maekit.engine.step import recompute
 from maekit.errors import PartError
 from maekit.recipe.schema import PartSpec
 from maekit.testing import check_backbone
@@ -163,9 +163,9 @@ def test_a_model_that_needs_all_tokens_keeps_the_rest_of_the_contract() -> None:
 def test_gradients_reach_every_parameter_also_when_recomputed() -> None:
     """Nothing of timm's head is left to go untrained."""
     gradients = []
-    for recompute in (False, True):
+    for again in (False, True):
         built = backbone("eva02_tiny_patch14_224", CLIP14).train()
-        if recompute:
+        if again:
             for block in built.blocks():
                 block.forward = recomputed(block)
         built(pixels(CLIP14), some_hidden(built.clip_grid.tokens)).tokens.square().sum().backward()
@@ -178,15 +178,7 @@ def test_gradients_reach_every_parameter_also_when_recomputed() -> None:
 def recomputed(block: nn.Module) -> Any:
     """As the engine recomputes a model's blocks."""
 
-    class Holder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.backbone = self
-
-        def blocks(self) -> list[nn.Module]:
-            return [block]
-
-    recompute_activations(Holder())  # type: ignore[arg-type]
+    recompute([block])
     return block.forward
 
 

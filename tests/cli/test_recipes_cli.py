@@ -125,7 +125,7 @@ def test_schema_knows_the_installed_parts(cli: Cli, tmp_path: Path) -> None:
     train = definition(schema, schema["$defs"]["Data"]["properties"]["train"])
     images = next(branch for branch in train["oneOf"] if branch["title"] == "images")
     assert {"name", "path", "frames", "max_bad_fraction"} <= set(images["properties"])
-    assert schema["then"]["required"] == ["name", "data", "model"]
+    assert schema["then"]["required"] == ["name", "data"]
     out = tmp_path / "schema.json"
     assert cli("recipes", "schema", "--out", str(out)).out == f"{out}\n"
     assert json.loads(out.read_text(encoding="utf-8")) == schema

@@ -153,8 +153,8 @@ def test_float_sets_of_any_channels_train_measure_and_are_shown(
     job = job_of(pictures(tmp_path / "set", channels), channels)
     job.prepare(None, None)
     job.open_holdout()
-    assert job.holdout is not None
-    before = job.holdout.measure(job.model, job.precision)
+    assert job.held_out
+    before = job.measure()
     with job.batches() as batches:
         for [batch] in batches:
             loss, weight = job.step.loss(batch)
@@ -163,7 +163,7 @@ def test_float_sets_of_any_channels_train_measure_and_are_shown(
             for group in job.state.optimizer.param_groups:
                 group["lr"] = 3e-3
             job.state.optimizer.step()
-    after = job.holdout.measure(job.model, job.precision)
+    after = job.measure()
     assert after["loss"] < before["loss"]
     assert after["hidden_mse"] < before["hidden_mse"]
     assert job.shown is not None
@@ -191,6 +191,6 @@ def test_norm_pixel_does_not_see_an_affine_change_of_the_channels(
         job = job_of(folder, 13, f"pretrain.target.statistics={statistics}")
         job.prepare(None, None)
         job.open_holdout()
-        assert job.holdout is not None
-        losses.append(job.holdout.measure(job.model, job.precision)["loss"])
+        assert job.held_out
+        losses.append(job.measure()["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -16,7 +16,7 @@ from maekit.engine.schedule import (
     total_steps,
 )
 from maekit.errors import RecipeError
-from maekit.recipe.schema import AdamW, Batch, Warmup
+from maekit.recipe.training import AdamW, Batch, Warmup
 
 
 def test_lr_is_maes_fractional_epoch_formula() -> None:
@@ -48,8 +48,6 @@ def test_lr_rule_and_what_scales_with_the_batch() -> None:
     assert peak_lr(AdamW(base_lr=1.5e-4), 4096) == pytest.approx(2.4e-3)
     assert floor_lr(AdamW(min_lr=1e-5), 4096) == 1e-5
     assert floor_lr(AdamW(min_lr=1e-5, min_lr_scaled=True), 2048) == pytest.approx(8e-5)
-    assert peak_lr(AdamW(base_lr=1e-3), 256, repeats=4) == pytest.approx(1e-3)
-    assert peak_lr(AdamW(base_lr=1e-3, lr_counts_repeats=True), 256, 4) == pytest.approx(4e-3)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +61,7 @@ def test_lr_rule_and_what_scales_with_the_batch() -> None:
     ],
 )
 def test_batch_split(given: dict[str, int], world: int, expected: tuple[int, int]) -> None:
-    split = BatchSplit.of(Batch.model_validate(given), world)
+    split = BatchSplit.of(Batch.model_validate(given), world, where="pretrain.batch")
     assert (split.per_device, split.accumulation) == expected
 
 
@@ -78,7 +76,7 @@ def test_batch_split(given: dict[str, int], world: int, expected: tuple[int, int
 )
 def test_batch_split_that_does_not_come_out(given: dict[str, int], world: int, advice: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        BatchSplit.of(Batch.model_validate(given), world)
+        BatchSplit.of(Batch.model_validate(given), world, where="pretrain.batch")
     assert advice in str(caught.value)
     assert "pretrain.batch" in str(caught.value)
 
@@ -95,7 +93,7 @@ def test_budgets() -> None:
 
 def test_a_warmup_longer_than_the_budget_is_cut_and_said() -> None:
     warmup = Warmup(epochs=40)
-    settings = {"steps": 10, "per_epoch": 5.0, "batch": 256, "repeats": 1}
+    settings = {"steps": 10, "per_epoch": 5.0, "batch": 256}
     schedule, notes = make_schedule(AdamW(), warmup, **settings)  # type: ignore[arg-type]
     assert schedule.warmup == 10
     assert "200" in notes[0]

@@ -1,0 +1,1 @@
+"""Training of the discrete VAE whose codes ``dvae-token`` predicts."""
