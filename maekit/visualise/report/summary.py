@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from maekit.engine.pretrain import summary as loss_summary
+from maekit.engine.training import summary as loss_summary
 from maekit.visualise.report.markup import (
     MISSING,
     Html,
