@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json as json_format
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -89,6 +89,7 @@ class Verb(Generic[Job]):
         sizes: what ``--dry-run --json`` tells of the model, by name.
         size_row: the same for people: a heading and a text.
         next_steps: lines for whoever has just finished a run, from its result and folder.
+        more: what is done on the way beside what the training itself measures.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Verb(Generic[Job]):
     sizes: Callable[[Job], Mapping[str, int]]
     size_row: Callable[[Job], tuple[str, str]]
     next_steps: Callable[[Mapping[str, Any], Path], list[str]]
+    more: Callable[[Job], Sequence[Occasion]] = lambda _: ()
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,7 @@ def _loop(verb: Verb[Job], job: Job, folder: RunFolder, emit: Reporters, stop: S
     section = job.section
     job.open_holdout()
     checkpoints = Checkpoints(folder.checkpoints, section.checkpoint.keep)
-    occasions = job.occasions()
+    occasions = [*job.occasions(), *verb.more(job)]
     draw = verb.painter(job)
     if draw is not None:
         occasions.append(Occasion(draw.every, Pictures(draw.draw, folder.path, emit)))
