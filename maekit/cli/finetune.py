@@ -8,7 +8,7 @@ from typing import Any
 
 from maekit.cli.training import Verb
 from maekit.evaluate.build import VERB
-from maekit.evaluate.finetune import Finetuning, assemble
+from maekit.evaluate.finetune import Finetuning, assemble, chosen_source
 
 
 def _sizes(job: Finetuning) -> dict[str, int]:
@@ -30,4 +30,6 @@ def _next_steps(result: Mapping[str, Any], folder: Path) -> list[str]:  # noqa: 
     ]
 
 
-FINETUNE = Verb(VERB, assemble, lambda _: None, _sizes, _size_row, _next_steps)
+FINETUNE = Verb(
+    VERB, assemble, lambda _: None, _sizes, _size_row, _next_steps, source=chosen_source
+)

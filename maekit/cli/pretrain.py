@@ -45,4 +45,4 @@ def _next_steps(result: Mapping[str, Any], folder: Path) -> list[str]:
     return lines
 
 
-PRETRAIN = Verb("pretrain", assemble, _painter, _sizes, _size_row, _next_steps, online_probe)
+PRETRAIN = Verb("pretrain", assemble, _painter, _sizes, _size_row, _next_steps, more=online_probe)

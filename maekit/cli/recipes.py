@@ -111,6 +111,10 @@ def _describe(source: str) -> list[str]:
         from maekit.engine.build import describe
 
         lines += describe(resolve(loaded, "pretrain")).lines()
+    if recipe.finetune is not None:
+        from maekit.evaluate.build import describe as describe_classifier
+
+        lines += describe_classifier(resolve(loaded, "finetune"))
     return lines
 
 

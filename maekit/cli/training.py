@@ -89,6 +89,8 @@ class Verb(Generic[Job]):
         sizes: what ``--dry-run --json`` tells of the model, by name.
         size_row: the same for people: a heading and a text.
         next_steps: lines for whoever has just finished a run, from its result and folder.
+        source: the weights that a fresh run starts from, of those asked for; it may refuse, before
+            there is a folder.
         more: what is done on the way beside what the training itself measures.
     """
 
@@ -98,6 +100,7 @@ class Verb(Generic[Job]):
     sizes: Callable[[Job], Mapping[str, int]]
     size_row: Callable[[Job], tuple[str, str]]
     next_steps: Callable[[Mapping[str, Any], Path], list[str]]
+    source: Callable[[Recipe, str | None, Emit], str | None] = lambda _, asked, __: asked
     more: Callable[[Job], Sequence[Occasion]] = lambda _: ()
 
 
@@ -140,12 +143,15 @@ def command(
     for note in loaded.notes:
         terminal(Note(note))
     where = pick_device(device)
+    resume = resume or runs_to_resume()
     with Heard(terminal).listening():
+        if dry_run or not resume:
+            source = verb.source(resolved, source, terminal)
         if dry_run:
             from maekit.cli.dry_run import dry_run as rehearse
 
             return rehearse(verb, resolved, where, terminal, source=source, json=json)
-        asked = Asked(out, resume or runs_to_resume(), overwrite, source, json, compare_expected)
+        asked = Asked(out, resume, overwrite, source, json, compare_expected)
         return train(verb, resolved, where, terminal, asked)
 
 

@@ -213,11 +213,18 @@ def load_optimizer(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
                 msg = f"optimizer state of {name} lacks {', '.join(missing)}"
                 raise WeightsError(msg)
             state.optimizer.state[parameter] = {
-                moment: value.to(parameter.device) for moment, value in found.items()
+                moment: _laid_out_as(parameter, value) for moment, value in found.items()
             }
     torch.set_rng_state(tensors["rng/cpu"])
     if "rng/cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng/cuda"])
+
+
+def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:
+    """A moment on its parameter's device, in its order in memory: AdamW's kernel expects both."""
+    if moment.shape != parameter.shape:
+        return moment.to(parameter.device)
+    return torch.empty_like(parameter, requires_grad=False).copy_(moment)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from maekit.data.seeded import generator
@@ -53,7 +53,7 @@ def rand_augment(
     Raises:
         RecipeError: timm does not understand the policy.
     """
-    from timm.data.auto_augment import rand_augment_transform
+    from timm.data.auto_augment import posterize, rand_augment_transform
 
     fill = tuple(min(255, round(255 * value)) for value in mean)
     settings = {
@@ -68,6 +68,10 @@ def rand_augment(
         hint = "as rand-m9-mstd0.5-inc1 (MAE) or rand-m7-n4-mstd0.5-inc1 (VideoMAE)"
         raise RecipeError(msg, where="finetune.rand_augment", hint=hint) from error
 
+    for operation in change.ops:
+        if operation.aug_fn is posterize:
+            operation.aug_fn = _posterized
+
     def apply(frame: np.ndarray) -> np.ndarray:
         gray = frame.shape[-1] == 1
         image = Image.fromarray(np.repeat(frame, 3, axis=-1) if gray else frame)
@@ -75,6 +79,16 @@ def rand_augment(
         return changed[..., :1] if gray else changed
 
     return apply
+
+
+def _posterized(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """The highest bits of each value; none of them is black.
+
+    timm's increasing policies ask for 0 bits at full magnitude, which Pillow refuses since 12.
+    """
+    if bits == 0:
+        return image.point(lambda _: 0)
+    return ImageOps.posterize(image, bits)
 
 
 def erased_box(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from torch import nn
+
 from maekit.contracts import View
 from maekit.data.reader import SampleReader
 from maekit.data.seeded import seeded
@@ -12,17 +16,20 @@ from maekit.engine.optim import layer_groups
 from maekit.errors import PartError
 from maekit.evaluate.augment import RAND_AUGMENT, RandomErase, rand_augment
 from maekit.evaluate.classifier import ENCODER, Classifier
+from maekit.evaluate.encoder import untrained_encoder
 from maekit.evaluate.heads import HEAD_STD, make_head
 from maekit.evaluate.mixing import Mixing
 from maekit.evaluate.partial import freeze
 from maekit.evaluate.step import FinetuneStep
+from maekit.evaluate.tasks import Task
+from maekit.model import Statistics
 from maekit.weights.header import ClassifierHeader, Header
 
 if TYPE_CHECKING:
     from maekit.engine.training import Basis
-    from maekit.evaluate.tasks import Task
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.finetune import Finetune
+    from maekit.recipe.schema import Recipe
 
 VERB = "finetune"
 
@@ -131,3 +138,26 @@ def make_step(basis: Basis, options: Finetune, model: Classifier, task: Task) ->
         mixing=mixing if mixing.on else None,
         compiled=options.compile,
     )
+
+
+def describe(recipe: Recipe) -> list[str]:
+    """The size of what a recipe fine-tunes, for people, from the meta device.
+
+    Raises:
+        RecipeError, PartError: the parts do not fit together.
+    """
+    options, data = recipe.finetune, recipe.data
+    if options is None or recipe.model is None:
+        return []
+    blank = Statistics((0.0,) * data.channels, (1.0,) * data.channels)
+    classes = options.head.classes or 1
+    task = Task(options.head.kind, ("",) * classes, np.zeros(0), np.zeros(0), "top1")
+    with torch.device("meta"):
+        encoder, header = untrained_encoder(recipe, blank)
+        model, _ = make_classifier(encoder, header, options, task, recipe.seed)
+    unused = () if model.fc_norm is None else getattr(model.backbone, "norm", None)
+    spare = set(unused.parameters()) if isinstance(unused, nn.Module) else set()
+    count = sum(p.numel() for p in model.parameters() if p not in spare)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    head = f"{classes} classes" if options.head.classes else "a head of one output"
+    return [f"finetune: {count:,} parameters with {head}, {trained:,} trained"]

@@ -256,8 +256,9 @@ def chosen_source(recipe: Recipe, source: str | None, emit: Emit) -> str:
     """The weights asked for, else of the newest finished pre-training run of the recipe.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is none, or nothing to fine-tune with.
     """
+    required_finetune(recipe)
     if source is not None:
         return source
     found = newest_finished(RUNS, recipe.name, "pretrain")

@@ -89,7 +89,7 @@ class Finetune(TrainingSection):
     head: Head = Head()
     rand_augment: str | None = Field(
         None,
-        pattern=r"^rand-[a-z0-9.-]+$",
+        pattern=r"^rand(-(m\d+|n\d+|p[\d.]+|mstd[\d.]+|mmax\d+|inc[01]|t[a-z]+))*$",
         description="timm's words for it: rand-m9-mstd0.5-inc1 (MAE), rand-m7-n4-mstd0.5-inc1 "
         "(VideoMAE)",
     )

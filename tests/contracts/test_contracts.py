@@ -13,6 +13,8 @@ import torch
 from maekit import registry
 from maekit.contracts import Grid, PartContext
 from maekit.recipe.schema import PartSpec
+from maekit.recipe.tokenizer import DVAESizes
+from maekit.targets.dvae_networks import DVAE
 from maekit.testing import (
     check_backbone,
     check_dataset,
@@ -21,6 +23,8 @@ from maekit.testing import (
     check_target,
 )
 from maekit.testing.masks import GRIDS
+from maekit.weights.file import write_weights
+from maekit.weights.header import DVAEHeader
 
 IMAGE = PartContext((1, 32, 48), 3, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 CLIP = replace(IMAGE, shape=(4, 32, 48))
@@ -46,6 +50,7 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"frames": "center"},
             {"frames": "double", "space": "unit"},
         ],
+        "dvae-token": [{"vocabulary": 16, "stride": 4}],
         "pca": [{}, {"components": 8, "frames": "center"}, {"components": 8, "frames": "double"}],
     },
     "backbones": {
@@ -141,10 +146,23 @@ def digits(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def places(pictures: Path, clips: Path, digits: Path, tmp_path: Path) -> dict[str, dict[str, str]]:
-    """The options that say where each dataset finds its files."""
+def codes(tmp_path: Path) -> Path:
+    """A dVAE that nobody has trained."""
+    sizes = DVAESizes(vocabulary=16, width=8, groups=3, blocks=1, init_width=8)
+    path = tmp_path / "dvae.safetensors"
+    header = DVAEHeader(dvae=sizes.model_dump(), channels=3)
+    write_weights(path, DVAE(sizes, 3).state_dict(), header)
+    return path
+
+
+@pytest.fixture
+def places(
+    pictures: Path, clips: Path, digits: Path, codes: Path, tmp_path: Path
+) -> dict[str, dict[str, str]]:
+    """The options that say where each dataset, or frozen network, finds its files."""
     cache = {"cache": str(tmp_path / "cache")}
     return {
+        "dvae-token": {"weights": str(codes)},
         "images": {"path": str(pictures)},
         "sample-images": cache,
         "sample-videos": cache,
@@ -157,7 +175,7 @@ def places(pictures: Path, clips: Path, digits: Path, tmp_path: Path) -> dict[st
 def test_contract(
     kind: str, name: str, options: dict[str, Any], places: dict[str, dict[str, str]]
 ) -> None:
-    options = options | (places[name] if kind == "datasets" else {})
+    options = options | places.get(name, {})
     for context in contexts(kind, name):
         torch.manual_seed(0)
         part = registry.make(kind, PartSpec.model_validate({"name": name} | options), context)

@@ -55,6 +55,7 @@ def run(
     where: Path,
     capsys: pytest.CaptureFixture[str],
     base: str = BASE,
+    verb: str = "pretrain",
 ) -> str:
     """The fingerprint of one run."""
     where.mkdir()
@@ -67,7 +68,7 @@ def run(
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         _watch(patch, asked)
         with pytest.raises(SystemExit) as ended:
-            main(["pretrain", str(recipe), *words])
+            main([verb, str(recipe), *words])
     heard = capsys.readouterr().err
     heard = re.sub(r"[\d.]+ samples/s.*|/\S+|left.*", "", heard)
     run_folder = next((where / "runs").glob("*/1"))
