@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maekit.cli.training import Verb
 from maekit.evaluate.build import VERB
-from maekit.evaluate.finetune import Finetuning, assemble, chosen_source, required_finetune
-
-if TYPE_CHECKING:
-    from maekit.engine.events import Emit
-    from maekit.recipe.schema import Recipe
+from maekit.evaluate.finetune import Finetuning, assemble, chosen_source
 
 
 def _sizes(job: Finetuning) -> dict[str, int]:
@@ -27,11 +23,6 @@ def _size_row(job: Finetuning) -> tuple[str, str]:
     return "tokens", f"{text}; {sizes['classes']} outputs, {sizes['trained_parameters']:,} trained"
 
 
-def _source(recipe: Recipe, asked: str | None, emit: Emit) -> str:
-    required_finetune(recipe)  # what it lacks is worth more than which weights there are not
-    return chosen_source(recipe, asked, emit)
-
-
 def _next_steps(result: Mapping[str, Any], folder: Path) -> list[str]:  # noqa: ARG001
     return [
         f"scores:   {folder / 'predictions.jsonl'}",
@@ -39,4 +30,6 @@ def _next_steps(result: Mapping[str, Any], folder: Path) -> list[str]:  # noqa: 
     ]
 
 
-FINETUNE = Verb(VERB, assemble, lambda _: None, _sizes, _size_row, _next_steps, source=_source)
+FINETUNE = Verb(
+    VERB, assemble, lambda _: None, _sizes, _size_row, _next_steps, source=chosen_source
+)

@@ -8,6 +8,7 @@ from typing import Any
 
 from maekit.cli.training import Painter, Verb
 from maekit.engine.pretrain import Pretraining, assemble
+from maekit.evaluate.online import online_probe
 from maekit.visualise.training import can_paint, reconstructions
 
 # What to type after a first run on drawn samples: the same recipe over one's own files.
@@ -44,4 +45,4 @@ def _next_steps(result: Mapping[str, Any], folder: Path) -> list[str]:
     return lines
 
 
-PRETRAIN = Verb("pretrain", assemble, _painter, _sizes, _size_row, _next_steps)
+PRETRAIN = Verb("pretrain", assemble, _painter, _sizes, _size_row, _next_steps, more=online_probe)

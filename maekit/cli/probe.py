@@ -19,11 +19,19 @@ from maekit.engine.checkpoint import write_text
 from maekit.engine.events import Note
 from maekit.engine.run_folder import RUNS, RunFolder, chosen_folder, new_folder, plain
 from maekit.engine.training import pick_device
+from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.features import collect
-from maekit.evaluate.finetune import chosen_source
 from maekit.evaluate.labels import chance_level, warn_at_chance
 from maekit.evaluate.multiview import TOP
-from maekit.evaluate.probe import MODEL, PIXELS, RANDOM, Judged, Probing, assemble_probe
+from maekit.evaluate.probe import (
+    MODEL,
+    PIXELS,
+    RANDOM,
+    Judged,
+    Probing,
+    assemble_probe,
+    required_probe,
+)
 from maekit.recipe.dump import dump
 from maekit.recipe.load import load
 from maekit.registry import resolve
@@ -76,7 +84,8 @@ def probe(
         terminal(Note(note))
     where = pick_device(device)
     with Heard(terminal).listening():
-        weights = chosen_source(resolved, source, terminal)
+        required_probe(resolved)
+        weights = weights_or_newest(resolved, source, terminal)
         if dry_run:
             return _rehearse(resolved, weights, where, terminal, json=json)
         asked = Asked(out, overwrite, compare_expected, json)

@@ -37,6 +37,7 @@ FREE_IN_SECTION = (
     "activation_checkpointing",
     "checkpoint",
     "max_nonfinite",
+    "online_probe",
     "pictures",
     "validate",
 )

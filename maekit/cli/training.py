@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json as json_format
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -91,6 +91,7 @@ class Verb(Generic[Job]):
         next_steps: lines for whoever has just finished a run, from its result and folder.
         source: the weights that a fresh run starts from, of those asked for; it may refuse, before
             there is a folder.
+        more: what is done on the way beside what the training itself measures.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Verb(Generic[Job]):
     size_row: Callable[[Job], tuple[str, str]]
     next_steps: Callable[[Mapping[str, Any], Path], list[str]]
     source: Callable[[Recipe, str | None, Emit], str | None] = lambda _, asked, __: asked
+    more: Callable[[Job], Sequence[Occasion]] = lambda _: ()
 
 
 @dataclass(frozen=True)
@@ -295,7 +297,7 @@ def _loop(verb: Verb[Job], job: Job, folder: RunFolder, emit: Reporters, stop: S
     section = job.section
     job.open_holdout()
     checkpoints = Checkpoints(folder.checkpoints, section.checkpoint.keep)
-    occasions = job.occasions()
+    occasions = [*job.occasions(), *verb.more(job)]
     draw = verb.painter(job)
     if draw is not None:
         occasions.append(Occasion(draw.every, Pictures(draw.draw, folder.path, emit)))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from maekit.engine.events import Emit
     from maekit.engine.state import TrainState
     from maekit.model import MaskedAutoencoder
-    from maekit.recipe.schema import Recipe
+    from maekit.recipe.schema import Pretrain, Recipe
     from maekit.weights.header import Header
 
 FIT_SAMPLES = 2048  # what a target is fitted on, at least
@@ -51,6 +51,7 @@ class Pretraining(HeldOutTraining):
     """All of a pre-training."""
 
     verb = "pretrain"
+    section: Pretrain
     model: MaskedAutoencoder
 
     def __init__(
@@ -115,6 +116,12 @@ class Pretraining(HeldOutTraining):
     def holdout_reader(self, dataset: Dataset) -> SampleReader:
         """Reads the centre of each sample, under masks that never change."""
         return holdout_reader(self.recipe, dataset, self.model)
+
+    def result(self) -> dict[str, Any]:
+        """The held-out errors, and what an online probe found, last and at its best."""
+        extra = self.state.extra
+        found = {"probe": extra["probe"], "best": self.best} if "probe" in extra else {}
+        return super().result() | found
 
     def measure(self) -> dict[str, float | None]:
         """The masked loss, and for targets that paint the errors of pixels."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from maekit.data.stats import imagenet
 from maekit.engine.build import agreed_header, build_model, fill, written
+from maekit.engine.events import Emit, Note
+from maekit.engine.run_folder import RUNS, newest_finished
 from maekit.errors import RecipeError
 from maekit.model import Statistics
 from maekit.recipe.schema import Stats
@@ -23,6 +25,26 @@ _log = logging.getLogger(__name__)
 
 SCRATCH = "scratch"  # --from scratch: no weights at all
 _ENCODER = "backbone."  # before the encoder's tensors
+
+
+def weights_or_newest(recipe: Recipe, source: str | None, emit: Emit) -> str:
+    """The weights asked for, else of the newest finished pre-training run of the recipe.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if source is not None:
+        return source
+    found = newest_finished(RUNS, recipe.name, "pretrain")
+    if found is None:
+        msg = f"no finished pre-training run of {recipe.name} below {RUNS}/"
+        hint = (
+            f"`maekit pretrain {recipe.name}` first, name weights (--from RUN, FILE, timm:NAME or "
+            "hf:FOLDER), or start from none (--from scratch)"
+        )
+        raise RecipeError(msg, where="--from", hint=hint)
+    emit(Note(f"weights: {found}, the newest finished pre-training run of {recipe.name}"))
+    return str(found)
 
 
 def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder, Header]:

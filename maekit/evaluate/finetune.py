@@ -6,18 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from maekit.engine.events import Measured, Note
+from maekit.engine.events import Measured
 from maekit.engine.feed import statistics_of
 from maekit.engine.loop import Occasion
 from maekit.engine.optim import make_adamw
-from maekit.engine.run_folder import RUNS, newest_finished
 from maekit.engine.step import recompute
 from maekit.engine.training import Basis, Training
 from maekit.errors import DataError, RecipeError
 from maekit.evaluate.build import VERB, groups_of, make_classifier, make_step, train_reader
 from maekit.evaluate.classifier import Classifier, classifier_tensors, load_classifier_tensors
 from maekit.evaluate.ema import EMA, MovingAverage
-from maekit.evaluate.encoder import SCRATCH, load_encoder, resumed_encoder, untrained_encoder
+from maekit.evaluate.encoder import (
+    SCRATCH,
+    load_encoder,
+    resumed_encoder,
+    untrained_encoder,
+    weights_or_newest,
+)
 from maekit.evaluate.multiview import Predictions, predict
 from maekit.evaluate.tasks import Task, task_of, tell_task, warn_at_chance
 from maekit.evaluate.views import ViewReader, view_reader
@@ -256,20 +261,10 @@ def chosen_source(recipe: Recipe, source: str | None, emit: Emit) -> str:
     """The weights asked for, else of the newest finished pre-training run of the recipe.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is none, or nothing to fine-tune with.
     """
-    if source is not None:
-        return source
-    found = newest_finished(RUNS, recipe.name, "pretrain")
-    if found is None:
-        msg = f"no finished pre-training run of {recipe.name} below {RUNS}/"
-        hint = (
-            f"`maekit pretrain {recipe.name}` first, name weights (--from RUN, FILE, timm:NAME or "
-            "hf:FOLDER), or start from none (--from scratch)"
-        )
-        raise RecipeError(msg, where="--from", hint=hint)
-    emit(Note(f"weights: {found}, the newest finished pre-training run of {recipe.name}"))
-    return str(found)
+    required_finetune(recipe)
+    return weights_or_newest(recipe, source, emit)
 
 
 def required_finetune(recipe: Recipe) -> Finetune:

@@ -223,14 +223,9 @@ def assemble_probe(
         WeightsError: the weights are of another model than the recipe's.
         DataError: labels that cannot be judged.
     """
-    probe, data = recipe.probe, recipe.data
-    if probe is None:
-        raise RecipeError("the recipe has no probe section", where="probe", hint="add `probe:`")
-    if data.val is None:
-        msg = "a probe is judged on data.val, and there is none"
-        hint = "data.val.name=images data.val.path=FOLDER (or a list with labels)"
-        raise RecipeError(msg, where="data.val", hint=hint)
-    train, val = open_dataset(data.train, "data.train"), open_dataset(data.val, "data.val")
+    probe, spec = required_probe(recipe)
+    data = recipe.data
+    train, val = open_dataset(data.train, "data.train"), open_dataset(spec, "data.val")
     labelled = check_labels(train, val)
     tell_labels(train, labelled, emit)
     model, header = load_encoder(source, recipe)
@@ -257,3 +252,18 @@ def assemble_probe(
         ledger=BadFiles(bad_files, len(train), data.train.max_bad_fraction),
         emit=emit,
     )
+
+
+def required_probe(recipe: Recipe) -> tuple[Probe, DataSpec]:
+    """The probe section, and the set that it is judged on.
+
+    Raises:
+        RecipeError: one of them is missing.
+    """
+    if recipe.probe is None:
+        raise RecipeError("the recipe has no probe section", where="probe", hint="add `probe:`")
+    if recipe.data.val is None:
+        msg = "a probe is judged on data.val, and there is none"
+        hint = "data.val.name=images data.val.path=FOLDER (or a list with labels)"
+        raise RecipeError(msg, where="data.val", hint=hint)
+    return recipe.probe, recipe.data.val

@@ -97,3 +97,4 @@ class OnlineProbe(Section):
         "mean", description="of tokens; auto: the class token where there is one, else the mean"
     )
     k: int = Field(10, ge=1, description="neighbours that vote, of knn")
+    ridge: float = Field(0.1, gt=0, description="penalty of ridge, per training sample")

@@ -243,8 +243,10 @@ def flat(annotation: Any) -> list[Any]:
 
 
 def test_every_key_is_perturbed_here() -> None:
-    # Those of the tokenizer: test_every_tokenizer_key.py.
-    known = {key for key in keys(Recipe) if not key.startswith("tokenizer.")}
+    # Those of the tokenizer: test_every_tokenizer_key.py; of probes: tests/cli/test_probe.py and
+    # test_online_probe.py.
+    elsewhere = ("tokenizer.", "probe.", "pretrain.online_probe.")
+    known = {key for key in keys(Recipe) if not key.startswith(elsewhere)}
     assert known == set(PERTURBED) | set(NOTHING_HERE)
     assert not set(PERTURBED) & set(NOTHING_HERE)
 

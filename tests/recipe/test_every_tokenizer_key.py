@@ -12,6 +12,7 @@ from test_every_key import PERTURBED as PRETRAIN
 from test_every_key import keys
 
 from maekit.recipe.tokenizer import Tokenizer
+from maekit.recipe.training import HeldOutSection
 
 BASE = """\
 name: base

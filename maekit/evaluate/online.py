@@ -1,0 +1,156 @@
+"""A probe while pre-training: the same labelled samples judged again and again.
+
+The held-out masked loss says little of what a representation is worth; this does, cheaply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from maekit.data.loader import Loader
+from maekit.engine.events import Measured, Note
+from maekit.engine.loop import Occasion
+from maekit.engine.step import to_unit
+from maekit.errors import DataError
+from maekit.evaluate.features import Features, auto_pool
+from maekit.evaluate.knn import NearestNeighbours
+from maekit.evaluate.labels import chance_level, check_labels
+from maekit.evaluate.multiview import batches_of, top_k
+from maekit.evaluate.ridge import Ridge
+from maekit.evaluate.views import ViewReader, view_reader
+from maekit.recipe.views import Views
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from maekit.contracts import Dataset
+    from maekit.data.batch import Batch
+    from maekit.engine.pretrain import Pretraining
+    from maekit.engine.state import TrainState
+    from maekit.recipe.probe import OnlineProbe
+    from maekit.recipe.schema import DataSpec
+
+NAME = "probe"  # of what is measured, in metrics.jsonl and TensorBoard
+TEMPERATURE = 0.07  # of votes, as DINO
+KEPT_BYTES = 2**29  # of clips that are kept in memory; more are read anew each time
+_BATCH = 64
+
+
+class Subset:
+    """Fixed samples of a set, evenly spaced, with their labels."""
+
+    def __init__(
+        self, reader: ViewReader, labels: np.ndarray, samples: int, *, workers: int, timeout: float
+    ) -> None:
+        total = len(reader.dataset)
+        chosen = np.linspace(0, total - 1, min(samples, total)).round().astype(int)
+        self.rows = np.unique(chosen).tolist()
+        self.labels = labels
+        self._reader = reader
+        self._workers, self._timeout = workers, timeout
+        size = int(np.prod(reader.layout.views[0])) * len(self.rows)
+        self._kept: list[Batch] | None = list(self._read()) if size <= KEPT_BYTES else None
+
+    def _read(self) -> Iterator[Batch]:
+        keys = batches_of(self.rows, _BATCH)
+        workers = min(self._workers, len(keys))
+        with Loader(self._reader, keys, workers=workers, timeout=self._timeout) as loader:
+            yield from loader
+
+    def features(self, way: Features, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Features ``[n, D]`` and labels ``[n]`` of what can be read, on the device."""
+        found: list[Tensor] = []
+        labels: list[int] = []
+        for batch in self._read() if self._kept is None else self._kept:
+            good = torch.from_numpy(batch.weight > 0).to(device)
+            found.append(way(to_unit(batch.views[0], device))[good])
+            bad = {each.index for each in batch.bad}
+            labels += [int(self.labels[key.index]) for key in batch.keys if key.index not in bad]
+        return torch.cat(found), torch.tensor(labels, device=device)
+
+
+class Online:
+    """An occasion: judge the encoder as it is, and remember when it was best.
+
+    Args:
+        job: whose encoder is judged.
+        options: what the recipe asks for.
+        train: what the judge is fitted on.
+        val: what it judges.
+        classes: K.
+    """
+
+    def __init__(
+        self, job: Pretraining, options: OnlineProbe, train: Subset, val: Subset, classes: int
+    ) -> None:
+        self.job = job
+        self.options = options
+        self.train, self.val = train, val
+        self.classes = classes
+
+    def __call__(self, state: TrainState) -> None:
+        """Judge; where it is the best so far, the checkpoint of this step is kept as such."""
+        values = self.measure()
+        state.extra[NAME] = values
+        # An untrained encoder is worth no checkpoint.
+        if state.step and (self.job.best is None or values["top1"] > self.job.best["top1"]):
+            state.extra["best"] = values | {"step": state.step}
+        self.job.emit(Measured(state.step, NAME, dict(values)))
+
+    def measure(self) -> dict[str, float]:
+        """``top1`` as a fraction, and ``chance``; the model is left in the mode that it was in."""
+        model, device = self.job.model, self.job.device
+        was_training = model.training
+        pool = auto_pool(self.options.pool, model.backbone.prefix_tokens)
+        way = Features(model, pool, None, self.job.precision)
+        features, labels = self.train.features(way, device)
+        queries, truth = self.val.features(way, device)
+        model.train(was_training)
+        scores = self._scores(features, labels, queries).cpu().numpy()
+        right = truth.cpu().numpy()
+        return {"top1": top_k(scores, right, 1), "chance": chance_level(right)}
+
+    def _scores(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+        if self.options.kind == "ridge":
+            return Ridge(features, labels, self.classes, self.options.ridge).scores(queries)
+        judge = NearestNeighbours(
+            features, labels, self.classes, k=self.options.k, temperature=TEMPERATURE
+        )
+        return judge.probabilities(queries)
+
+
+def online_probe(job: Pretraining) -> Sequence[Occasion]:
+    """The occasion that a recipe asks for; none where it asks for none, or nothing is labelled."""
+    options = job.section.online_probe
+    if options is None:
+        return ()
+    data = job.recipe.data
+    if job.val is None or data.val is None:
+        job.emit(Note("no data.val: no online probe"))
+        return ()
+    try:
+        labelled = check_labels(job.train, job.val)
+    except DataError as error:
+        job.emit(Note(f"no online probe: {error.where}: {error.what}"))
+        return ()
+
+    def subset(dataset: Dataset, spec: DataSpec, labels: np.ndarray) -> Subset:
+        reader = view_reader(
+            dataset,
+            spec.model_copy(update={"frames": data.train.frames}),
+            Views(interpolation=job.section.augment.interpolation),
+            size=data.height_width,
+            channels=data.channels,
+            float_ok=data.stats is not None,
+        )
+        samples = options.samples
+        return Subset(reader, labels, samples, workers=job.workers, timeout=data.timeout)
+
+    train = subset(job.train, data.train, labelled.train)
+    val = subset(job.val, data.val, labelled.val)
+    online = Online(job, options, train, val, len(labelled.classes))
+    return (Occasion(options.every, online),)
