@@ -104,7 +104,9 @@ def test_two_classes_are_learned_from_a_pre_training_found_by_itself(cli: Cli, t
     assert (result["verb"], result["exit"], result["steps"], result["samples"]) == (
         "finetune", 0, 60, 480,
     )  # fmt: skip
-    assert result["top1"] >= 0.9 > result["chance"] == 0.5
+    assert result["top1"] >= 0.9 > result["floor"]["chance"] == 0.5
+    assert result["single_view"]["top1"] == result["top1"]
+    assert np.mean(list(result["per_class"].values())) == pytest.approx(result["top1"])
     assert result["top5"] == 1
     assert result["loss_last"] < 0.5 < result["loss_first"]
     assert result["protocol"] == "finetune/all/1x1"
