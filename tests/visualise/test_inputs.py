@@ -42,7 +42,7 @@ def test_a_file_without_suffix_is_what_it_holds(tmp_path: Path) -> None:
     assert open_input(found, "drop").height == 7
     (tmp_path / "y").write_text("neither")
     [found] = find_inputs([str(tmp_path / "y")])
-    with pytest.raises(DataError, match="neither a picture .* nor a video"):
+    with pytest.raises(DataError, match=r"neither a picture .* nor a video"):
         open_input(found, "drop")
 
 
