@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 import pytest
+import torch
 from painted_models import CLIP, draw_clip, draw_picture, save_model
 from PIL import Image
 
@@ -152,7 +153,7 @@ def test_without_from_the_newest_run_that_has_a_decoder(cli: Cli, small: str) ->
 
 
 def test_like_training_hides_what_the_step_hid(cli: Cli, small: str) -> None:
-    from maekit.engine.pretrain import assemble, pick_device
+    from maekit.engine.pretrain import assemble
     from maekit.recipe.load import load
     from maekit.registry import resolve
     from maekit.visualise import reconstruct
@@ -172,7 +173,7 @@ def test_like_training_hides_what_the_step_hid(cli: Cli, small: str) -> None:
         done = cli("reconstruct", "a.png", "b.png", "--from", "run", "--like-training", "3")
     assert done.code == 0, done.err
     recipe = resolve(load(small, ["pretrain.steps=4"]), "pretrain")
-    job = assemble(recipe, pick_device("cpu"), lambda _: None)
+    job = assemble(recipe, torch.device("cpu"), lambda _: None)
     job.state.step = 2
     with job.batches() as batches:
         [batch] = next(iter(batches))
