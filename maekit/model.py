@@ -112,7 +112,7 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Features ``[B, prefix + N, D]`` of normalised pixels, with nothing hidden."""
-        mask = Mask.nothing_hidden(len(pixels), self.grid.tokens, pixels.device)
+        mask = Mask.nothing_hidden(pixels.shape[0], self.grid.tokens, pixels.device)
         return self.encode_visible(pixels, mask).tokens
 
     def paint(
