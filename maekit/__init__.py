@@ -15,7 +15,10 @@ __all__ = ["__version__", "load"]
 
 
 def load(source: str | Path) -> MaskedAutoencoder:
-    """Load a model from a run folder or a maekit weights file.
+    """Load a model from a run folder, a weights file of maekit or of others, or ``timm:NAME``.
+
+    Weights of facebookresearch/mae and mae_st, VideoMAE and VideoMAEv2, MoCo v3, timm's plain ViTs
+    and transformers' ViTMAE and VideoMAE are recognised by their keys.
 
     Returns:
         The model in evaluation mode on the CPU. ``model.encode(pixels [B, C, T, H, W])`` gives

@@ -37,8 +37,9 @@ from maekit.recipe.dump import dump
 from maekit.recipe.load import load
 from maekit.registry import resolve
 from maekit.visualise.training import can_paint
-from maekit.weights.file import find_weights, read_header
+from maekit.weights.file import read_header
 from maekit.weights.model import model_tensors
+from maekit.weights.source import local_path
 
 if TYPE_CHECKING:
     import torch
@@ -141,8 +142,10 @@ def _choose_folder(recipe: Recipe, asked: Asked) -> Path:
 def _refuse_moved_weights(asked: Asked, out: Path) -> None:
     """``--overwrite`` moves the folder away, and with it weights that are to be started from."""
     if asked.overwrite and asked.source is not None:
-        source = find_weights(asked.source).resolve()
-        if source.is_relative_to(out.resolve()):
+        source = local_path(asked.source)
+        if source is not None and not source.exists():
+            raise RecipeError(f"no such weights: {asked.source}", where="--from", hint="check it")
+        if source is not None and source.resolve().is_relative_to(out.resolve()):
             msg = f"--from {asked.source} is in the folder that --overwrite moves away"
             raise RecipeError(msg, where=f"--out {out}", hint="give another --out")
 

@@ -15,9 +15,9 @@ from maekit.data.seeded import generator, seeded
 from maekit.errors import PartError, RecipeError
 from maekit.model import MaskedAutoencoder, Statistics
 from maekit.recipe.schema import PartSpec, Recipe
-from maekit.weights.file import find_weights, read_header, read_tensors
 from maekit.weights.header import Header
 from maekit.weights.model import load_tensors
+from maekit.weights.source import Weights, open_weights
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Masker
@@ -73,9 +73,10 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
         target = None
         if header.target is not None:
             target = registry.make("targets", _spec(header.target), context)
-            context = replace(context, out_dim=target.out_dim)
+        out_dim = header.out_dim if target is None else target.out_dim
         decoder = None
-        if header.decoder is not None and target is not None:
+        if header.decoder is not None and out_dim is not None:
+            context = replace(context, out_dim=out_dim)
             decoder = registry.make("decoders", _spec(header.decoder), context)
     statistics = Statistics(header.mean, header.std)
     return MaskedAutoencoder(backbone, decoder, target, header.clip, statistics)
@@ -93,13 +94,12 @@ def _spec(part: Mapping[str, Any]) -> PartSpec:
     return PartSpec.model_validate(part)
 
 
-def load_model(source: str | Path) -> tuple[MaskedAutoencoder, Header]:
-    """The model in a run folder or a maekit weights file, in evaluation mode on the CPU."""
-    path = find_weights(source)
-    header = read_header(path)
-    model = build_model(header)
-    load_tensors(model, read_tensors(path), str(path))
-    return model.eval(), header
+def load_model(source: str | Path | Weights) -> tuple[MaskedAutoencoder, Header]:
+    """The model of any weights that maekit reads, in evaluation mode on the CPU."""
+    weights = source if isinstance(source, Weights) else open_weights(source)
+    model = build_model(weights.header)
+    load_tensors(model, weights.tensors, weights.origin, fresh=weights.fresh)
+    return model.eval(), weights.header
 
 
 def hidden_count(masker: Masker, grid: Grid, spec: PartSpec, where: str) -> int:

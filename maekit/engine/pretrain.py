@@ -34,8 +34,9 @@ from maekit.engine.schedule import BatchSplit, make_schedule, total_steps
 from maekit.engine.state import TrainState
 from maekit.engine.step import PretrainStep, recompute_activations, to_unit
 from maekit.errors import DataError, RecipeError
-from maekit.weights.file import find_weights, read_header, read_tensors, write_weights
+from maekit.weights.file import write_weights
 from maekit.weights.model import check_header, load_tensors, model_tensors
+from maekit.weights.source import Weights, open_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,15 +114,33 @@ class Pretraining:
             load_tensors(self.model, restore(self.state, loaded), str(loaded.folder))
             self.state.extra["seconds_before"] = self.state.extra.get("seconds", 0.0)
             return
-        if weights is not None:
-            path = find_weights(weights)
-            check_header(read_header(path), self.header, str(path))
-            load_tensors(self.model, read_tensors(path), str(path))
-            self.emit(Note(f"starting from {path}"))
+        decoder_given = weights is not None and self._start_from(open_weights(weights))
+        if decoder_given:
             return
         fit = getattr(self.model.target, "fit", None)
         if fit is not None:
             fit(self._views_to_fit())
+
+    def _start_from(self, weights: Weights) -> bool:
+        """Take given weights; returns whether they hold a decoder, and what its target fitted.
+
+        An encoder alone starts under the recipe's own decoder, fresh, which is said.
+        """
+        check_header(weights.header, self.header, weights.origin, foreign=weights.foreign)
+        for note in weights.report.notes:
+            self.emit(Note(note))
+        fresh = set(weights.fresh)
+        alone = weights.header.decoder is None
+        if alone:
+            fresh |= {name for name in self.model.state_dict() if name.startswith("decoder.")}
+            self.emit(Note("no decoder weights: the recipe's decoder starts fresh", warning=True))
+        elif weights.header.target is None:
+            target = self.header.target or {}
+            msg = f"the weights' target is unknown: the recipe's is taken, {target.get('name')}"
+            self.emit(Note(msg, warning=True))
+        load_tensors(self.model, weights.tensors, weights.origin, fresh=fresh)
+        self.emit(Note(f"starting from {weights.origin}"))
+        return not alone
 
     def _views_to_fit(self) -> Iterator[Sequence[Tensor]]:
         """Views of the first training batches, as ``Target.encode`` gets them."""
