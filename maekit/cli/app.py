@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maekit.cli import recipe_commands, training_commands
+from maekit.cli import recipe_commands, training_commands, weights_commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 training_commands.add_to(app)
 recipe_commands.add_to(app)
+weights_commands.add_to(app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,11 +12,11 @@ import torch
 from maekit import registry
 from maekit.contracts import Grid, PartContext
 from maekit.data.seeded import generator, seeded
-from maekit.errors import PartError, RecipeError
+from maekit.errors import PartError, RecipeError, WeightsError
 from maekit.model import MaskedAutoencoder, Statistics
 from maekit.recipe.schema import PartSpec, Recipe
 from maekit.weights.header import Header
-from maekit.weights.model import load_tensors
+from maekit.weights.model import TARGET, load_tensors, mismatches
 from maekit.weights.source import Weights, open_weights
 
 if TYPE_CHECKING:
@@ -100,6 +100,31 @@ def load_model(source: str | Path | Weights) -> tuple[MaskedAutoencoder, Header]
     model = build_model(weights.header)
     load_tensors(model, weights.tensors, weights.origin, fresh=weights.fresh)
     return model.eval(), weights.header
+
+
+def completed(weights: Weights) -> Weights:
+    """Weights that make a whole model: checked against it, what may start afresh filled in.
+
+    Raises:
+        WeightsError: they do not fit the model that their header describes.
+    """
+    if weights.fresh:
+        model, header = load_model(weights)
+        own = model.state_dict()
+        filled = weights.tensors | {name: own[name] for name in weights.fresh}
+        return replace(weights, header=_with_grid(header, model), tensors=filled, fresh=frozenset())
+    with torch.device("meta"):
+        model = build_model(weights.header)
+    fitted = {name for name in weights.tensors if name.startswith(TARGET)}
+    problems = mismatches(model, {k: v for k, v in weights.tensors.items() if k not in fitted})
+    if problems:
+        msg = "the weights do not match the model that they seem to be of: " + "; ".join(problems)
+        raise WeightsError(msg, where=weights.origin, hint="give a whole and unchanged file")
+    return replace(weights, header=_with_grid(weights.header, model))
+
+
+def _with_grid(header: Header, model: MaskedAutoencoder) -> Header:
+    return header.model_copy(update={"grid": model.grid})
 
 
 def hidden_count(masker: Masker, grid: Grid, spec: PartSpec, where: str) -> int:

@@ -19,6 +19,13 @@ from maekit.weights.report import Report, allowed
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Of what each project has released; a file that somebody trained with its code is their own.
+LICENCES = {
+    "mae": "not in the file; facebookresearch/mae's own releases: CC BY-NC 4.0",
+    "videomae": "not in the file; MCG-NJU/VideoMAE's own releases: CC BY-NC 4.0",
+    "mae_st": "not in the file; facebookresearch/mae_st's own releases: CC BY-NC 4.0",
+}
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -31,6 +38,7 @@ class Weights:
         report: what became of each tensor.
         foreign: whether somebody else wrote them; then options that leave no trace in weights
             (initialisation) are not known.
+        path: of maekit's own, the file.
         fresh: tensors that the file lacks and that may start afresh, because the user allowed it.
     """
 
@@ -39,6 +47,7 @@ class Weights:
     origin: str
     report: Report
     foreign: bool = False
+    path: Path | None = None
     fresh: frozenset[str] = frozenset()
 
 
@@ -68,7 +77,14 @@ def read_foreign(found: Foreign, given: Given, allow_missing: Sequence[str] = ()
         update={"source": f"{seen.format.title}, {Path(found.where).name}"}
     )
     origin = f"{found.where} ({seen.format.title})"
-    return Weights(header, tensors, origin, replace(report, notes=tuple(notes)), True, fresh)
+    return Weights(
+        header,
+        tensors,
+        origin,
+        replace(report, notes=tuple(notes)),
+        foreign=True,
+        fresh=fresh,
+    )
 
 
 def _recognised(found: Foreign) -> Recognised:

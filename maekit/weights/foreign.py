@@ -72,6 +72,17 @@ def read(path: Path) -> Foreign:
     return _file(path)
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that hold a source's tensors."""
+    if not path.is_dir():
+        return [path]
+    whole = [path / name for name in SINGLE if (path / name).is_file()]
+    if whole:
+        return whole[:1]
+    indexes = [path / f"{name}.index.json" for name in SINGLE]
+    return [file for index in indexes if index.is_file() for file in _shard_files(index)]
+
+
 def _file(path: Path) -> Foreign:
     if is_safetensors(path):
         found = Foreign(read_tensors(path), str(path))
@@ -154,21 +165,30 @@ def _folder(path: Path) -> Foreign:
 
 
 def _shards(index: Path) -> dict[str, Tensor]:
-    places = _json(index).get("weight_map")
-    if not isinstance(places, Mapping) or not places:
-        raise WeightsError("no weight_map in this index", where=str(index), hint="copy it again")
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(map(str, places.values()))):
-        shard = index.parent / name
-        if Path(name).name != name or not shard.is_file():
-            msg = f"the index names a shard that is not in its folder: {name}"
-            raise WeightsError(msg, where=str(index), hint="copy all shards beside the index")
+    for shard in _shard_files(index):
         tensors |= _file(shard).tensors
-    absent = sorted(places.keys() - tensors.keys())
+    absent = sorted(_places(index).keys() - tensors.keys())
     if absent:
         msg = f"the shards lack {len(absent)} tensors of the index: {', '.join(absent)}"
         raise WeightsError(msg, where=str(index), hint="copy all shards again")
     return tensors
+
+
+def _shard_files(index: Path) -> list[Path]:
+    names = sorted(set(map(str, _places(index).values())))
+    for name in names:
+        if Path(name).name != name or not (index.parent / name).is_file():
+            msg = f"the index names a shard that is not in its folder: {name}"
+            raise WeightsError(msg, where=str(index), hint="copy all shards beside the index")
+    return [index.parent / name for name in names]
+
+
+def _places(index: Path) -> Mapping[str, Any]:
+    places = _json(index).get("weight_map")
+    if not isinstance(places, Mapping) or not places:
+        raise WeightsError("no weight_map in this index", where=str(index), hint="copy it again")
+    return places
 
 
 def _with_config(found: Foreign, folder: Path) -> Foreign:

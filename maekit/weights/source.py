@@ -15,7 +15,7 @@ from maekit.weights.hints import Given
 from maekit.weights.report import Report
 from maekit.weights.timm_source import open_timm
 
-__all__ = ["Given", "Weights", "local_path", "open_weights"]
+__all__ = ["Given", "Weights", "local_path", "open_native", "open_weights"]
 
 HF, TIMM = "hf:", "timm:"
 
@@ -35,7 +35,7 @@ def open_weights(
         RecipeError: nothing is there, or ``given`` cannot be.
         WeightsError: unreadable, not recognised, or not 100 % of what it should be.
     """
-    found = _native(source)
+    found = open_native(source)
     if found is not None:
         if given not in (None, Given()) or allow_missing:
             msg = "maekit's own weights describe themselves"
@@ -57,7 +57,7 @@ def _path(source: str) -> Path:
     return Path(source.removeprefix(HF))
 
 
-def _native(source: str | Path) -> Weights | None:
+def open_native(source: str | Path) -> Weights | None:
     """Weights that maekit wrote; None where the source is somebody else's."""
     text = str(source)
     if text.startswith((HF, TIMM)):
@@ -67,7 +67,7 @@ def _native(source: str | Path) -> Weights | None:
     path = find_weights(text)
     header, tensors = read_header(path), read_tensors(path)
     origin = f"{path} ({header.source or 'maekit'})"
-    return Weights(header, tensors, origin, Report("maekit", len(tensors)))
+    return Weights(header, tensors, origin, Report("maekit", len(tensors)), path=path)
 
 
 def _ours(path: Path) -> bool:
