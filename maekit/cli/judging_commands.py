@@ -130,18 +130,12 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     """
 
     def body() -> int:
-        from maekit.cli.embed import embed_files as work
+        from maekit.cli.embed import Wanted, embed_files
 
-        return work(
+        return embed_files(
             inputs,
+            Wanted(pool, layer, form, out, batch, workers, overwrite),
             source=source,
-            pool=pool,
-            layer=layer,
-            kind=form,
-            out=out,
-            batch=batch,
-            workers=workers,
-            overwrite=overwrite,
             device=device,
             json=json,
             quiet=quiet,

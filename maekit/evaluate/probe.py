@@ -279,18 +279,8 @@ def assemble_probe(
     labelled = check_labels(train, val)
     tell_labels(train, labelled, emit)
     model, header = load_encoder(source, recipe)
-    precision = Precision.of(probe.precision, device)
     pool = auto_pool(probe.pool, model.backbone.prefix_tokens)
     taken: Pool = "tokens" if probe.kind == "attentive" else pool
-    if probe.layer is not None and probe.kind == "linear" and probe.protocol == "paper":
-        msg = "the paper's protocol is of the encoder's output, and probe.layer is of a block's"
-        raise RecipeError(msg, where="probe.layer", hint="probe.protocol=cached, or leave it out")
-    encoders = {MODEL: model, RANDOM: untrained(header, recipe.seed)}
-    ways: dict[str, Featurise] = {
-        name: Features(encoder.to(device), taken, probe.layer, precision)
-        for name, encoder in encoders.items()
-    }
-    ways[PIXELS] = Pixels(probe.pixels, tokens=probe.kind == "attentive")
     return Probing(
         recipe=recipe,
         probe=probe,
@@ -300,12 +290,33 @@ def assemble_probe(
         val=val,
         labelled=labelled,
         pool=taken,
-        ways=ways,
+        ways=_ways(probe, model, header, taken, recipe.seed, device),
         encoder=model,
         source=source,
         ledger=BadFiles(bad_files, len(train), data.train.max_bad_fraction),
         emit=emit,
     )
+
+
+def _ways(
+    probe: Probe,
+    model: MaskedAutoencoder,
+    header: Header,
+    pool: Pool,
+    seed: int,
+    device: torch.device,
+) -> dict[str, Featurise]:
+    """What is judged, by name."""
+    if probe.layer is not None and probe.kind == "linear" and probe.protocol == "paper":
+        msg = "the paper's protocol is of the encoder's output, and probe.layer is of a block's"
+        raise RecipeError(msg, where="probe.layer", hint="probe.protocol=cached, or leave it out")
+    precision = Precision.of(probe.precision, device, where="probe.precision")
+    encoders = {MODEL: model, RANDOM: untrained(header, seed)}
+    ways: dict[str, Featurise] = {
+        name: Features(encoder.to(device), pool, probe.layer, precision)
+        for name, encoder in encoders.items()
+    }
+    return ways | {PIXELS: Pixels(probe.pixels, tokens=probe.kind == "attentive")}
 
 
 def required_probe(recipe: Recipe) -> tuple[Probe, DataSpec]:
