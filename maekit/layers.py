@@ -22,7 +22,7 @@ EXPLICIT_BELOW = 512
 
 QKVBias = Literal["all", "qv", "none"]
 PositionKind = Literal["sincos-1d", "sincos-2d", "sincos-3d", "learned", "learned-separable"]
-Init = Literal["mae", "videomae"]
+Init = Literal["mae", "mae-st", "videomae"]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -301,10 +301,11 @@ def _trained(rows: int, width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, rows, width), std=TOKEN_STD))
 
 
-def init_transformer(module: nn.Module) -> None:
-    """MAE's and VideoMAE's pre-training init: Linear xavier uniform, biases 0, LayerNorm 1 and 0.
+def init_transformer(module: nn.Module, init: Init = "mae") -> None:
+    """The papers' pre-training init: Linear xavier uniform, biases 0, LayerNorm 1 and 0.
 
-    A fused qkv counts as one ``[3D, D]`` matrix, as in the official code.
+    A fused qkv counts as one ``[3D, D]`` matrix in MAE and VideoMAE; mae_st has three layers there
+    (util/video_vit.py), whose bounds are wider by the root of 2.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):
@@ -314,20 +315,25 @@ def init_transformer(module: nn.Module) -> None:
         elif isinstance(part, nn.LayerNorm):
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)
+    if init == "mae-st":
+        for part in module.modules():
+            if isinstance(part, Attention):
+                for third in part.qkv.weight.detach().chunk(3):
+                    nn.init.xavier_uniform_(third)
 
 
 def init_patch_embedding(embedding: PatchEmbedding, init: Init) -> None:
-    """MAE: xavier uniform on the flattened weight; the bias keeps the convolution's default.
+    """MAE and mae_st: xavier uniform on the flattened weight, the bias as a convolution's.
 
     VideoMAE keeps the default of both.
     """
-    if init == "mae":
+    if init != "videomae":
         nn.init.xavier_uniform_(embedding.weight.view(embedding.weight.shape[0], -1))
 
 
 def init_token(token: Tensor, init: Init) -> None:
     """Normal with a deviation of 0.02; VideoMAE cuts it at one deviation on either side."""
-    if init == "mae":
-        nn.init.normal_(token, std=TOKEN_STD)
-    else:
+    if init == "videomae":
         nn.init.trunc_normal_(token, std=TOKEN_STD, a=-TOKEN_STD, b=TOKEN_STD)
+    else:
+        nn.init.normal_(token, std=TOKEN_STD)

@@ -1,7 +1,7 @@
 """``video-vit``: VideoMAE's encoder for clips (MCG-NJU/VideoMAE, modeling_pretrain.py).
 
 Its defaults are VideoMAE's; mae_st's encoder is ``class_token: true, qkv_bias: all,
-positions: learned-separable, init: mae``.
+positions: learned-separable, init: mae-st``.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ class VideoViT(VisionTransformer):
         )
         init: Init = Field(
             "videomae",
-            description="mae: xavier patch embedding, normal tokens; "
-            "videomae: PyTorch's own patch embedding, truncated normal tokens",
+            description="mae: xavier patch embedding, normal tokens; mae-st: also queries, keys "
+            "and values each by itself; videomae: PyTorch's own patch embedding, truncated normal "
+            "tokens",
         )
 
         inflate: Literal["average", "centre"] = Field(

@@ -68,8 +68,8 @@ class ViTOptions(PartOptions):
     )
     init: Init = Field(
         "mae",
-        description="mae: xavier patch embedding, normal tokens; "
-        "videomae: PyTorch's own patch embedding, truncated normal tokens",
+        description="mae: xavier patch embedding, normal tokens; mae-st: also queries, keys and "
+        "values each by itself; videomae: PyTorch's own patch embedding, truncated normal tokens",
     )
     drop_path: float = Field(
         0.0,
@@ -126,7 +126,7 @@ class VisionTransformer(nn.Module):
 
     def _initialise(self, init: Init) -> None:
         """The papers' pre-training inits (models_mae.py; modeling_pretrain.py)."""
-        init_transformer(self)
+        init_transformer(self, init)
         init_patch_embedding(self.patch_embed, init)
         for token in (self.class_token, self.mask_token):
             if token is not None:

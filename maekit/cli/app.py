@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maekit.cli import judging_commands, picture_commands, recipe_commands, training_commands
+from maekit.cli import (
+    judging_commands,
+    picture_commands,
+    recipe_commands,
+    report_commands,
+    training_commands,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +29,7 @@ app = typer.Typer(
 training_commands.add_to(app)
 judging_commands.add_to(app)
 picture_commands.add_to(app)
+report_commands.add_to(app)
 recipe_commands.add_to(app)
 
 

@@ -30,6 +30,7 @@ def make_result(verb: str, job: Training | None, folder: RunFolder, code: int) -
     state = job.state
     lines = (line for line in read_lines(folder.path / "metrics.jsonl") if "loss" in line)
     weights = folder.path / "weights.safetensors"
+    film = folder.path / "pictures" / "timelapse.gif"
     whole: dict[str, Any] = plain(
         result
         | {
@@ -41,6 +42,7 @@ def make_result(verb: str, job: Training | None, folder: RunFolder, code: int) -
             **job.result(),
             "bad_files": len(job.ledger),
             "weights": str(weights) if code == 0 and weights.is_file() else None,
+            "timelapse": str(film) if film.is_file() else None,
         }
     )
     return whole
@@ -62,6 +64,8 @@ def tell_result(
     lines = [f"weights:  {result['weights']}"]
     if pictures:
         lines.append(f"pictures: {pictures[-1]}")
+    if result.get("timelapse"):
+        lines.append(f"film:     {result['timelapse']}")
     lines += verb.next_steps(result, folder.path)
     typer.echo("\n".join(lines), err=True)
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from maekit.cli.exits import code_of
 from maekit.cli.expected import compare
-from maekit.cli.pictures import Pictures
+from maekit.cli.pictures import Pictures, film
 from maekit.cli.reporters import Heard, JsonLines, LogFile, Reporters, TensorBoard, Terminal
 from maekit.cli.result import make_result, tell_result
 from maekit.cli.resume import check_same, runs_to_resume
@@ -173,6 +173,7 @@ def train(
             job = _start(verb, recipe, device, folder, emit, asked, loaded)
             _loop(verb, job, folder, emit, stop)
             job.export(folder.path / "weights.safetensors")
+            film(folder.path, job.state.step, emit)
             result = make_result(verb.name, job, folder, 0)
             if asked.compare:
                 result["expected"] = compare(recipe.expected, verb.name, result)
@@ -182,6 +183,8 @@ def train(
             log.write(f"exit {code}: " + "".join(traceback.format_exception(error)))
             if isinstance(error, NonFiniteError) and job is not None:
                 _capture(job, folder, emit)
+            if isinstance(error, Interrupted) and job is not None:
+                film(folder.path, job.state.step, emit)
             folder.write_result(make_result(verb.name, job, folder, code) | {"error": str(error)})
             if not isinstance(error, Interrupted):
                 raise
@@ -205,6 +208,7 @@ def choose_folder(verb: str, recipe: Recipe, asked: Asked) -> Path:
 
 def _refuse_moved_weights(asked: Asked, out: Path) -> None:
     """``--overwrite`` moves the folder away, and with it weights that are to be started from."""
+    # What is no path (timm:NAME, scratch) is not in any folder.
     if asked.overwrite and asked.source is not None and Path(asked.source).exists():
         source = find_weights(asked.source).resolve()
         if source.is_relative_to(out.resolve()):

@@ -54,8 +54,9 @@ class ViTDecoder(nn.Module):
         )
         init: Init = Field(
             "mae",
-            description="mae: xavier encoder-to-decoder projection, normal mask token; "
-            "videomae: PyTorch's own projection, truncated normal mask token",
+            description="mae: xavier encoder-to-decoder projection, normal mask token; mae-st: "
+            "also queries, keys and values each by itself; videomae: PyTorch's own projection, "
+            "truncated normal mask token",
         )
 
     def __init__(self, options: Options, context: PartContext) -> None:
@@ -86,8 +87,8 @@ class ViTDecoder(nn.Module):
         VideoMAE's projection belongs to neither its encoder nor its decoder, whose inits are the
         only ones applied, so that it keeps PyTorch's.
         """
-        for part in (self,) if init == "mae" else (self.blocks, self.head):
-            init_transformer(part)
+        for part in (self.blocks, self.head) if init == "videomae" else (self,):
+            init_transformer(part, init)
         if self.mask_token is not None:
             init_token(self.mask_token, init)
 

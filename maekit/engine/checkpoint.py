@@ -228,10 +228,15 @@ def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a small text file so that it is old or new, never half."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a small file so that it is old or new, never half."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -48,7 +48,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Saved:
-    """A file or folder was written: ``kind`` is checkpoint, weights, picture."""
+    """A file or folder was written: ``kind`` is checkpoint, weights, picture, time-lapse."""
 
     step: int
     kind: str

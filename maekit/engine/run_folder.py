@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -93,13 +94,14 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a .jsonl file; a last line that a crash cut short is left out."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:  # cut within a character, too
         for line in file:
             try:
                 record = json.loads(line)
             except ValueError:
                 continue
-            yield record
+            if isinstance(record, dict):  # the rest of a line may be a bare number
+                yield record
 
 
 def new_folder(runs: Path, recipe: str) -> Path:
@@ -167,7 +169,7 @@ def newest_unfinished(runs: Path, recipe: str, verb: str) -> Path | None:
     for folder in _numbered(runs / recipe):
         result = read_result(folder)
         unfinished = result.get("verb", verb) == verb and result.get("exit") in UNFINISHED
-        if unfinished and not is_locked(folder / LOCK):
+        if unfinished and not in_use(folder / LOCK):
             return folder
     return None
 
@@ -221,19 +223,25 @@ def take_lock(path: Path) -> IO[str]:
     return file
 
 
-def is_locked(path: Path) -> bool:
-    """Whether another process holds a lock; nothing is left behind."""
+def in_use(path: Path) -> bool:
+    """Whether another process holds this lock now; asks without taking it away from anyone.
+
+    The system keeps locks by process: this one's own are not seen, and asking about a file that
+    this process has locked would free it. A file system without locks holds none.
+    """
     try:
-        with path.open("r+", encoding="utf-8") as file:
-            _lock(file)
+        file = path.open("r+" if sys.platform == "win32" else "r", encoding="utf-8")
     except FileNotFoundError:
         return False
-    except OSError:
-        return True
+    with file:
+        try:
+            _lock(file, shared=True)
+        except OSError as error:
+            return error.errno in (errno.EAGAIN, errno.EACCES)
     return False
 
 
-def _lock(file: IO[str]) -> None:
+def _lock(file: IO[str], *, shared: bool = False) -> None:
     if sys.platform == "win32":
         import msvcrt
 
@@ -241,7 +249,7 @@ def _lock(file: IO[str]) -> None:
     else:
         import fcntl
 
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def environment(device: str) -> dict[str, Any]:

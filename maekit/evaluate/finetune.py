@@ -113,19 +113,31 @@ class Finetuning(Training):
         return [Occasion(every, self.evaluate, at_start=False)]
 
     def evaluate(self, state: TrainState) -> None:
-        """An occasion: judge data.val by one view of each sample, at the end by all of them."""
+        """An occasion: judge data.val by one view of each sample, at the end by all of them too.
+
+        Checkpoints and the curve compare one view with one view.
+        """
         found = self._predict(all_views=state.finished)
-        values = self.task.measure(found.scores)
+        values = self.task.measure(found.single)
         if "test" not in state.extra:
             warn_at_chance(self.task, values[self.task.best], self.emit)
         state.extra["test"] = values
-        if state.finished:
-            state.extra["single_view"] = self.task.measure(found.single)
-            self.predictions = found
         value = values[self.task.best]
         if value is not None and (self.best is None or value > self.best[self.task.best]):
             state.extra["best"] = values | {"step": state.step}
         self.emit(Measured(state.step, "test", values))
+        if state.finished:
+            self._finish(found)
+
+    def _finish(self, found: Predictions) -> None:
+        """Keep what the last look at data.val showed."""
+        self.predictions = found
+        extra, views = self.state.extra, self.section.views
+        extra["all_views"] = self.task.measure(found.scores)
+        if self.task.kind == "multiclass":
+            extra["per_class"] = found.per_class(self.task.outputs)
+        if views.clips * views.crops > 1:
+            self.emit(Measured(self.state.step, "all_views", extra["all_views"]))
 
     def _predict(self, *, all_views: bool) -> Predictions:
         """Scores of every row of data.val, in its order; a file that cannot be read is fatal."""
@@ -174,17 +186,17 @@ class Finetuning(Training):
         self.predictions.write(path.with_name(PREDICTIONS))
 
     def result(self) -> dict[str, Any]:
-        """What data.val showed; fractions."""
+        """What data.val showed; fractions. Before the end there is one view of each sample."""
         extra, views = self.state.extra, self.section.views
-        started = self.header.classifier
         return {
-            **(extra.get("test") or {}),
-            "single_view": extra.get("single_view"),
-            "best": extra.get("best"),
-            "chance": self.task.chance(),
+            **(extra.get("all_views") or extra.get("test") or {}),
+            "single_view": extra.get("test"),
+            "best": self.best,
+            "per_class": extra.get("per_class"),
+            "floor": {"chance": self.task.chance()},
             "classes": len(self.task.outputs),
             "protocol": f"{VERB}/{self.section.blocks}/{views.clips}x{views.crops}",
-            "pool": None if started is None else started.pool,
+            "pool": self.section.pool,
             "from": extra.get("from"),
         }
 

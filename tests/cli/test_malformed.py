@@ -25,6 +25,8 @@ pretrain:
   target: {name: pixel}
   steps: 3
 """
+MODEL = BASE[BASE.index("model:") : BASE.index("pretrain:")]
+TOKENIZER = "tokenizer:\n  steps: 3\n"
 
 
 def bomb() -> str:
@@ -71,7 +73,10 @@ FILES: dict[str, tuple[str | bytes, str, str]] = {
     "section as a number": (changed("steps: 3", "batch: 3"), ":11", "expected a mapping"),
     "section left empty": (BASE + "  batch:\n", ":12", "expected a mapping"),
     "name with a slash": (changed("name: base", "name: a/b"), ":1", "name: a/b"),
-    "missing section": (BASE.partition("model:")[0], ":1", "model: missing"),
+    "missing section": (BASE.partition("data:")[0], ":1", "data: missing"),
+    "no model to train": (changed(MODEL, ""), ":1", "model: missing; pretrain needs"),
+    "a model for the tokenizer": (BASE + TOKENIZER + "  model: {}\n", ":14", "tokenizer.model"),
+    "width of the dVAE": (BASE + TOKENIZER + "  dvae: {width: 6}\n", ":14", "dvae.width"),
     "several at once": (changed("size: 32", "sise: 32\n  bad: 1"), ":5", "2 problems"),
     "duplicate key": (BASE + "seed: 1\nseed: 2\n", ":13", "first at"),
     "alias bomb": (bomb(), "", "fewer aliases"),

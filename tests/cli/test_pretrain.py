@@ -46,7 +46,7 @@ def test_a_run_leaves_everything_behind(cli: Cli, small: str) -> None:
     assert holdout["hidden_mse"] < result["holdout_start"]["hidden_mse"]
     assert min(holdout["interpolated_fill_mse"], holdout["mean_fill_mse"]) > 0
     assert [each.name for each in sorted((run / "pictures").iterdir())] == [
-        "step-00000000.png", "step-00000006.png", "step-00000012.png",
+        "step-00000000.png", "step-00000006.png", "step-00000012.png", "timelapse.gif",
     ]  # fmt: skip
     lines = list(read_lines(run / "metrics.jsonl"))
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))

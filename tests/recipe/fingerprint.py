@@ -56,6 +56,7 @@ def run(
     capsys: pytest.CaptureFixture[str],
     base: str = BASE,
     verb: str = "pretrain",
+    options: tuple[str, ...] = (),
 ) -> str:
     """The fingerprint of one run."""
     where.mkdir()
@@ -68,7 +69,7 @@ def run(
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         _watch(patch, asked)
         with pytest.raises(SystemExit) as ended:
-            main([verb, str(recipe), *words])
+            main([verb, str(recipe), *words, *options])
     heard = capsys.readouterr().err
     heard = re.sub(r"[\d.]+ samples/s.*|/\S+|left.*", "", heard)
     run_folder = next((where / "runs").glob("*/1"))

@@ -1,0 +1,64 @@
+"""``maekit report``: runs as one HTML file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from maekit.cli.output import print_json, print_table
+from maekit.engine.checkpoint import write_bytes
+from maekit.engine.run_folder import plain
+from maekit.errors import RecipeError, StorageError
+from maekit.visualise.report.markup import duration, number
+from maekit.visualise.report.page import render
+from maekit.visualise.report.summary import numbers_of
+
+if TYPE_CHECKING:
+    from maekit.visualise.report.record import Run
+
+FILE = "report.html"
+SUFFIXES = (".html", ".htm")
+
+
+def report(folders: list[Path], out: Path | None, *, json: bool) -> int:
+    """Write the page; returns the exit code."""
+    target = _target(folders, out)
+    page, runs = render(folders)
+    try:
+        write_bytes(target, page)
+    except OSError as error:
+        msg = f"the report cannot be written: {error.strerror}"
+        raise StorageError(msg, where=str(target), hint="another file with --out") from error
+    if json:
+        rows = [
+            {"run": str(run.path), "state": run.verdict.state, **asdict(numbers_of(run))}
+            for run in runs
+        ]
+        result = {"verb": "report", "exit": 0, "output": str(target), "bytes": len(page)}
+        print_json(plain(result | {"runs": rows}))
+    else:
+        columns = ("run", "verdict", "loss", "held-out error", "time")
+        print_table(columns, [_row(run) for run in runs])
+        typer.echo(f"report: {target}", err=True)
+    return 0
+
+
+def _target(folders: list[Path], out: Path | None) -> Path:
+    if out is None:
+        return folders[0] / FILE if len(folders) == 1 else Path(FILE)
+    if out.suffix.lower() not in SUFFIXES:
+        msg = "a report is a file that ends in .html"
+        raise RecipeError(msg, where=f"--out {out}", hint=f"--out {out.with_suffix('.html')}")
+    if not out.parent.is_dir():
+        msg = "its folder does not exist"
+        raise RecipeError(msg, where=f"--out {out}", hint=f"make {out.parent} first")
+    return out
+
+
+def _row(run: Run) -> tuple[str, ...]:
+    found = numbers_of(run)
+    values = (number(found.loss_last), number(found.hidden_mse), duration(found.seconds))
+    return (str(run.path), run.verdict.text, *values)

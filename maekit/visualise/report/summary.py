@@ -1,0 +1,171 @@
+"""The first five seconds: how the runs stand, and their numbers."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from maekit.engine.training import summary as loss_summary
+from maekit.visualise.report.markup import (
+    MISSING,
+    Html,
+    duration,
+    join,
+    number,
+    percent,
+    table,
+    tag,
+)
+
+if TYPE_CHECKING:
+    from maekit.visualise.report.record import Run
+
+FILLS = {"mean_fill_mse": "visible mean", "interpolated_fill_mse": "interpolated visible mean"}
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What is worth comparing; None where it is not known.
+
+    Attributes:
+        loss_first: mean over the first tenth of the steps.
+        loss_last: over the last tenth.
+        hidden_mse: of [0, 1] pixels over hidden patches of the held-out samples.
+        gain_db: of ``hidden_mse`` over the best picture without a model.
+        best_fill: what that picture is painted with.
+        samples_per_second: median over what was logged.
+        data_wait: median share of the time spent waiting for data.
+    """
+
+    step: int
+    loss_first: float | None
+    loss_last: float | None
+    hidden_mse: float | None
+    gain_db: float | None
+    best_fill: str | None
+    samples_per_second: float | None
+    data_wait: float | None
+    seconds: float | None
+    bad_files: int
+
+
+def numbers_of(run: Run) -> Numbers:
+    """The numbers of a run, from its metrics where it left no result."""
+    losses = loss_summary(run.steps)
+    holdout = run.holdout
+    fills = {key: value for key in FILLS if (value := holdout.get(key)) is not None}
+    best = min(fills, key=lambda key: fills[key], default=None)
+    error = holdout.get("hidden_mse")
+    gain = None
+    if best is not None and error is not None and min(error, fills[best]) > 0:
+        gain = 10 * math.log10(fills[best] / error)
+    return Numbers(
+        step=run.step,
+        loss_first=losses["loss_first"],
+        loss_last=losses["loss_last"],
+        hidden_mse=error,
+        gain_db=gain,
+        best_fill=None if best is None else FILLS[best],
+        samples_per_second=_median(run, "samples_per_second"),
+        data_wait=_median(run, "data_wait"),
+        seconds=run.result.get("seconds"),
+        bad_files=len(run.bad_files),
+    )
+
+
+def banner(run: Run, name: str, colour: str | None = None) -> Html:
+    """The verdict in a line, with the error where there is one."""
+    verdict = run.verdict
+    dot = tag("span", class_=f"dot {verdict.state}", aria_hidden="true")
+    line = tag("p", dot, tag("strong", verdict.text), class_="verdict")
+    key = tag("span", class_=f"swatch {colour}", aria_hidden="true") if colour else Html()
+    heading = tag("p", key, name, class_="name") if colour else Html()
+    detail = tag("pre", verdict.detail, class_="error") if verdict.state == "crashed" else (
+        tag("p", verdict.detail, class_="detail"))  # fmt: skip
+    when = tag("p", run.when, class_="detail") if run.when else Html()
+    notes = join(tag("p", f"Note: {note}", class_="detail") for note in run.notes)
+    shown = detail if verdict.detail else Html()
+    return tag("div", heading, line, shown, when, notes, class_=f"banner {verdict.state}")
+
+
+def tiles(run: Run) -> Html:
+    """One run's numbers, large."""
+    found = numbers_of(run)
+    entries = [
+        ("Loss", number(found.loss_last), _start_in_words(found)),
+        ("Held-out error", number(found.hidden_mse), _gain_in_words(found)),
+        ("Speed", number(found.samples_per_second), _wait_in_words(found)),
+        ("Time", duration(found.seconds), f"{found.step:,} steps"),
+        ("Bad files", f"{found.bad_files:,}", "listed below" if found.bad_files else "none"),
+    ]
+    return tag(
+        "dl",
+        *(
+            tag("div", tag("dt", title), tag("dd", value), tag("dd", under, class_="under"))
+            for title, value, under in entries
+        ),
+        class_="tiles",
+    )
+
+
+def comparison(runs: Sequence[Run], names: Sequence[str]) -> Html:
+    """Several runs' numbers, one row each."""
+    columns = ("Run", "Verdict", "Steps", "Loss", "Held-out error", "Gain over the best fill",
+               "Samples/s", "Waiting for data", "Time", "Bad files")  # fmt: skip
+    rows = []
+    for index, (run, name) in enumerate(zip(runs, names, strict=True)):
+        found = numbers_of(run)
+        key = tag("span", class_=f"swatch {colour_of(index)}", aria_hidden="true")
+        rows.append(
+            (
+                join([key, name]),
+                run.verdict.state,
+                f"{found.step:,}",
+                number(found.loss_last),
+                number(found.hidden_mse),
+                _decibel(found.gain_db),
+                number(found.samples_per_second),
+                percent(found.data_wait),
+                duration(found.seconds),
+                f"{found.bad_files:,}",
+            )
+        )
+    return table(columns, rows, label="Numbers of the runs", numbers=True)
+
+
+COLOURS = 8
+
+
+def colour_of(index: int) -> str:
+    """The style sheet's class for the index-th run or curve."""
+    return f"c{index % COLOURS}"
+
+
+def _gain_in_words(found: Numbers) -> str:
+    if found.hidden_mse is None:
+        return "not measured"
+    if found.gain_db is None:
+        return "mean squared, hidden patches"
+    return f"{_decibel(found.gain_db)} over the best fill, the {found.best_fill}"
+
+
+def _decibel(value: float | None) -> str:
+    return MISSING if value is None else f"{value:+.2f} dB".replace("-", "\N{MINUS SIGN}")
+
+
+def _start_in_words(found: Numbers) -> str:
+    return "not logged" if found.loss_first is None else f"from {number(found.loss_first)}"
+
+
+def _wait_in_words(found: Numbers) -> str:
+    if found.samples_per_second is None:
+        return "not logged"
+    return f"samples/s, {percent(found.data_wait)} waiting for data"
+
+
+def _median(run: Run, key: str) -> float | None:
+    values = [step[key] for step in run.steps if step.get(key) is not None]
+    return statistics.median(values) if values else None
