@@ -159,7 +159,7 @@ def train(
     verb: Verb[Job], recipe: Recipe, device: torch.device, terminal: Terminal, asked: Asked
 ) -> int:
     """Run in a folder, and leave result.json there whatever happens."""
-    folder = RunFolder(_choose_folder(verb.name, recipe, asked))
+    folder = RunFolder(choose_folder(verb.name, recipe, asked))
     with folder, StopSignal() as stop, _reporters(folder, terminal) as (emit, log):
         # What is refused here leaves the run as it was, its result.json included.
         loaded = _resume_point(verb.name, recipe, folder, emit)
@@ -194,7 +194,8 @@ def train(
     return 0
 
 
-def _choose_folder(verb: str, recipe: Recipe, asked: Asked) -> Path:
+def choose_folder(verb: str, recipe: Recipe, asked: Asked) -> Path:
+    """The folder asked for, that of the run to resume, or a new one."""
     if asked.out is not None:
         _refuse_moved_weights(asked, asked.out)
         return chosen_folder(asked.out, resume=asked.resume, overwrite=asked.overwrite)
