@@ -97,7 +97,7 @@ class Basis:
         )
 
     def state(
-        self, model: nn.Module, optimizer: torch.optim.AdamW, *, counted: int | None = None
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, counted: int | None = None
     ) -> TrainState:
         """The state before the first step.
 
