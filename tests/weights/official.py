@@ -123,7 +123,7 @@ def mae_st(
     return state | _layer("decoder_pred", patch * patch * 3, inner, make)
 
 
-def training_checkpoint(state: State, **args: Any) -> dict[str, Any]:  # noqa: ANN401
+def training_checkpoint(state: State, **args: Any) -> dict[str, Any]:
     """As MAE's util/misc.py saves it."""
     return {
         "model": state,

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from maekit.engine.build import completed, load_model
 from maekit.errors import RecipeError, WeightsError
+from maekit.weights.fit import options_of
 from maekit.weights.source import Given, Weights, open_weights
 
 HEADS = Given(heads=4, decoder_heads=2)
@@ -78,6 +79,8 @@ def test_videomae_at_official_sizes(size: str, tmp_path: Path) -> None:
     assert weights.report.matched == len(state)
     header = weights.header
     assert header.backbone["size"] == size
+    shape: Any = options_of("backbones", header.backbone)
+    assert shape.shape.heads == heads
     assert header.clip == (16, 224, 224)
     assert header.decoder is not None
     assert header.decoder["heads"] == decoder_heads
@@ -223,7 +226,7 @@ def test_an_unknown_target_is_said_and_met_again_where_it_is_needed(tmp_path: Pa
         alone(pixels, hidden)
 
 
-def _mask(hidden: torch.Tensor) -> Any:  # noqa: ANN401
+def _mask(hidden: torch.Tensor) -> Any:
     from maekit.tokens import Mask
 
     return Mask.build(hidden)
@@ -245,7 +248,7 @@ def test_other_models_are_refused_by_name(tmp_path: Path) -> None:
     dalle |= {"blocks.group_1.block_1.id_path.w": torch.ones(1)}
     with pytest.raises(WeightsError, match="DALL-E's encoder"):
         opened(dalle, tmp_path)
-    with pytest.raises(WeightsError, match="no known model.*conv1"):
+    with pytest.raises(WeightsError, match=r"no known model.*conv1"):
         opened({"conv1": torch.ones(1), "fc": torch.ones(1)}, tmp_path)
     with pytest.raises(WeightsError, match="no state dict in this file: it holds epoch"):
         opened({"epoch": 1}, tmp_path)
