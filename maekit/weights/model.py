@@ -33,8 +33,7 @@ def check_header(found: Header, asked: Header, where: str, *, foreign: bool = Fa
     """Weights continue only the model that they are of: tensors may fit another one too.
 
     Args:
-        foreign: somebody else wrote them: how they were initialised is not known, and what is
-            None is not known either.
+        foreign: somebody else wrote them: how they were initialised is not known.
 
     Raises:
         WeightsError: parts, channels or statistics differ; each is named with both values.
@@ -42,7 +41,7 @@ def check_header(found: Header, asked: Header, where: str, *, foreign: bool = Fa
     problems = []
     for key in ("backbone", "decoder", "target", "channels", "mean", "std"):
         ours, theirs = getattr(asked, key), getattr(found, key)
-        if foreign and theirs is None:
+        if theirs is None:  # an encoder alone; or a decoder whose target is not known
             continue
         if isinstance(ours, dict) and isinstance(theirs, dict):
             ours, theirs = (_structure(key, part, asked.clip) for part in (ours, theirs))

@@ -103,7 +103,7 @@ def _norm_pix_loss(header: Header, family: Family, title: str) -> bool | None:
         raise WeightsError(msg, where="--to", hint="give --target norm-pixel or --target pixel")
     target = header.target | options_of("targets", header.target).model_dump(mode="json")
     for normalised, wanted in _TARGETS[family].items():
-        if all(target.get(key) == value for key, value in (_ALWAYS | wanted).items()):
+        if all(target.get(key) == value for key, value in {**_ALWAYS, **wanted}.items()):
             return normalised
     said = ", ".join(f"{key} {value}" for key, value in target.items())
     msg = f"{title} has no such target: {said}"

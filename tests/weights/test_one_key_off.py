@@ -51,7 +51,7 @@ def names(key: str, message: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", STATES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_one_key_off(kind: str, data: st.DataObject) -> None:
     state = dict(STATES[kind])

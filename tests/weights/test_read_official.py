@@ -124,8 +124,16 @@ SMALL: dict[str, State] = {
 
 
 @pytest.mark.parametrize("kind", SMALL)
-@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module.", "module._orig_mod.", "backbone."])
-@pytest.mark.parametrize("wrapper", [None, "model", "model_state", "module", "state_dict"])
+@pytest.mark.parametrize(
+    ("wrapper", "prefix"),
+    [
+        (None, "module."),
+        ("model", "_orig_mod."),
+        ("model_state", ""),
+        ("module", "module._orig_mod."),
+        ("state_dict", "backbone."),
+    ],
+)
 def test_wrappers_and_prefixes(kind: str, prefix: str, wrapper: str | None, tmp_path: Path) -> None:
     plain = opened(SMALL[kind], tmp_path)
     state = {f"{prefix}{name}": tensor for name, tensor in SMALL[kind].items()}
