@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from maekit.cli import public_commands
 from maekit.cli.options import Json, finish
 
-weights = typer.Typer(help="Weights: convert, inspect.", no_args_is_help=True)
+weights = typer.Typer(help="Weights: convert, inspect, list, get.", no_args_is_help=True)
 
 Source = Annotated[
     str,
@@ -22,6 +23,7 @@ Source = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Declare the group."""
+    public_commands.add_to(weights)
     app.add_typer(weights, name="weights")
 
 
@@ -32,8 +34,8 @@ def convert(  # noqa: PLR0917 - each is an option of the command line
         Path, typer.Argument(metavar="DST", help="The file (hf: the folder) to write.")
     ],
     to: Annotated[
-        Literal["maekit", "mae", "videomae", "timm", "hf"],
-        typer.Option("--to", help="Whose code is to load it; hf: transformers."),
+        Literal["maekit", "mae", "videomae", "timm", "hf", "onnx"],
+        typer.Option("--to", help="Whose code is to load it; hf: transformers; onnx: the encoder."),
     ],
     allow_missing: Annotated[
         list[str] | None,
