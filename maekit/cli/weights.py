@@ -132,9 +132,9 @@ def _facts(source: str) -> tuple[dict[str, Any], Mapping[str, Tensor], Sequence[
     try:
         weights = read_foreign(found, Given(), ["*"])
     except MaekitError as error:
-        facts = {"source": found.where, "format": report.kind, "header": None, "licence": licence}
-        facts |= {"report": report.as_dict(), "unclear": str(error)}
-        return facts, found.tensors, files
+        unclear = {"header": None, "licence": licence, "unclear": str(error)}
+        facts = {"source": found.where, "format": report.kind, "report": report.as_dict()}
+        return facts | unclear, found.tensors, files
     return _described(weights, report.kind, licence), found.tensors, files
 
 
@@ -151,7 +151,14 @@ def _described(weights: Weights, kind: str, licence: str | None) -> dict[str, An
 
 def _shown(value: Any) -> str:  # noqa: ANN401 (any JSON value)
     if isinstance(value, dict):
-        return "\n".join(f"{key}: {_shown(each)}" for key, each in value.items())
+        return "\n".join(f"{key}: {_line(each)}" for key, each in value.items())
     if isinstance(value, list):
         return "x".join(map(str, value)) or "scalar"
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else _line(value)
+
+
+def _line(value: Any) -> str:  # noqa: ANN401 (any JSON value)
+    """On one line: a part with the options that it sets."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_line(each)}" for key, each in value.items() if each is not None)
+    return "-" if value is None else str(value)

@@ -124,6 +124,7 @@ def test_inspect(cli: Cli, own: str) -> None:
     assert shown.code == 0
     assert "decoder_pos_embed" in shown.out
     assert "1x17x32" in shown.out
+    assert "backbone: name image-vit, width 32" in cli("weights", "inspect", own).out
     torch.save({"odd": torch.ones(2, 3), "args": argparse.Namespace()}, "odd.pth")
     odd = json.loads(cli("weights", "inspect", "odd.pth", "--json").out)
     assert (odd["format"], odd["parameters"]) == ("unknown", 6)
