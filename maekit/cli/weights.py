@@ -147,21 +147,16 @@ def _facts(source: str) -> tuple[dict[str, Any], Mapping[str, Tensor], Sequence[
     files = foreign.files_of(path)
     seen = recognise(found.tensors)
     if seen is None:
-        unknown: dict[str, Any] = {
-            "format": "unknown",
-            "header": None,
-            "licence": None,
-            "report": None,
-        }
-        return {"source": found.where} | unknown, found.tensors, files
+        unknown: dict[str, Any] = {"source": found.where, "format": "unknown"}
+        return unknown | dict.fromkeys(("header", "licence", "report")), found.tensors, files
     report = report_of(found, seen)
     licence = LICENCES.get(seen.format.name)
     try:
         weights = read_foreign(found, Given(), ["*"])
     except MaekitError as error:
-        facts = {"source": found.where, "format": report.kind, "header": None}
-        facts |= {"licence": licence, "report": report.as_dict(), "unclear": str(error)}
-        return facts, found.tensors, files
+        unclear = {"header": None, "licence": licence, "unclear": str(error)}
+        facts = {"source": found.where, "format": report.kind, "report": report.as_dict()}
+        return facts | unclear, found.tensors, files
     return _described(weights, report.kind, licence), found.tensors, files
 
 
@@ -178,7 +173,14 @@ def _described(weights: Weights, kind: str, licence: str | None) -> dict[str, An
 
 def _shown(value: Any) -> str:  # noqa: ANN401 (any JSON value)
     if isinstance(value, dict):
-        return "\n".join(f"{key}: {_shown(each)}" for key, each in value.items())
+        return "\n".join(f"{key}: {_line(each)}" for key, each in value.items())
     if isinstance(value, list):
         return "x".join(map(str, value)) or "scalar"
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else _line(value)
+
+
+def _line(value: Any) -> str:  # noqa: ANN401 (any JSON value)
+    """On one line: a part with the options that it sets."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_line(each)}" for key, each in value.items() if each is not None)
+    return "-" if value is None else str(value)

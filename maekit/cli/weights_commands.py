@@ -21,6 +21,35 @@ Source = Annotated[
 ]
 
 
+Destination = Annotated[
+    Path, typer.Argument(metavar="DST", help="The file (hf: the folder) to write.")
+]
+To = Annotated[
+    Literal["maekit", "mae", "videomae", "timm", "hf", "onnx"],
+    typer.Option("--to", help="Whose code is to load it; hf: transformers; onnx: the encoder."),
+]
+AllowMissing = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Keys that may be missing, or dropped, as 'head.*'; may be given several times.",
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="pixel|norm-pixel", help="What the decoder predicts, where SRC does not say."
+    ),
+]
+Heads = Annotated[int | None, typer.Option(min=1, help="Attention heads, where SRC does not say.")]
+DecoderHeads = Annotated[int | None, typer.Option(min=1, help="The decoder's, likewise.")]
+Clip = Annotated[
+    str | None,
+    typer.Option(metavar="TxHxW", help="Frames and pixels, where SRC does not say."),
+]
+Replace = Annotated[bool, typer.Option("--overwrite", help="Replace DST.")]
+
+
 def add_to(app: typer.Typer) -> None:
     """Declare the group."""
     public_commands.add_to(weights)
@@ -30,37 +59,14 @@ def add_to(app: typer.Typer) -> None:
 @weights.command("convert")
 def convert(  # noqa: PLR0917 - each is an option of the command line
     source: Source,
-    destination: Annotated[
-        Path, typer.Argument(metavar="DST", help="The file (hf: the folder) to write.")
-    ],
-    to: Annotated[
-        Literal["maekit", "mae", "videomae", "timm", "hf", "onnx"],
-        typer.Option("--to", help="Whose code is to load it; hf: transformers; onnx: the encoder."),
-    ],
-    allow_missing: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Keys that may be missing, or dropped, as 'head.*'; may be given several times.",
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="pixel|norm-pixel", help="What the decoder predicts, where SRC does not say."
-        ),
-    ] = None,
-    heads: Annotated[
-        int | None, typer.Option(min=1, help="Attention heads, where SRC does not say.")
-    ] = None,
-    decoder_heads: Annotated[
-        int | None, typer.Option(min=1, help="The decoder's, where SRC does not say.")
-    ] = None,
-    clip: Annotated[
-        str | None,
-        typer.Option(metavar="TxHxW", help="Frames and pixels, where SRC does not say."),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST.")] = False,
+    destination: Destination,
+    to: To,
+    allow_missing: AllowMissing = None,
+    target: Target = None,
+    heads: Heads = None,
+    decoder_heads: DecoderHeads = None,
+    clip: Clip = None,
+    overwrite: Replace = False,
     json: Json = False,
 ) -> None:
     """Convert weights from and to other projects' formats, all tensors or none.

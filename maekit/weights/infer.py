@@ -62,10 +62,8 @@ def infer(
         decoder = _decoder(tensors, patch, clip, family, hints, given, where)
         out_dim = int(_needed(tensors, "decoder.head.weight", where).shape[0])
         target = _target(family, hints, given, notes)
-        values = math.prod(patch) * channels
-        if target is not None and out_dim != values:
-            msg = f"the decoder predicts {out_dim} values a token, the target has {values}"
-            raise WeightsError(msg, where=where, hint="leave --target out")
+        if target is not None:
+            check_values(out_dim, math.prod(patch) * channels, where)
     elif given.target is not None:
         msg = "no decoder weights in this file, so it has no target"
         raise RecipeError(msg, where="--target", hint="leave --target out, or give a full file")
@@ -77,6 +75,13 @@ def infer(
         grid=Grid(*(size // step for size, step in zip(clip, patch, strict=True))),
     )  # fmt: skip
     return Inferred(header, tuple(notes))
+
+
+def check_values(predicted: int, wanted: int, where: str) -> None:
+    """A pixel target needs a decoder that predicts a patch's every value; raises WeightsError."""
+    if predicted != wanted:
+        msg = f"the decoder predicts {predicted} values a token, the target has {wanted}"
+        raise WeightsError(msg, where=where, hint="leave --target out")
 
 
 def _needed(tensors: Mapping[str, Tensor], name: str, where: str) -> Tensor:
@@ -275,12 +280,21 @@ def _table_kind(
 def _target(family: Family, hints: Hints, given: Given, notes: list[str]) -> dict[str, Any] | None:
     """What the decoder predicts: no key tells it (facebookresearch/mae#12)."""
     name = given.target or hints.target
-    if given.target is not None and given.target not in PIXELS:
-        msg = f"'{given.target}' is not what these decoders predict"
-        raise RecipeError(msg, where="--target", hint=f"give {' or '.join(PIXELS)}")
     if name is None or (family == "mae_st" and given.target is None):
         notes.append(_UNKNOWN[family])
         return None
+    return target_part(family, name)
+
+
+def target_part(family: Family, name: str) -> dict[str, Any]:
+    """A pixel target as a family's code computes it.
+
+    Raises:
+        RecipeError: it is another target.
+    """
+    if name not in PIXELS:
+        msg = f"'{name}' is not what these decoders predict"
+        raise RecipeError(msg, where="--target", hint=f"give {' or '.join(PIXELS)}")
     chosen: dict[str, Any] = {}
     if family == "videomae":
         chosen = {"space": "unit"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -11,7 +13,9 @@ from maekit.errors import RecipeError
 from maekit.weights import foreign
 from maekit.weights.adopt import Weights, read_foreign
 from maekit.weights.file import KEY, find_weights, read_header, read_tensors
+from maekit.weights.formats import Family
 from maekit.weights.hints import Given
+from maekit.weights.infer import check_values, target_part
 from maekit.weights.report import Report
 from maekit.weights.timm_source import open_timm
 
@@ -28,7 +32,7 @@ def open_weights(
     Only ``timm:NAME`` may open a connection; it logs the address first.
 
     Args:
-        given: what a foreign file does not say of itself.
+        given: what a file does not say of itself; of maekit's own, an unknown target.
         allow_missing: patterns of keys that may be missing from a foreign file, or dropped.
 
     Raises:
@@ -37,15 +41,28 @@ def open_weights(
     """
     found = open_native(source)
     if found is not None:
-        if given not in (None, Given()) or allow_missing:
-            msg = "maekit's own weights describe themselves"
-            hint = "leave out what you say of them (--target, --heads, --clip, --allow-missing)"
-            raise RecipeError(msg, where=str(source), hint=hint)
-        return found
+        return _told(found, given or Given(), allow_missing)
     text = str(source)
     if text.startswith(TIMM):
         return open_timm(text.removeprefix(TIMM), given or Given(), allow_missing)
     return read_foreign(foreign.read(_path(text)), given or Given(), allow_missing)
+
+
+def _told(found: Weights, given: Given, allow_missing: Sequence[str]) -> Weights:
+    """Own weights describe themselves, but for a target that was not known on conversion."""
+    header = found.header
+    if given == Given() and not allow_missing:
+        return found
+    if allow_missing or given != Given(target=given.target) or header.out_dim is None:
+        msg = "maekit's own weights describe themselves"
+        hint = "leave out what you say of them (--target, --heads, --clip, --allow-missing)"
+        raise RecipeError(msg, where=found.origin, hint=hint)
+    family: Family = "videomae" if header.backbone["name"] == "video-vit" else "mae"
+    target = target_part(family, str(given.target))
+    patch = found.tensors["backbone.patch_embed.weight"].shape[1:]
+    check_values(header.out_dim, math.prod(patch), found.origin)
+    described = header.model_copy(update={"target": target, "out_dim": None})
+    return replace(found, header=described)
 
 
 def local_path(source: str | Path) -> Path | None:

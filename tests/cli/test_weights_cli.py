@@ -124,6 +124,7 @@ def test_inspect(cli: Cli, own: str) -> None:
     assert shown.code == 0
     assert "decoder_pos_embed" in shown.out
     assert "1x17x32" in shown.out
+    assert "backbone: name image-vit, width 32" in cli("weights", "inspect", own).out
     torch.save({"odd": torch.ones(2, 3), "args": argparse.Namespace()}, "odd.pth")
     odd = json.loads(cli("weights", "inspect", "odd.pth", "--json").out)
     assert (odd["format"], odd["parameters"]) == ("unknown", 6)
@@ -165,5 +166,10 @@ def test_pretraining_goes_on_from_a_full_file_of_mae(small: str, cli: Cli, own: 
     run = cli(*words, "--from", "m.safetensors", "--out", "run")
     assert run.code == 0, run.err
     assert "the weights' target is unknown: the recipe's is taken, norm-pixel" in run.err
+    told = ("weights", "convert", "m.safetensors", "told.safetensors", "--to", "maekit")
+    assert cli(*told, "--target", "norm-pixel").code == 0
+    assert read_header(Path("told.safetensors")).target is not None
+    again = cli("weights", "convert", "told.safetensors", "x", "--to", "mae", "--target", "pixel")
+    assert (again.code, "describe themselves" in again.err) == (2, True)
     assert cli(*words, "--from", "absent.pth", "--out", "run", "--overwrite").code == 2
     assert Path("run/weights.safetensors").is_file()

@@ -175,6 +175,22 @@ def test_reading_every_spelling_of_transformers(spelling: str, video: bool, tmp_
     torch.testing.assert_close(ours.encode(pixels), features, atol=1e-5, rtol=1e-5)
 
 
+def test_the_small_video_model_of_transformers_must_be_told_its_heads(tmp_path: Path) -> None:
+    """Its converter wrote 16 heads where MCG-NJU's model has 6: the weights load either way."""
+    from transformers import VideoMAEConfig, VideoMAEModel
+
+    config = VideoMAEConfig(
+        hidden_size=384, num_hidden_layers=1, num_attention_heads=16, intermediate_size=1536,
+        use_mean_pooling=False, layer_norm_eps=1e-6,
+    )  # fmt: skip
+    VideoMAEModel(config).save_pretrained(tmp_path / "small")
+    with pytest.raises(WeightsError, match="--heads 6") as caught:
+        open_weights(tmp_path / "small")
+    assert "25868" in str(caught.value)
+    told = open_weights(tmp_path / "small", given=Given(heads=6))
+    assert told.header.backbone["heads"] == 6
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize(
     "change",
