@@ -14,7 +14,7 @@ from maekit.engine.build import completed
 from maekit.errors import MaekitError, RecipeError
 from maekit.weights import foreign
 from maekit.weights.adopt import LICENCES, Weights, read_foreign, report_of
-from maekit.weights.file import sha256
+from maekit.weights.file import find_weights, sha256
 from maekit.weights.formats import recognise
 from maekit.weights.hints import Given
 from maekit.weights.source import local_path, open_native, open_weights
@@ -93,9 +93,9 @@ def _clip(text: str) -> tuple[int, int, int]:
 
 def inspect(source: str, *, json: bool) -> int:
     """Print what weights are of, also where they are not whole or not known."""
-    facts, tensors = _facts(source)
+    facts, tensors, files = _facts(source)
     facts["parameters"] = parameters(tensors) or sum(t.numel() for t in tensors.values())
-    facts["sha256"] = _digests(source)
+    facts["sha256"] = {file.name: sha256(file) for file in files}
     shapes = [
         {"name": name, "shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
         for name, t in tensors.items()
@@ -112,27 +112,30 @@ def inspect(source: str, *, json: bool) -> int:
     return 0
 
 
-def _facts(source: str) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+def _facts(source: str) -> tuple[dict[str, Any], Mapping[str, Tensor], Sequence[Path]]:
+    """What is known, the tensors under the file's own names, and the files that hold them."""
     native = open_native(source)
     if native is not None:
-        return _described(native, "maekit", None), native.tensors
+        return _described(native, "maekit", None), native.tensors, [find_weights(source)]
     path = local_path(source)
     if path is None:
         hint = "convert it to a file first: maekit weights convert timm:NAME DST --to maekit"
         raise RecipeError("inspect reads files", where=source, hint=hint)
     found = foreign.read(path)
+    files = foreign.files_of(path)
     seen = recognise(found.tensors)
     if seen is None:
         unknown = {"format": "unknown", "header": None, "licence": None, "report": None}
-        return {"source": found.where} | unknown, found.tensors
+        return {"source": found.where} | unknown, found.tensors, files
     report = report_of(found, seen)
     licence = LICENCES.get(seen.format.name)
     try:
         weights = read_foreign(found, Given(), ["*"])
     except MaekitError as error:
-        facts = {"source": found.where, "format": report.kind, "header": None, "licence": licence}
-        return facts | {"report": report.as_dict(), "unclear": str(error)}, found.tensors
-    return _described(weights, report.kind, licence), found.tensors
+        facts: dict[str, Any] = {"source": found.where, "format": report.kind, "header": None}
+        facts |= {"licence": licence, "report": report.as_dict(), "unclear": str(error)}
+        return facts, found.tensors, files
+    return _described(weights, report.kind, licence), found.tensors, files
 
 
 def _described(weights: Weights, kind: str, licence: str | None) -> dict[str, Any]:
@@ -144,16 +147,6 @@ def _described(weights: Weights, kind: str, licence: str | None) -> dict[str, An
         "licence": header.licence or licence,
         "report": weights.report.as_dict(),
     }
-
-
-def _digests(source: str) -> dict[str, str]:
-    """The sha256 of each file that holds tensors."""
-    path = local_path(source)
-    if path is None:
-        return {}
-    native = open_native(source)
-    files = [native.path] if native and native.path else foreign.files_of(path)
-    return {file.name: sha256(file) for file in files}
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 (any JSON value)

@@ -186,5 +186,5 @@ def _begin(basis: Basis, source: str | None, loaded: Loaded | None) -> Begin:
     if source is None:
         return Begin(asked)
     weights = open_weights(source)
-    header, fresh = agreed_header(weights.header, asked, weights.origin, foreign=weights.foreign)
+    header, fresh = agreed_header(weights.header, asked, weights.origin)
     return Begin(header, weights, fresh)

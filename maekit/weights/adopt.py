@@ -38,7 +38,6 @@ class Weights:
         report: what became of each tensor.
         foreign: whether somebody else wrote them; then options that leave no trace in weights
             (initialisation) are not known.
-        path: of maekit's own, the file.
         fresh: tensors that the file lacks and that may start afresh, because the user allowed it.
     """
 
@@ -47,7 +46,6 @@ class Weights:
     origin: str
     report: Report
     foreign: bool = False
-    path: Path | None = None
     fresh: frozenset[str] = frozenset()
 
 

@@ -76,14 +76,14 @@ def structure_of(header: Header, family: Family, title: str, *, encoder: bool = 
     if header.backbone["name"] != name:
         msg = f"{title} holds the backbone {name}, this is {header.backbone['name']}"
         raise WeightsError(msg, where="--to", hint=_OTHERS)
-    backbone = _options("backbones", header.backbone)
+    backbone = options_of("backbones", header.backbone)
     problems += _misfits("backbone", backbone, wanted)
     decoder = None
     if header.decoder is not None and not encoder:
         if header.decoder["name"] != "vit":
             problems.append(f"decoder {header.decoder['name']} (vit)")
         else:
-            decoder = _options("decoders", header.decoder)
+            decoder = options_of("decoders", header.decoder)
             default = {"positions": "sincos-2d" if header.clip[0] == 1 else "sincos-1d"}
             problems += _misfits("decoder", decoder, _DECODERS[family], default)
     if problems:
@@ -95,7 +95,8 @@ def structure_of(header: Header, family: Family, title: str, *, encoder: bool = 
 _OTHERS = "use --to maekit, which holds every model"
 
 
-def _options(kind: str, part: Mapping[str, Any]) -> PartOptions:
+def options_of(kind: str, part: Mapping[str, Any]) -> PartOptions:
+    """A part's options, those too that a header leaves at their defaults."""
     chosen = {key: value for key, value in part.items() if key != "name"}
     return registry.options_of(kind, part["name"]).model_validate(chosen)
 

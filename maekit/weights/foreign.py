@@ -27,6 +27,7 @@ from maekit.weights.file import read_tensors
 # DeepSpeed "module", MoCo v3 "state_dict".
 WRAPPERS = ("model", "model_state", "module", "state_dict", "model_state_dict")
 SINGLE = ("model.safetensors", "pytorch_model.bin")
+PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save's archives, and what it wrote before 1.6
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 _CLASS = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -94,28 +95,34 @@ def _file(path: Path) -> Foreign:
 
 
 def _unpickled(path: Path) -> Any:  # noqa: ANN401 (whatever was saved)
+    with path.open("rb") as file:
+        begins = file.read(4)
+    if not begins.startswith(PICKLES):
+        msg = "neither safetensors nor a file that torch.save wrote"
+        hint = "give a .pth, .pt, .bin or .safetensors file, or a Hugging Face folder"
+        raise WeightsError(msg, where=str(path), hint=hint)
     try:
-        with safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # The open file, not its path: torch.load would go by the path's ending.
+        with path.open("rb") as file, safe_globals([argparse.Namespace]):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _CLASS.search(str(error))
         if named is None:
-            msg = f"not a file that torch.save wrote: {str(error).partition(chr(10))[0]}"
-            hint = "give a .pth, .pt, .bin or .safetensors file, or a Hugging Face folder"
-            raise WeightsError(msg, where=str(path), hint=hint) from error
+            raise _unreadable(path, error) from error
         msg = f"refused: unpickling it would call {named[1]}, which is code, not weights"
         hint = (
             "if you trust its author, keep only the state dict where the file was made: "
             "torch.save(model.state_dict(), FILE)"
         )
         raise WeightsError(msg, where=str(path), hint=hint) from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise WeightsError(
-            f"not a readable PyTorch file: {reason}",
-            where=str(path),
-            hint="it may be cut short: copy it again",
-        ) from error
+    except Exception as error:  # on a damaged file the unpickler fails in any way
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    reason = str(error).partition("\n")[0].partition(". This")[0]
+    msg = f"not a readable PyTorch file: {type(error).__name__}: {reason}"
+    return WeightsError(msg, where=str(path), hint="it may be cut short: copy it again")
 
 
 def _unwrapped(found: Any, where: str) -> Foreign:  # noqa: ANN401 (whatever was saved)

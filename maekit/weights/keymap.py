@@ -9,6 +9,7 @@ is ``[D, C, 1, h, w]`` here.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -78,12 +79,14 @@ def _numbered(rules: Iterable[Rule], depth: int) -> Iterator[Rule]:
 
 
 def _depth(rules: Iterable[Rule], keys: Iterable[str]) -> int:
-    starts = {name.partition("{i}")[0] for rule in rules for name in rule.theirs if "{i}" in name}
-    if not starts:
+    """Blocks up to the last that is there for the better part: one stray key makes no block."""
+    names = [name for rule in rules for name in rule.theirs if "{i}" in name]
+    if not names:
         return 0
-    block = re.compile("(?:" + "|".join(map(re.escape, sorted(starts))) + r")(\d+)\.")
-    numbers = [int(match[1]) for match in map(block.match, keys) if match]
-    return 1 + max(numbers, default=-1)
+    starts = sorted({name.partition("{i}")[0] for name in names})
+    block = re.compile("(?:" + "|".join(map(re.escape, starts)) + r")(\d+)\.")
+    held = Counter(int(match[1]) for match in map(block.match, keys) if match)
+    return 1 + max((index for index, n in held.items() if 2 * n > len(names)), default=-1)
 
 
 def to_ours(rules: Iterable[Rule], tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

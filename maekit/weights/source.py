@@ -67,7 +67,7 @@ def open_native(source: str | Path) -> Weights | None:
     path = find_weights(text)
     header, tensors = read_header(path), read_tensors(path)
     origin = f"{path} ({header.source or 'maekit'})"
-    return Weights(header, tensors, origin, Report("maekit", len(tensors)), path=path)
+    return Weights(header, tensors, origin, Report("maekit", len(tensors)))
 
 
 def _ours(path: Path) -> bool:

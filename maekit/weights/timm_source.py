@@ -60,12 +60,14 @@ def _fetch(name: str) -> tuple[nn.Module, dict[str, Any]]:
     if not timm.is_model(name):
         hint = suggest(name, timm.list_models()) or "`timm.list_models('*vit*')` lists them"
         raise RecipeError(f"timm {timm.__version__} has no model '{name}'", hint=hint)
-    known = timm.get_pretrained_cfg(name)
+    try:
+        known = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # a tag that this architecture does not have
+        raise RecipeError(f"{error}", where=f"timm:{name}", hint=_listing(name)) from error
     hub = f"https://huggingface.co/{known.hf_hub_id}" if known and known.hf_hub_id else None
     address = (hub or known.url) if known else None
-    if known is None or address is None:
-        hint = f"`timm.list_pretrained('{name.partition('.')[0]}*')` lists those that have"
-        raise RecipeError(f"timm has no weights for '{name}'", hint=hint)
+    if not known or not address:
+        raise RecipeError(f"timm has no weights for '{name}'", hint=_listing(name))
     log.info("fetching %s through timm, from %s unless it is cached", name, address)
     try:
         model = timm.create_model(name, pretrained=True, num_classes=0)
@@ -74,6 +76,10 @@ def _fetch(name: str) -> tuple[nn.Module, dict[str, Any]]:
         hint = f"check the connection to {address}, or give a file of these weights"
         raise WeightsError(msg, where=f"timm:{name}", hint=hint) from error
     return model.eval(), {key: getattr(known, key) for key in _CONFIG}
+
+
+def _listing(name: str) -> str:
+    return f"`timm.list_pretrained('{name.partition('.')[0]}*')` lists those that it has"
 
 
 def _heads(model: nn.Module) -> int | None:

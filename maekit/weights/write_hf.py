@@ -15,13 +15,14 @@ from maekit.errors import RecipeError, WeightsError
 from maekit.layers import LAYER_NORM_EPS
 from maekit.weights.adopt import Weights
 from maekit.weights.file import write_weights
-from maekit.weights.fit import Structure, structure_of
+from maekit.weights.fit import Structure, options_of, structure_of
 from maekit.weights.foreign import CONFIG, PREPROCESSOR, SINGLE
 from maekit.weights.formats import HF_MAE, HF_VIDEOMAE, Family
 from maekit.weights.header import Header
 from maekit.weights.write import Written, left_out, patch_of, renamed
 
-# What transformers' models learn, by (target, norm_pix_loss); other options are not theirs.
+# What transformers' models learn, by norm_pix_loss.
+_ALWAYS = {"loss": "mse", "frames": "same"}
 _TARGETS: Mapping[Family, Mapping[bool, Mapping[str, str]]] = {
     "mae": {
         False: {"name": "pixel", "space": "normalised"},
@@ -100,10 +101,11 @@ def _norm_pix_loss(header: Header, family: Family, title: str) -> bool | None:
     if header.target is None:
         msg = f"{title} must know what its decoder predicts, and the weights do not say"
         raise WeightsError(msg, where="--to", hint="give --target norm-pixel or --target pixel")
+    target = header.target | options_of("targets", header.target).model_dump(mode="json")
     for normalised, wanted in _TARGETS[family].items():
-        if all(header.target.get(key) == value for key, value in wanted.items()):
+        if all(target.get(key) == value for key, value in {**_ALWAYS, **wanted}.items()):
             return normalised
-    said = ", ".join(f"{key} {value}" for key, value in header.target.items())
+    said = ", ".join(f"{key} {value}" for key, value in target.items())
     msg = f"{title} has no such target: {said}"
     raise WeightsError(msg, where="--to", hint="use --to maekit, which keeps it")
 

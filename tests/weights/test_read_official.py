@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from maekit.engine.build import completed, load_model
 from maekit.errors import RecipeError, WeightsError
+from maekit.weights.fit import options_of
 from maekit.weights.source import Given, Weights, open_weights
 
 HEADS = Given(heads=4, decoder_heads=2)
@@ -78,6 +79,8 @@ def test_videomae_at_official_sizes(size: str, tmp_path: Path) -> None:
     assert weights.report.matched == len(state)
     header = weights.header
     assert header.backbone["size"] == size
+    shape: Any = options_of("backbones", header.backbone)
+    assert shape.shape.heads == heads
     assert header.clip == (16, 224, 224)
     assert header.decoder is not None
     assert header.decoder["heads"] == decoder_heads
@@ -121,8 +124,16 @@ SMALL: dict[str, State] = {
 
 
 @pytest.mark.parametrize("kind", SMALL)
-@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module.", "module._orig_mod.", "backbone."])
-@pytest.mark.parametrize("wrapper", [None, "model", "model_state", "module", "state_dict"])
+@pytest.mark.parametrize(
+    ("wrapper", "prefix"),
+    [
+        (None, "module."),
+        ("model", "_orig_mod."),
+        ("model_state", ""),
+        ("module", "module._orig_mod."),
+        ("state_dict", "backbone."),
+    ],
+)
 def test_wrappers_and_prefixes(kind: str, prefix: str, wrapper: str | None, tmp_path: Path) -> None:
     plain = opened(SMALL[kind], tmp_path)
     state = {f"{prefix}{name}": tensor for name, tensor in SMALL[kind].items()}
@@ -245,7 +256,7 @@ def test_other_models_are_refused_by_name(tmp_path: Path) -> None:
     dalle |= {"blocks.group_1.block_1.id_path.w": torch.ones(1)}
     with pytest.raises(WeightsError, match="DALL-E's encoder"):
         opened(dalle, tmp_path)
-    with pytest.raises(WeightsError, match="no known model.*conv1"):
+    with pytest.raises(WeightsError, match=r"no known model.*conv1"):
         opened({"conv1": torch.ones(1), "fc": torch.ones(1)}, tmp_path)
     with pytest.raises(WeightsError, match="no state dict in this file: it holds epoch"):
         opened({"epoch": 1}, tmp_path)
