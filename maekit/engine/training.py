@@ -221,6 +221,8 @@ class Training(ABC):
         """Bring the model to where it starts: a checkpoint, given weights, or its first init."""
         samples = self.state.extra.setdefault("train_samples", len(self.train))
         if loaded is None:
+            # What a model draws itself (drop path, dropout) begins here; checkpoints go on with it.
+            torch.manual_seed(self.recipe.seed)
             self.start()
             return
         samples = loaded.state["extra"].get("train_samples", samples)
