@@ -99,19 +99,15 @@ def _spec(part: Mapping[str, Any]) -> PartSpec:
     return PartSpec.model_validate(part)
 
 
-def agreed_header(found: Header, asked: Header, where: str, *, foreign: bool = False) -> Agreed:
+def agreed_header(found: Header, asked: Header, where: str) -> Agreed:
     """The header of the model that is asked for, completed by what the weights say of theirs.
-
-    Args:
-        foreign: somebody else wrote them: what their header leaves open is not known.
 
     Raises:
         WeightsError: they differ beyond what changes at load time.
     """
     found, asked = complete(found), complete(asked)
     with torch.device("meta"):
-        old, new = build_model(found), build_model(asked)
-        return agree(found, asked, old, new, where, foreign=foreign)
+        return agree(found, asked, build_model(found), build_model(asked), where)
 
 
 def complete(header: Header) -> Header:

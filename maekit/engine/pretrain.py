@@ -9,10 +9,11 @@ from maekit.engine.build import agreed_header, build_model, fill, header_of
 from maekit.engine.checkpoint import Loaded
 from maekit.engine.events import Note
 from maekit.engine.feed import holdout_reader, required_pretrain, statistics_of, train_reader
+from maekit.engine.held_out import HeldOutTraining
 from maekit.engine.holdout import Holdout
 from maekit.engine.optim import make_optimizer, tokens_free_of_decay
 from maekit.engine.step import PretrainStep, recompute, to_unit
-from maekit.engine.training import Basis, HeldOutTraining
+from maekit.engine.training import Basis
 from maekit.model import Statistics
 from maekit.weights.file import read_header
 from maekit.weights.model import load_tensors, model_tensors
@@ -186,5 +187,5 @@ def _begin(basis: Basis, source: str | None, loaded: Loaded | None) -> Begin:
     if source is None:
         return Begin(asked)
     weights = open_weights(source)
-    header, fresh = agreed_header(weights.header, asked, weights.origin, foreign=weights.foreign)
+    header, fresh = agreed_header(weights.header, asked, weights.origin)
     return Begin(header, weights, fresh)

@@ -70,7 +70,7 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
         return untrained_encoder(recipe, Statistics(tuple(given.mean), tuple(given.std)))
     weights = open_weights(source)
     found = _encoder_only(weights.header)
-    header, _ = agreed_header(found, _asked(found, recipe), weights.origin, foreign=weights.foreign)
+    header, _ = agreed_header(found, _asked(found, recipe), weights.origin)
     model = build_model(header, recipe.seed)
     tensors = {
         name: tensor for name, tensor in weights.tensors.items() if name.startswith(_ENCODER)

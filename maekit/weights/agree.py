@@ -37,8 +37,6 @@ def agree(
     old: MaskedAutoencoder,
     new: MaskedAutoencoder,
     where: str,
-    *,
-    foreign: bool = False,
 ) -> Agreed:
     """The asked model with what the weights alone know of it: what its fixed tables were made for.
 
@@ -48,7 +46,6 @@ def agree(
         old: the model of ``found``; its tensors are not looked at (meta device).
         new: that of ``asked``, likewise.
         where: the weights' file, for errors.
-        foreign: somebody else wrote them: where they have no target, it is not known.
 
     Raises:
         WeightsError: parts or statistics differ beyond what changes at load time; each is named
@@ -62,7 +59,7 @@ def agree(
     problems += _differences("backbone", found.backbone, asked.backbone, free)
     if fresh is None:
         problems += _differences("decoder", found.decoder, asked.decoder, LOAD_TIME)
-        if not (foreign and found.target is None):
+        if found.target is not None:  # else nobody knows what it was
             free = _PLACE if pinned else frozenset()
             problems += _differences("target", found.target, target, free)
     if found.channels == asked.channels:
