@@ -197,7 +197,7 @@ def _masks(hidden: Hidden, models: Models, chosen: Chosen, recipe: Recipe | None
     spec = MaskerSpec.model_validate(own) if hidden.masker is None else _masker(hidden.masker)
     ratios = _ratios(hidden.ratio)
     specs = [_with_ratio(spec, ratio) for ratio in ratios] or [spec]
-    return Drawn(specs, hidden.seed, hidden.whole)
+    return Drawn(specs, hidden.seed, whole=hidden.whole)
 
 
 def _with_ratio(spec: MaskerSpec, ratio: float) -> MaskerSpec:

@@ -40,7 +40,7 @@ from maekit.errors import NonFiniteError, RecipeError
 from maekit.recipe.dump import dump
 from maekit.recipe.load import load
 from maekit.registry import resolve
-from maekit.weights.file import find_weights
+from maekit.weights.source import local_path
 
 if TYPE_CHECKING:
     import torch
@@ -208,10 +208,9 @@ def choose_folder(verb: str, recipe: Recipe, asked: Asked) -> Path:
 
 def _refuse_moved_weights(asked: Asked, out: Path) -> None:
     """``--overwrite`` moves the folder away, and with it weights that are to be started from."""
-    # What is no path (timm:NAME, scratch) is not in any folder.
-    if asked.overwrite and asked.source is not None and Path(asked.source).exists():
-        source = find_weights(asked.source).resolve()
-        if source.is_relative_to(out.resolve()):
+    if asked.overwrite and asked.source is not None:
+        source = local_path(asked.source)
+        if source is not None and source.resolve().is_relative_to(out.resolve()):
             msg = f"--from {asked.source} is in the folder that --overwrite moves away"
             raise RecipeError(msg, where=f"--out {out}", hint="give another --out")
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from maekit.errors import StorageError
-from maekit.visualise.panel import panel, stack
+from maekit.visualise.panel import heading, panel, stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,14 +58,13 @@ def _sheet(outcome: Outcome, frame: int | None = None) -> Image.Image:
 
 def _strip(outcome: Outcome) -> Image.Image:
     """Every frame, side by side, the stages below each other."""
-    sheets = [
-        panel([[stage]], [caption], frames=outcome.frames, labels=[row.label] if first else ())
-        for row in outcome.rows
-        for first, (stage, caption) in (
-            (number == 0, pair)
-            for number, pair in enumerate(zip(row.stages, outcome.captions, strict=True))
-        )
-    ]
+    sheets = []
+    for row in outcome.rows:
+        parts = [
+            panel([[stage]], [caption], frames=outcome.frames)
+            for stage, caption in zip(row.stages, outcome.captions, strict=True)
+        ]
+        sheets += [heading(row.label, parts[0].width), *parts]
     return stack(sheets)
 
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from maekit.grid import Grid
     from maekit.tokens import Mask
 
-FILLS = ("visible_mean", "nearest_visible", "interpolated_mean")
-
 
 def fills(pixels: Tensor, mask: Mask, grid: Grid, patch: tuple[int, int, int]) -> dict[str, Tensor]:
     """Three guesses at the queries, each ``[B, Q, pt*ph*pw*C]``.
@@ -25,7 +23,7 @@ def fills(pixels: Tensor, mask: Mask, grid: Grid, patch: tuple[int, int, int]) -
     - ``nearest_visible``: the visible patch that is nearest on the token grid, the first in raster
       order of several; a whole copy, not its mean.
     - ``interpolated_mean``: the mean colours of visible patches, interpolated (``tokens.spread``):
-      what a model that predicts zeros paints with norm-pixel.
+      what a model that predicts zeros paints with norm-pixel per channel.
 
     Args:
         pixels: ``[B, C, T, H, W]``.

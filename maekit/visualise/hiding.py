@@ -72,7 +72,6 @@ class Masks(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class Drawn:
     """A masker's draws, keyed by the seed and the file's name.
 
@@ -80,25 +79,28 @@ class Drawn:
         specs: one row of the sheet for each.
         seed: the same seed, the same masks.
         whole: predict every token once: see ``complementary``.
+
+    Raises:
+        PartError, RecipeError: there is no such masker, or not with these options.
     """
 
-    specs: Sequence[MaskerSpec]
-    seed: int
-    whole: bool = False
+    def __init__(self, specs: Sequence[MaskerSpec], seed: int, *, whole: bool = False) -> None:
+        self.maskers = [(_label(spec), registry.make("maskers", spec)) for spec in specs]
+        self.seed = seed
+        self.whole = whole
 
     def draw(self, subject: Subject, grid: Grid, unit: tuple[int, int, int]) -> list[Hiding]:
-        """Masks by each of the specs."""
+        """Masks by each of the maskers."""
         rows = []
         clip = subject.pixels.shape
         name = subject.name.rpartition("/")[2].encode()
         key = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
-        for spec in self.specs:
-            masker = registry.make("maskers", spec)
+        for label, masker in self.maskers:
             masks = MaskDraw(masker, grid, unit, (clip[0], clip[1], clip[2], clip[3]))
             rng = generator(self.seed, purpose="reconstruct/mask", index=key)
             hidden = masks.draw(rng, subject.pixels)
             passes = complementary(hidden, grid, unit, rng) if self.whole else [_one(hidden)]
-            rows.append(Hiding(_label(spec), tuple(passes)))
+            rows.append(Hiding(label, tuple(passes)))
         return rows
 
 

@@ -33,11 +33,12 @@ class Painting:
     Attributes:
         honest: what must be undone (patch mean and variance) is taken from visible patches only.
         leaking: it is taken from the hidden patches themselves; None where nothing must be undone.
+        zero: as ``honest``, of a prediction of zeros: what can be had without a model.
     """
 
-    pred: Tensor
     honest: Tensor
     leaking: Tensor | None
+    zero: Tensor
 
 
 def can_paint(model: MaskedAutoencoder) -> bool:
@@ -75,7 +76,8 @@ def paint(model: MaskedAutoencoder, pixels: Tensor, mask: Mask) -> Painting:
     pred = model.decode(encoded.tokens, mask)
     honest = target.decode(pred, pixels, mask, "visible").float()
     leaking = target.decode(pred, pixels, mask, "truth").float()
-    return Painting(pred, honest, None if torch.equal(honest, leaking) else leaking)
+    zero = target.decode(torch.zeros_like(pred), pixels, mask, "visible").float()
+    return Painting(honest, None if torch.equal(honest, leaking) else leaking, zero)
 
 
 @torch.no_grad()

@@ -119,11 +119,11 @@ def panel(
     cells = [[_cell(picture, side, frames) for picture in row] for row in rows]
     widths = [max(cell.width for cell in column) for column in zip(*cells, strict=True)]
     heights = [max(cell.height for cell in row) for row in cells]
-    headings = [_heading(text, width) for text, width in zip(captions, widths, strict=True)]
+    headings = [heading(text, width) for text, width in zip(captions, widths, strict=True)]
     widths = [max(width, text.width) for width, text in zip(widths, headings, strict=True)]
     top = max(text.height for text in headings)
     lefts = [_GAP, *(_GAP + end for end in accumulate(width + _GAP for width in widths))]
-    lines = [_heading(text, lefts[-1] - 2 * _GAP) for text in labels]
+    lines = [heading(text, lefts[-1] - 2 * _GAP) for text in labels]
     above = [line.height for line in lines] or [0] * len(rows)
     spans = [high + height + _GAP for high, height in zip(above, heights, strict=True)]
     tops = [top, *(top + end for end in accumulate(spans))]
@@ -172,8 +172,8 @@ def _image(frame: np.ndarray) -> Image.Image:
     return Image.fromarray((colours * 255).round().astype(np.uint8))
 
 
-def _heading(text: str, width: int) -> Image.Image:
-    """The caption in small type, broken between words to ``width`` pixels where they allow it."""
+def heading(text: str, width: int) -> Image.Image:
+    """Text in small type, broken between words to ``width`` pixels where they allow it."""
     font = ImageFont.load_default(_TYPE_SIZE)
     lines: list[str] = []
     for word in text.split():

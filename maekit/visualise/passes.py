@@ -60,6 +60,8 @@ def paint_passes(model: MaskedAutoencoder, views: list[Tensor], hiding: Hiding) 
         painting = paint(model, pixels, mask)
         leaks = leaks or painting.leaking is not None
         patches = fills(pixels, mask, model.grid, model.backbone.patch)
+        # Where a patch's channels share their statistics, zeros are gray, which no other fill is.
+        patches["zero_prediction"] = painting.zero
         patches["honest"] = painting.honest
         patches["leaking"] = painting.honest if painting.leaking is None else painting.leaking
         if model.target is not None and len(views) > len(model.target.views):

@@ -137,9 +137,9 @@ def _notes(
         size = f"{source.height}x{source.width}"
         notes.append(f"{source.id}: {size} pixels are cut to whole patches, {height}x{width}")
     if padded and source.frames > 1:
-        span = f"{spec.frames} frames" + (f" at stride {spec.stride}" if spec.stride > 1 else "")
+        clip = f"{spec.frames}" + (f" at stride {spec.stride}" if spec.stride > 1 else "")
         how = "some are shown twice" if spec.sampling == "segments" else "padded by the last one"
-        notes.append(f"{source.id}: {source.frames} frames, fewer than {span}: {how}")
+        notes.append(f"{source.id}: {source.frames} frames, too few for a clip of {clip}: {how}")
     return tuple(notes)
 
 

@@ -72,6 +72,7 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
     "model.decoder.heads": (["model.decoder.heads=4"], []),
     "model.decoder.mlp_ratio": (["model.decoder.mlp_ratio=2"], []),
     "model.decoder.qkv_bias": (["model.decoder.qkv_bias=none"], []),
+    "model.decoder.class_token": (["model.decoder.class_token=true"], []),
     "model.decoder.embed_bias": (["model.decoder.embed_bias=false"], []),
     "model.decoder.positions": (["model.decoder.positions=sincos-1d"], []),
     "model.decoder.init": (["model.decoder.init=videomae"], []),

@@ -1,0 +1,309 @@
+"""``maekit reconstruct``: files in, pictures and honest scores out."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from painted_models import CLIP, draw_clip, draw_picture, save_model
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Result
+
+    Cli = Callable[..., Result]
+
+KEYS = {
+    "input", "output", "psnr", "ssim", "gain_db", "fills", "truth_statistics", "ceiling", "hidden",
+    "error",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def items(done: Result) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(done.out)["items"]
+    return found
+
+
+def files(folder: str) -> list[str]:
+    return sorted(each.name for each in Path(folder).iterdir())
+
+
+@pytest.mark.parametrize("target", ["pixel", "norm-pixel"])
+@pytest.mark.parametrize("constant", [0.0, 0.3, -0.3, -1.0])
+def test_whoever_predicts_a_constant_gains_nothing(cli: Cli, target: str, constant: float) -> None:
+    save_model(Path("w.safetensors"), target=target, constant=constant)
+    for seed in range(64):
+        draw_picture(Path(f"photos/{seed}.png"), seed)
+    done = cli("reconstruct", "photos", "--from", "w.safetensors", "--json", "-q")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["pooled"]["gain_db"] <= 0.05
+    if constant == 0:
+        assert max(each["gain_db"] for each in items(done)) <= 0.05
+
+
+def test_scores_are_those_of_the_pictures_and_leaks_are_apart(cli: Cli) -> None:
+    save_model(Path("w.safetensors"))
+    draw_picture(Path("a.png"))
+    done = cli("reconstruct", "a.png", "--from", "w.safetensors", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == json.loads(Path("maekit-out/1/result.json").read_text())
+    [item] = items(done)
+    assert item.keys() == KEYS
+    assert item["hidden"] == 0.75
+    assert item["error"] is None
+    best = max(each["psnr"] for each in item["fills"].values())
+    assert item["gain_db"] == pytest.approx(item["psnr"] - best, abs=1e-3)
+    assert set(item["fills"]) == {
+        "visible_mean", "nearest_visible", "interpolated_mean", "zero_prediction",
+    }  # fmt: skip
+    # The leak: an untrained model looks good with the hidden patches' own statistics.
+    assert item["truth_statistics"]["psnr"] > item["psnr"] + 1
+    assert item["ceiling"] > item["psnr"]
+    assert files("maekit-out/1") == ["a.png", "result.json"]
+    assert "target norm-pixel" in done.err
+    save_model(Path("w.safetensors"), target="pixel")
+    [item] = items(cli("reconstruct", "a.png", "--from", "w.safetensors", "--json", "-q"))
+    assert (item["truth_statistics"], item["ceiling"]) == (None, None)
+    assert Path(item["output"]) == Path("maekit-out/2/a.png")
+
+
+def test_two_calls_give_the_same_bytes_and_other_inputs_change_nothing(cli: Cli) -> None:
+    save_model(Path("i.safetensors"))
+    save_model(Path("v.safetensors"), clip=CLIP)
+    draw_picture(Path("a.png"))
+    draw_picture(Path("b.png"), 1)
+    draw_clip(Path("c.mp4"))
+    for weights in ("i", "v"):
+        for out, inputs in (("1", ["a.png", "c.mp4"]), ("2", ["b.png", "a.png", "c.mp4"])):
+            words = ("--from", f"{weights}.safetensors", "--out", f"{weights}{out}")
+            assert cli("reconstruct", *inputs, *words).code == 0
+        for name in ("a.png", "c.mp4", "c.gif", "c.png"):
+            assert (
+                Path(f"{weights}1/{name}").read_bytes() == Path(f"{weights}2/{name}").read_bytes()
+            )
+    cli("reconstruct", "a.png", "--from", "i.safetensors", "--out", "other", "--seed", "1")
+    assert Path("other/a.png").read_bytes() != Path("i1/a.png").read_bytes()
+
+
+def test_bad_files_are_named_and_the_others_done(cli: Cli) -> None:
+    save_model(Path("w.safetensors"))
+    draw_picture(Path("in/good.png"))
+    draw_picture(Path("in/deep/good.png"), 1)
+    Path("in/bad.png").write_bytes(Path("in/good.png").read_bytes()[:300])
+    done = cli("reconstruct", "in", "gone.png", "--from", "w.safetensors", "--out", "o", "--json")
+    assert done.code == 6
+    assert json.loads(done.out)["exit"] == 6
+    found = {each["input"]: each for each in items(done)}
+    assert found["in/bad.png"]["output"] is None
+    assert "cannot be decoded" in found["in/bad.png"]["error"]
+    assert found["gone.png"]["error"] == "no such file or folder"
+    assert "in/bad.png" in done.err
+    assert files("o") == ["good-2.png", "good.png", "result.json"]
+
+
+def test_what_cannot_be_is_refused_before_anything_is_written(cli: Cli) -> None:
+    save_model(Path("w.safetensors"))
+    save_model(Path("encoder.safetensors"), decoder=False)
+    draw_picture(Path("a.png"))
+    words = ("a.png", "--from", "w.safetensors", "--out", "o")
+    refused = [
+        (2, "no file matches", ("none*.png", "--from", "w.safetensors", "--out", "o")),
+        (3, "no decoder weights in this file", ("a.png", "--from", "encoder.safetensors")),
+        (2, "no such run or weights", ("a.png", "--from", "gone")),
+        (2, "no weights", ("a.png",)),
+        (2, "is no run", (*words, "--like-training", "3")),
+        (2, "does not go with it", (*words, "--mask", "a.png", "--ratio", "0.5")),
+        (2, "does not go with it", (*words, "--like-training", "3", "--whole")),
+        (2, "steps count from 1", (*words, "--like-training", "0")),
+        (2, "not a list of numbers", (*words, "--ratio", "half")),
+        (2, "unknown masker", (*words, "--masker", "nosuch")),
+        (2, "ratio", (*words, "--masker", "grid:0.5")),
+    ]
+    for code, text, arguments in refused:
+        done = cli("reconstruct", *arguments)
+        assert (done.code, text in done.err) == (code, True), (arguments, done.err)
+    assert not Path("o").exists()
+    Path("full").mkdir()
+    Path("full/kept.txt").write_text("mine")
+    assert cli("reconstruct", *words[:3], "--out", "full").code == 2
+    assert files("full") == ["kept.txt"]
+
+
+def test_without_from_the_newest_run_that_has_a_decoder(cli: Cli, small: str) -> None:
+    assert cli("pretrain", small, "pretrain.steps=2", "-q").code == 0
+    Path("runs/other/1").mkdir(parents=True)
+    save_model(Path("runs/other/1/weights.safetensors"), decoder=False)
+    draw_picture(Path("a.png"))
+    done = cli("reconstruct", "a.png", "--json")
+    assert done.code == 0, done.err
+    assert "runs/small/1/weights.safetensors (the newest run)" in done.err
+
+
+def test_like_training_hides_what_the_step_hid(cli: Cli, small: str) -> None:
+    from maekit.engine.pretrain import assemble
+    from maekit.recipe.load import load
+    from maekit.registry import resolve
+    from maekit.visualise import reconstruct
+
+    assert cli("pretrain", small, "pretrain.steps=4", "--out", "run", "-q").code == 0
+    draw_picture(Path("a.png"))
+    draw_picture(Path("b.png"), 1)
+    seen: list[np.ndarray] = []
+    paint = reconstruct.paint_passes
+
+    def watched(model: Any, views: Any, hiding: Any) -> Any:
+        seen.append(hiding.passes[0].hidden)
+        return paint(model, views, hiding)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reconstruct, "paint_passes", watched)
+        done = cli("reconstruct", "a.png", "b.png", "--from", "run", "--like-training", "3")
+    assert done.code == 0, done.err
+    recipe = resolve(load(small, ["pretrain.steps=4"]), "pretrain")
+    job = assemble(recipe, torch.device("cpu"), lambda _: None)
+    job.state.step = 2
+    with job.batches() as batches:
+        [batch] = next(iter(batches))
+    assert batch.hidden is not None
+    assert np.array_equal(np.stack(seen), batch.hidden[:2])
+
+
+def test_a_row_for_each_ratio_and_every_patch_once(cli: Cli) -> None:
+    save_model(Path("w.safetensors"))
+    draw_picture(Path("a.png"))
+    words = ("reconstruct", "a.png", "--from", "w.safetensors", "--json")
+    sheet = cli(*words, "--ratio", "0.5,0.75", "--out", "sheet")
+    assert [each["hidden"] for each in items(sheet)] == [0.5, 0.75]
+    assert len({each["output"] for each in items(sheet)}) == 1
+    one = cli(*words, "--ratio", "0.75", "--out", "one")
+    assert items(one)[0]["psnr"] == items(sheet)[1]["psnr"]
+    assert Image.open("sheet/a.png").height > 1.5 * Image.open("one/a.png").height
+    [whole] = items(cli(*words, "--whole", "--out", "whole"))
+    assert whole["hidden"] == 1
+
+
+def test_a_mask_of_ones_own_and_where_the_encoder_looks(cli: Cli) -> None:
+    save_model(Path("w.safetensors"))
+    draw_picture(Path("a.png"))
+    white = np.zeros((16, 24), np.uint8)
+    white[:8] = 255
+    Image.fromarray(white).save("mask.png")
+    words = ("reconstruct", "a.png", "--from", "w.safetensors", "--json")
+    [item] = items(cli(*words, "--mask", "mask.png", "--out", "mask"))
+    assert item["hidden"] == 0.5
+    assert cli(*words, "--attention", "--out", "attention").code == 0
+    cli(*words, "--out", "plain")
+    assert Image.open("attention/a.png").width > Image.open("plain/a.png").width
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_photos_are_upright(cli: Cli, orientation: int) -> None:
+    save_model(Path("w.safetensors"))
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:8, :12], pixels[:8, 12:], pixels[8:, :12] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    undo = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
+    image = Image.fromarray(pixels)
+    if undo is not None:
+        image = image.transpose(Image.Transpose(undo))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save("turned.png", exif=exif)
+    assert cli("reconstruct", "turned.png", "--from", "w.safetensors", "--out", "o").code == 0
+    shown = np.asarray(Image.open("o/turned.png"))[-102:-6, 6:150]  # enlarged six times
+    corners = [shown[24, 36], shown[24, 108], shown[72, 36]]
+    assert [each.tolist() for each in corners] == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+
+
+def test_videos_leave_a_film_a_gif_and_a_strip(cli: Cli) -> None:
+    save_model(Path("w.safetensors"), clip=CLIP)
+    draw_clip(Path("c.mp4"))
+    draw_clip(Path("short.mp4"), frames=2)
+    done = cli("reconstruct", "c.mp4", "short.mp4", "--from", "w.safetensors", "--out", "o")
+    assert done.code == 0, done.err
+    assert "2 frames, too few for a clip of 4: padded by the last one" in done.err
+    assert files("o") == [
+        "c.gif", "c.mp4", "c.png", "result.json", "short.gif", "short.mp4", "short.png",
+    ]  # fmt: skip
+    with av.open("o/c.mp4") as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+        assert film.streams.video[0].average_rate == 10
+    with Image.open("o/c.gif") as gif:
+        assert (gif.n_frames, gif.info["duration"]) == (4, 100)  # type: ignore[attr-defined]
+        assert abs(gif.height - frames[0].shape[0]) <= 1
+    assert len(frames) == 4
+    assert (frames[0] != frames[3]).any()
+    strip = Image.open("o/c.png")
+    assert strip.height > 5 * 128  # five stages below each other
+    assert strip.width > 4 * 128
+
+
+def test_images_for_video_models_and_videos_for_image_models(cli: Cli) -> None:
+    save_model(Path("i.safetensors"))
+    save_model(Path("v.safetensors"), clip=CLIP)
+    draw_picture(Path("a.png"))
+    draw_clip(Path("c.mp4"), frames=20)
+    done = cli("reconstruct", "a.png", "--from", "v.safetensors", "--out", "v", "--whole")
+    assert done.code == 0, done.err
+    assert files("v") == ["a.png", "result.json"]
+    done = cli("reconstruct", "c.mp4", "--from", "i.safetensors", "--out", "i", "--attention")
+    assert done.code == 0, done.err
+    with Image.open("i/c.gif") as gif:
+        assert gif.n_frames == 16  # type: ignore[attr-defined]
+
+
+def test_native_keeps_the_size_cut_to_whole_patches(cli: Cli) -> None:
+    save_model(Path("w.safetensors"))
+    draw_picture(Path("a.png"), size=(131, 150))
+    Image.new("RGB", (3, 50)).save("narrow.png")
+    done = cli("reconstruct", "a.png", "narrow.png", "--from", "w.safetensors", "--native",
+               "--out", "o", "--json")  # fmt: skip
+    assert done.code == 6
+    assert "131x150 pixels are cut to whole patches, 128x148" in done.err
+    original = np.asarray(Image.open("a.png"))[1:129, 1:149]
+    assert np.array_equal(np.asarray(Image.open("o/a.png"))[-134:-6, 6:154], original)
+    assert "less than one patch" in items(done)[1]["error"]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_any_number_of_channels_and_floats_of_any_range(cli: Cli, channels: int) -> None:
+    save_model(Path("w.safetensors"), channels=channels, target="pixel", constant=0)
+    rng = np.random.default_rng(0)
+    np.save("a.npy", (rng.random((20, 30, channels)) * 4 - 2).astype(np.float32))
+    done = cli("reconstruct", "a.npy", "--from", "w.safetensors", "--json")
+    assert done.code == 0, done.err
+    [item] = items(done)
+    assert math.isfinite(item["psnr"])
+    assert item["gain_db"] < 0.5
+
+
+def test_names_that_look_like_options(cli: Cli) -> None:
+    save_model(Path("w.safetensors"))
+    draw_picture(Path("-x.png"))
+    done = cli("reconstruct", "--from", "w.safetensors", "--out", "o", "--", "-x.png")
+    assert done.code == 0, done.err
+    assert files("o") == ["-x.png", "result.json"]
+
+
+def test_every_hard_file_is_shown_or_named(cli: Cli, shared_data: Path) -> None:
+    save_model(Path("w.safetensors"))
+    folder = shared_data / "odd" / "images"
+    done = cli("reconstruct", str(folder), "--from", "w.safetensors", "--out", "o", "--json", "-q")
+    assert done.code == 6
+    bad = {Path(each["input"]).name for each in items(done) if each["error"]}
+    assert bad == {
+        "pillow_broken_data_stream.png", "pillow_decompression_bomb.gif",
+        "pillow_truncated_image.png", "pillow_truncated_jpeg.jpg",
+    }  # fmt: skip
