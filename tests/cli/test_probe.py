@@ -247,3 +247,19 @@ def test_the_split_does_something(cli: Cli, labelled: str) -> None:
         for share in shares
     ]
     assert fits[0]["accuracies"] != fits[1]["accuracies"]
+
+
+def test_somebody_elses_weights_are_judged_alike(cli: Cli, labelled: str) -> None:
+    """transformers' folder of the same encoder gives the same scores and features."""
+    square = "data.size=16"  # transformers' ViTMAE knows no other pictures
+    assert cli("pretrain", labelled, square, "-q", "--out", "pre").code == 0
+    assert cli("weights", "convert", "pre", "theirs", "--to", "hf").code == 0
+    for source, out in (("pre", "ours"), ("hf:theirs", "theirs-judged")):
+        words = (labelled, square, "--kind", "knn", "--from", source, "-q")
+        assert cli("probe", *words, "--out", out).code == 0
+        embedded = cli("embed", "pictures/val", "--from", source, "--out", f"{out}.npz", "-q")
+        assert embedded.code == 0, embedded.err
+    one, other = (Path(out, "predictions.jsonl").read_bytes() for out in ("ours", "theirs-judged"))
+    assert one == other
+    with np.load("ours.npz") as ours, np.load("theirs-judged.npz") as theirs:
+        np.testing.assert_allclose(ours["features"], theirs["features"], atol=1e-6)
