@@ -22,7 +22,8 @@ class CachedLinear(Section):
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
         min_length=1,
         description="C: the weight of the loss against half the squared norm of the weights; the "
-        "best on a split of data.train is taken",
+        "best on a split of data.train is taken, and where two in a row do worse, none after them "
+        "is tried",
     )
     held_out: float = Field(
         0.2, gt=0, lt=1, description="share of data.train that the strength is chosen on"

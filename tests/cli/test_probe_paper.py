@@ -172,45 +172,41 @@ def test_a_killed_probe_goes_on_where_it_was(cli: Cli, labelled: str) -> None:
     assert other.code == 2
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "probe.steps=4",
-        "probe.samples=36",
-        "probe.epochs=1",
-        "probe.warmup.steps=0",
-        "probe.batch.global=6",
-        "probe.batch.per_device=6",
-        "probe.optimizer.base_lr=5",
-        "probe.optimizer.momentum=0.5",
-        "probe.optimizer.trust=0.01",
-        "probe.optimizer.weight_decay=0.1",
-        "probe.optimizer.min_lr=0.3",
-        "probe.augment={name: single-try-crop, scale: [0.9, 1.0]}",
-        "probe.augment.name=none",
-        "probe.clip_grad=0.001",
-        "probe.pool=mean",
-        "probe.precision=bf16",
-    ],
+CHANGES = (
+    "probe.steps=4",
+    "probe.samples=36",
+    "probe.epochs=1",
+    "probe.warmup.steps=0",
+    "probe.batch.global=6",
+    "probe.batch.per_device=6",
+    "probe.optimizer.base_lr=5",
+    "probe.optimizer.momentum=0.5",
+    "probe.optimizer.trust=0.01",
+    "probe.optimizer.weight_decay=0.1",
+    "probe.optimizer.min_lr=0.3",
+    "probe.augment={name: single-try-crop, scale: [0.9, 1.0]}",
+    "probe.augment.name=none",
+    "probe.clip_grad=0.001",
+    "probe.pool=mean",
+    "probe.precision=bf16",
 )
-def test_every_key_of_training_does_something(
-    cli: Cli, labelled: str, change: str, before: dict[str, torch.Tensor]
-) -> None:
-    words = [word for word in PAPER if not change.startswith(word.partition("=")[0])]
-    if change.startswith(("probe.samples", "probe.epochs")):
-        words = [word for word in words if "steps" not in word or "warmup" in word]
-    result = cli("probe", labelled, *words, change, *SCRATCH, "-q", "--out", "out")
+
+
+def trained_head(cli: Cli, labelled: str, out: str, *words: str) -> dict[str, torch.Tensor]:
+    result = cli("probe", labelled, *words, *SCRATCH, "-q", "--out", out)
     assert result.code == 0, result.err
-    after = load_classifier("out")[0].state_dict()
-    own = {name: value for name, value in after.items() if name.startswith("head.")}
-    assert any(not torch.equal(value, before[name]) for name, value in own.items())
+    found = load_classifier(out)[0].state_dict()
+    return {name: value for name, value in found.items() if name.startswith("head.")}
 
 
-@pytest.fixture
-def before(cli: Cli, labelled: str) -> dict[str, torch.Tensor]:
-    probed(cli, labelled, "before")
-    found: dict[str, torch.Tensor] = load_classifier("before")[0].state_dict()
-    return found
+def test_every_key_of_training_does_something(cli: Cli, labelled: str) -> None:
+    before = trained_head(cli, labelled, "before", *PAPER)
+    for number, change in enumerate(CHANGES):
+        words = [word for word in PAPER if not change.startswith(word.partition("=")[0])]
+        if change.startswith(("probe.samples", "probe.epochs")):
+            words = [word for word in words if "steps" not in word or "warmup" in word]
+        after = trained_head(cli, labelled, f"after-{number}", *words, change)
+        assert any(not torch.equal(after[name], before[name]) for name in before), change
 
 
 def test_what_would_do_nothing_is_refused(cli: Cli, labelled: str) -> None:
