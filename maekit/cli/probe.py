@@ -105,7 +105,7 @@ def _run(recipe: Recipe, device: torch.device, terminal: Terminal, asked: Asked)
         try:
             emit(Note(f"run folder: {path}"))
             write_text(path / "recipe.yaml", dump(recipe))
-            folder.write_env(str(device))
+            folder.write_env(VERB, str(device))
             bad_files = path / "bad_files.jsonl"
             job = assemble_probe(recipe, source, device, emit, bad_files=bad_files)
             judged = job.run()

@@ -14,7 +14,7 @@ from maekit.engine.run_folder import plain
 from maekit.errors import RecipeError, StorageError
 from maekit.visualise.report.markup import duration, number
 from maekit.visualise.report.page import render
-from maekit.visualise.report.summary import numbers_of
+from maekit.visualise.report.summary import held_out, numbers_of
 
 if TYPE_CHECKING:
     from maekit.visualise.report.record import Run
@@ -51,7 +51,8 @@ def _target(folders: list[Path], out: Path | None) -> Path:
         return folders[0] / FILE if len(folders) == 1 else Path(FILE)
     if out.suffix.lower() not in SUFFIXES:
         msg = "a report is a file that ends in .html"
-        raise RecipeError(msg, where=f"--out {out}", hint=f"--out {out.with_suffix('.html')}")
+        better = out / FILE if out.is_dir() else out.with_suffix(".html")
+        raise RecipeError(msg, where=f"--out {out}", hint=f"--out {better}")
     if not out.parent.is_dir():
         msg = "its folder does not exist"
         raise RecipeError(msg, where=f"--out {out}", hint=f"make {out.parent} first")
@@ -60,5 +61,5 @@ def _target(folders: list[Path], out: Path | None) -> Path:
 
 def _row(run: Run) -> tuple[str, ...]:
     found = numbers_of(run)
-    values = (number(found.loss_last), number(found.hidden_mse), duration(found.seconds))
+    values = (number(found.loss_last), held_out(found), duration(found.seconds))
     return (str(run.path), run.verdict.text, *values)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from maekit.engine.run_folder import read_result
+from maekit.engine.run_folder import verb_of
 from maekit.errors import RecipeError
 from maekit.recipe.dump import as_dict
 from maekit.recipe.load import load
@@ -51,19 +51,22 @@ def runs_to_resume() -> bool:
     return any(os.environ.get(name, "0").strip() not in ("", "0") for name in RESTARTS)
 
 
+def check_verb(run: Path, verb: str) -> None:
+    """Raise RecipeError where a folder holds a run of another verb, saved or not."""
+    other = verb_of(run)
+    if other not in (None, verb):
+        msg = f"this is a run of `maekit {other}`, not {verb}"
+        raise RecipeError(msg, where=str(run), hint="give another --out")
+
+
 def check_same(run: Path, recipe: Recipe, verb: str) -> None:
     """A resumed run must be the same experiment.
 
     Sections of other verbs may change: this one does not read them.
 
     Raises:
-        RecipeError: the folder is another verb's, or a key that changes the numbers differs; each
-            is named with both values.
+        RecipeError: a key that changes the numbers differs; each is named with both values.
     """
-    other = read_result(run).get("verb", verb)
-    if other != verb:
-        msg = f"this is a run of `maekit {other}`, not {verb}"
-        raise RecipeError(msg, where=str(run), hint="give another --out")
     written = run / "recipe.yaml"
     if not written.is_file():
         return

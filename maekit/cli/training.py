@@ -22,7 +22,7 @@ from maekit.cli.expected import compare
 from maekit.cli.pictures import Pictures, film
 from maekit.cli.reporters import Heard, JsonLines, LogFile, Reporters, TensorBoard, Terminal
 from maekit.cli.result import make_result, tell_result
-from maekit.cli.resume import check_same, runs_to_resume
+from maekit.cli.resume import check_same, check_verb, runs_to_resume
 from maekit.engine.checkpoint import Checkpoints, Loaded, write_state, write_text
 from maekit.engine.events import Emit, Note
 from maekit.engine.loop import Occasion, run
@@ -232,6 +232,7 @@ def _resume_point(verb: str, recipe: Recipe, folder: RunFolder, emit: Reporters)
     Raises:
         RecipeError: the folder holds a run of another recipe, or of another verb.
     """
+    check_verb(folder.path, verb)
     checkpoints = Checkpoints(folder.checkpoints, section_of(recipe, verb).checkpoint.keep)
     checkpoints.sweep()
     loaded, notes = checkpoints.newest_good()
@@ -256,7 +257,7 @@ def _start(
 ) -> Job:
     """Build the training, at its checkpoint where it goes on from one."""
     write_text(folder.path / "recipe.yaml", dump(recipe))
-    folder.write_env(str(device))
+    folder.write_env(verb.name, str(device))
     bad_files = folder.path / "bad_files.jsonl"
     source = None if loaded is not None else asked.source
     job = verb.assemble(recipe, device, emit, source=source, loaded=loaded, bad_files=bad_files)

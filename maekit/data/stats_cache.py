@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from maekit.contracts import Dataset
     from maekit.recipe.schema import DataSpec
 
-VERSION = 1  # raise it with every change of how statistics are computed
+VERSION = 2  # raise it with every change of how statistics are computed
 
 
 def identity(

@@ -59,9 +59,10 @@ class RunFolder:
         text = json.dumps(plain(result), indent=2, allow_nan=False)
         write_text(self.path / "result.json", text + "\n")
 
-    def write_env(self, device: str) -> None:
-        """Write env.json: versions and machine, so that numbers can be understood later."""
-        write_text(self.path / "env.json", json.dumps(environment(device), indent=2) + "\n")
+    def write_env(self, verb: str, device: str) -> None:
+        """Write env.json: verb, versions and machine, so that numbers can be understood later."""
+        record = {"verb": verb, **environment(device)}
+        write_text(self.path / "env.json", json.dumps(record, indent=2) + "\n")
 
     def trim_metrics(self, step: int, visited: int) -> None:
         """Drop what a resumed run makes and logs again.
@@ -167,8 +168,8 @@ def _free_name(path: Path) -> Path:
 def newest_unfinished(runs: Path, recipe: str, verb: str) -> Path | None:
     """The newest run of this verb and recipe that did not end and that no process holds."""
     for folder in _numbered(runs / recipe):
-        result = read_result(folder)
-        unfinished = result.get("verb", verb) == verb and result.get("exit") in UNFINISHED
+        same = verb_of(folder) in (None, verb)
+        unfinished = same and read_result(folder).get("exit") in UNFINISHED
         if unfinished and not in_use(folder / LOCK):
             return folder
     return None
@@ -190,12 +191,27 @@ def _numbered(parent: Path) -> list[Path]:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """A run's result.json; empty where there is none yet."""
+    """A run's result.json; empty where there is none yet, or none that is whole."""
+    return _read_json(folder / "result.json")
+
+
+def verb_of(folder: Path) -> str | None:
+    """The verb that a run is of; None where it has only begun, or is no run.
+
+    A run that was killed left no result.json, but its env.json.
+    """
+    for record in (read_result(folder), _read_json(folder / "env.json")):
+        if isinstance(record.get("verb"), str):
+            return str(record["verb"])
+    return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return record
+    return record if isinstance(record, dict) else {}
 
 
 def take_lock(path: Path) -> IO[str]:

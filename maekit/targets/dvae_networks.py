@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from maekit.recipe.tokenizer import DVAESizes
 
+ROUNDING = 1e-4  # of float pixels: how far beyond [0, 1] they may come out of resizing
 EDGE = 0.1  # what is kept free at both ends of [0, 1], where a logit has no bound
 
 
@@ -196,7 +197,7 @@ def as_pictures(clips: Tensor) -> Tensor:
 def check_range(pixels: Tensor, where: str) -> None:
     """Raise DataError unless pixels are within [0, 1], which a dVAE is made for."""
     low, high = (float(value) for value in pixels.aminmax())
-    if low < 0 or high > 1:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         msg = f"a dVAE reads pixels in [0, 1], and these go from {low:.4g} to {high:.4g}"
         raise DataError(msg, where=where, hint="scale float pictures to [0, 1] first")
 

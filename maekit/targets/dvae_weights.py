@@ -66,9 +66,13 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        msg = f"not a state dict of tensors: {reason}"
-        hint = TO_STATE_DICT.format(name=path.name)
+        if _pickled(path):
+            # Not PyTorch's own words: they advise to run the code.
+            msg = "a pickled object, which runs code when it is read, or a file that is cut short"
+            hint = TO_STATE_DICT.format(name=path.name)
+        else:
+            msg = "neither a .safetensors file nor one that torch.save wrote"
+            hint = "give a run of `maekit tokenizer`, or the state dict of DALL-E's encoder"
         raise WeightsError(msg, where=str(path), hint=hint) from error
     tensors = isinstance(found, dict) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
@@ -77,6 +81,12 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
         msg = f"holds a {type(found).__name__}, not a dict of tensors by name"
         raise WeightsError(msg, where=str(path), hint="save the encoder's state_dict()")
     return dict(found)
+
+
+def _pickled(path: Path) -> bool:
+    """Whether a file begins as torch.save's: a zip archive, or before PyTorch 1.6 a pickle."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def _encoder_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,11 +26,12 @@ def steps_on_disk(folder: Path) -> list[tuple[int, Path]]:
 
 
 def open_picture(data: bytes) -> Image.Image | None:
-    """A file's bytes as RGB; None where they are no whole picture."""
+    """A file's bytes as RGB; None where they are no whole picture, or one of absurd size."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError):  # Pillow's errors of damaged files
+    # Pillow's errors of damaged files, and of pictures above twice its MAX_IMAGE_PIXELS.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 
 

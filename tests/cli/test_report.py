@@ -77,6 +77,10 @@ def test_what_cannot_be_reported_is_refused(cli: Cli, small: str) -> None:
     refused = cli("report", "run", "--out", "run/weights.safetensors")
     assert refused.code == 2
     assert "ends in .html" in refused.err
+    for folder in (".", "run", "/"):
+        refused = cli("report", "run", "--out", folder)
+        assert refused.code == 2
+        assert str(Path(folder) / "report.html") in refused.err
     assert cli("report", "run", "--out", "nowhere/page.html").code == 2
     Path("taken.html").mkdir()
     assert cli("report", "run", "--out", "taken.html").code == 7

@@ -131,7 +131,7 @@ def test_a_run_leaves_everything_behind(cli: Cli, tiles: str) -> None:
     lines = list(read_lines(run / "metrics.jsonl"))
     assert [line["step"] for line in lines if "holdout" in line] == [0, 5, 10]
     assert sorted(each.name for each in (run / "pictures").iterdir()) == [
-        "step-00000000.png", "step-00000005.png", "step-00000010.png",
+        "step-00000000.png", "step-00000005.png", "step-00000010.png", "timelapse.gif",
     ]  # fmt: skip
     header = read_header_as(DVAEHeader, run / "weights.safetensors")
     assert (header.channels, header.dvae["vocabulary"], header.dvae["groups"]) == (3, 32, 3)
@@ -154,6 +154,46 @@ def test_a_run_that_goes_on_is_bit_equal(cli: Cli, tiles: str) -> None:
     assert other.code == 2
     assert "tokenizer.dvae.blocks: 1 before, 2 now" in other.err
     assert cli("pretrain", tiles, "--out", "cut", "--resume").code == 2
+
+
+def test_a_killed_run_is_not_resumed_by_another_verb(cli: Cli, tiles: str) -> None:
+    """What a SIGKILL leaves: no result.json; and before the first checkpoint, nothing saved."""
+    words = ["tokenizer.steps=3", "pretrain.target={name: norm-pixel}", SHORT]
+    run = Path("runs/tiles/1")
+    assert cli("tokenizer", tiles, *words, "-q").code == 0
+    (run / "result.json").unlink()
+    (run / "weights.safetensors").unlink()
+    before = (run / "recipe.yaml").read_bytes(), (run / "metrics.jsonl").read_bytes()
+    for saved in (True, False):
+        if not saved:
+            shutil.rmtree(run / "checkpoints")
+        refused = cli("pretrain", tiles, *words, "--resume", "--out", str(run))
+        assert refused.code == 2
+        assert "this is a run of `maekit tokenizer`, not pretrain" in refused.err
+        other = cli("pretrain", tiles, *words, "--resume", "-q")
+        assert other.code == 0, other.err
+        assert result_of(f"runs/tiles/{3 - saved}")["verb"] == "pretrain"
+    assert before == ((run / "recipe.yaml").read_bytes(), (run / "metrics.jsonl").read_bytes())
+    assert cli("tokenizer", tiles, *words, "--resume", "-q").code == 0
+    assert result_of(run)["exit"] == 0
+
+
+def test_a_dvae_of_float_pictures_with_edges(cli: Cli, tiles: str) -> None:
+    """Bicubic resizing would leave [0, 1] there, and the pictures be refused."""
+    tifffile = pytest.importorskip("tifffile")
+    rng = np.random.default_rng(0)
+    Path("floats").mkdir()
+    for number in range(12):
+        picture = (rng.random((20, 30)) > 0.5).astype(np.float32)
+        tifffile.imwrite(f"floats/{number:02d}.tif", picture)
+    words = [
+        "data.train.path=floats", "data.val.path=floats", "data.channels=1", "data.stats=auto",
+        "tokenizer.steps=3", "pretrain.steps=3",
+    ]  # fmt: skip
+    for verb, out in (("tokenizer", "dvae"), ("pretrain", "run")):
+        crops = f"{verb}.augment={{name: random-resized-crop}}"
+        done = cli(verb, tiles, *words, crops, "--out", out, "-q")
+        assert done.code == 0, done.err
 
 
 def test_accumulation_and_workers_give_the_same_losses(cli: Cli, tiles: str) -> None:
@@ -243,7 +283,7 @@ def test_a_run_knows_its_dvae_by_its_checksum(cli: Cli, with_dvae: str) -> None:
     for more in (["--out", "run", "--resume"], ["--from", "run", "--out", "from"]):
         refused = cli("pretrain", with_dvae, *words, *more)
         assert refused.code == 3
-        assert "target.sha256" in refused.err
+        assert "this file has sha256" in refused.err
     # A model can be used without it.
     shutil.rmtree("dvae")
     assert maekit.load("run").encode(torch.zeros(1, 3, 1, 16, 24)).shape == (1, 25, 32)

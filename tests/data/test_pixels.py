@@ -56,6 +56,20 @@ def test_sixteen_bits_are_rounded_and_stay_in_range() -> None:
     np.testing.assert_array_equal(same, frame + 7)
 
 
+def test_floats_stay_within_what_they_were_and_nan_stays_where_it_is() -> None:
+    frame = np.zeros((32, 32, 1), np.float32)
+    frame[::2] = 0.75
+    for size in ((64, 64), (20, 20)):
+        out = cut(frame, Box(0, 0, 32, 32), size, "crop", "bicubic")
+        assert out.dtype == np.float32
+        assert (out.min(), out.max()) == (0, 0.75) if size[0] > 32 else 0 <= out.min() < out.max()
+        assert out.max() <= 0.75
+    frame[0, 0] = np.nan
+    out = cut(frame, Box(0, 0, 32, 32), (64, 64), "crop", "bicubic")
+    assert np.isnan(out[0, 0, 0])
+    assert np.isfinite(out[-10:]).all()
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_gray_and_colour_become_each_other(dtype: str) -> None:
     colour = (RNG.random((9, 8, 3)) * 255).astype(dtype)

@@ -15,6 +15,7 @@ from maekit.engine.run_folder import (
     new_folder,
     newest_unfinished,
     read_lines,
+    verb_of,
 )
 from maekit.errors import RecipeError, StorageError
 
@@ -89,6 +90,17 @@ def test_the_newest_unfinished_run_of_the_verb(tmp_path: Path) -> None:
     (tmp_path / "r" / "3" / "result.json").write_text('{"exit": 0, "verb": "pretrain"}')
     assert newest_unfinished(tmp_path, "r", "pretrain") == tmp_path / "r" / "1"
     assert newest_unfinished(tmp_path, "other", "pretrain") is None
+
+
+def test_a_killed_run_is_of_the_verb_that_it_began_as(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path, "r")
+    assert verb_of(folder) is None
+    RunFolder(folder).write_env("tokenizer", "cpu")
+    assert verb_of(folder) == "tokenizer"
+    assert newest_unfinished(tmp_path, "r", "pretrain") is None
+    assert newest_unfinished(tmp_path, "r", "tokenizer") == folder
+    (folder / "result.json").write_text("[]")
+    assert verb_of(folder) == "tokenizer"
 
 
 def test_a_run_that_a_process_holds_is_not_resumed(tmp_path: Path) -> None:

@@ -226,3 +226,26 @@ def test_pixels_outside_the_unit_range_are_refused(dalle: Path) -> None:
     view = torch.rand(2, 3, 1, 32, 48) * 3
     with pytest.raises(DataError, match="reads pixels in"):
         target(dalle).encode([view, view], mask())
+
+
+def test_rounding_is_not_out_of_range(dalle: Path) -> None:
+    view = torch.ones(2, 3, 1, 32, 48).nextafter(torch.tensor(2.0))
+    assert target(dalle).encode([view, view], mask()).dtype == torch.int64
+
+
+@pytest.mark.parametrize("content", [b"", b"name: recipe\n"])
+def test_only_a_pickle_is_told_to_be_unpickled(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"nor one that torch\.save wrote") as caught:
+        read_encoder(path)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_pickle_is_not_told_in_pytorchs_words(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.pkl"
+    for old in (False, True):
+        torch.save(Module(), path, _use_new_zipfile_serialization=not old)
+        with pytest.raises(WeightsError, match="runs code when it is read") as caught:
+            read_encoder(path)
+        assert "will likely succeed" not in str(caught.value)

@@ -104,6 +104,21 @@ def test_two_runs_show_what_differs_and_nothing_else(tmp_path: Path) -> None:
     assert "The recipes are the same." in section
 
 
+def test_facts_are_those_of_the_verb(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(f"{text}tokenizer:\n  dvae: {{vocabulary: 512}}\n")
+    facts = page_of(folder).partition("The recipe in short")[2].partition("<details>")[0]
+    assert "pretrain.masker" in facts
+    assert "tokenizer.dvae" not in facts
+    write_result(folder, exit=0, steps=40, verb="tokenizer")
+    facts = page_of(folder).partition("The recipe in short")[2].partition("<details>")[0]
+    assert "tokenizer.dvae" in facts
+    assert "vocabulary: 512" in facts
+    assert "pretrain." not in facts
+    assert "model." not in facts
+
+
 def test_missing_pictures_and_a_cut_one(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     cut = folder / "pictures" / "step-00000020.png"

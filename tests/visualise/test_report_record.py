@@ -20,7 +20,7 @@ from report_runs import (
 
 from maekit.errors import RecipeError
 from maekit.visualise.report.record import names_of, read_run
-from maekit.visualise.report.summary import numbers_of
+from maekit.visualise.report.summary import held_out, numbers_of
 
 _HOLD = """
 import fcntl, sys
@@ -123,6 +123,23 @@ def test_damaged_files_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     assert run.step == 40
 
 
+@pytest.mark.parametrize("text", ["[]", "null", "7", '{"exit": 0', ""])
+def test_a_result_that_is_no_result_is_none(tmp_path: Path, text: str) -> None:
+    folder = make_run(tmp_path / "run")
+    (folder / "result.json").write_text(text)
+    assert read_run(folder).verdict.state == "killed"
+
+
+def test_a_tokenizer_is_told_by_what_its_codes_keep(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    write_result(folder, exit=0, steps=40, verb="tokenizer")
+    kept = {"psnr": 18.75, "mean_colour_psnr": 17.5, "codes_used": 52.0}
+    write_metrics(folder, [step_record(40, 40), {"step": 40, "holdout": kept}])
+    numbers = numbers_of(read_run(folder))
+    assert (numbers.hidden_mse, numbers.psnr, numbers.gain_db) == (None, 18.75, 1.25)
+    assert held_out(numbers) == "18.75 dB PSNR"
+
+
 def test_lost_losses_do_not_count(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     lost = {"step": 30, "holdout": dict.fromkeys(("loss", "hidden_mse", "mean_fill_mse"))}
@@ -149,10 +166,13 @@ def test_what_is_no_run_is_refused_with_what_to_try(tmp_path: Path) -> None:
 def test_names_are_as_long_as_it_takes_to_tell_runs_apart() -> None:
     assert names_of([Path("/a/b/c"), Path("/a/b/d")]) == ["b/c", "b/d"]
     assert names_of([Path("/x/b/c"), Path("/y/b/c")]) == ["x/b/c", "y/b/c"]
-    assert names_of([Path("/a/b/c")] * 2) == ["//a/b/c"] * 2  # the same run twice
+    assert names_of([Path("/b/c"), Path("/a/b/c")]) == ["/b/c", "a/b/c"]
+    assert names_of([Path("/a/b/c")] * 2) == ["b/c"] * 2  # the same run twice
 
 
 def test_a_line_that_is_no_record_is_left_out(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     (folder / "metrics.jsonl").write_text('7\n"x"\n[]\n' + json.dumps(step_record(5, 9)) + "\n{}\n")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": null, "loss": 1}\n{"step": "6", "loss": 1}\n')
     assert [record["step"] for record in read_run(folder).steps] == [5]

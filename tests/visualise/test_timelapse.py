@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from report_runs import write_picture
 
@@ -63,3 +64,15 @@ def test_one_picture_is_no_film(tmp_path: Path) -> None:
     write_picture(tmp_path, 0)
     assert write_timelapse(tmp_path / "pictures") is None
     assert write_timelapse(tmp_path / "nowhere") is None
+
+
+def test_a_picture_beyond_pillows_limit_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (0, 10):
+        write_picture(tmp_path, step)
+    write_picture(tmp_path, 20, size=(100, 100))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    path = write_timelapse(tmp_path / "pictures")
+    assert path is not None
+    assert len(frames_of(path)) == 2

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maekit.engine.run_folder import LOCK, OURS, in_use, read_lines, read_result
+from maekit.engine.run_folder import LOCK, OURS, in_use, read_lines, read_result, verb_of
 from maekit.errors import RecipeError
 from maekit.recipe.yaml12 import Plain, parse
 from maekit.visualise.report.markup import duration
@@ -45,6 +45,7 @@ class Run:
     """One run folder.
 
     Attributes:
+        verb: the command that made it; None where it has not said so yet.
         steps: records of metrics.jsonl that tell an update, in order.
         measured: those that tell a measurement: ``{"step": ..., "holdout": {...}}``.
         recipe: the resolved recipe; None where there is none that can be read.
@@ -54,6 +55,7 @@ class Run:
     """
 
     path: Path
+    verb: str | None
     verdict: Verdict
     steps: list[dict[str, Any]]
     measured: list[dict[str, Any]]
@@ -94,13 +96,14 @@ def read_run(path: Path) -> Run:
     """
     _check_run(path)
     notes: list[str] = []
-    records = [line for line in read_lines(path / "metrics.jsonl") if "step" in line]
+    records = [line for line in read_lines(path / "metrics.jsonl") if _is_count(line.get("step"))]
     steps = [record for record in records if "loss" in record]
     result = read_result(path)
     text = _text(path / "recipe.yaml", notes)
     lines = _text(path / "log.txt", notes).splitlines()
     return Run(
         path=path,
+        verb=verb_of(path),
         verdict=_verdict(result, steps, running=in_use(path / LOCK)),
         steps=steps,
         measured=[record for record in records if "loss" not in record],
@@ -115,13 +118,17 @@ def read_run(path: Path) -> Run:
     )
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
 def names_of(paths: list[Path]) -> list[str]:
     """The shortest ends of resolved paths, of two parts or more, that tell them apart."""
     parts = [path.resolve().parts for path in paths]
     length = 2
     while True:
-        names = ["/".join(each[-length:]) for each in parts]
-        if len(set(names)) == len(names) or length >= max(len(each) for each in parts):
+        names = [str(Path(*each[-length:])) for each in parts]
+        if len(set(names)) == len(set(parts)) or length >= max(len(each) for each in parts):
             return names
         length += 1
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from maekit.recipe.schema import VERBS
 from maekit.visualise.report.compare import differing, flat, shown, side_by_side
 from maekit.visualise.report.curves import BUCKETS, FEWEST_TO_SMOOTH, Chart, Curve, rows_of, smooth
 from maekit.visualise.report.markup import MISSING, Html, join, number, table, tag
@@ -20,10 +21,13 @@ BAD_FILES_SHOWN = 100
 _HOW_TO_READ = (
     "Beside each line stands its last value; point at a chart, or use its arrow keys, for others."
 )
+SECTION_FACTS = (
+    "masker", "target", "dvae", "loss", "augment", "batch", "optimizer",
+)  # fmt: skip
 # What makes an experiment, in the order in which one reads it.
 FACTS = (
-    "data.train", "data.size", "model.backbone", "model.decoder", "pretrain.masker",
-    "pretrain.target", "pretrain.augment", "pretrain.batch", "pretrain.optimizer",
+    "data.train", "data.size", "model.backbone", "model.decoder",
+    *(f"{verb}.{key}" for verb in VERBS for key in SECTION_FACTS),
 )  # fmt: skip
 
 
@@ -204,7 +208,7 @@ def recipe(runs: Sequence[Run], names: Sequence[str]) -> Html:
     """What was asked for; of several runs first what differs."""
     columns = [flat(run.recipe) for run in runs]
     if len(runs) == 1:
-        first = _facts(runs[0].recipe)
+        first = _facts(runs[0].recipe, runs[0].verb)
     else:
         rows = side_by_side(columns, MISSING)
         rows = [rows[index] for index in differing(rows)]
@@ -221,9 +225,15 @@ def recipe(runs: Sequence[Run], names: Sequence[str]) -> Html:
     return join([first, *(whole or [tag("p", "No recipe was written.", class_="empty")])])
 
 
-def _facts(recipe: Any) -> Html:  # noqa: ANN401 (any plain value)
+def _facts(recipe: Any, verb: str | None) -> Html:  # noqa: ANN401 (any plain value)
+    """The recipe without the sections of verbs other than the run's, and a dVAE's has no model."""
+    others = {each for each in VERBS if verb not in (None, each)}
+    if verb == "tokenizer":
+        others.add("model")
     rows = []
     for path in FACTS:
+        if path.partition(".")[0] in others:
+            continue
         value = recipe
         for key in path.split("."):
             value = value.get(key) if isinstance(value, dict) else None

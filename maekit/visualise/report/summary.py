@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FILLS = {"mean_fill_mse": "visible mean", "interpolated_fill_mse": "interpolated visible mean"}
 
+MEAN_COLOURS = "mean colour of each code's square"
+
 
 @dataclass(frozen=True)
 class Numbers:
@@ -34,7 +36,8 @@ class Numbers:
         loss_first: mean over the first tenth of the steps.
         loss_last: over the last tenth.
         hidden_mse: of [0, 1] pixels over hidden patches of the held-out samples.
-        gain_db: of ``hidden_mse`` over the best picture without a model.
+        psnr: in decibel, of held-out pictures that a discrete VAE rebuilt.
+        gain_db: of ``hidden_mse`` or ``psnr`` over the best picture without a model.
         best_fill: what that picture is painted with.
         samples_per_second: median over what was logged.
         data_wait: median share of the time spent waiting for data.
@@ -44,6 +47,7 @@ class Numbers:
     loss_first: float | None
     loss_last: float | None
     hidden_mse: float | None
+    psnr: float | None
     gain_db: float | None
     best_fill: str | None
     samples_per_second: float | None
@@ -62,13 +66,18 @@ def numbers_of(run: Run) -> Numbers:
     gain = None
     if best is not None and error is not None and min(error, fills[best]) > 0:
         gain = 10 * math.log10(fills[best] / error)
+    psnr, plain = holdout.get("psnr"), holdout.get("mean_colour_psnr")
+    filled = None if best is None else FILLS[best]
+    if psnr is not None and plain is not None:
+        gain, filled = psnr - plain, MEAN_COLOURS
     return Numbers(
         step=run.step,
         loss_first=losses["loss_first"],
         loss_last=losses["loss_last"],
         hidden_mse=error,
+        psnr=psnr,
         gain_db=gain,
-        best_fill=None if best is None else FILLS[best],
+        best_fill=filled,
         samples_per_second=_median(run, "samples_per_second"),
         data_wait=_median(run, "data_wait"),
         seconds=run.result.get("seconds"),
@@ -96,7 +105,7 @@ def tiles(run: Run) -> Html:
     found = numbers_of(run)
     entries = [
         ("Loss", number(found.loss_last), _start_in_words(found)),
-        ("Held-out error", number(found.hidden_mse), _gain_in_words(found)),
+        ("Held-out error", held_out(found), _gain_in_words(found)),
         ("Speed", number(found.samples_per_second), _wait_in_words(found)),
         ("Time", duration(found.seconds), f"{found.step:,} steps"),
         ("Bad files", f"{found.bad_files:,}", "listed below" if found.bad_files else "none"),
@@ -125,7 +134,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> Html:
                 run.verdict.state,
                 f"{found.step:,}",
                 number(found.loss_last),
-                number(found.hidden_mse),
+                held_out(found),
                 _decibel(found.gain_db),
                 number(found.samples_per_second),
                 percent(found.data_wait),
@@ -144,8 +153,13 @@ def colour_of(index: int) -> str:
     return f"c{index % COLOURS}"
 
 
+def held_out(found: Numbers) -> str:
+    """The error of hidden pixels, or how near a discrete VAE's pictures come."""
+    return number(found.hidden_mse) if found.psnr is None else f"{number(found.psnr)} dB PSNR"
+
+
 def _gain_in_words(found: Numbers) -> str:
-    if found.hidden_mse is None:
+    if found.hidden_mse is None and found.psnr is None:
         return "not measured"
     if found.gain_db is None:
         return "mean squared, hidden patches"
