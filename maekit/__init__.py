@@ -17,7 +17,10 @@ __all__ = ["__version__", "load", "load_classifier"]
 
 
 def load(source: str | Path, clip: tuple[int, int, int] | None = None) -> MaskedAutoencoder:
-    """Load a model from a run folder or a maekit weights file.
+    """Load a model from a run folder, a weights file of maekit or of others, or ``timm:NAME``.
+
+    Weights of facebookresearch/mae and mae_st, VideoMAE and VideoMAEv2, MoCo v3, timm's plain ViTs
+    and transformers' ViTMAE and VideoMAE are recognised by their keys.
 
     Args:
         clip: frames, height and width in pixels, where the model shall take others than those that

@@ -106,13 +106,17 @@ class MaskedAutoencoder(nn.Module):
     def decode(self, encoded: Tensor, mask: Mask) -> Tensor:
         """Encoded tokens to predictions ``[B, Q, out_dim]``."""
         if self.decoder is None:
-            msg = "no decoder weights in this model"
-            raise WeightsError(msg, hint="use the weights of a maekit run, which hold both")
+            msg = "no decoder weights in this file: it encodes, it cannot reconstruct"
+            hint = (
+                "use weights that hold a decoder: a maekit run, mae_pretrain_*_full.pth or "
+                "mae_visualize_*.pth of MAE, a pre-training checkpoint of VideoMAE"
+            )
+            raise WeightsError(msg, hint=hint)
         return self.decoder(encoded, mask, self.grid)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Features ``[B, prefix + N, D]`` of normalised pixels, with nothing hidden."""
-        mask = Mask.nothing_hidden(len(pixels), self.grid.tokens, pixels.device)
+        mask = Mask.nothing_hidden(pixels.shape[0], self.grid.tokens, pixels.device)
         return self.encode_visible(pixels, mask).tokens
 
     def paint(
@@ -140,6 +144,7 @@ class MaskedAutoencoder(nn.Module):
 
     def _required_target(self) -> Target:
         if self.target is None:
-            msg = "this model has no target: it can encode, not predict"
-            raise WeightsError(msg, hint="use the weights of a maekit run")
+            msg = "these weights do not say what their decoder predicts (pixel or norm-pixel)"
+            hint = "give it: maekit weights convert SRC DST --to maekit --target norm-pixel"
+            raise WeightsError(msg, hint=hint)
         return self.target

@@ -14,6 +14,7 @@ from maekit.cli import (
     recipe_commands,
     report_commands,
     training_commands,
+    weights_commands,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ judging_commands.add_to(app)
 picture_commands.add_to(app)
 report_commands.add_to(app)
 recipe_commands.add_to(app)
+weights_commands.add_to(app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

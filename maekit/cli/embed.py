@@ -7,6 +7,7 @@ one frame shown as often as the model wants, and of a video an image model sees 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from maekit.evaluate.embed import (
     Embedding,
     Format,
     Parts,
+    arrow_library,
     digest_of_inputs,
     digest_of_weights,
     embed,
@@ -44,6 +46,8 @@ from maekit.visualise.inputs import Inputs, find_inputs
 from maekit.visualise.sources import Chosen, choose
 
 if TYPE_CHECKING:
+    import torch
+
     from maekit.evaluate.features import Pool
     from maekit.model import MaskedAutoencoder
     from maekit.weights.header import Header
@@ -53,17 +57,24 @@ BAD_FILES = DataError.exit_code
 TIMEOUT = 120.0  # seconds that one input may take
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line wants of each input, and where it is to go."""
+
+    pool: Pool | None
+    layer: int | None
+    kind: Format | None
+    out: Path | None
+    batch: int
+    workers: int | None
+    overwrite: bool
+
+
 def embed_files(
     words: Sequence[str],
+    wanted: Wanted,
     *,
     source: str | None,
-    pool: Pool | None,
-    layer: int | None,
-    kind: Format | None,
-    out: Path | None,
-    batch: int,
-    workers: int | None,
-    overwrite: bool,
     device: str | None,
     json: bool,
     quiet: bool,
@@ -71,52 +82,65 @@ def embed_files(
 ) -> int:
     """Embed all inputs; the exit code: 6 where some could not be read."""
     tell = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
-    kind = format_of(out, kind)
-    target = out or Path(f"embeddings.{kind}")
-    if target.exists() and not overwrite:
+    kind = format_of(wanted.out, wanted.kind)
+    target = wanted.out or Path(f"embeddings.{kind}")
+    if target.exists() and not wanted.overwrite:
         hint = "--overwrite, or another --out"
         raise RecipeError("the file is there already", where=f"--out {target}", hint=hint)
+    if kind == "parquet":
+        arrow_library()  # that it is missing is better known before the work than after it
     chosen = choose(source, RUNS, decoder=False)
     for note in chosen.notes:
         tell(Note(note, warning=True))
-    where = pick_device(device)
     with Heard(tell).listening(), StopSignal() as stop:
         model, header = load_model(chosen.source)
-        inputs = Inputs(
-            find_inputs(list(_unlisted(words)), moving=header.clip[0] > 1, purpose=VERB)
-        )
-        taken = pool or auto_pool("auto", model.backbone.prefix_tokens)
-        way = Features(model.to(where), taken, layer, Precision("fp32", where.type))
+        found = find_inputs(list(_unlisted(words)), moving=header.clip[0] > 1, purpose=VERB)
+        pool = wanted.pool or auto_pool("auto", model.backbone.prefix_tokens)
+        reader = _reader(Inputs(found), header, chosen)
+        about = _about(chosen, header, pool, wanted.layer, model) | _clips(reader)
+        inputs = digest_of_inputs(each.path for each in found)
+        parts = Parts(target, about | {"inputs": inputs})
         tell(Note(f"weights: {chosen.said}"))
-        tell(Note(f"{len(inputs):,} inputs, {_said(header, model, taken, layer)}"))
-        about = _about(chosen, header, taken, layer, model)
-        reader = _reader(inputs, header, chosen)
-        paths = (each.path for each in inputs.items)
-        parts = Parts(target, about | {"inputs": digest_of_inputs(paths)} | _clips(reader))
-
-        def go_on(done: int, total: int) -> bool:
-            tell(Note(f"{done:,} of {total:,}"))
-            return not stop.requested
-
-        made = embed(
-            reader,
-            way,
-            parts,
-            device=where,
-            batch=batch,
-            workers=workers_of("auto" if workers is None else workers, where.type),
-            timeout=TIMEOUT,
-            go_on=go_on,
-        )
+        tell(Note(f"{len(found):,} inputs, {_said(header, model, pool, wanted.layer)}"))
+        made = _embedded(reader, model, pool, wanted, pick_device(device), parts, tell, stop)
         if made is None:
             text = f"interrupted; the same command goes on from {parts.folder}"
             tell(Note(text, warning=True))
             return INTERRUPTED
-        write(target, kind, made, about | _clips(reader))
+        write(target, kind, made, about)
         parts.remove()
     for each in made.unread:
         tell(Note(f"{each['input']}: {each['error']}", warning=True))
     return _tell(made, target, about, json=json)
+
+
+def _embedded(
+    reader: ViewReader,
+    model: MaskedAutoencoder,
+    pool: Pool,
+    wanted: Wanted,
+    device: torch.device,
+    parts: Parts,
+    tell: Terminal,
+    stop: StopSignal,
+) -> Embedding | None:
+    """All inputs' features; None where a signal asked to stop before the end."""
+    way = Features(model.to(device), pool, wanted.layer, Precision("fp32", device.type))
+
+    def go_on(done: int, total: int) -> bool:
+        tell(Note(f"{done:,} of {total:,}"))
+        return not stop.requested
+
+    return embed(
+        reader,
+        way,
+        parts,
+        device=device,
+        batch=wanted.batch,
+        workers=workers_of("auto" if wanted.workers is None else wanted.workers, device.type),
+        timeout=TIMEOUT,
+        go_on=go_on,
+    )
 
 
 VERB = "embed"

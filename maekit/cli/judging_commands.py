@@ -16,6 +16,7 @@ from maekit.cli.options import (
     Overwrite,
     Quiet,
     RecipeArgument,
+    Resume,
     RunFolderOption,
     Seed,
     Verbose,
@@ -39,6 +40,7 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
     ] = None,
     source: WeightsOption = None,
     out: RunFolderOption = None,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     compare_expected: CompareExpected = False,
@@ -62,6 +64,7 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
             kind=kind,
             source=source,
             out=out,
+            resume=resume,
             overwrite=overwrite,
             dry_run=dry_run,
             compare_expected=compare_expected,
@@ -127,18 +130,12 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     """
 
     def body() -> int:
-        from maekit.cli.embed import embed_files as work
+        from maekit.cli.embed import Wanted, embed_files
 
-        return work(
+        return embed_files(
             inputs,
+            Wanted(pool, layer, form, out, batch, workers, overwrite),
             source=source,
-            pool=pool,
-            layer=layer,
-            kind=form,
-            out=out,
-            batch=batch,
-            workers=workers,
-            overwrite=overwrite,
             device=device,
             json=json,
             quiet=quiet,

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import time
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
+from maekit.cli.dry_run import dry_run as dry_run_training
 from maekit.cli.exits import code_of
 from maekit.cli.expected import compare, tell_comparison
 from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import Heard, LogFile, Reporters, Terminal, duration
+from maekit.cli.resume import runs_to_resume
+from maekit.cli.training import Asked, Verb, choose_folder, train
 from maekit.engine.checkpoint import write_text
 from maekit.engine.events import Note
-from maekit.engine.run_folder import RUNS, RunFolder, chosen_folder, new_folder, plain
+from maekit.engine.run_folder import RunFolder, plain
 from maekit.engine.training import pick_device
 from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.features import collect
-from maekit.evaluate.labels import chance_level, warn_at_chance
+from maekit.evaluate.linear_paper import LinearProbing, assemble
 from maekit.evaluate.multiview import TOP
 from maekit.evaluate.probe import (
     MODEL,
     PIXELS,
     RANDOM,
-    Judged,
     Probing,
     assemble_probe,
     required_probe,
@@ -48,16 +49,6 @@ PREDICTIONS = "predictions.jsonl"
 _NAMES = {MODEL: "model", RANDOM: "random initialisation", PIXELS: "raw pixels"}
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the command line asks for, beside the recipe."""
-
-    out: Path | None
-    overwrite: bool
-    compare: bool
-    json: bool
-
-
 def probe(
     recipe: str,
     overrides: list[str],
@@ -65,6 +56,7 @@ def probe(
     kind: str | None,
     source: str | None,
     out: Path | None,
+    resume: bool,
     overwrite: bool,
     dry_run: bool,
     compare_expected: bool,
@@ -84,22 +76,27 @@ def probe(
         terminal(Note(note))
     where = pick_device(device)
     with Heard(terminal).listening():
-        required_probe(resolved)
-        weights = weights_or_newest(resolved, source, terminal)
+        options, _ = required_probe(resolved)
+        resume = resume or runs_to_resume()
+        if dry_run or not resume:
+            source = weights_or_newest(resolved, source, terminal)
+        asked = Asked(out, resume, overwrite, source, json, compare_expected)
+        if options.kind == "linear" and options.protocol == "paper":
+            if dry_run:
+                return dry_run_training(PAPER, resolved, where, terminal, source=source, json=json)
+            return train(PAPER, resolved, where, terminal, asked)
         if dry_run:
-            return _rehearse(resolved, weights, where, terminal, json=json)
-        asked = Asked(out, overwrite, compare_expected, json)
-        return _run(resolved, weights, where, terminal, asked)
+            return _rehearse(resolved, str(source), where, terminal, json=json)
+        return _run(resolved, where, terminal, asked)
 
 
-def _run(
-    recipe: Recipe, source: str, device: torch.device, terminal: Terminal, asked: Asked
-) -> int:
-    """Judge in a folder, and leave result.json there whatever happens."""
-    if asked.out is None:
-        path = new_folder(RUNS, recipe.name)
-    else:
-        path = chosen_folder(asked.out, resume=False, overwrite=asked.overwrite)
+def _run(recipe: Recipe, device: torch.device, terminal: Terminal, asked: Asked) -> int:
+    """Judge in a folder, and leave result.json there whatever happens.
+
+    There is nothing to resume: one that was interrupted is made again in its folder.
+    """
+    source = weights_or_newest(recipe, asked.source, terminal)
+    path = choose_folder(VERB, recipe, asked)
     with RunFolder(path) as folder:
         log = LogFile(path / "log.txt")
         emit = Reporters(terminal, log)
@@ -113,9 +110,16 @@ def _run(
             job = assemble_probe(recipe, source, device, emit, bad_files=bad_files)
             judged = job.run()
             judged[MODEL].predictions.write(path / PREDICTIONS)
-            found = judged[MODEL].predictions
-            warn_at_chance(found.top(1), found.labels, emit)
-            result = _result(job, judged, source, path, time.perf_counter() - began)
+            result = plain(
+                _begun(recipe)
+                | job.result(judged)
+                | {
+                    "bad_files": len(job.ledger),
+                    "weights": source,
+                    "predictions": str(path / PREDICTIONS),
+                    "seconds": round(time.perf_counter() - began, 1),
+                }
+            )
             if asked.compare:
                 result["expected"] = compare(recipe.expected, VERB, result)
             folder.write_result(result)
@@ -132,33 +136,6 @@ def _run(
 
 def _begun(recipe: Recipe) -> dict[str, Any]:
     return {"verb": VERB, "exit": 0, "recipe": recipe.name}
-
-
-def _result(
-    job: Probing, judged: Mapping[str, Judged], source: str, folder: Path, seconds: float
-) -> dict[str, Any]:
-    """result.json; accuracies are fractions."""
-    model = judged[MODEL].predictions
-    whole: dict[str, Any] = plain(
-        _begun(job.recipe)
-        | {
-            "protocol": job.protocol,
-            **model.summary(job.labelled.classes),
-            "floor": {name: judged[name].predictions.top(1) for name in (RANDOM, PIXELS)},
-            "floor_top5": {name: judged[name].predictions.top(TOP) for name in (RANDOM, PIXELS)},
-            "chance": chance_level(job.labelled.val),
-            "settings": job.settings,
-            "fitted": {name: each.fitted for name, each in judged.items()},
-            "classes": len(job.labelled.classes),
-            "train_samples": len(job.train) - len(job.ledger),
-            "val_samples": len(model.rows),
-            "bad_files": len(job.ledger),
-            "weights": source,
-            "predictions": str(folder / PREDICTIONS),
-            "seconds": round(seconds, 1),
-        }
-    )
-    return whole
 
 
 def _tell(result: Mapping[str, Any], asked: Asked, folder: Path, *, quiet: bool) -> None:
@@ -196,7 +173,7 @@ def _rehearse(
     """Build everything, make features of a few samples, and print what all would take."""
     job = assemble_probe(recipe, source, device, terminal)
     reader, val_reader = job.readers()
-    count = min(len(job.train), job.probe.batch)
+    count = min(len(job.train), job.at_once)
     began = time.perf_counter()
     collect(
         reader,
@@ -229,3 +206,20 @@ def _rehearse(
     ]
     print_table(("dry run", ""), rows)
     return 0
+
+
+def _sizes(job: LinearProbing) -> dict[str, int]:
+    tokens, classes = job.probing.encoder.grid.tokens, len(job.probing.labelled.classes)
+    return {"tokens": tokens, "classes": classes}
+
+
+def _size_row(job: LinearProbing) -> tuple[str, str]:
+    sizes = _sizes(job)
+    return "tokens", f"{sizes['tokens']} of a frozen encoder; {sizes['classes']} classes"
+
+
+def _next_steps(result: Mapping[str, Any], folder: Path) -> list[str]:  # noqa: ARG001
+    return [f"scores:   {folder / PREDICTIONS}"]
+
+
+PAPER = Verb(VERB, assemble, lambda _: None, _sizes, _size_row, _next_steps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from maekit.cli.reporters import Heard, Terminal
 from maekit.engine.checkpoint import write_text
 from maekit.engine.events import Note
 from maekit.engine.feed import required_pretrain, stream_of, train_reader
-from maekit.engine.run_folder import new_folder, plain
+from maekit.engine.run_folder import RUNS, new_folder, plain
 from maekit.engine.schedule import BatchSplit
 from maekit.engine.training import pick_device
 from maekit.errors import DataError, RecipeError, StorageError
@@ -32,9 +34,10 @@ if TYPE_CHECKING:
     from maekit.recipe.schema import Recipe
     from maekit.visualise.inputs import Input
 
-RUNS, PICTURES = Path("runs"), Path("maekit-out")
+PICTURES = Path("maekit-out")
 BAD_FILES = DataError.exit_code
 NUMBERS = ("psnr", "ssim", "gain_db", "fills", "truth_statistics", "ceiling", "hidden")
+_NEXT_OPTION = re.compile(r",(?=\s*\w+=)")  # a comma within a value is the value's
 _IMAGES, _VIDEOS = {"name": "random", "ratio": 0.75}, {"name": "tube", "ratio": 0.9}
 
 
@@ -98,7 +101,7 @@ def reconstruct(
     if json:
         print_json(plain(result))
     else:
-        print_table(("input", "output", "psnr", "ssim", "gain_db"), _table(items))
+        print_table(("input", "output", "hidden", "psnr", "ssim", "gain_db"), _table(items))
         tell(Note(f"pictures: {folder}"))
     return BAD_FILES if bad else 0
 
@@ -123,6 +126,10 @@ def _all(
         for row in outcome.rows:
             items.append(_item(each, path, row.scores, None))
             scores.append(row.scores)
+            if not math.isfinite(row.scores.prediction.psnr):
+                tell(
+                    Note(f"{each.name}: the model predicts values that are no number", warning=True)
+                )
     return items, scores
 
 
@@ -155,7 +162,7 @@ def _table(items: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _shown(item: dict[str, Any]) -> tuple[float | None, ...]:
-    return item["psnr"], item["ssim"], item["gain_db"]
+    return item["hidden"], item["psnr"], item["ssim"], item["gain_db"]
 
 
 def _number(value: float | None) -> str:
@@ -196,6 +203,9 @@ def _masks(hidden: Hidden, models: Models, chosen: Chosen, recipe: Recipe | None
     own = models.header.masker or (_IMAGES if still else _VIDEOS)
     spec = MaskerSpec.model_validate(own) if hidden.masker is None else _masker(hidden.masker)
     ratios = _ratios(hidden.ratio)
+    if hidden.masker is not None and ratios and "ratio" in spec.options:
+        msg = f"--masker {hidden.masker} has a ratio already, and --ratio does not go with it"
+        raise RecipeError(msg, where="command line", hint="leave one of them out")
     specs = [_with_ratio(spec, ratio) for ratio in ratios] or [spec]
     return Drawn(specs, hidden.seed, whole=hidden.whole)
 
@@ -205,14 +215,27 @@ def _with_ratio(spec: MaskerSpec, ratio: float) -> MaskerSpec:
 
 
 def _masker(text: str) -> MaskerSpec:
-    """``tube``, ``tube:0.9`` or ``block:ratio=0.6,size=3``."""
+    """``tube``, ``tube:0.9`` or ``block:ratio=0.6,aspect=[0.3, 3.3]``; values are YAML.
+
+    Raises:
+        RecipeError: it has no name, an option without a value, or one twice.
+    """
     name, colon, rest = text.partition(":")
-    options = {}
-    for word in rest.split(",") if colon else ():
-        key, equals, value = word.partition("=")
-        node = parse(value if equals else word)
-        options[key if equals else "ratio"] = None if node is None else node.plain
-    return MaskerSpec.model_validate({"name": name or text, **options})
+    options: dict[str, object] = {}
+    for word in _NEXT_OPTION.split(rest) if colon else ():
+        key, value = word.split("=", 1) if "=" in word else ("ratio", word)
+        node = parse(value)
+        if not key or node is None or key in options or key == "name":
+            raise _no_masker(text)
+        options[key] = node.plain
+    if not name:
+        raise _no_masker(text)
+    return MaskerSpec.model_validate({"name": name, **options})
+
+
+def _no_masker(text: str) -> RecipeError:
+    hint = "as tube, tube:0.9 or block:ratio=0.6,min_area=4"
+    return RecipeError(f"'{text}' is no masker with options", where="--masker", hint=hint)
 
 
 def _ratios(text: str | None) -> list[float]:

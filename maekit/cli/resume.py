@@ -41,8 +41,9 @@ FREE_IN_SECTION = (
     "pictures",
     "validate",
 )
-# Verbs whose numbers depend on how a batch is split: what is mixed, and by which random draws.
-SPLIT_MATTERS = ("finetune",)
+# Verbs whose numbers depend on how a batch is split: what is mixed, by which random
+# draws, and batch statistics.
+SPLIT_MATTERS = ("finetune", "probe")
 
 
 def runs_to_resume() -> bool:

@@ -40,7 +40,7 @@ from maekit.errors import NonFiniteError, RecipeError
 from maekit.recipe.dump import dump
 from maekit.recipe.load import load
 from maekit.registry import resolve
-from maekit.weights.file import find_weights
+from maekit.weights.source import local_path
 
 if TYPE_CHECKING:
     import torch
@@ -159,7 +159,7 @@ def train(
     verb: Verb[Job], recipe: Recipe, device: torch.device, terminal: Terminal, asked: Asked
 ) -> int:
     """Run in a folder, and leave result.json there whatever happens."""
-    folder = RunFolder(_choose_folder(verb.name, recipe, asked))
+    folder = RunFolder(choose_folder(verb.name, recipe, asked))
     with folder, StopSignal() as stop, _reporters(folder, terminal) as (emit, log):
         # What is refused here leaves the run as it was, its result.json included.
         loaded = _resume_point(verb.name, recipe, folder, emit)
@@ -194,7 +194,8 @@ def train(
     return 0
 
 
-def _choose_folder(verb: str, recipe: Recipe, asked: Asked) -> Path:
+def choose_folder(verb: str, recipe: Recipe, asked: Asked) -> Path:
+    """The folder asked for, that of the run to resume, or a new one."""
     if asked.out is not None:
         _refuse_moved_weights(asked, asked.out)
         return chosen_folder(asked.out, resume=asked.resume, overwrite=asked.overwrite)
@@ -207,10 +208,9 @@ def _choose_folder(verb: str, recipe: Recipe, asked: Asked) -> Path:
 
 def _refuse_moved_weights(asked: Asked, out: Path) -> None:
     """``--overwrite`` moves the folder away, and with it weights that are to be started from."""
-    # What is no path (timm:NAME, scratch) is not in any folder.
-    if asked.overwrite and asked.source is not None and Path(asked.source).exists():
-        source = find_weights(asked.source).resolve()
-        if source.is_relative_to(out.resolve()):
+    if asked.overwrite and asked.source is not None:
+        source = local_path(asked.source)
+        if source is not None and source.resolve().is_relative_to(out.resolve()):
             msg = f"--from {asked.source} is in the folder that --overwrite moves away"
             raise RecipeError(msg, where=f"--out {out}", hint="give another --out")
 

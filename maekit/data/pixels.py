@@ -81,14 +81,17 @@ def to_channels(pixels: np.ndarray, channels: int, where: str) -> np.ndarray:
         DataError: the counts differ otherwise.
     """
     have = pixels.shape[-1]
+    if not convertible(have, channels):
+        what = f"has {have} channel{'s' if have > 1 else ''}, data.channels is {channels}"
+        raise DataError(what, where=where, hint=f"set data.channels to {have}")
     if have == channels:
         return pixels
-    if (have, channels) == (1, 3):
-        return np.repeat(pixels, 3, axis=-1)
-    if (have, channels) == (3, 1):
-        return _luma(pixels)
-    what = f"has {have} channel{'s' if have > 1 else ''}, data.channels is {channels}"
-    raise DataError(what, where=where, hint=f"set data.channels to {have}")
+    return np.repeat(pixels, 3, axis=-1) if have == 1 else _luma(pixels)
+
+
+def convertible(have: int, channels: int) -> bool:
+    """Whether ``to_channels`` makes the one of the other."""
+    return have == channels or {have, channels} == {1, 3}
 
 
 def _luma(pixels: np.ndarray) -> np.ndarray:

@@ -41,6 +41,10 @@ class ViTDecoder(nn.Module):
         heads: int = Field(16, ge=1)
         mlp_ratio: float = Field(4.0, gt=0)
         qkv_bias: QKVBias = "all"
+        class_token: bool = Field(
+            False,
+            description="a class token of its own in place of the encoder's prefix (mae_st)",
+        )
         embed_bias: bool = Field(
             True, description="bias of the encoder-to-decoder projection; VideoMAE has none"
         )
@@ -65,7 +69,9 @@ class ViTDecoder(nn.Module):
         if width % options.heads:
             msg = f"decoder width {width} does not divide into {options.heads} heads"
             raise PartError(msg, hint="choose model.decoder.heads that divide the width")
-        self.prefix_tokens = context.prefix_tokens
+        self.encoded_prefix = context.prefix_tokens
+        self.prefix_tokens = 1 if options.class_token else context.prefix_tokens
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if options.class_token else None
         self.all_encoded = context.returns == "all"
         self.embed = nn.Linear(context.width, width, bias=options.embed_bias)
         self.mask_token = None if self.all_encoded else nn.Parameter(torch.zeros(1, 1, width))
@@ -89,15 +95,18 @@ class ViTDecoder(nn.Module):
         """
         for part in (self.blocks, self.head) if init == "videomae" else (self,):
             init_transformer(part, init)
-        if self.mask_token is not None:
-            init_token(self.mask_token, init)
+        for token in (self.mask_token, self.class_token):
+            if token is not None:
+                init_token(token, init)
 
     def forward(self, encoded: Tensor, mask: Mask, grid: Grid) -> Tensor:
         """``[B, prefix + K (or N), D]`` to ``[B, Q, out_dim]`` in the order of ``mask.queries``."""
         prefix_table, table = self.positions().split([self.prefix_tokens, grid.tokens])
         prefix, tokens = self.embed(encoded).split(
-            [self.prefix_tokens, encoded.shape[1] - self.prefix_tokens], dim=1
+            [self.encoded_prefix, encoded.shape[1] - self.encoded_prefix], dim=1
         )
+        if self.class_token is not None:
+            prefix = self.class_token.to(prefix.dtype).expand(len(prefix), -1, -1)
         whole_grid = self.all_encoded or mask.queries.shape[1] == mask.tokens
         if whole_grid:
             sequence = self._fill(tokens, mask) + table
@@ -130,5 +139,5 @@ class ViTDecoder(nn.Module):
 
     def no_decay(self) -> Iterable[str]:
         """As the backbone's: VideoMAE keeps the mask token free of weight decay."""
-        free = ("mask_token", "positions.")
+        free = ("class_token", "mask_token", "positions.")
         return [name for name, _ in self.named_parameters() if name.startswith(free)]

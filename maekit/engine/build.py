@@ -13,14 +13,14 @@ import torch
 from maekit import registry
 from maekit.contracts import Grid, PartContext
 from maekit.data.seeded import generator, seeded
-from maekit.errors import PartError, RecipeError
+from maekit.errors import PartError, RecipeError, WeightsError
 from maekit.model import MaskedAutoencoder, Statistics
 from maekit.recipe.schema import PartSpec, Recipe
 from maekit.weights.agree import Agreed, agree
-from maekit.weights.file import Weights, read_weights
 from maekit.weights.header import Header
-from maekit.weights.model import load_tensors
+from maekit.weights.model import TARGET, load_tensors, mismatches
 from maekit.weights.resize import Change, resize
+from maekit.weights.source import Weights, open_weights
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Masker
@@ -78,9 +78,10 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
         target = None
         if header.target is not None:
             target = registry.make("targets", _spec(header.target), context)
-            context = replace(context, out_dim=target.out_dim)
+        out_dim = header.out_dim if target is None else target.out_dim
         decoder = None
-        if header.decoder is not None and target is not None:
+        if header.decoder is not None and out_dim is not None:
+            context = replace(context, out_dim=out_dim)
             decoder = registry.make("decoders", _spec(header.decoder), context)
     statistics = Statistics(header.mean, header.std)
     return MaskedAutoencoder(backbone, decoder, target, header.clip, statistics)
@@ -130,16 +131,16 @@ def fill(model: MaskedAutoencoder, weights: Weights, fresh_decoder: str | None) 
     with torch.device("meta"):
         old = build_model(weights.header)
     tensors, changes = resize(
-        weights.tensors, old, model, fresh_decoder=fresh_decoder, where=weights.where
+        weights.tensors, old, model, fresh_decoder=fresh_decoder, where=weights.origin
     )
-    load_tensors(model, tensors, weights.where)
+    load_tensors(model, tensors, weights.origin, fresh=weights.fresh)
     return changes
 
 
 def load_model(
-    source: str | Path, clip: tuple[int, int, int] | None = None
+    source: str | Path | Weights, clip: tuple[int, int, int] | None = None
 ) -> tuple[MaskedAutoencoder, Header]:
-    """The model in a run folder or a maekit weights file, in evaluation mode on the CPU.
+    """The model of any weights that maekit reads, in evaluation mode on the CPU.
 
     Args:
         clip: frames, height and width in pixels that it shall take, where not those that it was
@@ -149,13 +150,38 @@ def load_model(
         PartError: the clip does not divide into its patches.
         WeightsError: the file cannot be read, or does not match its own header.
     """
-    weights = read_weights(source)
+    weights = source if isinstance(source, Weights) else open_weights(source)
     asked = weights.header.model_copy(update={"clip": clip or weights.header.clip})
-    header, fresh = agreed_header(weights.header, asked, weights.where)
+    header, fresh = agreed_header(weights.header, asked, weights.origin)
     model = build_model(header)
     for change in fill(model, weights, fresh):
         _log.info("%s", change)
     return model.eval(), header
+
+
+def completed(weights: Weights) -> Weights:
+    """Weights that make a whole model: checked against it, what may start afresh filled in.
+
+    Raises:
+        WeightsError: they do not fit the model that their header describes.
+    """
+    if weights.fresh:
+        model, header = load_model(weights)
+        own = model.state_dict()
+        filled = weights.tensors | {name: own[name] for name in weights.fresh}
+        return replace(weights, header=_with_grid(header, model), tensors=filled, fresh=frozenset())
+    with torch.device("meta"):
+        model = build_model(weights.header)
+    fitted = {name for name in weights.tensors if name.startswith(TARGET)}
+    problems = mismatches(model, {k: v for k, v in weights.tensors.items() if k not in fitted})
+    if problems:
+        msg = "the weights do not match the model that they seem to be of: " + "; ".join(problems)
+        raise WeightsError(msg, where=weights.origin, hint="give a whole and unchanged file")
+    return replace(weights, header=_with_grid(weights.header, model))
+
+
+def _with_grid(header: Header, model: MaskedAutoencoder) -> Header:
+    return header.model_copy(update={"grid": model.grid})
 
 
 def hidden_count(masker: Masker, grid: Grid, spec: PartSpec, where: str) -> int:

@@ -9,13 +9,15 @@ from maekit.engine.build import agreed_header, build_model, fill, header_of
 from maekit.engine.checkpoint import Loaded
 from maekit.engine.events import Note
 from maekit.engine.feed import holdout_reader, required_pretrain, statistics_of, train_reader
+from maekit.engine.held_out import HeldOutTraining
 from maekit.engine.holdout import Holdout
 from maekit.engine.optim import make_optimizer, tokens_free_of_decay
 from maekit.engine.step import PretrainStep, recompute, to_unit
-from maekit.engine.training import Basis, HeldOutTraining
+from maekit.engine.training import Basis
 from maekit.model import Statistics
-from maekit.weights.file import Weights, read_header, read_weights
+from maekit.weights.file import read_header
 from maekit.weights.model import load_tensors, model_tensors
+from maekit.weights.source import Weights, open_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +95,13 @@ class Pretraining(HeldOutTraining):
     def start(self) -> None:
         """Take given weights, and fit the target, if it is one that is fitted and nothing is."""
         if self.weights is not None:
-            self.emit(Note(f"starting from {self.weights.where}"))
+            self.emit(Note(f"starting from {self.weights.origin}"))
+            for note in self.weights.report.notes:
+                self.emit(Note(note))
+            if self.weights.header.target is None and self.fresh_decoder is None:
+                target = (self.header.target or {}).get("name")
+                text = f"the weights' target is unknown: the recipe's is taken, {target}"
+                self.emit(Note(text, warning=True))
             for change in fill(self.model, self.weights, self.fresh_decoder):
                 self.emit(Note(str(change)))
             if self.fresh_decoder is None:
@@ -178,6 +186,6 @@ def _begin(basis: Basis, source: str | None, loaded: Loaded | None) -> Begin:
     asked = header_of(recipe, statistics_of(recipe, basis.train, basis.device.type, basis.emit))
     if source is None:
         return Begin(asked)
-    weights = read_weights(source)
-    header, fresh = agreed_header(weights.header, asked, weights.where)
+    weights = open_weights(source)
+    header, fresh = agreed_header(weights.header, asked, weights.origin)
     return Begin(header, weights, fresh)

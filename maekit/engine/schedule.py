@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from maekit.errors import RecipeError
 
 if TYPE_CHECKING:
-    from maekit.recipe.training import AdamW, Batch, Warmup
+    from maekit.recipe.training import Batch, Rate, Warmup
 
 LR_BATCH = 256  # base learning rates are per 256 samples (Goyal et al., 2017)
 
@@ -69,12 +69,12 @@ class Schedule:
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def peak_lr(optimizer: AdamW, batch: int) -> float:
+def peak_lr(optimizer: Rate, batch: int) -> float:
     """base_lr * batch / 256."""
     return optimizer.base_lr * batch / LR_BATCH
 
 
-def floor_lr(optimizer: AdamW, batch: int) -> float:
+def floor_lr(optimizer: Rate, batch: int) -> float:
     """Where the cosine ends: as given (MAE), or per 256 samples (VideoMAE)."""
     if not optimizer.min_lr_scaled:
         return optimizer.min_lr
@@ -108,7 +108,7 @@ def warmup_steps(warmup: Warmup, per_epoch: float) -> int:
 
 
 def make_schedule(
-    optimizer: AdamW, warmup: Warmup, *, steps: int, per_epoch: float, batch: int
+    optimizer: Rate, warmup: Warmup, *, steps: int, per_epoch: float, batch: int
 ) -> tuple[Schedule, list[str]]:
     """The schedule of a run, and notes on what had to be cut.
 

@@ -34,7 +34,7 @@ class TrainState:
     """
 
     model: nn.Module
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     schedule: Schedule
     samples_per_step: int
     steps_per_epoch: float

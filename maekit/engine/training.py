@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,11 +16,10 @@ import torch
 
 from maekit.data.bad_files import BadFiles
 from maekit.engine.checkpoint import Checkpoints, Loaded, restore
-from maekit.engine.events import Emit, Measured, Note, Saved
+from maekit.engine.events import Emit, Note, Saved
 from maekit.engine.feed import (
     TrainBatches,
     open_dataset,
-    read_holdout,
     stream_of,
     tell_classes,
     tell_watch,
@@ -39,15 +38,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from maekit.contracts import Dataset
-    from maekit.data.batch import Batch
     from maekit.data.order import Stream
     from maekit.data.reader import SampleReader
     from maekit.engine.state import Step
     from maekit.recipe.schema import Recipe
-    from maekit.recipe.training import HeldOutSection, TrainingSection
+    from maekit.recipe.training import TrainingSection
     from maekit.weights.header import FileHeader
-
-BATCH_HELD_OUT = 64  # samples that are measured together, at most
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ class Basis:
         )
 
     def state(
-        self, model: nn.Module, optimizer: torch.optim.AdamW, *, counted: int | None = None
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, counted: int | None = None
     ) -> TrainState:
         """The state before the first step.
 
@@ -221,6 +217,8 @@ class Training(ABC):
         """Bring the model to where it starts: a checkpoint, given weights, or its first init."""
         samples = self.state.extra.setdefault("train_samples", len(self.train))
         if loaded is None:
+            # What a model draws itself (drop path, dropout) begins here; checkpoints go on with it.
+            torch.manual_seed(self.recipe.seed)
             self.start()
             return
         samples = loaded.state["extra"].get("train_samples", samples)
@@ -260,69 +258,6 @@ class Training(ABC):
     def source(self) -> str:
         """Where weights saved now come from, in words."""
         return f"maekit {self.verb} {self.recipe.name}, step {self.state.step}"
-
-
-class HeldOutTraining(Training):
-    """A training that is judged by what it makes of fixed held-out samples."""
-
-    section: HeldOutSection
-
-    def __init__(
-        self, basis: Basis, model: nn.Module, reader: SampleReader, state: TrainState, step: Step
-    ) -> None:
-        super().__init__(basis, model, reader, state, step)
-        self.held_out: Sequence[Batch] = ()
-        self.shown: Batch | None = None  # held-out samples that pictures are drawn of
-
-    @abstractmethod
-    def holdout_reader(self, dataset: Dataset) -> SampleReader:
-        """Reads held-out samples, the same ones whenever it is asked."""
-
-    @abstractmethod
-    def measure(self) -> dict[str, float | None]:
-        """The errors on what is held out; the model is left in the mode that it was in."""
-
-    def occasions(self) -> list[Occasion]:
-        """The held-out error, every so many steps."""
-        return [Occasion(self.section.validate_.every, self.validate)]
-
-    def result(self) -> dict[str, Any]:
-        """The held-out errors, last and first."""
-        extra = self.state.extra
-        return {"holdout": extra.get("holdout"), "holdout_start": extra.get("holdout_start")}
-
-    def open_holdout(self) -> None:
-        """Read the held-out samples; without ``data.val`` there are none, which is said."""
-        if self.val is None or self.recipe.data.val is None:
-            self.emit(Note("no data.val: no held-out error, no pictures"))
-            return
-        tolerated = self.recipe.data.val.max_bad_fraction
-        ledger = BadFiles(self.bad_files, len(self.val), tolerated, section="data.val")
-        reader = self.holdout_reader(self.val)
-
-        def read(samples: int, size: int) -> list[Batch]:
-            return read_holdout(
-                reader,
-                samples,
-                size=size,
-                ledger=ledger,
-                workers=self.workers,
-                timeout=self.recipe.data.timeout,
-            )
-
-        size = min(self.split.per_device, BATCH_HELD_OUT)
-        self.held_out = read(self.section.validate_.samples, size)
-        shown = self.section.pictures.samples
-        self.shown = read(shown, shown)[0]
-
-    def validate(self, state: TrainState) -> None:
-        """An occasion: measure the held-out error."""
-        if not self.held_out:
-            return
-        values = self.measure()
-        state.extra.setdefault("holdout_start", values)
-        state.extra["holdout"] = values
-        self.emit(Measured(state.step, "holdout", values))
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -84,7 +84,7 @@ def rand_augment(
 def _posterized(image: Image.Image, bits: int, **_: object) -> Image.Image:
     """The highest bits of each value; none of them is black.
 
-    timm's increasing policies ask for 0 bits at full magnitude, which Pillow refuses since 12.
+    timm's increasing policies ask for 0 bits at full magnitude, which Pillow 13 refuses.
     """
     if bits == 0:
         return image.point(lambda _: 0)

@@ -45,7 +45,3 @@ class MovingAverage:
         """The inverse of ``tensors``; other names are left alone."""
         own = {k.removeprefix(EMA): v for k, v in tensors.items() if k.startswith(EMA)}
         self.model.load_state_dict(own)
-
-    def restart(self) -> None:
-        """Average from the model's present weights on."""
-        self.model.load_state_dict(self.source.state_dict())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from maekit.engine.run_folder import RUNS, newest_finished
 from maekit.errors import RecipeError
 from maekit.model import Statistics
 from maekit.recipe.schema import Stats
-from maekit.weights.file import Weights, read_header, read_weights
+from maekit.weights.file import read_header
 from maekit.weights.header import Header
+from maekit.weights.source import open_weights
 
 if TYPE_CHECKING:
     from maekit.engine.checkpoint import Loaded
@@ -66,14 +68,14 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
         stats = recipe.data.stats
         given = stats if isinstance(stats, Stats) else imagenet(recipe.data.channels)
         return untrained_encoder(recipe, Statistics(tuple(given.mean), tuple(given.std)))
-    weights = read_weights(source)
+    weights = open_weights(source)
     found = _encoder_only(weights.header)
-    header, _ = agreed_header(found, _asked(found, recipe), weights.where)
+    header, _ = agreed_header(found, _asked(found, recipe), weights.origin)
     model = build_model(header, recipe.seed)
     tensors = {
         name: tensor for name, tensor in weights.tensors.items() if name.startswith(_ENCODER)
     }
-    for change in fill(model, Weights(found, tensors, weights.where), None):
+    for change in fill(model, replace(weights, header=found, tensors=tensors), None):
         _log.info("%s", change)
     return model.eval(), header
 

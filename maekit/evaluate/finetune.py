@@ -88,10 +88,7 @@ class Finetuning(Training):
         return self.header.model_copy(update={"source": self.source})
 
     def start(self) -> None:
-        """Weights are in place since the model was built; the random draws begin here."""
-        torch.manual_seed(
-            self.recipe.seed
-        )  # of drop path and dropout; checkpoints keep their state
+        """Nothing is left to do: weights are in place since the model was built."""
 
     @property
     def judged(self) -> Classifier:

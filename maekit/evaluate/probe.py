@@ -7,7 +7,7 @@ raw pixels.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,15 @@ from maekit.evaluate.encoder import load_encoder
 from maekit.evaluate.features import Collected, Features, auto_pool, collect
 from maekit.evaluate.floor import Pixels, untrained
 from maekit.evaluate.knn import NearestNeighbours
-from maekit.evaluate.labels import Labelled, check_labels, tell_labels
+from maekit.evaluate.labels import (
+    Labelled,
+    chance_level,
+    check_labels,
+    tell_labels,
+    warn_at_chance,
+)
 from maekit.evaluate.linear import fit_linear
-from maekit.evaluate.multiview import Predictions
+from maekit.evaluate.multiview import TOP, Predictions
 from maekit.evaluate.views import ViewReader, view_reader
 
 if TYPE_CHECKING:
@@ -41,9 +47,13 @@ if TYPE_CHECKING:
     from maekit.weights.header import Header
 
 MODEL, RANDOM, PIXELS = "model", "random", "pixels"  # what is judged
+AT_ONCE = 64  # views that are encoded together, where the recipe does not say
+# What the numbers of a trained probe depend on.
+TRAINED = ("epochs", "steps", "samples", "warmup", "batch", "optimizer", "augment", "clip_grad")
 _SECONDS = 10.0  # between two words on how far reading is
 
 Judge = Callable[[np.ndarray], np.ndarray]  # features [m, ...] to scores [m, K]
+Fit = tuple[Judge, dict[str, Any]]  # and how it was fitted
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class Probing:
     pool: Pool
     ways: dict[str, Featurise]
     encoder: MaskedAutoencoder
+    source: str
     ledger: BadFiles
     emit: Emit
 
@@ -80,7 +91,11 @@ class Probing:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that the numbers depend on, beside data and weights."""
-        probe, options = self.probe, getattr(self.probe, self.probe.kind)
+        probe = self.probe
+        if self.trains:
+            options = probe.model_dump(mode="json", by_alias=True, include=set(TRAINED))
+        else:
+            options = getattr(probe, probe.kind).model_dump(mode="json")
         height, width = Pixels(probe.pixels).size(*self.header.clip[1:])
         return {
             "pool": self.pool,
@@ -88,8 +103,18 @@ class Probing:
             "clip": list(self.header.clip),
             "views": f"{probe.views.clips}x{probe.views.crops}",
             "pixels": [self.header.clip[0], height, width],
-            **options.model_dump(mode="json"),
+            **options,
         }
+
+    @property
+    def trains(self) -> bool:
+        """Whether heads are trained on augmented crops, not fitted on cached features."""
+        return self.probe.kind == "linear" and self.probe.protocol == "paper"
+
+    @property
+    def at_once(self) -> int:
+        """Views that are encoded together."""
+        return self.probe.batch.per_device or AT_ONCE
 
     def reader(self, dataset: Dataset, spec: DataSpec, views: Views) -> ViewReader:
         """Reads test views at the encoder's size."""
@@ -119,24 +144,49 @@ class Probing:
         """
         train_reader, val_reader = self.readers()
         train = self._collected(train_reader, "data.train", self.ledger)
-        val = self._collected(val_reader, "data.val", None)
-        labels, judged = self.labelled.train[train.rows], {}
+        labels, fits = self.labelled.train[train.rows], {}
         for name in self.ways:
             began = time.perf_counter()
-            judge, fitted = self._fitted(train.features[name][:, 0], labels)
+            fits[name] = self._fitted(train.features[name][:, 0], labels)
+            self.emit(Note(f"{name}: fitted in {time.perf_counter() - began:.1f} s"))
+        return self.judged(fits, val_reader)
+
+    def judged(self, fits: Mapping[str, Fit], reader: ViewReader) -> dict[str, Judged]:
+        """Let fitted judges judge data.val.
+
+        Raises:
+            DataError: a sample cannot be read.
+        """
+        val = self._collected(reader, "data.val", None)
+        found = {}
+        for name, (judge, fitted) in fits.items():
             views = val.features[name]
             scores = judge(views.reshape(-1, *views.shape[2:])).reshape(*views.shape[:2], -1)
-            judged[name] = Judged(
-                Predictions.averaged(
-                    val.rows, self.val, self.labelled.val[val.rows], scores, val_reader.middle
-                ),
-                fitted,
-            )
-            seconds = time.perf_counter() - began
-            self.emit(
-                Note(f"{name}: top-1 {judged[name].predictions.top(1):.4f} ({seconds:.1f} s)")
-            )
-        return judged
+            labels = self.labelled.val[val.rows]
+            made = Predictions.averaged(val.rows, self.val, labels, scores, reader.middle)
+            found[name] = Judged(made, fitted)
+            self.emit(Note(f"{name}: top-1 {made.top(1):.4f}"))
+        model = found[MODEL].predictions
+        warn_at_chance(model.top(1), model.labels, self.emit)
+        return found
+
+    def result(self, judged: Mapping[str, Judged]) -> dict[str, Any]:
+        """What stands in result.json; accuracies are fractions."""
+        model = judged[MODEL].predictions
+        floor = {name: judged[name].predictions for name in (RANDOM, PIXELS)}
+        return {
+            "protocol": self.protocol,
+            **model.summary(self.labelled.classes),
+            "floor": {name: each.top(1) for name, each in floor.items()},
+            "floor_top5": {name: each.top(TOP) for name, each in floor.items()},
+            "chance": chance_level(self.labelled.val),
+            "settings": self.settings,
+            "fitted": {name: each.fitted for name, each in judged.items()},
+            "classes": len(self.labelled.classes),
+            "train_samples": len(self.train) - len(self.ledger),
+            "val_samples": len(model.rows),
+            "from": self.source,
+        }
 
     def _collected(self, reader: ViewReader, key: str, ledger: BadFiles | None) -> Collected:
         self.emit(Note(f"{key}: features of {len(reader.dataset):,} samples"))
@@ -144,14 +194,14 @@ class Probing:
             reader,
             self.ways,
             device=self.device,
-            batch=self.probe.batch,
+            batch=self.at_once,
             workers=workers_of(self.recipe.data.workers, self.device.type),
             timeout=self.recipe.data.timeout,
             ledger=ledger,
             told=_Progress(key, len(reader.dataset), self.emit),
         )
 
-    def _fitted(self, features: np.ndarray, labels: np.ndarray) -> tuple[Judge, dict[str, Any]]:
+    def _fitted(self, features: np.ndarray, labels: np.ndarray) -> Fit:
         probe, seed = self.probe, self.recipe.seed
         classes = len(self.labelled.classes)
         if probe.kind == "linear":
@@ -171,7 +221,7 @@ class Probing:
                 k=probe.knn.k,
                 temperature=probe.knn.temperature,
             )
-            return self._on_device(nearest.probabilities), {"voters": nearest.k}
+            return self.on_device(nearest.probabilities), {"voters": nearest.k}
         losses: list[float] = []
         head = fit_attentive(
             torch.from_numpy(features),
@@ -184,9 +234,9 @@ class Probing:
             told=lambda _, loss: losses.append(loss),
         )
         fitted = {"loss_first": losses[0], "loss_last": losses[-1]}
-        return self._on_device(head.probabilities), fitted
+        return self.on_device(head.probabilities), fitted
 
-    def _on_device(self, judge: Callable[[torch.Tensor], torch.Tensor]) -> Judge:
+    def on_device(self, judge: Callable[[torch.Tensor], torch.Tensor]) -> Judge:
         return lambda x: judge(torch.from_numpy(x).to(self.device)).cpu().numpy()
 
 
@@ -229,15 +279,8 @@ def assemble_probe(
     labelled = check_labels(train, val)
     tell_labels(train, labelled, emit)
     model, header = load_encoder(source, recipe)
-    precision = Precision.of(probe.precision, device)
     pool = auto_pool(probe.pool, model.backbone.prefix_tokens)
     taken: Pool = "tokens" if probe.kind == "attentive" else pool
-    encoders = {MODEL: model, RANDOM: untrained(header, recipe.seed)}
-    ways: dict[str, Featurise] = {
-        name: Features(encoder.to(device), taken, probe.layer, precision)
-        for name, encoder in encoders.items()
-    }
-    ways[PIXELS] = Pixels(probe.pixels, tokens=probe.kind == "attentive")
     return Probing(
         recipe=recipe,
         probe=probe,
@@ -247,11 +290,33 @@ def assemble_probe(
         val=val,
         labelled=labelled,
         pool=taken,
-        ways=ways,
+        ways=_ways(probe, model, header, taken, recipe.seed, device),
         encoder=model,
+        source=source,
         ledger=BadFiles(bad_files, len(train), data.train.max_bad_fraction),
         emit=emit,
     )
+
+
+def _ways(
+    probe: Probe,
+    model: MaskedAutoencoder,
+    header: Header,
+    pool: Pool,
+    seed: int,
+    device: torch.device,
+) -> dict[str, Featurise]:
+    """What is judged, by name."""
+    if probe.layer is not None and probe.kind == "linear" and probe.protocol == "paper":
+        msg = "the paper's protocol is of the encoder's output, and probe.layer is of a block's"
+        raise RecipeError(msg, where="probe.layer", hint="probe.protocol=cached, or leave it out")
+    precision = Precision.of(probe.precision, device, where="probe.precision")
+    encoders = {MODEL: model, RANDOM: untrained(header, seed)}
+    ways: dict[str, Featurise] = {
+        name: Features(encoder.to(device), pool, probe.layer, precision)
+        for name, encoder in encoders.items()
+    }
+    return ways | {PIXELS: Pixels(probe.pixels, tokens=probe.kind == "attentive")}
 
 
 def required_probe(recipe: Recipe) -> tuple[Probe, DataSpec]:

@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from maekit.recipe.augment import Augment, SingleTryCrop
 from maekit.recipe.section import Section
+from maekit.recipe.training import Batch, Beta, Rate, TrainingSection, Warmup
 from maekit.recipe.views import Views
 
+EPOCHS = 90.0  # of MAE's linear probe
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -19,7 +22,8 @@ class CachedLinear(Section):
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
         min_length=1,
         description="C: the weight of the loss against half the squared norm of the weights; the "
-        "best on a split of data.train is taken",
+        "best on a split of data.train is taken, and where two in a row do worse, none after them "
+        "is tried",
     )
     held_out: float = Field(
         0.2, gt=0, lt=1, description="share of data.train that the strength is chosen on"
@@ -49,14 +53,29 @@ class Attentive(Section):
     weight_decay: float = Field(0.01, ge=0, description="of AdamW (V-JEPA: 0.01)")
 
 
-class Probe(Section):
-    """Frozen features, judged beside those of an untrained encoder and raw pixels."""
+class Lars(Rate):
+    """LARS as MAE's linear probe uses it (main_linprobe.py; util/lars.py)."""
 
-    data: dict[str, Any] | None = Field(None, description="overlay on data for this verb")
+    name: Literal["lars"] = "lars"
+    base_lr: float = Field(0.1, gt=0, description="learning rate per 256 samples (MAE: 0.1)")
+    momentum: Beta = Field(0.9, description="of the scaled gradient, in [0, 1)")
+    trust: float = Field(0.001, gt=0, description="a step's size over that of what it changes")
+    weight_decay: float = Field(0.0, ge=0, description="added to the gradient of matrices")
+
+
+class Probe(TrainingSection):
+    """Frozen features, judged beside those of an untrained encoder and raw pixels.
+
+    Budget, batch, optimizer, crops and checkpoints are of linear with the paper's protocol; the
+    others take ``batch.per_device`` and ``precision`` alone.
+    """
+
     model: dict[str, Any] | None = Field(None, description="overlay on model for this verb")
     kind: Literal["linear", "knn", "attentive"] = "linear"
-    protocol: Literal["cached"] = Field(
-        "cached", description="of linear: cached is exact on the features of centre crops"
+    protocol: Literal["paper", "cached"] = Field(
+        "paper",
+        description="of linear: paper trains batch norm and a linear layer with LARS on augmented "
+        "crops (MAE); cached is exact on the features of centre crops",
     )
     pool: Literal["auto", "cls", "mean"] = Field(
         "auto", description="of tokens; auto: the class token where there is one, else the mean"
@@ -69,14 +88,38 @@ class Probe(Section):
     pixels: int = Field(
         32, ge=1, description="pixels: the longer side that raw pixels are reduced to"
     )
-    batch: int = Field(64, ge=1, description="views encoded at once")
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="auto: bf16 where native, fp16 on older GPUs, fp32 on the CPU"
+    epochs: float | None = Field(
+        None, gt=0, description="passes over data.train; 90 (MAE) where no budget is given"
+    )
+    warmup: Warmup = Warmup(epochs=10)
+    batch: Batch = Batch.model_validate({"global": 16384})
+    optimizer: Lars = Lars()
+    augment: Augment = Field(
+        default_factory=lambda: SingleTryCrop(name="single-try-crop", scale=(0.08, 1.0)),
+        description="how crops are drawn: {name: single-try-crop, random-resized-crop, none, ...}",
     )
     views: Views = Field(Views(), description="of data.val: how many clips and crops are judged")
     linear: CachedLinear = CachedLinear()
     knn: Nearest = Nearest()
     attentive: Attentive = Attentive()
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        return self  # none at all is the paper's
+
+    def with_budget(self) -> Self:
+        """The section with the paper's budget, where none is given."""
+        if any(getattr(self, key) is not None for key in self.alternatives):
+            return self
+        return self.model_copy(update={"epochs": EPOCHS})
+
+    @model_validator(mode="after")
+    def _nothing_is_recomputed(self) -> Self:
+        if self.compile or self.activation_checkpointing:
+            raise ValueError(
+                "compile and activation_checkpointing do nothing here: the encoder is frozen"
+            )
+        return self
 
     @model_validator(mode="after")
     def _layers_count_from_one(self) -> Self:

@@ -35,16 +35,21 @@ class Batch(Section):
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class AdamW(Section):
-    """AdamW; lr = base_lr * batch.global / 256."""
+class Rate(Section):
+    """What every optimizer has: lr = base_lr * batch.global / 256, and where the cosine ends."""
+
+    base_lr: float = Field(1.5e-4, gt=0, description="learning rate per 256 samples")
+    min_lr: float = Field(0.0, ge=0, description="where the cosine ends")
+    min_lr_scaled: bool = Field(False, description="min_lr is per 256 samples too (VideoMAE)")
+
+
+class AdamW(Rate):
+    """AdamW."""
 
     name: Literal["adamw"] = "adamw"
-    base_lr: float = Field(1.5e-4, gt=0, description="learning rate per 256 samples")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="[beta1, beta2], in [0, 1)")
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
     weight_decay: float = Field(0.05, ge=0, description="decoupled, per unit of learning rate")
-    min_lr: float = Field(0.0, ge=0, description="where the cosine ends")
-    min_lr_scaled: bool = Field(False, description="min_lr is per 256 samples too (VideoMAE)")
 
 
 class Checkpoint(Section):
@@ -87,7 +92,7 @@ class TrainingSection(Section):
     samples: int | None = Field(None, ge=1, description="decoded samples")
     warmup: Warmup = Warmup()
     batch: Batch = Batch()
-    optimizer: AdamW = AdamW()
+    optimizer: Rate
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where native, fp16 on older GPUs, fp32 on the CPU"
     )

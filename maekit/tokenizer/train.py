@@ -11,9 +11,10 @@ import torch
 from maekit.data.seeded import seeded
 from maekit.engine.events import Note
 from maekit.engine.feed import picture_reader
+from maekit.engine.held_out import HeldOutTraining
 from maekit.engine.optim import make_optimizer
 from maekit.engine.step import recompute, to_unit
-from maekit.engine.training import Basis, HeldOutTraining
+from maekit.engine.training import Basis
 from maekit.errors import RecipeError, WeightsError
 from maekit.targets.dvae_networks import DVAE, as_pictures, check_range
 from maekit.tokenizer.holdout import measure

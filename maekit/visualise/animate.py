@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from maekit.errors import StorageError
-from maekit.visualise.panel import heading, panel, stack
+from maekit.visualise.panel import line, panel, stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,7 @@ def _strip(outcome: Outcome) -> Image.Image:
             panel([[stage]], [caption], frames=outcome.frames)
             for stage, caption in zip(row.stages, outcome.captions, strict=True)
         ]
-        sheets += [heading(row.label, parts[0].width), *parts]
+        sheets += [line(row.label, parts[0].width), *parts]
     return stack(sheets)
 
 

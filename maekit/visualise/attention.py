@@ -35,6 +35,7 @@ def attention_maps(model: MaskedAutoencoder, pixels: Tensor) -> tuple[Tensor, Te
     """Rollout and last layer, each ``[B, N]``, adding up to at most 1 in each sample.
 
     As seen by the first prefix (class) token, or where there is none by all tokens on average.
+    Samples are looked at one by one: every layer's attention is kept until it is rolled out.
 
     Args:
         pixels: ``[B, C, T, H, W]`` in [0, 1].
@@ -42,7 +43,14 @@ def attention_maps(model: MaskedAutoencoder, pixels: Tensor) -> tuple[Tensor, Te
     Raises:
         PartError: the backbone does not give its attention.
     """
-    everything = Mask.nothing_hidden(len(pixels), model.grid.tokens, pixels.device)
+    maps = [_maps_of_one(model, each) for each in pixels.split(1)]
+    rolled, last = (torch.cat(each) for each in zip(*maps, strict=True))
+    return rolled, last
+
+
+def _maps_of_one(model: MaskedAutoencoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """``attention_maps`` of ``[1, C, T, H, W]``."""
+    everything = Mask.nothing_hidden(1, model.grid.tokens, pixels.device)
     layers = model.encode_visible(model.normalise(pixels), everything, attention=True).attention
     if not layers:
         msg = f"{type(model.backbone).__name__} does not give its attention"

@@ -85,7 +85,8 @@ class Drawn:
     """
 
     def __init__(self, specs: Sequence[MaskerSpec], seed: int, *, whole: bool = False) -> None:
-        self.maskers = [(_label(spec), registry.make("maskers", spec)) for spec in specs]
+        # Made first: that is what checks the options of which the label speaks.
+        self.maskers = [(registry.make("maskers", spec), _label(spec)) for spec in specs]
         self.seed = seed
         self.whole = whole
 
@@ -95,7 +96,7 @@ class Drawn:
         clip = subject.pixels.shape
         name = subject.name.rpartition("/")[2].encode()
         key = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
-        for label, masker in self.maskers:
+        for masker, label in self.maskers:
             masks = MaskDraw(masker, grid, unit, (clip[0], clip[1], clip[2], clip[3]))
             rng = generator(self.seed, purpose="reconstruct/mask", index=key)
             hidden = masks.draw(rng, subject.pixels)
@@ -234,4 +235,4 @@ def _one(hidden: np.ndarray) -> Pass:
 
 def _label(spec: MaskerSpec) -> str:
     ratio = spec.options.get("ratio")
-    return spec.name if ratio is None else f"{spec.name} {ratio:g}"
+    return spec.name if ratio is None else f"{spec.name} {float(ratio):g}"

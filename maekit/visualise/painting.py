@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 COLUMNS = ("original", "masked", "prediction", "prediction in the visible part")
 LEAKING = "the same, uses ground-truth mean/variance"
 _DEVIATIONS = 3  # from black to the mean, and from there to white, of pixels in no known range
-_NOTHING = 0.5  # the gray of what is not predicted
 
 
 @dataclass(frozen=True)
@@ -122,6 +121,8 @@ def stages(
 ) -> list[np.ndarray]:
     """The columns of a sample: original, masked, prediction alone, each prediction pasted in.
 
+    Hatching is where there is nothing: what is hidden, and beside a prediction what is visible.
+
     Args:
         original: ``[T, H, W, C]``, shown as it is.
         painted: pictures of that shape; the first one is also shown alone.
@@ -130,7 +131,7 @@ def stages(
         patch: pixels a token.
     """
     seen = masked(original, hidden, patch)
-    alone = paste(np.full_like(original, _NOTHING), painted[0], asked, patch)
+    alone = masked(painted[0], ~asked, patch)
     return [original, seen, alone, *(paste(seen, picture, asked, patch) for picture in painted)]
 
 

@@ -98,7 +98,7 @@ def panel(
     Args:
         rows: per sample one picture a column, ``[H, W, C]`` or a clip ``[T, H, W, C]``. One or two
             channels are shown in gray (the first), more by their first three as red, green, blue.
-        captions: one a column, wrapped to the column's width.
+        captions: one a column, above the first row's pictures, wrapped to the column's width.
         side: pictures whose longer side is shorter are enlarged by a whole factor, without
             smoothing, to at least this many pixels.
         frames: at most this many frames of a clip, evenly spaced, stand side by side.
@@ -125,17 +125,26 @@ def panel(
     lefts = [_GAP, *(_GAP + end for end in accumulate(width + _GAP for width in widths))]
     lines = [heading(text, lefts[-1] - 2 * _GAP) for text in labels]
     above = [line.height for line in lines] or [0] * len(rows)
+    above[0] += top  # captions stand next to the pictures, below the first label
     spans = [high + height + _GAP for high, height in zip(above, heights, strict=True)]
-    tops = [top, *(top + end for end in accumulate(spans))]
+    tops = [0, *accumulate(spans)]
     sheet = Image.new("RGB", (lefts[-1], tops[-1]), _PAPER)
     for text, left in zip(headings, lefts, strict=False):
-        sheet.paste(text, (left, top - text.height))
+        sheet.paste(text, (left, above[0] - text.height))
     for line, down in zip(lines, tops, strict=False):
         sheet.paste(line, (_GAP, down))
     for row, down, high in zip(cells, tops, above, strict=False):
         for cell, left in zip(row, lefts, strict=False):
             sheet.paste(cell, (left, down + high))
     return sheet
+
+
+def line(text: str, width: int) -> Image.Image:
+    """A label as wide as a sheet, where a panel would write it."""
+    written = heading(text, width - 2 * _GAP)
+    label = Image.new("RGB", (width, written.height), _PAPER)
+    label.paste(written, (_GAP, 0))
+    return label
 
 
 def stack(sheets: Sequence[Image.Image]) -> Image.Image:

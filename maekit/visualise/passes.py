@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import torch
 from maekit.errors import DataError
 from maekit.tokens import Mask, patchify
 from maekit.visualise.fills import fills
+from maekit.visualise.hiding import Pass
 from maekit.visualise.painting import ceiling, laid, paint, picture, shown_range
 from maekit.visualise.scores import MOST, Guess, Scores, guess
 
@@ -43,24 +44,50 @@ def paint_passes(model: MaskedAutoencoder, views: list[Tensor], hiding: Hiding) 
     Raises:
         DataError: the target predicts none of what is hidden.
     """
+    wanted = _wanted(model)
+    passes = [Pass(each.hidden, each.asked & wanted) for each in hiding.passes]
+    passes = [each for each in passes if each.asked.any()]
+    if not passes:
+        what = "nothing of what is hidden is what the target predicts"
+        raise DataError(what, where=hiding.label, hint="hide more, or other frames")
+    # One sample at a time: what is held in between grows with the square of the tokens.
+    samples = [
+        _canvases(model, list(each), passes)
+        for each in zip(*(view.split(1) for view in views), strict=True)
+    ]
+    canvases = {name: torch.cat([each[name] for each in samples]) for name in samples[0]}
+    original = picture(model, patchify(views[0], model.backbone.patch))
+    low, high = shown_range(model, original)
+    shown = {
+        name: frames_of((picture(model, canvas) - low) / (high - low))
+        for name, canvas in canvases.items()
+    }
+    honest, leaking, best = shown.pop("honest"), shown.pop("leaking"), shown.pop("ceiling", None)
+    leaks = not torch.equal(canvases["honest"], canvases["leaking"])
+    original = frames_of((original - low) / (high - low))
+    together = np.logical_or.reduce([each.asked for each in passes])
+    return Painted(original, honest, leaking if leaks else None, best, shown, together)
+
+
+def _canvases(
+    model: MaskedAutoencoder, views: list[Tensor], passes: Sequence[Pass]
+) -> dict[str, Tensor]:
+    """Everything that is painted of one sample, by name, patches ``[1, N, P]``.
+
+    Fills have their names, predictions are ``honest`` and ``leaking``, and with all of the
+    target's views there is a ``ceiling``.
+    """
     pixels = views[0]
     start = patchify(pixels, model.backbone.patch)
     canvases: dict[str, Tensor] = {}
-    together = np.zeros(model.grid.tokens, np.bool_)
-    leaks = False
-    for each in hiding.passes:
-        asked = each.asked & _wanted(model)
-        if not asked.any():
-            continue
-        together |= asked
-        hidden, queries = (
-            torch.from_numpy(tokens).expand(len(pixels), -1) for tokens in (each.hidden, asked)
-        )
-        mask = Mask.build(hidden, asked=queries).to(pixels.device)
+    for each in passes:
+        hidden, asked = (torch.from_numpy(tokens)[None] for tokens in (each.hidden, each.asked))
+        mask = Mask.build(hidden, asked=asked).to(pixels.device)
         painting = paint(model, pixels, mask)
-        leaks = leaks or painting.leaking is not None
         patches = fills(pixels, mask, model.grid, model.backbone.patch)
-        # Where a patch's channels share their statistics, zeros are gray, which no other fill is.
+        # So that whoever predicts zeros gains nothing on any picture. With norm-pixel per channel
+        # it is interpolated_mean; with statistics that channels share it is gray, and with raw
+        # pixels the data's mean, which no other fill is.
         patches["zero_prediction"] = painting.zero
         patches["honest"] = painting.honest
         patches["leaking"] = painting.honest if painting.leaking is None else painting.leaking
@@ -68,18 +95,7 @@ def paint_passes(model: MaskedAutoencoder, views: list[Tensor], hiding: Hiding) 
             patches["ceiling"] = ceiling(model, views, mask)
         for name, laid_out in patches.items():
             canvases[name] = laid(canvases.get(name, start), laid_out, mask)
-    if not together.any():
-        what = "nothing of what is hidden is what the target predicts"
-        raise DataError(what, where=hiding.label, hint="hide more, or other frames")
-    original = picture(model, start)
-    low, high = shown_range(model, original)
-    shown = {
-        name: frames_of((picture(model, canvas) - low) / (high - low))
-        for name, canvas in canvases.items()
-    }
-    honest, leaking, best = shown.pop("honest"), shown.pop("leaking"), shown.pop("ceiling", None)
-    original = frames_of((original - low) / (high - low))
-    return Painted(original, honest, leaking if leaks else None, best, shown, together)
+    return canvases
 
 
 def score(painted: Painted, where: np.ndarray) -> Scores:

@@ -11,7 +11,7 @@ import torch
 
 from maekit.contracts import View
 from maekit.data.order import Key
-from maekit.data.pixels import to_unit
+from maekit.data.pixels import convertible, to_unit
 from maekit.data.plan import Box
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
 
 FRAMES = 16  # of a video, at most, that an image model looks at, one by one
-MOST_TOKENS = 16_384  # of a native size: attention and interpolation grow with the square
+# Of a native size: what one look takes grows with the square of its tokens, most of all where the
+# attention of all layers is kept; all looks at a video's frames are shown together.
+MOST_TOKENS, MOST_ATTENDED, MOST_TOGETHER = 16_384, 2048, 65_536
 _DEFAULT_FPS = 10.0  # of videos that do not say
 _KEY = Key(0, 0)
 
@@ -60,11 +62,16 @@ class Taken:
     notes: tuple[str, ...]
 
 
-def native_size(source: Source, model: MaskedAutoencoder) -> tuple[int, int]:
+def native_size(
+    source: Source, model: MaskedAutoencoder, *, attention: bool = False
+) -> tuple[int, int]:
     """Height and width of a source, cut to whole patches (or whole maskable units).
 
+    Args:
+        attention: whether it is kept and shown.
+
     Raises:
-        DataError: less than one, or more than ``MOST_TOKENS`` tokens.
+        DataError: less than one, or more tokens than memory is likely to hold.
     """
     _, high, wide = model.backbone.patch
     _, rows, columns = model.backbone.mask_unit
@@ -75,10 +82,19 @@ def native_size(source: Source, model: MaskedAutoencoder) -> tuple[int, int]:
         what = f"{size} pixels are less than one patch of {down}x{across}"
         raise DataError(what, where=source.id, hint="leave --native out")
     tokens = model.grid.t * (height // high) * (width // wide)
-    if tokens > MOST_TOKENS:
-        what = f"{size} pixels make {tokens:,} tokens, more than {MOST_TOKENS:,}"
-        raise DataError(what, where=source.id, hint="leave --native out, or make it smaller")
+    looks = looks_at(source, model)
+    most = min(MOST_ATTENDED if attention else MOST_TOKENS, MOST_TOGETHER // looks)
+    if tokens > most:
+        options = "--native or --attention" if attention else "--native"
+        frames = f" in each of {looks} frames" if looks > 1 else ""
+        what = f"{size} pixels make {tokens:,} tokens{frames}, more than {most:,}"
+        raise DataError(what, where=source.id, hint=f"leave {options} out, or make it smaller")
     return height, width
+
+
+def looks_at(source: Source, model: MaskedAutoencoder) -> int:
+    """How often a model looks at a source: an image model looks at a video's frames one by one."""
+    return 1 if model.clip[0] > 1 else min(FRAMES, source.frames)
 
 
 def take(
@@ -89,12 +105,17 @@ def take(
     Raises:
         DataError: the file is bad, or has channels that do not become the model's.
     """
+    if not convertible(source.channels, channels):
+        have = f"{source.channels} channel{'s' if source.channels > 1 else ''}"
+        hint = "use weights that were trained on such files"
+        raise DataError(f"has {have}, the model {channels}", where=source.id, hint=hint)
     frames, height, width = model.clip
-    single = frames == 1 and source.frames > 1  # a video for an image model
+    looks = looks_at(source, model)
+    single = looks > 1  # a video for an image model
     more = () if model.target is None or single else tuple(model.target.views)
     spec = DataSpec(
         name="inputs",
-        frames=min(FRAMES, source.frames) if single else frames,
+        frames=looks if single else frames,
         stride=1 if single else clips.stride,
         sampling="segments" if single else clips.sampling,
     )

@@ -158,7 +158,7 @@ class Reconstructor:
         own = self.models.model
         if not self.clips.native:
             return own
-        return self.models.at((own.clip[0], *native_size(source, own)))
+        return self.models.at((own.clip[0], *native_size(source, own, attention=self.attention)))
 
     def _row(
         self,
@@ -183,10 +183,10 @@ class Reconstructor:
             shown = [original, masked(original, hidden, patch), *pictures]
         else:
             shown = stages(original, pictures, hidden, asked, patch)
-        label = (
-            f"{hiding.label}: {scores.prediction.psnr:.1f} dB, "
-            f"{scores.gain_db:+.1f} dB over the best fill"
-        )
+        # Adding zero turns a rounded -0.0 into 0.0.
+        gain = round(scores.gain_db, 1) + 0.0
+        reached = f"PSNR {scores.prediction.psnr:.1f} dB, {gain:+.1f} dB over the best fill"
+        label = f"{hiding.label}: {reached}"
         if self.caption:
             label = f"{self.caption} · {label}"
         return Row(label, [*shown, *attended], scores)

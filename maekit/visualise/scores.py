@@ -47,7 +47,7 @@ class Scores:
 
     Attributes:
         prediction: with the statistics of visible patches.
-        fills: pictures without a model, by name.
+        fills: pictures without a model, by name: the three of ``fills``, and ``zero_prediction``.
         truth_statistics: with those of the hidden patches, which leak the answer; None where the
             target has none to undo.
         ceiling: the target's own truth, with the statistics of visible patches; None where that is
@@ -63,7 +63,12 @@ class Scores:
 
     @property
     def gain_db(self) -> float:
-        """PSNR over that of the best fill."""
+        """PSNR over that of the best fill.
+
+        One of the fills is what a prediction of zeros paints, so zeros gain nothing on any picture.
+        Another constant may be lucky on one; over a set in which each picture is as likely as its
+        negative none gains anything, as its error there is that of zeros and its own square.
+        """
         return self.prediction.psnr - max(fill.psnr for fill in self.fills.values())
 
     def plain(self) -> dict[str, Any]:
@@ -129,16 +134,22 @@ def ssim_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     Args:
         one, other: ``[T, H, W, C]``, for a range of 1.
     """
-    x, y = (torch.from_numpy(np.ascontiguousarray(each, np.float64)) for each in (one, other))
-    frames, height, width, channels = x.shape
-    x, y = (each.permute(0, 3, 1, 2).reshape(-1, 1, height, width) for each in (x, y))
+    return np.stack([_similarity(*pair) for pair in zip(one, other, strict=True)])
+
+
+def _similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """``ssim_map`` of one frame ``[H, W, C]``."""
+    x, y = (
+        torch.from_numpy(np.ascontiguousarray(each, np.float64)).permute(2, 0, 1)[:, None]
+        for each in (one, other)
+    )
     mean_x, mean_y, xx, yy, xy = (_blurred(each) for each in (x, y, x * x, y * y, x * y))
     var_x, var_y, covariance = xx - mean_x**2, yy - mean_y**2, xy - mean_x * mean_y
     similarity = ((2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)) / (
         (mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2)
     )
-    whole: np.ndarray = similarity.reshape(frames, channels, height, width).mean(dim=1).numpy()
-    return whole
+    frame: np.ndarray = similarity.mean(dim=(0, 1)).numpy()
+    return frame
 
 
 def _blurred(planes: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def choose(source: str | None, runs: Path, *, decoder: bool = True) -> Chosen:
     if demo is not None:
         return Chosen(str(demo), f"{DEMO} ({demo})", demo.parent, DEMO, tuple(notes))
     what = "run with a decoder" if decoder else "run"
-    msg = f"no weights: there is no {what} below {runs}"
+    msg = "; ".join([f"no weights: there is no {what} below {runs}", *notes])
     hint = "train some (maekit pretrain quickstart), or name them: --from RUN, FILE or hf:FOLDER"
     raise RecipeError(msg, where="--from", hint=hint)
 

@@ -7,8 +7,10 @@ and an image model's patch in a model of cubes.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from maekit import registry
 from maekit.errors import WeightsError
 from maekit.layers import FIXED, Positions
 
@@ -30,7 +32,11 @@ class Agreed(NamedTuple):
 
 
 def agree(
-    found: Header, asked: Header, old: MaskedAutoencoder, new: MaskedAutoencoder, where: str
+    found: Header,
+    asked: Header,
+    old: MaskedAutoencoder,
+    new: MaskedAutoencoder,
+    where: str,
 ) -> Agreed:
     """The asked model with what the weights alone know of it: what its fixed tables were made for.
 
@@ -53,7 +59,9 @@ def agree(
     problems += _differences("backbone", found.backbone, asked.backbone, free)
     if fresh is None:
         problems += _differences("decoder", found.decoder, asked.decoder, LOAD_TIME)
-        problems += _differences("target", found.target, target, _PLACE if pinned else frozenset())
+        if found.target is not None:  # else nobody knows what it was
+            free = _PLACE if pinned else frozenset()
+            problems += _differences("target", found.target, target, free)
     if found.channels == asked.channels:
         for key in ("mean", "std"):
             problems += _difference(key, getattr(found, key), getattr(asked, key))
@@ -114,11 +122,23 @@ def _differences(
 ) -> list[str]:
     if found is None or asked is None:
         return _difference(key, found, asked)
+    found, asked = (_spelled_out(key, part) for part in (found, asked))
     return [
         line
         for option in sorted((found.keys() | asked.keys()) - free)
         for line in _difference(f"{key}.{option}", found.get(option), asked.get(option))
     ]
+
+
+def _spelled_out(key: str, part: dict[str, Any]) -> dict[str, Any]:
+    """A part's options where each structure has one spelling: a size is its width, depth, heads."""
+    options = registry.options_of(f"{key}s", part["name"])
+    chosen = options.model_validate({k: v for k, v in part.items() if k != "name"})
+    plain = {"name": part["name"]} | chosen.model_dump(mode="json")
+    shape = getattr(chosen, "shape", None)
+    if shape is None:
+        return plain
+    return {k: v for k, v in plain.items() if k != "size"} | asdict(shape)
 
 
 def _difference(key: str, found: object, asked: object) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -118,20 +118,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, on the CPU."""
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-class Weights(NamedTuple):
-    """What was read, and from where."""
-
-    header: Header
-    tensors: dict[str, Tensor]
-    where: str
-
-
-def read_weights(source: str | Path) -> Weights:
-    """Header and tensors of a run folder's weights, or of a file."""
-    path = find_weights(source)
-    return Weights(read_header(path), read_tensors(path), str(path))
 
 
 def _opened(path: Path) -> safe_open:

@@ -48,6 +48,8 @@ class Header(FileHeader):
     backbone: dict[str, Any]  # the part's name and all its options
     decoder: dict[str, Any] | None = None
     target: dict[str, Any] | None = None
+    # Values per token that the decoder predicts, where the target is unknown.
+    out_dim: int | None = None
     masker: dict[str, Any] | None = None
     classifier: ClassifierHeader | None = None
     clip: tuple[int, int, int]  # the model's own input in pixels: (T, H, W)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from maekit.errors import WeightsError
@@ -27,8 +27,17 @@ def model_tensors(model: MaskedAutoencoder) -> dict[str, Tensor]:
     return tensors
 
 
-def load_tensors(model: MaskedAutoencoder, tensors: Mapping[str, Tensor], where: str) -> None:
+def load_tensors(
+    model: MaskedAutoencoder,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    *,
+    fresh: Collection[str] = (),
+) -> None:
     """Put tensors into a model; every one must fit, but for a classifier's norm and head.
+
+    Args:
+        fresh: names that may be missing, and stay as they are.
 
     Raises:
         WeightsError: a tensor is missing, unexpected, or of another shape; all are named.
@@ -40,8 +49,7 @@ def load_tensors(model: MaskedAutoencoder, tensors: Mapping[str, Tensor], where:
     }
     elsewhere = (TARGET, CLASSIFIER)
     ours = {name: tensor for name, tensor in tensors.items() if not name.startswith(elsewhere)}
-    wanted = {name: t for name, t in model.state_dict().items() if name.startswith(OURS)}
-    problems = _misfits(wanted, ours)
+    problems = mismatches(model, ours, fresh)
     load_state = getattr(model.target, "load_state", None)
     if fitted and load_state is None:
         problems += _listed("unexpected", {f"{TARGET}{name}" for name in fitted})
@@ -59,6 +67,15 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     """
     _refuse(_misfits(module.state_dict(), tensors), where)
     module.load_state_dict(dict(tensors))
+
+
+def mismatches(
+    model: MaskedAutoencoder, tensors: Mapping[str, Tensor], fresh: Collection[str] = ()
+) -> list[str]:
+    """What keeps tensors from being the model's encoder and decoder, as text."""
+    wanted = {name: t for name, t in model.state_dict().items() if name.startswith(OURS)}
+    there = {n: t for n, t in wanted.items() if n in tensors or n not in fresh}
+    return _misfits(there, tensors)
 
 
 def _misfits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

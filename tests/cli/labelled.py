@@ -31,6 +31,7 @@ pretrain:
   pictures: {{every: 6, samples: 2}}
 probe:
   kind: linear
+  protocol: cached
   pixels: 8
   linear: {{strengths: [0.01, 1.0], held_out: 0.3}}
   knn: {{k: 5}}

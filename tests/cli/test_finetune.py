@@ -178,8 +178,8 @@ def test_a_first_evaluation_at_chance_is_a_warning(cli: Cli, two: str) -> None:
 
 
 def test_a_killed_run_resumes_bit_for_bit(cli: Cli, two: str) -> None:
-    words = ["finetune.steps=90", "finetune.checkpoint.steps=7", "finetune.validate.every=20"]
-    words += ["finetune.ema=0.9"]
+    words = ["finetune.steps=60", "finetune.checkpoint.steps=7", "finetune.validate.every=20"]
+    words += ["finetune.ema=0.9", "~finetune.rand_augment"]  # its randomness is the reader's
     assert cli("finetune", two, *words, *SCRATCH, "--out", "straight", "-q").code == 0
     command = [sys.executable, "-m", "maekit", "finetune", two, *words, *SCRATCH, "--out", "killed"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -192,7 +192,7 @@ def test_a_killed_run_resumes_bit_for_bit(cli: Cli, two: str) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate()
     assert process.returncode == 75
-    assert 25 <= len(losses("killed")) < 90
+    assert 25 <= len(losses("killed")) < 60
     resumed = cli("finetune", two, *words, "--out", "killed", "--resume")
     assert resumed.code == 0, resumed.err
     assert "resuming killed at step" in resumed.err
@@ -204,7 +204,7 @@ def test_a_killed_run_resumes_bit_for_bit(cli: Cli, two: str) -> None:
     ]
     assert ends[0] == ends[1]
     measured = [line for line in read_lines(Path("killed/metrics.jsonl")) if "test" in line]
-    assert [line["step"] for line in measured] == [20, 40, 60, 80, 90]
+    assert [line["step"] for line in measured] == [20, 40, 60]
     assert (
         Path("straight/predictions.jsonl").read_text()
         == Path("killed/predictions.jsonl").read_text()
@@ -228,6 +228,20 @@ def test_weights_of_another_encoder_are_refused_with_both_values(cli: Cli, two: 
     bigger = cli("finetune", two, "data.size=32", "-q")
     assert bigger.code == 0, bigger.err
     assert maekit.load_classifier("runs/two/3")[0].grid == (1, 4, 4)
+
+
+def test_somebody_elses_weights_can_be_started_from(cli: Cli, two: str) -> None:
+    """transformers' folder of the same encoder: the same first loss, gradient and accuracy."""
+    square = ["data.size=16"]  # transformers' ViTMAE knows no other pictures
+    assert cli("pretrain", two, *square, "-q", "--out", "pre").code == 0
+    converted = cli("weights", "convert", "pre", "theirs", "--to", "hf")
+    assert converted.code == 0, converted.err
+    words = [*PLAIN, *square, "finetune.steps=3", "-q"]
+    for source, out in (("pre", "a"), ("hf:theirs", "b")):
+        done = cli("finetune", two, *words, "--from", source, "--out", out)
+        assert done.code == 0, done.err
+    assert losses("a") == losses("b")
+    assert result_of("b")["from"] == "hf:theirs"
 
 
 def test_the_best_checkpoint_outlives_newer_ones(cli: Cli, two: str) -> None:

@@ -219,24 +219,24 @@ def test_every_probe_key_does_something(cli: Cli, labelled: str) -> None:
         assert judged(cli, labelled, f"after-{number}", change) != before, change
 
 
-@pytest.mark.parametrize(
-    ("kind", "change"),
-    [
-        ("knn", "probe.knn.k=2"),
-        ("knn", "probe.knn.temperature=null"),
-        ("attentive", "probe.attentive.heads=2"),
-        ("attentive", "probe.attentive.epochs=2"),
-        ("attentive", "probe.attentive.warmup=2"),
-        ("attentive", "probe.attentive.batch=9"),
-        ("attentive", "probe.attentive.lr=0.1"),
-        ("attentive", "probe.attentive.weight_decay=5"),
-    ],
-)
-def test_every_key_of_a_kind_does_something(
-    cli: Cli, labelled: str, kind: str, change: str
-) -> None:
-    one = judged(cli, labelled, "one", "--kind", kind)
-    assert judged(cli, labelled, "two", "--kind", kind, change) != one
+KEYS = {
+    "knn": ("probe.knn.k=2", "probe.knn.temperature=null"),
+    "attentive": (
+        "probe.attentive.heads=2",
+        "probe.attentive.epochs=2",
+        "probe.attentive.warmup=2",
+        "probe.attentive.batch=9",
+        "probe.attentive.lr=0.1",
+        "probe.attentive.weight_decay=5",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_every_key_of_a_kind_does_something(cli: Cli, labelled: str, kind: str) -> None:
+    before = judged(cli, labelled, "before", "--kind", kind)
+    for number, change in enumerate(KEYS[kind]):
+        assert judged(cli, labelled, f"after-{number}", "--kind", kind, change) != before, change
 
 
 def test_the_split_does_something(cli: Cli, labelled: str) -> None:
@@ -247,3 +247,19 @@ def test_the_split_does_something(cli: Cli, labelled: str) -> None:
         for share in shares
     ]
     assert fits[0]["accuracies"] != fits[1]["accuracies"]
+
+
+def test_somebody_elses_weights_are_judged_alike(cli: Cli, labelled: str) -> None:
+    """transformers' folder of the same encoder gives the same scores and features."""
+    square = "data.size=16"  # transformers' ViTMAE knows no other pictures
+    assert cli("pretrain", labelled, square, "-q", "--out", "pre").code == 0
+    assert cli("weights", "convert", "pre", "theirs", "--to", "hf").code == 0
+    for source, out in (("pre", "ours"), ("hf:theirs", "theirs-judged")):
+        words = (labelled, square, "--kind", "knn", "--from", source, "-q")
+        assert cli("probe", *words, "--out", out).code == 0
+        embedded = cli("embed", "pictures/val", "--from", source, "--out", f"{out}.npz", "-q")
+        assert embedded.code == 0, embedded.err
+    one, other = (Path(out, "predictions.jsonl").read_bytes() for out in ("ours", "theirs-judged"))
+    assert one == other
+    with np.load("ours.npz") as ours, np.load("theirs-judged.npz") as theirs:
+        np.testing.assert_allclose(ours["features"], theirs["features"], atol=1e-6)

@@ -43,15 +43,27 @@ def files(folder: str) -> list[str]:
 
 @pytest.mark.parametrize("target", ["pixel", "norm-pixel"])
 @pytest.mark.parametrize("constant", [0.0, 0.3, -0.3, -1.0])
-def test_whoever_predicts_a_constant_gains_nothing(cli: Cli, target: str, constant: float) -> None:
+@pytest.mark.parametrize("kind", ["photo", "colours", "noise"])
+def test_whoever_predicts_a_constant_gains_nothing(
+    cli: Cli, target: str, constant: float, kind: str
+) -> None:
     save_model(Path("w.safetensors"), target=target, constant=constant)
-    for seed in range(64):
-        draw_picture(Path(f"photos/{seed}.png"), seed)
-    done = cli("reconstruct", "photos", "--from", "w.safetensors", "--json", "-q")
+    for seed in range(4):
+        draw_picture(Path(f"light/{seed}.png"), seed)
+        rng = np.random.default_rng(seed)
+        if kind != "photo":
+            cells = rng.integers(0, 256, (4, 6, 3) if kind == "colours" else (40, 60, 3))
+            picture = Image.fromarray(cells.astype(np.uint8)).resize((60, 40))
+            picture.save(f"light/{seed}.png")
+        # With its negative, of the same name and so with the same mask, no constant can be lucky.
+        negative = 255 - np.asarray(Image.open(f"light/{seed}.png"))
+        Path("dark").mkdir(exist_ok=True)
+        Image.fromarray(negative).save(f"dark/{seed}.png")
+    done = cli("reconstruct", "light", "dark", "--from", "w.safetensors", "--json", "-q")
     assert done.code == 0, done.err
-    assert json.loads(done.out)["pooled"]["gain_db"] <= 0.05
+    assert json.loads(done.out)["pooled"]["gain_db"] <= 0.001
     if constant == 0:
-        assert max(each["gain_db"] for each in items(done)) <= 0.05
+        assert max(each["gain_db"] for each in items(done)) <= 0.001
 
 
 def test_scores_are_those_of_the_pictures_and_leaks_are_apart(cli: Cli) -> None:
@@ -94,6 +106,9 @@ def test_two_calls_give_the_same_bytes_and_other_inputs_change_nothing(cli: Cli)
             assert (
                 Path(f"{weights}1/{name}").read_bytes() == Path(f"{weights}2/{name}").read_bytes()
             )
+    results = [json.loads(Path(f"i{out}/result.json").read_text()) for out in (1, 2)]
+    one, two = ({each["input"]: {**each, "output": 0} for each in r["items"]} for r in results)
+    assert {name: two[name] for name in one} == one
     cli("reconstruct", "a.png", "--from", "i.safetensors", "--out", "other", "--seed", "1")
     assert Path("other/a.png").read_bytes() != Path("i1/a.png").read_bytes()
 
@@ -131,6 +146,12 @@ def test_what_cannot_be_is_refused_before_anything_is_written(cli: Cli) -> None:
         (2, "not a list of numbers", (*words, "--ratio", "half")),
         (2, "unknown masker", (*words, "--masker", "nosuch")),
         (2, "ratio", (*words, "--masker", "grid:0.5")),
+        (2, "no masker", (*words, "--masker", "")),
+        (2, "no masker", (*words, "--masker", ":0.5")),
+        (2, "no masker", (*words, "--masker", "random:")),
+        (2, "no masker", (*words, "--masker", "random:ratio=0.5,ratio=0.6")),
+        (2, "expected a number", (*words, "--masker", "random:ratio")),
+        (2, "has a ratio already", (*words, "--masker", "random:0.5", "--ratio", "0.6")),
     ]
     for code, text, arguments in refused:
         done = cli("reconstruct", *arguments)
@@ -150,6 +171,11 @@ def test_without_from_the_newest_run_that_has_a_decoder(cli: Cli, small: str) ->
     done = cli("reconstruct", "a.png", "--json")
     assert done.code == 0, done.err
     assert "runs/small/1/weights.safetensors (the newest run)" in done.err
+    Path("runs/small/1/weights.safetensors").write_bytes(b"cut short")
+    done = cli("reconstruct", "a.png")
+    assert done.code == 2
+    assert "no run with a decoder" in done.err
+    assert "passed over runs/small/1/weights.safetensors" in done.err
 
 
 def test_like_training_hides_what_the_step_hid(cli: Cli, small: str) -> None:
@@ -193,6 +219,18 @@ def test_a_row_for_each_ratio_and_every_patch_once(cli: Cli) -> None:
     assert Image.open("sheet/a.png").height > 1.5 * Image.open("one/a.png").height
     [whole] = items(cli(*words, "--whole", "--out", "whole"))
     assert whole["hidden"] == 1
+    table = cli("reconstruct", "a.png", "--from", "w.safetensors", "--ratio", "0.5,0.75").out
+    assert [line.split()[2] for line in table.splitlines()] == ["hidden", "0.50", "0.75"]
+
+
+def test_options_of_maskers_may_be_lists(cli: Cli) -> None:
+    save_model(Path("w.safetensors"))
+    draw_picture(Path("a.png"))
+    masker = "grid:cell=[2, 3]"
+    [item] = items(
+        cli("reconstruct", "a.png", "--from", "w.safetensors", "--masker", masker, "--json")
+    )
+    assert item["hidden"] == pytest.approx(5 / 6, abs=1e-3)
 
 
 def test_a_mask_of_ones_own_and_where_the_encoder_looks(cli: Cli) -> None:
@@ -277,6 +315,18 @@ def test_native_keeps_the_size_cut_to_whole_patches(cli: Cli) -> None:
     assert "less than one patch" in items(done)[1]["error"]
 
 
+def test_native_sizes_that_memory_may_not_hold_are_refused(cli: Cli) -> None:
+    save_model(Path("w.safetensors"))
+    draw_picture(Path("large.png"), size=(200, 200))  # 2,500 tokens
+    draw_clip(Path("large.mp4"), frames=16, size=(240, 320))  # 4,800 tokens a frame
+    words = ("--from", "w.safetensors", "--native", "--json")
+    assert items(cli("reconstruct", "large.png", *words))[0]["error"] is None
+    [item] = items(cli("reconstruct", "large.png", *words, "--attention"))
+    assert "2,500 tokens, more than 2,048 (leave --native or --attention out" in item["error"]
+    [item] = items(cli("reconstruct", "large.mp4", *words))
+    assert "4,800 tokens in each of 16 frames, more than 4,096" in item["error"]
+
+
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_any_number_of_channels_and_floats_of_any_range(cli: Cli, channels: int) -> None:
     save_model(Path("w.safetensors"), channels=channels, target="pixel", constant=0)
@@ -287,6 +337,21 @@ def test_any_number_of_channels_and_floats_of_any_range(cli: Cli, channels: int)
     [item] = items(done)
     assert math.isfinite(item["psnr"])
     assert item["gain_db"] < 0.5
+    draw_picture(Path("a.png"))
+    bad = cli("reconstruct", "a.png", "--from", "w.safetensors", "--json")
+    if channels == 1:
+        assert bad.code == 0, bad.err
+    else:
+        assert bad.code == 6
+        assert items(bad)[0]["error"].startswith(f"has 3 channels, the model {channels} (")
+
+
+def test_a_model_of_no_numbers_is_told_of(cli: Cli) -> None:
+    save_model(Path("w.safetensors"), constant=math.nan)
+    draw_picture(Path("a.png"))
+    done = cli("reconstruct", "a.png", "--from", "w.safetensors", "--json")
+    assert "a.png: the model predicts values that are no number" in done.err
+    assert items(done)[0]["gain_db"] is None
 
 
 def test_names_that_look_like_options(cli: Cli) -> None:

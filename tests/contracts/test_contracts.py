@@ -73,6 +73,7 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
             {"width": 32, "depth": 0, "heads": 1, "embed_bias": False, "qkv_bias": "none"},
             {"width": 32, "depth": 1, "heads": 2, "positions": "sincos-3d", "init": "videomae"},
             {"width": 32, "depth": 1, "heads": 2, "positions": "learned-separable"},
+            {"width": 32, "depth": 1, "heads": 2, "class_token": True},
         ],
     },
     "datasets": {

@@ -192,3 +192,18 @@ def test_pixels_are_area_means() -> None:
     torch.testing.assert_close(found, expected)
     assert Pixels(64).size(4, 8) == (4, 8)  # never enlarged
     assert Pixels(4, tokens=True)(pixels).shape == (2, 1, 48)
+
+
+def test_strengths_beyond_the_best_are_left_out() -> None:
+    """Two in a row that do worse end the search; the best of what was tried is taken."""
+    features, labels = blobs(120)
+    rng = np.random.default_rng(1)
+    features = np.concatenate([features, rng.normal(size=(120, 300)).astype(np.float32)], axis=1)
+    options = CachedLinear(strengths=(1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6))
+    probe = fit_linear(features, labels, 3, options, seed=0)
+    tried = sorted(probe.accuracies)
+    assert tried == sorted(options.strengths)[: len(tried)]
+    best = max(probe.accuracies.values())
+    assert probe.accuracies[probe.strength] == best
+    if len(tried) < len(options.strengths):
+        assert all(probe.accuracies[strength] < best for strength in tried[-2:])

@@ -13,7 +13,6 @@ from test_every_key import PERTURBED as PRETRAIN
 from test_every_key import keys
 
 from maekit.recipe.finetune import Finetune
-from maekit.recipe.training import TrainingSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +87,7 @@ NOTHING_HERE = {
 
 def shared() -> Iterator[str]:
     """The keys that the section has in common with pre-training's."""
-    yield from keys(TrainingSection)
+    yield from (key for key in keys(Finetune) if f"pretrain.{key}" in PRETRAIN)
 
 
 def perturbed() -> dict[str, tuple[list[str], list[str]]]:

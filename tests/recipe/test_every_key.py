@@ -65,6 +65,8 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
     "model.backbone.qkv_bias": (["model.backbone.qkv_bias=none"], []),
     "model.backbone.class_token": (["model.backbone.class_token=false"], []),
     "model.backbone.positions": (["model.backbone.positions=learned"], []),
+    "model.backbone.positions_grid": (["model.backbone.positions_grid=[1,4,6]"], []),
+    "model.backbone.drop_path": (["model.backbone.drop_path=0.9"], ["model.backbone.depth=2"]),
     "model.backbone.init": (["model.backbone.init=videomae"], []),
     "model.backbone.mask_token": (["model.backbone.mask_token=true"], []),
     "model.decoder.width": (["model.decoder.width=32"], []),
@@ -72,8 +74,10 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
     "model.decoder.heads": (["model.decoder.heads=4"], []),
     "model.decoder.mlp_ratio": (["model.decoder.mlp_ratio=2"], []),
     "model.decoder.qkv_bias": (["model.decoder.qkv_bias=none"], []),
+    "model.decoder.class_token": (["model.decoder.class_token=true"], []),
     "model.decoder.embed_bias": (["model.decoder.embed_bias=false"], []),
     "model.decoder.positions": (["model.decoder.positions=sincos-1d"], []),
+    "model.decoder.positions_grid": (["model.decoder.positions_grid=[1,4,6]"], []),
     "model.decoder.init": (["model.decoder.init=videomae"], []),
     "pretrain.data": (["pretrain.data={channels: 1}"], []),
     "pretrain.model": (["pretrain.model.decoder.depth=2"], []),
@@ -245,7 +249,8 @@ def flat(annotation: Any) -> list[Any]:
 def test_every_key_is_perturbed_here() -> None:
     # Those of the tokenizer: test_every_tokenizer_key.py; of probes: tests/cli/test_probe.py and
     # test_online_probe.py.
-    elsewhere = ("tokenizer.", "probe.", "pretrain.online_probe.")
+    # Of fine-tuning: test_every_finetune_key.py.
+    elsewhere = ("tokenizer.", "finetune.", "probe.", "pretrain.online_probe.")
     known = {key for key in keys(Recipe) if not key.startswith(elsewhere)}
     assert known == set(PERTURBED) | set(NOTHING_HERE)
     assert not set(PERTURBED) & set(NOTHING_HERE)

@@ -11,6 +11,10 @@ from fingerprint import run
 from PIL import Image
 
 from maekit import registry
+from maekit.engine.build import build_model
+from maekit.weights.file import write_weights
+from maekit.weights.header import Header
+from maekit.weights.model import model_tensors
 
 BASE = """\
 name: clips
@@ -70,6 +74,11 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
     "video-vit.qkv_bias": (["model.backbone.qkv_bias=none"], []),
     "video-vit.class_token": (["model.backbone.class_token=true"], []),
     "video-vit.positions": (["model.backbone.positions=learned"], []),
+    "video-vit.positions_grid": (["model.backbone.positions_grid=[1,4,6]"], []),
+    "video-vit.inflate": (
+        ["model.backbone.inflate=centre"],
+        ["--from", "FOLDER/image.safetensors", "model.backbone.positions=sincos-2d"],
+    ),
     "video-vit.init": (["model.backbone.init=mae"], []),
     "video-vit.mask_token": (["model.backbone.mask_token=true"], []),
 }
@@ -93,6 +102,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 0, 256, (20 + number, 24, 32, 3), dtype=np.uint8
             )
             write(folder / split / "ab"[number % 2] / f"{number}.avi", shots)
+    image = Header(
+        backbone={"name": "image-vit", "class_token": False, "qkv_bias": "qv", "patch": 4}
+        | {"size": "tiny", "width": 32, "depth": 1, "heads": 2},
+        clip=(1, 16, 24), channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+    )  # fmt: skip
+    write_weights(folder / "image.safetensors", model_tensors(build_model(image)), image)
     frames = folder / "train" / "a" / "frames"
     frames.mkdir()
     for number in range(12):

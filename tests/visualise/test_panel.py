@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maekit.visualise.panel import masked, panel, paste
+from maekit.visualise.panel import line, masked, panel, paste
 
 
 def clip(
@@ -117,6 +117,26 @@ def test_captions_are_written_and_wrapped() -> None:
     assert long.height > short.height
     assert (np.asarray(short)[: short.height - 134] < 100).any()
     assert panel([[clip(height=8, width=8)]], ["incomprehensibilities"], side=8).width > 60
+
+
+def test_captions_stand_next_to_the_pictures_below_the_first_label() -> None:
+    pictures = [clip(height=64, width=64), clip(height=64, width=64)]
+    first, later = "iiiiiiiiiiiiiiiiiiii", "l"
+    sheet = np.asarray(panel([pictures] * 2, ["W", "W"], labels=[first, later]))
+    inked = (sheet < 120).any(axis=(1, 2))
+    above = sheet[: np.flatnonzero(inked)[0] + 13]  # the first line of type
+    assert (above[:, 40:] < 120).any()  # is as long as the label, which one caption is not
+    caption = sheet[27:54]
+    assert (caption[:, 6:20] < 120).any()
+    assert (caption[:, 140:154] < 120).any()
+
+
+def test_a_strips_label_begins_where_its_captions_do() -> None:
+    label = np.asarray(line("W", 100))
+    caption = np.asarray(panel([[clip(height=64, width=64)]], ["W"]))
+    assert label.shape[1] == 100
+    starts = [np.flatnonzero((each[:20] < 120).any(axis=(0, 2)))[0] for each in (label, caption)]
+    assert starts[0] == starts[1]
 
 
 def test_a_panel_without_content_is_refused() -> None:

@@ -24,7 +24,10 @@ def test_ssim_is_scikit_images(shape: tuple[int, int, int]) -> None:
         one, other, data_range=1.0, channel_axis=-1, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, full=True,
     )  # fmt: skip
-    np.testing.assert_allclose(ssim_map(one[None], other[None])[0], expected.mean(-1), atol=1e-10)
+    clips = (np.stack([frame, one]) for frame in (one, other))  # frames are compared one by one
+    found = ssim_map(*clips)
+    np.testing.assert_allclose(found[0], expected.mean(-1), atol=1e-10)
+    np.testing.assert_allclose(found[1], 1)
 
 
 def test_frames_smaller_than_the_window_are_compared() -> None:

@@ -18,9 +18,11 @@ from maekit.errors import PartError, WeightsError
 from maekit.grid import Grid
 from maekit.layers import Positions, resample_rows, sincos_1d, sincos_2d, sincos_3d
 from maekit.model import MaskedAutoencoder
-from maekit.weights.file import Weights, read_header, write_weights
+from maekit.weights.adopt import Weights
+from maekit.weights.file import read_header, write_weights
 from maekit.weights.header import Header
 from maekit.weights.model import model_tensors
+from maekit.weights.report import Report
 from maekit.weights.resize import change_channels, inflate
 
 SMALL = {"size": "tiny", "width": 24, "depth": 1, "heads": 2}
@@ -58,7 +60,7 @@ def saved(path: Path, described: Header, model: MaskedAutoencoder | None = None)
 
 def moved(described: Header, asked: Header, seed: int = 0) -> MaskedAutoencoder:
     """The model asked for, with the tensors of a trained one."""
-    weights = Weights(described, model_tensors(trained(described)), "weights")
+    weights = Weights(described, model_tensors(trained(described)), "weights", Report("maekit", 0))
     agreed, fresh = agreed_header(described, asked, "weights")
     model = build_model(agreed, seed)
     fill(model, weights, fresh)
@@ -136,7 +138,10 @@ def test_the_same_size_is_bit_equal(
         assert part is not None
         assert part.get("positions_grid") is None
     after = build_model(agreed, seed=5)
-    assert fill(after, Weights(described, model_tensors(before), "weights"), None) == []
+    assert (
+        fill(after, Weights(described, model_tensors(before), "weights", Report("maekit", 0)), None)
+        == []
+    )
     ours, theirs = everything(after), everything(before)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -273,7 +278,7 @@ def patches(pixels: torch.Tensor, model: MaskedAutoencoder) -> torch.Tensor:
 
 def test_a_decoder_that_cannot_be_kept_is_fresh_and_said_so() -> None:
     image = header((1, 16, 24), IMAGE)
-    weights = Weights(image, model_tensors(trained(image)), "weights")
+    weights = Weights(image, model_tensors(trained(image)), "weights", Report("maekit", 0))
     options = {"class_token": True, "qkv_bias": "all", "positions": "sincos-2d"}
     asks = {
         "an image's patches": header((4, 16, 24), VIDEO | options),

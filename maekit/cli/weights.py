@@ -1,0 +1,186 @@
+"""``maekit weights``: convert and inspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+from maekit.cli.output import print_json, print_table
+from maekit.cli.reporters import Heard, Terminal
+from maekit.engine.build import completed, load_model
+from maekit.errors import MaekitError, RecipeError
+from maekit.weights import foreign
+from maekit.weights.adopt import LICENCES, Weights, read_foreign, report_of
+from maekit.weights.file import find_weights, sha256
+from maekit.weights.formats import recognise
+from maekit.weights.hints import Given
+from maekit.weights.model import model_tensors
+from maekit.weights.onnx import export
+from maekit.weights.source import local_path, open_native, open_weights
+from maekit.weights.write import (
+    Writer,
+    Written,
+    check_destination,
+    parameters,
+    write_mae,
+    write_maekit,
+    write_timm,
+    write_videomae,
+)
+from maekit.weights.write_hf import write_hf
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+
+def write_onnx(weights: Weights, path: Path) -> Written:
+    """The encoder with nothing hidden, compared with onnxruntime's answer."""
+    model, header = load_model(weights)
+    difference = export(model, path, header)
+    tensors = {
+        name: tensor
+        for name, tensor in model_tensors(model).items()
+        if name.startswith("backbone.")
+    }
+    agrees = f"onnxruntime's tokens differ by {difference:.2g} of the largest value"
+    notes = [f"{agrees}; input pixels: normalised, [batch, C, T, H, W]"]
+    behind = len(weights.tensors) - len(tensors)
+    if behind:
+        notes.insert(0, f"left out: {behind} tensors that are not the encoder's")
+    return Written(tensors, tuple(notes))
+
+
+WRITERS: Mapping[str, Writer] = {
+    "maekit": write_maekit,
+    "mae": write_mae,
+    "videomae": write_videomae,
+    "timm": write_timm,
+    "hf": write_hf,
+    "onnx": write_onnx,
+}
+
+
+def convert(
+    source: str,
+    destination: Path,
+    *,
+    to: str,
+    allow_missing: Sequence[str],
+    target: str | None,
+    heads: int | None,
+    decoder_heads: int | None,
+    clip: str | None,
+    overwrite: bool,
+    json: bool,
+) -> int:
+    """Convert weights, and print what became of each tensor."""
+    check_destination(destination, overwrite=overwrite)
+    given = Given(target, heads, decoder_heads, None if clip is None else _clip(clip))
+    terminal = Terminal(Console(stderr=True, highlight=False))
+    with Heard(terminal).listening():
+        weights = completed(open_weights(source, given=given, allow_missing=allow_missing))
+        written = WRITERS[to](weights, destination)
+    file = destination / foreign.SINGLE[0] if destination.is_dir() else destination
+    result = {
+        "source": weights.origin,
+        "to": to,
+        "output": str(destination),
+        "tensors": len(written.tensors),
+        "sha256": sha256(file),
+        "report": weights.report.as_dict(),
+        "written": list(written.notes),
+    }
+    if json:
+        print_json(result)
+        return 0
+    lines = [f"read {weights.origin}", *weights.report.lines()]
+    lines += [f"wrote {destination}: {len(written.tensors)} tensors, sha256 {result['sha256']}"]
+    typer.echo("\n".join([*lines, *written.notes]))
+    return 0
+
+
+def _clip(text: str) -> tuple[int, int, int]:
+    sizes = text.lower().split("x")
+    if len(sizes) != 3 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        hint = "give frames, height and width in pixels, as 16x224x224 (1x224x224 for pictures)"
+        raise RecipeError(f"not a clip: {text}", where="--clip", hint=hint)
+    frames, height, width = map(int, sizes)
+    return frames, height, width
+
+
+def inspect(source: str, *, json: bool) -> int:
+    """Print what weights are of, also where they are not whole or not known."""
+    facts, tensors, files = _facts(source)
+    facts["parameters"] = parameters(tensors) or sum(t.numel() for t in tensors.values())
+    facts["sha256"] = {file.name: sha256(file) for file in files}
+    shapes = [
+        {"name": name, "shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
+        for name, t in tensors.items()
+    ]
+    if json:
+        print_json(facts | {"tensors": shapes})
+        return 0
+    rows = [(key, _shown(value)) for key, value in facts.items() if key != "report"]
+    print_table(("weights", ""), rows)
+    report = facts["report"] or {}
+    for key in ("missing", "unexpected", "aside", "notes"):
+        typer.echo("".join(f"{key}: {each}\n" for each in report.get(key, [])), nl=False)
+    print_table(("tensor", "shape", "type"), [[_shown(v) for v in t.values()] for t in shapes])
+    return 0
+
+
+def _facts(source: str) -> tuple[dict[str, Any], Mapping[str, Tensor], Sequence[Path]]:
+    """What is known, the tensors under the file's own names, and the files that hold them."""
+    native = open_native(source)
+    if native is not None:
+        return _described(native, "maekit", None), native.tensors, [find_weights(source)]
+    path = local_path(source)
+    if path is None:
+        hint = "convert it to a file first: maekit weights convert timm:NAME DST --to maekit"
+        raise RecipeError("inspect reads files", where=source, hint=hint)
+    found = foreign.read(path)
+    files = foreign.files_of(path)
+    seen = recognise(found.tensors)
+    if seen is None:
+        unknown: dict[str, Any] = {"source": found.where, "format": "unknown"}
+        return unknown | dict.fromkeys(("header", "licence", "report")), found.tensors, files
+    report = report_of(found, seen)
+    licence = LICENCES.get(seen.format.name)
+    try:
+        weights = read_foreign(found, Given(), ["*"])
+    except MaekitError as error:
+        unclear = {"header": None, "licence": licence, "unclear": str(error)}
+        facts = {"source": found.where, "format": report.kind, "report": report.as_dict()}
+        return facts | unclear, found.tensors, files
+    return _described(weights, report.kind, licence), found.tensors, files
+
+
+def _described(weights: Weights, kind: str, licence: str | None) -> dict[str, Any]:
+    header = weights.header
+    return {
+        "source": weights.origin,
+        "format": kind,
+        "header": header.model_dump(mode="json"),
+        "licence": header.licence or licence,
+        "report": weights.report.as_dict(),
+    }
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 (any JSON value)
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_line(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return "x".join(map(str, value)) or "scalar"
+    return f"{value:,}" if isinstance(value, int) else _line(value)
+
+
+def _line(value: Any) -> str:  # noqa: ANN401 (any JSON value)
+    """On one line: a part with the options that it sets."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_line(each)}" for key, each in value.items() if each is not None)
+    return "-" if value is None else str(value)

@@ -1,0 +1,89 @@
+"""``maekit weights list`` and ``get``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+from maekit.cli.output import print_json, print_table
+from maekit.errors import RecipeError
+from maekit.weights.public import FILES, PublicFile, address_of, fetch, find
+
+
+def list_public(*, json: bool) -> int:
+    """Print what there is."""
+    if json:
+        print_json([asdict(file) for file in FILES])
+    else:
+        rows = [
+            (file.name, file.what, file.licence.partition(":")[0], file.where) for file in FILES
+        ]
+        print_table(("name", "what", "licence", "address"), rows)
+    return 0
+
+
+def get(name: str, *, yes: bool, url: str | None, out: Path, json: bool) -> int:
+    """Fetch one file, and say where it is and what it is."""
+    file = find(name)
+    address = address_of(file, url)
+    typer.echo(f"{file.name}: {file.what}", err=True)
+    typer.echo(f"licence: {file.licence} ({file.source})", err=True)
+    typer.echo(f"address: {address}", err=True)
+    _agree(file, yes=yes)
+    with _bar() as progress:
+        fetched = fetch(file, address, out, progress)
+    known = "as its authors say" if file.md5 else "its authors give none"
+    if json:
+        print_json(
+            {
+                "name": file.name, "path": str(fetched.path), "address": address,
+                "bytes": fetched.bytes, "sha256": fetched.sha256, "md5": fetched.md5,
+                "md5_checked": file.md5 is not None, "licence": file.licence,
+                "source": file.source,
+            }
+        )  # fmt: skip
+    else:
+        rows = [
+            ("file", str(fetched.path)),
+            ("bytes", f"{fetched.bytes:,}"),
+            ("sha256", fetched.sha256),
+            ("md5", f"{fetched.md5} ({known})"),
+        ]
+        print_table(("fetched", ""), rows)
+    return 0
+
+
+def _agree(file: PublicFile, *, yes: bool) -> None:
+    """Ask whether the licence is agreed to, where it was not said already.
+
+    Raises:
+        RecipeError: it is not, or there is nobody to ask.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        msg = f"{file.name} is under a licence that has to be agreed to: {file.licence}"
+        raise RecipeError(msg, hint="read it, and give --yes")
+    if not typer.confirm("Do you agree to this licence?", err=True):
+        raise RecipeError("not fetched: its licence was not agreed to")
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on a terminal; nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def tell(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield tell

@@ -1,0 +1,264 @@
+"""The papers' linear probe: batch norm and a linear layer, trained by LARS on augmented crops.
+
+As MAE's main_linprobe.py: everything but the head is frozen, batch norm has no scale and shift and
+sees the batch's own statistics, crops are TensorFlow's. The three heads (the encoder's, that of an
+untrained one, that of raw pixels) are trained on the same crops in one pass; no parameter of one
+meets another, so that each is trained as it would be alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from maekit.contracts import View
+from maekit.data.reader import SampleReader
+from maekit.data.seeded import seeded
+from maekit.engine.lars import LARS
+from maekit.engine.loop import Occasion
+from maekit.engine.optim import parameter_groups
+from maekit.engine.run_folder import plain
+from maekit.engine.step import to_unit
+from maekit.engine.training import Basis, Training
+from maekit.evaluate.classifier import Classifier, classifier_tensors
+from maekit.evaluate.encoder import weights_or_newest
+from maekit.evaluate.finetune import PREDICTIONS
+from maekit.evaluate.heads import make_head
+from maekit.evaluate.probe import MODEL, Fit, Judged, Probing, assemble_probe, required_probe
+from maekit.weights.file import write_weights
+from maekit.weights.header import ClassifierHeader, FileHeader, Header
+from maekit.weights.model import load_exactly
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from maekit.data.batch import Batch
+    from maekit.engine.checkpoint import Loaded
+    from maekit.engine.events import Emit
+    from maekit.engine.state import TrainState
+    from maekit.recipe.probe import Lars, Probe
+    from maekit.recipe.schema import Recipe
+
+VERB = "probe"
+HEAD_STD = 0.01  # main_linprobe.py:218
+_LEAST = 2  # samples that have batch statistics
+
+
+class Heads(nn.Module):
+    """A head for each kind of features."""
+
+    def __init__(self, widths: dict[str, int], classes: int, seed: int) -> None:
+        super().__init__()
+        self.of = nn.ModuleDict()
+        for name, width in widths.items():
+            with seeded(seed, purpose=f"probe/head/{name}"):
+                self.of[name] = make_head(width, classes, init_std=HEAD_STD, batch_norm=True)
+
+    @torch.inference_mode()
+    def probabilities(self, name: str, features: Tensor) -> Tensor:
+        """``[m, D]`` to ``[m, K]``, by the statistics that training kept."""
+        self.eval()
+        scores: Tensor = self.of[name](features).softmax(dim=-1)
+        return scores
+
+
+class ProbeStep:
+    """Encodes, and compares what each head says; ``loss(batch) -> (sum, weight)``."""
+
+    def __init__(self, probing: Probing, heads: Heads) -> None:
+        self.probing = probing
+        self.heads = heads
+        self.labels = torch.from_numpy(probing.labelled.train)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, float]:
+        """The sum of all heads' cross-entropies over good rows, and how many rows there are."""
+        device = self.probing.device
+        good = torch.from_numpy(batch.weight > 0)
+        if int(good.sum()) < _LEAST:
+            return sum(p.sum() * 0 for p in self.heads.parameters()), 0.0  # type: ignore[return-value]
+        pixels = to_unit(batch.views[0], device)[good.to(device)]
+        labels = self.labels[[key.index for key in batch.keys]][good].to(device)
+        total = torch.zeros((), device=device)
+        for name, way in self.probing.ways.items():
+            # A copy, as autograd keeps nothing that was made without it.
+            logits = self.heads.of[name](way(pixels).clone())
+            total = total + functional.cross_entropy(logits, labels, reduction="sum")
+        return total, float(good.sum())
+
+
+class LinearProbing(Training):
+    """All of a linear probe by the paper's protocol."""
+
+    verb = VERB
+    section: Probe
+    model: Heads
+
+    def __init__(
+        self, basis: Basis, probing: Probing, reader: SampleReader, state: TrainState, heads: Heads
+    ) -> None:
+        super().__init__(basis, heads, reader, state, ProbeStep(probing, heads))
+        self.probing = probing
+        probing.ledger = self.ledger
+        self.judged: dict[str, Judged] | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The heads; the encoder is what it was."""
+        return self.model.state_dict()
+
+    def load(self, tensors: dict[str, Tensor], where: str) -> None:
+        """Put a checkpoint's heads in place."""
+        load_exactly(self.model, tensors, where)
+
+    def described(self) -> FileHeader:
+        """What a checkpoint is of."""
+        return FileHeader(kind=VERB, source=self.source)
+
+    def start(self) -> None:
+        """The heads are at their init since they were built."""
+
+    def open_holdout(self) -> None:
+        """Data.val is read at the end."""
+
+    def occasions(self) -> list[Occasion]:
+        """Data.val, at the end."""
+        return [Occasion(self.state.schedule.steps, self.judge, at_start=False)]
+
+    def judge(self, state: TrainState) -> None:
+        """An occasion: judge data.val by every head."""
+        heads, was_training = self.model, self.model.training
+
+        def of(name: str) -> Fit:
+            return self.probing.on_device(lambda x: heads.probabilities(name, x)), {}
+
+        fits = {name: of(name) for name in self.probing.ways}
+        self.judged = self.probing.judged(fits, self.probing.readers()[1])
+        state.extra["judged"] = plain(self.probing.result(self.judged))
+        heads.train(was_training)
+
+    def export(self, path: Path) -> None:
+        """Write encoder and head as a classifier, and what it makes of each sample of data.val."""
+        if self.judged is None:  # killed in an earlier run, right after its last checkpoint
+            self.judge(self.state)
+        assert self.judged is not None  # noqa: S101 - it was just made
+        write_weights(path, classifier_tensors(self._classifier()), self._header())
+        self.judged[MODEL].predictions.write(path.with_name(PREDICTIONS))
+
+    def _classifier(self) -> Classifier:
+        head = self.model.of[MODEL]
+        return Classifier.of(
+            self.probing.encoder, head, pool=_pool(self.probing), norm="pretrained"
+        )
+
+    def _header(self) -> Header:
+        described = ClassifierHeader(
+            kind="multiclass",
+            outputs=self.probing.labelled.classes,
+            pool=_pool(self.probing),
+            norm="pretrained",
+            batch_norm=True,
+        )
+        header = self.probing.header
+        return header.model_copy(update={"classifier": described, "source": self.source})
+
+    def result(self) -> dict[str, Any]:
+        """What data.val showed."""
+        judged: dict[str, Any] = self.state.extra.get("judged") or {}
+        return judged
+
+
+def assemble(
+    recipe: Recipe,
+    device: torch.device,
+    emit: Emit,
+    *,
+    source: str | None = None,
+    loaded: Loaded | None = None,
+    bad_files: Path | None = None,
+) -> LinearProbing:
+    """Build everything that a linear probe by the paper's protocol needs.
+
+    Args:
+        source: of the encoder's weights; None: the newest finished pre-training run of this recipe.
+        loaded: the checkpoint that is to be resumed.
+        bad_files: where unreadable files are recorded.
+
+    Raises:
+        RecipeError, PartError: what is asked for cannot be had.
+        WeightsError: the weights are of another encoder.
+        DataError: labels that cannot be judged.
+    """
+    probe = required_probe(recipe)[0].with_budget()
+    recipe = recipe.model_copy(update={"probe": probe})
+    if loaded is not None:
+        source = str(loaded.state["extra"]["from"])
+    else:
+        source = weights_or_newest(recipe, source, emit)
+    basis = Basis.of(recipe, VERB, device, emit, bad_files)
+    probing = assemble_probe(recipe, source, device, emit)
+    _take_pooled_norm(probing)
+    widths = _widths(probing)
+    heads = Heads(widths, len(probing.labelled.classes), recipe.seed).to(device)
+    state = basis.state(heads, _optimizer(heads, probe.optimizer))
+    state.extra["from"] = source
+    return LinearProbing(basis, probing, _reader(basis, probe, probing), state, heads)
+
+
+def _take_pooled_norm(probing: Probing) -> None:
+    """Features as the exported classifier has them: tokens are pooled, then normalised.
+
+    For the class token, that of the paper, the order makes no difference.
+    """
+    for name, way in probing.ways.items():
+        model = getattr(way, "model", None)
+        if model is None:
+            continue
+        classifier = Classifier.of(
+            model, nn.Identity(), pool=_pool(probing), norm="pretrained"
+        ).eval()
+        probing.ways[name] = _Pooled(classifier, way.precision)  # type: ignore[attr-defined]
+
+
+def _pool(probing: Probing) -> Literal["cls", "mean"]:
+    return "cls" if probing.pool == "cls" else "mean"
+
+
+class _Pooled:
+    """Pixels in [0, 1] to what a classifier's head gets."""
+
+    def __init__(self, classifier: Classifier, precision: Any) -> None:  # noqa: ANN401
+        self.classifier = classifier
+        self.precision = precision
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        with self.precision.autocast():
+            return self.classifier.features(self.classifier.normalise(pixels)).float()
+
+
+def _widths(probing: Probing) -> dict[str, int]:
+    """How wide each kind of features is, from a blank clip."""
+    shape = (2, probing.header.channels, *probing.header.clip)
+    blank = torch.zeros(shape, device=probing.device)
+    return {name: way(blank).shape[1] for name, way in probing.ways.items()}
+
+
+def _optimizer(heads: Heads, options: Lars) -> LARS:
+    groups = parameter_groups(heads.named_parameters(), options.weight_decay)
+    return LARS(groups, momentum=options.momentum, trust=options.trust)
+
+
+def _reader(basis: Basis, probe: Probe, probing: Probing) -> SampleReader:
+    recipe = basis.recipe
+    return SampleReader(
+        basis.train,
+        spec=recipe.data.train,
+        augment=probe.augment,
+        views=(View("clip", probing.header.clip[1:]),),
+        channels=recipe.data.channels,
+        seed=recipe.seed,
+        purpose=VERB,
+        float_ok=recipe.data.stats is not None,
+    )

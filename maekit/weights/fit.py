@@ -1,0 +1,114 @@
+"""Which models another project's format can hold; what it cannot is refused, and named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from maekit import registry
+from maekit.contracts import PartOptions
+from maekit.errors import WeightsError
+from maekit.weights.formats import Family
+from maekit.weights.header import Header
+
+Allowed = Mapping[str, tuple[object, ...]]
+
+_TABLES = ("sincos-2d", "learned")  # both are saved
+_BACKBONES: Mapping[str, tuple[str, Allowed]] = {
+    "mae": (
+        "image-vit",
+        {
+            "class_token": (True,),
+            "qkv_bias": ("all",),
+            "mask_token": (False,),
+            "positions": _TABLES,
+        },
+    ),
+    "videomae": (
+        "video-vit",
+        {
+            "class_token": (False,),
+            "qkv_bias": ("qv",),
+            "mask_token": (False,),
+            "positions": ("sincos-1d",),
+        },
+    ),
+}
+_DECODERS: Mapping[str, Allowed] = {
+    "mae": {
+        "qkv_bias": ("all",),
+        "embed_bias": (True,),
+        "class_token": (False,),
+        "positions": _TABLES,
+    },
+    "videomae": {
+        "qkv_bias": ("qv",),
+        "embed_bias": (False,),
+        "class_token": (False,),
+        "positions": ("sincos-1d",),
+    },
+}
+
+
+class Structure(NamedTuple):
+    """A model's options, as far as formats differ in them."""
+
+    backbone: Any  # ViTOptions of a backbone
+    decoder: Any  # the decoder's options, or None
+
+    @property
+    def depths(self) -> tuple[int, int | None]:
+        """Blocks of the encoder and of the decoder."""
+        return self.backbone.shape.depth, None if self.decoder is None else self.decoder.depth
+
+
+def structure_of(header: Header, family: Family, title: str, *, encoder: bool = False) -> Structure:
+    """The options of a model that a format can hold.
+
+    Args:
+        encoder: the format holds encoders only: whatever the decoder is, it stays behind.
+
+    Raises:
+        WeightsError: it cannot hold this model; every reason is named.
+    """
+    name, wanted = _BACKBONES[family]
+    problems = []
+    if header.backbone["name"] != name:
+        msg = f"{title} holds the backbone {name}, this is {header.backbone['name']}"
+        raise WeightsError(msg, where="--to", hint=_OTHERS)
+    backbone = options_of("backbones", header.backbone)
+    problems += _misfits("backbone", backbone, wanted)
+    decoder = None
+    if header.decoder is not None and not encoder:
+        if header.decoder["name"] != "vit":
+            problems.append(f"decoder {header.decoder['name']} (vit)")
+        else:
+            decoder = options_of("decoders", header.decoder)
+            default = {"positions": "sincos-2d" if header.clip[0] == 1 else "sincos-1d"}
+            problems += _misfits("decoder", decoder, _DECODERS[family], default)
+    if problems:
+        msg = f"{title} cannot hold this model: " + "; ".join(problems)
+        raise WeightsError(msg, where="--to", hint=_OTHERS)
+    return Structure(backbone, decoder)
+
+
+_OTHERS = "use --to maekit, which holds every model"
+
+
+def options_of(kind: str, part: Mapping[str, Any]) -> PartOptions:
+    """A part's options, those too that a header leaves at their defaults."""
+    chosen = {key: value for key, value in part.items() if key != "name"}
+    return registry.options_of(kind, part["name"]).model_validate(chosen)
+
+
+def _misfits(
+    part: str, options: PartOptions, wanted: Allowed, default: Mapping[str, object] | None = None
+) -> list[str]:
+    """Options that a format has no place for, with what it could hold."""
+    found = []
+    for key, allowed in wanted.items():
+        value = getattr(options, key)
+        value = (default or {}).get(key) if value is None else value
+        if value not in allowed:
+            found.append(f"{part}.{key} {value} ({' or '.join(map(str, allowed))})")
+    return found

@@ -1,0 +1,225 @@
+"""Reading weights that others wrote: .pth and .bin pickles, safetensors, Hugging Face folders.
+
+Nothing that a file asks to run is run: pickles go through ``torch.load(weights_only=True)``, which
+knows tensors and plain data, and here ``argparse.Namespace``, in which the official training code
+keeps its arguments (facebookresearch/mae, util/misc.py, save_model).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.serialization import safe_globals
+
+from maekit.errors import RecipeError, WeightsError
+from maekit.weights.file import read_tensors
+
+# Under which training code keeps a state dict: MAE and VideoMAE "model", mae_st also "model_state",
+# DeepSpeed "module", MoCo v3 "state_dict".
+WRAPPERS = ("model", "model_state", "module", "state_dict", "model_state_dict")
+SINGLE = ("model.safetensors", "pytorch_model.bin")
+PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save's archives, and what it wrote before 1.6
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+_CLASS = re.compile(r"GLOBAL ([\w.]+)")
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What a file or a folder held, under its own names.
+
+    Attributes:
+        where: the file or folder, for messages.
+        wrapper: the keys under which the state dict lay, outermost first.
+        beside: what else was there and is not read: optimizer, scaler, epoch.
+        args: the training's arguments, where the file keeps them.
+        config, preprocessor: of a Hugging Face folder.
+    """
+
+    tensors: dict[str, Tensor]
+    where: str
+    wrapper: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    args: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    preprocessor: Mapping[str, Any] = field(default_factory=dict)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: a length of eight bytes, then JSON."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def read(path: Path) -> Foreign:
+    """All tensors of a foreign file or Hugging Face folder, on the CPU.
+
+    Raises:
+        RecipeError: nothing is there.
+        WeightsError: it cannot be read, holds no tensors, or a pickle tries to run code.
+    """
+    if path.is_dir():
+        return _folder(path)
+    if not path.is_file():
+        raise RecipeError(f"no such weights file: {path}", hint="check the path")
+    return _file(path)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that hold a source's tensors."""
+    if not path.is_dir():
+        return [path]
+    whole = [path / name for name in SINGLE if (path / name).is_file()]
+    if whole:
+        return whole[:1]
+    indexes = [path / f"{name}.index.json" for name in SINGLE]
+    return [file for index in indexes if index.is_file() for file in _shard_files(index)]
+
+
+def _file(path: Path) -> Foreign:
+    if is_safetensors(path):
+        found = Foreign(read_tensors(path), str(path))
+    else:
+        found = _unwrapped(_unpickled(path), str(path))
+    if path.name in SINGLE and (path.parent / CONFIG).is_file():
+        return _with_config(found, path.parent)
+    return found
+
+
+def _unpickled(path: Path) -> Any:  # noqa: ANN401 (whatever was saved)
+    with path.open("rb") as file:
+        begins = file.read(4)
+    if not begins.startswith(PICKLES):
+        msg = "neither safetensors nor a file that torch.save wrote"
+        hint = "give a .pth, .pt, .bin or .safetensors file, or a Hugging Face folder"
+        raise WeightsError(msg, where=str(path), hint=hint)
+    try:
+        # The open file, not its path: torch.load would go by the path's ending.
+        with path.open("rb") as file, safe_globals([argparse.Namespace]):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = _CLASS.search(str(error))
+        if named is None:
+            raise _unreadable(path, error) from error
+        msg = f"refused: unpickling it would call {named[1]}, which is code, not weights"
+        hint = (
+            "if you trust its author, keep only the state dict where the file was made: "
+            "torch.save(model.state_dict(), FILE)"
+        )
+        raise WeightsError(msg, where=str(path), hint=hint) from error
+    except Exception as error:  # on a damaged file the unpickler fails in any way
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    reason = str(error).partition("\n")[0].partition(". This")[0]
+    msg = f"not a readable PyTorch file: {type(error).__name__}: {reason}"
+    return WeightsError(msg, where=str(path), hint="it may be cut short: copy it again")
+
+
+def _unwrapped(found: Any, where: str) -> Foreign:  # noqa: ANN401 (whatever was saved)
+    """The state dict inside a training checkpoint."""
+    wrapper: tuple[str, ...] = ()
+    beside: dict[str, None] = {}
+    args: Mapping[str, Any] = {}
+    while isinstance(found, Mapping):
+        if isinstance(found.get("args"), argparse.Namespace):
+            args = vars(found["args"])
+        inner = next((key for key in WRAPPERS if _holds_tensors(found.get(key))), None)
+        if inner is None:
+            break
+        beside |= dict.fromkeys(str(key) for key in found if key != inner)
+        wrapper, found = (*wrapper, inner), found[inner]
+    tensors = {}
+    if isinstance(found, Mapping):
+        tensors = {str(name): each for name, each in found.items() if isinstance(each, Tensor)}
+        beside |= dict.fromkeys(str(name) for name in found if str(name) not in tensors)
+    if not tensors:
+        held = f"it holds {', '.join(beside)}" if beside else f"it is a {type(found).__name__}"
+        msg = f"no state dict in this file: {held}"
+        hint = "give a state dict, alone or under " + ", ".join(WRAPPERS)
+        raise WeightsError(msg, where=where, hint=hint)
+    return Foreign(tensors, where, wrapper, tuple(beside), args)
+
+
+def _holds_tensors(value: object) -> bool:
+    """Whether a value is a state dict, or a wrapper around one."""
+    if not isinstance(value, Mapping):
+        return False
+    if any(isinstance(each, Tensor) for each in value.values()):
+        return True
+    return any(_holds_tensors(value.get(key)) for key in WRAPPERS)
+
+
+def _folder(path: Path) -> Foreign:
+    """A Hugging Face folder: one weights file, or shards with an index."""
+    for name in SINGLE:
+        if (path / name).is_file():
+            return _file(path / name)
+        index = path / f"{name}.index.json"
+        if index.is_file():
+            return _with_config(Foreign(_shards(index), str(path)), path)
+    msg = f"no {' or '.join(SINGLE)} in this folder, whole or in shards"
+    raise RecipeError(msg, where=str(path), hint="give the folder that save_pretrained wrote")
+
+
+def _shards(index: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for shard in _shard_files(index):
+        tensors |= _file(shard).tensors
+    absent = sorted(_places(index).keys() - tensors.keys())
+    if absent:
+        msg = f"the shards lack {len(absent)} tensors of the index: {', '.join(absent)}"
+        raise WeightsError(msg, where=str(index), hint="copy all shards again")
+    return tensors
+
+
+def _shard_files(index: Path) -> list[Path]:
+    names = sorted(set(map(str, _places(index).values())))
+    for name in names:
+        if Path(name).name != name or not (index.parent / name).is_file():
+            msg = f"the index names a shard that is not in its folder: {name}"
+            raise WeightsError(msg, where=str(index), hint="copy all shards beside the index")
+    return [index.parent / name for name in names]
+
+
+def _places(index: Path) -> Mapping[str, Any]:
+    places = _json(index).get("weight_map")
+    if not isinstance(places, Mapping) or not places:
+        raise WeightsError("no weight_map in this index", where=str(index), hint="copy it again")
+    return places
+
+
+def _with_config(found: Foreign, folder: Path) -> Foreign:
+    """With what the folder says of its model."""
+    config = _json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    other = folder / PREPROCESSOR
+    return Foreign(
+        found.tensors,
+        str(folder),
+        found.wrapper,
+        found.beside,
+        found.args,
+        config,
+        _json(other) if other.is_file() else {},
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(
+            f"not readable as JSON: {error}", where=str(path), hint="copy it again"
+        ) from error
+    if not isinstance(value, dict):
+        raise WeightsError("a JSON object is due here", where=str(path), hint="copy it again")
+    return value

@@ -1,0 +1,305 @@
+"""The formats that maekit reads and writes, as key maps; each is recognised by its keys.
+
+Sources of the names: facebookresearch/mae models_mae.py; MCG-NJU/VideoMAE modeling_pretrain.py and
+modeling_finetune.py (VideoMAEv2 has the same); facebookresearch/mae_st models_mae.py;
+huggingface/transformers convert_vit_mae_to_pytorch.py and convert_videomae_to_pytorch.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from maekit.weights.keymap import KeyMap, Rule, block, same
+
+Family = Literal["mae", "videomae", "mae_st"]
+ENCODER, DECODER = "backbone.transformer.{i}", "decoder.blocks.{i}"
+# Wrappers of modules leave their names before the keys: torch.compile, DistributedDataParallel.
+COMPILED, PARALLEL = "_orig_mod.", "module."
+# Whole models in which an encoder may stand (VideoMAE, run_class_finetuning.py, strips the first
+# two).
+OUTER = ("", "backbone.", "encoder.", "model.")
+_QV = ("q_bias", "v_bias")
+MOCO, MOCO_REST = "base_encoder.", ("momentum_encoder.", "predictor.")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format under one spelling of its keys.
+
+    Attributes:
+        name: what the command line calls it.
+        title: for people.
+        family: whose conventions the numbers follow.
+        keys: the map between its names and ours.
+    """
+
+    name: str
+    title: str
+    family: Family
+    keys: KeyMap
+
+
+class Recognised(NamedTuple):
+    """A file's keys seen as one format's.
+
+    Attributes:
+        rules: what a whole file of this format and depth holds.
+        names: the format's key to the file's own.
+        missing: keys that the file lacks, as it would spell them.
+        unexpected: the file's keys without a place.
+        aside: what is not taken, and why.
+    """
+
+    format: Format
+    rules: list[Rule]
+    names: dict[str, str]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    aside: tuple[str, ...]
+
+
+def _plain(ours: str, theirs: str, *, bias: Literal["all", "qv"]) -> tuple[Rule, ...]:
+    """A block of timm 0.3.2, on which MAE and VideoMAE are built."""
+    kinds = ("qkv.weight", "qkv.bias") if bias == "all" else ("qkv.weight", *_QV)
+    attention = [Rule(f"{ours}.attn.{kind}", (f"{theirs}.attn.{kind}",)) for kind in kinds]
+    return block(ours, _timm_names(theirs), attention)
+
+
+def _split(ours: str, theirs: str) -> tuple[Rule, ...]:
+    """A block of mae_st: as timm's, with query, key and value apart (util/video_vit.py)."""
+    attention = [
+        Rule(f"{ours}.attn.qkv.{kind}", tuple(f"{theirs}.attn.{part}.{kind}" for part in "qkv"))
+        for kind in ("weight", "bias")
+    ]
+    return block(ours, _timm_names(theirs), attention)
+
+
+def _timm_names(theirs: str) -> dict[Literal["norm1", "proj", "norm2", "fc1", "fc2"], str]:
+    return {
+        "norm1": f"{theirs}.norm1",
+        "proj": f"{theirs}.attn.proj",
+        "norm2": f"{theirs}.norm2",
+        "fc1": f"{theirs}.mlp.fc1",
+        "fc2": f"{theirs}.mlp.fc2",
+    }
+
+
+def _transformers(ours: str, theirs: str, *, bias: Literal["all", "qv"]) -> tuple[Rule, ...]:
+    """A block in transformers' files, as its converters and versions before 5 wrote them."""
+    inner = f"{theirs}.attention.attention"
+    parts = ("query", "key", "value")
+    attention = [Rule(f"{ours}.attn.qkv.weight", tuple(f"{inner}.{part}.weight" for part in parts))]
+    if bias == "all":
+        names = tuple(f"{inner}.{part}.bias" for part in parts)
+        attention.append(Rule(f"{ours}.attn.qkv.bias", names))
+    else:
+        attention += [Rule(f"{ours}.attn.{kind}", (f"{inner}.{kind}",)) for kind in _QV]
+    names_of = {
+        "norm1": f"{theirs}.layernorm_before",
+        "proj": f"{theirs}.attention.output.dense",
+        "norm2": f"{theirs}.layernorm_after",
+        "fc1": f"{theirs}.intermediate.dense",
+        "fc2": f"{theirs}.output.dense",
+    }
+    return block(ours, names_of, attention)  # type: ignore[arg-type]
+
+
+_CLASS_TOKEN, _TABLE = "backbone.class_token", "backbone.positions.table"
+_PATCH = "backbone.patch_embed"
+
+MAE = KeyMap(
+    encoder=(
+        Rule(_CLASS_TOKEN, ("cls_token",)),
+        Rule(_TABLE, ("pos_embed",)),
+        Rule(f"{_PATCH}.weight", ("patch_embed.proj.weight",), frame=True),
+        Rule(f"{_PATCH}.bias", ("patch_embed.proj.bias",)),
+        *_plain(ENCODER, "blocks.{i}", bias="all"),
+        *same("backbone.norm", "norm"),
+    ),
+    decoder=(
+        Rule("decoder.mask_token", ("mask_token",)),
+        Rule("decoder.positions.table", ("decoder_pos_embed",)),
+        *same("decoder.embed", "decoder_embed"),
+        *_plain(DECODER, "decoder_blocks.{i}", bias="all"),
+        *same("decoder.norm", "decoder_norm"),
+        *same("decoder.head", "decoder_pred"),
+    ),
+)
+
+
+def _videomae_encoder(prefix: str) -> tuple[Rule, ...]:
+    return (
+        *same(_PATCH, f"{prefix}patch_embed.proj"),
+        *_plain(ENCODER, f"{prefix}blocks.{{i}}", bias="qv"),
+        *same("backbone.norm", f"{prefix}norm"),
+    )
+
+
+VIDEOMAE = KeyMap(
+    encoder=_videomae_encoder("encoder."),
+    decoder=(
+        Rule("decoder.mask_token", ("mask_token",)),
+        Rule("decoder.embed.weight", ("encoder_to_decoder.weight",)),
+        *_plain(DECODER, "decoder.blocks.{i}", bias="qv"),
+        *same("decoder.norm", "decoder.norm"),
+        *same("decoder.head", "decoder.head"),
+    ),
+)
+
+MAE_ST = KeyMap(
+    encoder=(
+        Rule(_CLASS_TOKEN, ("cls_token",)),
+        Rule("backbone.positions.spatial", ("pos_embed_spatial",)),
+        Rule("backbone.positions.temporal", ("pos_embed_temporal",)),
+        Rule("backbone.positions.prefix", ("pos_embed_class",)),
+        *same(_PATCH, "patch_embed.proj"),
+        *_split(ENCODER, "blocks.{i}"),
+        *same("backbone.norm", "norm"),
+    ),
+    decoder=(
+        Rule("decoder.class_token", ("decoder_cls_token",)),
+        Rule("decoder.mask_token", ("mask_token",)),
+        Rule("decoder.positions.spatial", ("decoder_pos_embed_spatial",)),
+        Rule("decoder.positions.temporal", ("decoder_pos_embed_temporal",)),
+        Rule("decoder.positions.prefix", ("decoder_pos_embed_class",)),
+        *same("decoder.embed", "decoder_embed"),
+        *_split(DECODER, "decoder_blocks.{i}"),
+        *same("decoder.norm", "decoder_norm"),
+        *same("decoder.head", "decoder_pred"),
+    ),
+)
+
+HF_MAE = KeyMap(
+    encoder=(
+        Rule(_CLASS_TOKEN, ("vit.embeddings.cls_token",)),
+        Rule(_TABLE, ("vit.embeddings.position_embeddings",)),
+        Rule(
+            f"{_PATCH}.weight", ("vit.embeddings.patch_embeddings.projection.weight",), frame=True
+        ),
+        Rule(f"{_PATCH}.bias", ("vit.embeddings.patch_embeddings.projection.bias",)),
+        *_transformers(ENCODER, "vit.encoder.layer.{i}", bias="all"),
+        *same("backbone.norm", "vit.layernorm"),
+    ),
+    decoder=(
+        Rule("decoder.mask_token", ("decoder.mask_token",)),
+        Rule("decoder.positions.table", ("decoder.decoder_pos_embed",)),
+        *same("decoder.embed", "decoder.decoder_embed"),
+        *_transformers(DECODER, "decoder.decoder_layers.{i}", bias="all"),
+        *same("decoder.norm", "decoder.decoder_norm"),
+        *same("decoder.head", "decoder.decoder_pred"),
+    ),
+)
+
+HF_VIDEOMAE = KeyMap(
+    encoder=(
+        *same(_PATCH, "videomae.embeddings.patch_embeddings.projection"),
+        *_transformers(ENCODER, "videomae.encoder.layer.{i}", bias="qv"),
+        *same("backbone.norm", "videomae.layernorm"),
+    ),
+    decoder=(
+        Rule("decoder.mask_token", ("mask_token",)),
+        Rule("decoder.embed.weight", ("encoder_to_decoder.weight",)),
+        *_transformers(DECODER, "decoder.decoder_layers.{i}", bias="qv"),
+        *same("decoder.norm", "decoder.norm"),
+        *same("decoder.head", "decoder.head"),
+    ),
+)
+
+
+def _renamed(key: str, words: Mapping[str, str]) -> str:
+    for old, new in words.items():
+        key = key.replace(old, new)
+    return key
+
+
+# transformers 5 renamed the modules of ViTMAE, and gave VideoMAE's attention ordinary biases; its
+# files keep the old names, but for the decoder's layers of ViTMAE.
+_MODULES_5 = {
+    "vit.encoder.layer.": "vit.layers.",
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
+_SAVED_BY_5 = {"decoder.decoder_layers.": "decoder.decoder_encoder.layer."}
+_BIASES_5 = {"attention.q_bias": "attention.query.bias", "attention.v_bias": "attention.value.bias"}
+
+
+def _formats() -> Iterator[Format]:
+    yield Format("mae", "facebookresearch/mae (or timm's plain ViT)", "mae", MAE)
+    yield Format("videomae", "MCG-NJU/VideoMAE", "videomae", VIDEOMAE)
+    fine_tuned = KeyMap(_videomae_encoder(""))
+    yield Format("videomae", "MCG-NJU/VideoMAE encoder", "videomae", fine_tuned)
+    yield Format("mae_st", "facebookresearch/mae_st", "mae_st", MAE_ST)
+    theirs: tuple[tuple[str, Family, str, KeyMap, tuple[dict[str, str], ...]], ...] = (
+        ("ViTMAE", "mae", "vit.", HF_MAE, ({}, _SAVED_BY_5, _MODULES_5)),
+        ("VideoMAE", "videomae", "videomae.", HF_VIDEOMAE, ({}, _BIASES_5)),
+    )
+    for model, family, prefix, keys, spellings in theirs:
+        for words in spellings:
+            spelled = keys.respelled(lambda key, words=words: _renamed(key, words))  # type: ignore[misc]
+            title = f"Hugging Face {model}"
+            yield Format("hf", title, family, spelled)
+            bare = spelled.respelled(lambda key, prefix=prefix: key.removeprefix(prefix))  # type: ignore[misc]
+            yield Format("hf", f"{title} encoder", family, KeyMap(bare.encoder))
+
+
+FORMATS = tuple(_formats())
+
+
+def recognise(keys: Collection[str]) -> Recognised | None:
+    """The format that explains a file's keys best; None where none explains half of them."""
+    plain = {_unwrapped(key): key for key in keys}
+    if len(plain) < len(keys):  # a model beside its wrapped copy: the names are needed to tell
+        plain = {key: key for key in keys}
+    taken, aside = _without_moco(plain)
+    best: tuple[int, Recognised] | None = None
+    for outer in OUTER:
+        inner = {key.removeprefix(outer): name for key, name in taken.items()}
+        if len(inner) < len(taken) or (outer and inner.keys() == taken.keys()):
+            continue
+        for each in FORMATS:
+            seen = _as(each, inner, aside)
+            matched = len(seen.names)
+            score = matched - len(seen.missing)
+            if 2 * matched > len(inner) and (best is None or score > best[0]):
+                best = (score, seen)
+    return None if best is None else best[1]
+
+
+def _unwrapped(key: str) -> str:
+    return key.replace(COMPILED, "").removeprefix(PARALLEL)
+
+
+def _without_moco(keys: dict[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """MoCo v3 trains two copies of its encoder with heads (facebookresearch/moco-v3): one taken."""
+    base = {key for key in keys if key.startswith(MOCO)}
+    rest = {key for key in keys if key.startswith(MOCO_REST)}
+    heads = {key for key in base if key.startswith(f"{MOCO}head.")}
+    if not base or not rest:
+        return keys, ()
+    reasons = {
+        "the projection head of MoCo v3, for its training only": heads,
+        "the other copy of MoCo v3's encoder and its predictor, for its training only": rest,
+    }
+    aside = tuple(f"{len(names)} tensors, {why}" for why, names in reasons.items() if names)
+    aside = ("MoCo v3: the base encoder is taken", *aside)
+    taken = {key.removeprefix(MOCO): keys[key] for key in keys if key not in heads | rest}
+    return taken, aside
+
+
+def _as(each: Format, keys: dict[str, str], aside: tuple[str, ...]) -> Recognised:
+    """The keys seen as a format's; ``keys`` are from a plain name to the file's own."""
+    rules = each.keys.rules(keys)
+    expected = [name for rule in rules for name in rule.theirs]
+    names = {name: keys[name] for name in expected if name in keys}
+    # A file may spell every key with a prefix: what is missing is named as it would be there.
+    before = {own.removesuffix(name) for name, own in names.items() if own.endswith(name)}
+    prefix = before.pop() if len(before) == 1 else ""
+    missing = tuple(f"{prefix}{name}" for name in expected if name not in keys)
+    unexpected = tuple(own for name, own in keys.items() if name not in names)
+    return Recognised(each, rules, names, missing, unexpected, aside)

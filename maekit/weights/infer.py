@@ -1,0 +1,334 @@
+"""From tensors under maekit's names to the header that describes their model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from maekit import registry
+from maekit.contracts import Grid
+from maekit.errors import RecipeError, WeightsError
+from maekit.layers import sincos_2d
+from maekit.weights.formats import Family
+from maekit.weights.header import Header
+from maekit.weights.hints import IMAGENET, KINETICS, Given, Hints
+
+BLOCK, DECODER_BLOCK = "backbone.transformer.{}.", "decoder.blocks.{}."
+# Widths beside the backbones' own sizes: VideoMAEv2's giant.
+GIANT_HEADS = {1408: 16}
+DECODER_HEADS: Mapping[Family, Mapping[int, int]] = {
+    "mae": {512: 16},
+    "videomae": {192: 3, 384: 6, 512: 8, 640: 8},
+    "mae_st": {512: 16},
+}
+CLIP = (16, 224, 224)  # of VideoMAE's released models, whose files do not say
+PIXELS = ("pixel", "norm-pixel")
+FIXED_TABLE = 1e-5  # a saved table this near to the fixed one is the fixed one
+
+
+class Inferred(NamedTuple):
+    """A header, and what had to be assumed for it."""
+
+    header: Header
+    notes: tuple[str, ...]
+
+
+def infer(
+    tensors: Mapping[str, Tensor], family: Family, hints: Hints, given: Given, where: str
+) -> Inferred:
+    """Describe the model that these tensors are of.
+
+    Args:
+        tensors: under maekit's names, as complete as the file is.
+        family: whose conventions hold where tensors and file are silent.
+        hints: what the file says.
+        given: what the user says, which counts for more.
+
+    Raises:
+        WeightsError: something that no default can stand for is not to be had.
+    """
+    notes = list(hints.notes)
+    weight = _needed(tensors, "backbone.patch_embed.weight", where)
+    patch = (int(weight.shape[2]), int(weight.shape[3]), int(weight.shape[4]))
+    channels = int(weight.shape[1])
+    clip = _clip(tensors, patch, family, hints, given, notes, where)
+    backbone = _backbone(tensors, patch, clip, family, hints, given, where)
+    decoder = out_dim = target = None
+    if any(name.startswith("decoder.") for name in tensors):
+        decoder = _decoder(tensors, patch, clip, family, hints, given, where)
+        out_dim = int(_needed(tensors, "decoder.head.weight", where).shape[0])
+        target = _target(family, hints, given, notes)
+        if target is not None:
+            check_values(out_dim, math.prod(patch) * channels, where)
+    elif given.target is not None:
+        msg = "no decoder weights in this file, so it has no target"
+        raise RecipeError(msg, where="--target", hint="leave --target out, or give a full file")
+    mean, std = _statistics(family, hints, channels, notes)
+    header = Header(
+        backbone=backbone, decoder=decoder, target=target,
+        out_dim=None if target is not None else out_dim,
+        clip=clip, channels=channels, mean=mean, std=std,
+        grid=Grid(*(size // step for size, step in zip(clip, patch, strict=True))),
+    )  # fmt: skip
+    return Inferred(header, tuple(notes))
+
+
+def check_values(predicted: int, wanted: int, where: str) -> None:
+    """A pixel target needs a decoder that predicts a patch's every value; raises WeightsError."""
+    if predicted != wanted:
+        msg = f"the decoder predicts {predicted} values a token, the target has {wanted}"
+        raise WeightsError(msg, where=where, hint="leave --target out")
+
+
+def _needed(tensors: Mapping[str, Tensor], name: str, where: str) -> Tensor:
+    if name not in tensors:
+        msg = f"{name} is missing: without it the model cannot be told"
+        raise WeightsError(msg, where=where, hint="give a whole file")
+    return tensors[name]
+
+
+def _clip(
+    tensors: Mapping[str, Tensor],
+    patch: tuple[int, int, int],
+    family: Family,
+    hints: Hints,
+    given: Given,
+    notes: list[str],
+    where: str,
+) -> tuple[int, int, int]:
+    """The model's own input in pixels: given, said by the file, or a square of its positions."""
+    places = None if family == "videomae" else _places(tensors, family, where)
+    if given.clip is not None:
+        clip = given.clip
+    elif places is None:
+        clip = (hints.frames or CLIP[0], *(hints.size or CLIP[1:]))
+        if hints.size is None or hints.frames is None:
+            notes.append(
+                f"the file holds no positions: a clip of {_by(clip)} (frames x height x width) is "
+                "taken, as VideoMAE's; --clip names another"
+            )
+    elif hints.size is not None:
+        clip = (places[0] * patch[0], *hints.size)
+    else:
+        clip = _square(places, patch, where)
+        notes.append(
+            f"the file has {places[1]} positions and no size: a square grid is taken, a clip of "
+            f"{_by(clip)} (frames x height x width) in pixels; --clip names another"
+        )
+    if any(size % step for size, step in zip(clip, patch, strict=True)):
+        msg = f"a clip of {_by(clip)} does not divide into {_by(patch)} patches"
+        raise WeightsError(msg, where=where, hint="give the right one with --clip")
+    grid = Grid(*(size // step for size, step in zip(clip, patch, strict=True)))
+    if places is not None and (grid.t, grid.h * grid.w) != places:
+        msg = (
+            f"a clip of {_by(clip)} makes a grid of {grid}, "
+            f"and the file has positions for {places[0]} time slots of {places[1]} patches"
+        )
+        raise WeightsError(msg, where=where, hint="give the size it was trained at with --clip")
+    return clip
+
+
+def _square(
+    places: tuple[int, int], patch: tuple[int, int, int], where: str
+) -> tuple[int, int, int]:
+    side = math.isqrt(places[1])
+    if side * side != places[1]:
+        msg = f"{places[1]} positions are no square grid, and the file does not say which"
+        hint = "convert it with `maekit weights convert` and --clip FRAMESxHEIGHTxWIDTH, in pixels"
+        raise WeightsError(msg, where=where, hint=hint)
+    return places[0] * patch[0], side * patch[1], side * patch[2]
+
+
+def _places(tensors: Mapping[str, Tensor], family: Family, where: str) -> tuple[int, int]:
+    """Time slots, and positions in each, that a saved table is for."""
+    if family == "mae_st":
+        slots = _needed(tensors, "backbone.positions.temporal", where).shape[1]
+        return int(slots), int(_needed(tensors, "backbone.positions.spatial", where).shape[1])
+    return 1, int(_needed(tensors, "backbone.positions.table", where).shape[1]) - 1
+
+
+def _by(sizes: tuple[int, ...] | list[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _backbone(
+    tensors: Mapping[str, Tensor],
+    patch: tuple[int, int, int],
+    clip: tuple[int, int, int],
+    family: Family,
+    hints: Hints,
+    given: Given,
+    where: str,
+) -> dict[str, Any]:
+    name = "image-vit" if family == "mae" else "video-vit"
+    options = registry.options_of("backbones", name)
+    shapes = {
+        size: options.model_validate({"size": size}).shape  # type: ignore[attr-defined]
+        for size in get_args(options.model_fields["size"].annotation)
+    }
+    known = {shape.width: shape.heads for shape in shapes.values()} | GIANT_HEADS
+    width, depth, ratio = _sizes(tensors, BLOCK, where)
+    heads = given.heads or _heads("heads", width, known, hints.heads, where)
+    if family == "videomae" and given.heads is None:
+        _check_small(width, heads, where)
+    named = next(
+        (
+            size
+            for size, s in shapes.items()
+            if (s.width, s.depth, s.heads) == (width, depth, heads)
+        ),
+        None,
+    )
+    size = {"size": named} if named else {"width": width, "depth": depth, "heads": heads}
+    chosen: dict[str, Any] = size | {"mlp_ratio": ratio, "patch": patch}
+    if family == "mae":
+        square = patch[1] == patch[2]
+        chosen["patch"] = patch[1] if square else patch[1:]
+        chosen["positions"] = _table_kind(tensors, "backbone", patch, clip)
+    elif family == "mae_st":
+        chosen |= {"class_token": True, "qkv_bias": "all", "init": "mae"}
+        chosen["positions"] = "learned-separable"
+    return {"name": name} | options.model_validate(chosen).model_dump(mode="json")
+
+
+def _decoder(
+    tensors: Mapping[str, Tensor],
+    patch: tuple[int, int, int],
+    clip: tuple[int, int, int],
+    family: Family,
+    hints: Hints,
+    given: Given,
+    where: str,
+) -> dict[str, Any]:
+    width = int(_needed(tensors, "decoder.embed.weight", where).shape[0])
+    _, depth, ratio = _sizes(tensors, DECODER_BLOCK, where)
+    known = DECODER_HEADS[family]
+    heads = given.decoder_heads or _heads("decoder-heads", width, known, hints.decoder_heads, where)
+    chosen: dict[str, Any] = {"width": width, "depth": depth, "heads": heads, "mlp_ratio": ratio}
+    if family == "mae":
+        kind = _table_kind(tensors, "decoder", patch, clip)
+        chosen["positions"] = None if kind == "sincos-2d" else kind
+    elif family == "videomae":
+        one_slot = clip[0] == patch[0]
+        chosen |= {"qkv_bias": "qv", "embed_bias": False, "init": "videomae"}
+        chosen["positions"] = "sincos-1d" if one_slot else None
+    else:
+        chosen |= {"class_token": True, "positions": "learned-separable"}
+    options = registry.options_of("decoders", "vit")
+    return {"name": "vit"} | options.model_validate(chosen).model_dump(mode="json")
+
+
+def _sizes(tensors: Mapping[str, Tensor], block: str, where: str) -> tuple[int, int, float]:
+    """Width, depth and the MLP's ratio of a stack of blocks."""
+    start = block.partition("{")[0]
+    rest = (name.removeprefix(start) for name in tensors if name.startswith(start))
+    depth = 1 + max((int(name.partition(".")[0]) for name in rest), default=-1)
+    if depth == 0:
+        return 0, 0, 4.0
+    hidden, width = _needed(tensors, f"{block.format(0)}mlp.fc1.weight", where).shape
+    ratio = hidden / width
+    # A width times this quotient may come out a hair below the hidden width that it stands for.
+    return width, depth, ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
+def _heads(flag: str, width: int, known: Mapping[int, int], hinted: int | None, where: str) -> int:
+    heads = hinted or known.get(width)
+    if heads is None:
+        msg = f"width {width} is none of the published ones, and no tensor tells the heads"
+        hint = f"give them: maekit weights convert SRC DST --to maekit --{flag} N"
+        raise WeightsError(msg, where=where, hint=hint)
+    return heads
+
+
+def _check_small(width: int, heads: int, where: str) -> None:
+    """transformers' converted small model says 16 heads where MCG-NJU's has 6."""
+    if (width, heads) == (384, 16):
+        msg = (
+            "config.json says 16 heads for width 384: transformers' converter wrote that for "
+            "VideoMAE's small model, which has 6 (huggingface/transformers#25868)"
+        )
+        hint = (
+            "convert it with `maekit weights convert` and --heads 6 if the weights come from "
+            "MCG-NJU's, --heads 16 if they were trained with transformers"
+        )
+        raise WeightsError(msg, where=where, hint=hint)
+
+
+def _table_kind(
+    tensors: Mapping[str, Tensor],
+    part: str,
+    patch: tuple[int, int, int],
+    clip: tuple[int, int, int],
+) -> str:
+    """``sincos-2d`` where the saved table is MAE's fixed one, else ``learned``."""
+    table = tensors.get(f"{part}.positions.table")
+    if table is None or table.shape[-1] % 4:
+        return "learned"
+    grid = Grid(*(size // step for size, step in zip(clip, patch, strict=True)))
+    width = int(table.shape[-1])
+    fixed = torch.cat([torch.zeros(1, width), sincos_2d(grid, width)])
+    same = table.shape[1:] == fixed.shape and torch.allclose(
+        table[0].float(), fixed, rtol=0, atol=FIXED_TABLE
+    )
+    return "sincos-2d" if same else "learned"
+
+
+def _target(family: Family, hints: Hints, given: Given, notes: list[str]) -> dict[str, Any] | None:
+    """What the decoder predicts: no key tells it (facebookresearch/mae#12)."""
+    name = given.target or hints.target
+    if name is None or (family == "mae_st" and given.target is None):
+        notes.append(_UNKNOWN[family])
+        return None
+    return target_part(family, name)
+
+
+def target_part(family: Family, name: str) -> dict[str, Any]:
+    """A pixel target as a family's code computes it.
+
+    Raises:
+        RecipeError: it is another target.
+    """
+    if name not in PIXELS:
+        msg = f"'{name}' is not what these decoders predict"
+        raise RecipeError(msg, where="--target", hint=f"give {' or '.join(PIXELS)}")
+    chosen: dict[str, Any] = {}
+    if family == "videomae":
+        chosen = {"space": "unit"}
+        if name == "norm-pixel":
+            chosen |= {"statistics": "per-channel", "eps": "outside"}
+    options = registry.options_of("targets", name)
+    return {"name": name} | options.model_validate(chosen).model_dump(mode="json")
+
+
+_GIVE = "without it the model encodes, and predicts, but draws no pictures"
+_UNKNOWN: Mapping[Family, str] = {
+    "mae": (
+        "target unknown, no key tells it: give --target norm-pixel for mae_pretrain_*_full.pth, "
+        f"--target pixel for mae_visualize_*.pth; {_GIVE}"
+    ),
+    "videomae": (
+        "target unknown, no key tells it: give --target norm-pixel (all of VideoMAE's scripts) "
+        f"or --target pixel; {_GIVE}"
+    ),
+    "mae_st": (
+        "target: mae_st predicts 8 of 16 frames, which is no target of maekit's: the model "
+        "encodes, and predicts, but draws no pictures"
+    ),
+}
+
+
+def _statistics(
+    family: Family, hints: Hints, channels: int, notes: list[str]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if hints.mean is not None and hints.std is not None and len(hints.mean) == channels:
+        return hints.mean, hints.std
+    if channels != 3:
+        notes.append(f"mean and std of {channels} channels are not in the file: 0 and 1 are taken")
+        return (0.0,) * channels, (1.0,) * channels
+    whose, (mean, std) = ("mae_st's", KINETICS) if family == "mae_st" else ("ImageNet's", IMAGENET)
+    notes.append(f"mean and std are not in the file: {whose} are taken, as the official code's")
+    return mean, std

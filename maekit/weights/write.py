@@ -1,0 +1,164 @@
+"""Weights out: files that the code of MAE, VideoMAE and timm loads without an edit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from maekit.errors import RecipeError
+from maekit.weights.adopt import Weights
+from maekit.weights.file import write_weights
+from maekit.weights.fit import Structure, structure_of
+from maekit.weights.formats import MAE, VIDEOMAE
+from maekit.weights.header import Header
+from maekit.weights.keymap import KeyMap, to_theirs
+from maekit.weights.model import OURS, TARGET
+
+TIMM_SIZE = 224  # pixels a side that timm's names below stand for
+TIMM_NAMES = {  # (width, depth, heads), patch
+    ((192, 12, 3), 16): "vit_tiny_patch16_224",
+    ((384, 12, 6), 16): "vit_small_patch16_224",
+    ((768, 12, 12), 16): "vit_base_patch16_224",
+    ((1024, 24, 16), 16): "vit_large_patch16_224",
+    ((1280, 32, 16), 14): "vit_huge_patch14_224",
+}
+TIMM_OTHER = ((768, 12, 12), 16)
+
+
+class Written(NamedTuple):
+    """What a conversion wrote: the tensors, and what one should know."""
+
+    tensors: Mapping[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+
+def write_maekit(weights: Weights, path: Path) -> Written:
+    """safetensors with a header: everything is kept."""
+    write_weights(path, weights.tensors, weights.header)
+    return Written(weights.tensors)
+
+
+def write_mae(weights: Weights, path: Path) -> Written:
+    """facebookresearch/mae: a pickle of {"model": ...}, with the decoder where there is one."""
+    structure = structure_of(weights.header, "mae", "facebookresearch/mae")
+    tensors = renamed(MAE, structure, weights)
+    _pickle(path, {"model": tensors})
+    notes = list(left_out(weights))
+    if weights.header.clip[1] != weights.header.clip[2]:
+        notes.append("not square: the file does not say its grid; give --clip to read it again")
+    return Written(tensors, (*notes, _target_note(weights.header)))
+
+
+def write_videomae(weights: Weights, path: Path) -> Written:
+    """MCG-NJU/VideoMAE: a pickle of {"model": ...} as its pre-training writes."""
+    structure = structure_of(weights.header, "videomae", "MCG-NJU/VideoMAE")
+    tensors = renamed(VIDEOMAE, structure, weights)
+    _pickle(path, {"model": tensors})
+    clip = "x".join(map(str, weights.header.clip))
+    kept = f"the file does not say its clip, {clip}; give it with --clip to read it again"
+    return Written(tensors, (*left_out(weights), kept, _target_note(weights.header)))
+
+
+def write_timm(weights: Weights, path: Path) -> Written:
+    """timm: the encoder's state dict, as safetensors where the file is called so, else a pickle."""
+    title = "timm's plain ViT, with a class token and one frame,"
+    structure = structure_of(weights.header, "mae", title, encoder=True)
+    tensors = renamed(MAE, structure, weights)
+    if path.suffix == ".safetensors":
+        write_weights(path, tensors)
+    else:
+        _pickle(path, tensors)
+    behind = sum(name.startswith("decoder.") for name in weights.tensors)
+    notes = list(left_out(weights))
+    if behind:
+        notes.append(f"left out: {behind} tensors of the decoder; timm holds encoders")
+    notes.append(f"load it: {timm_call(weights.header, structure, patch_of(weights), path)}")
+    return Written(tensors, tuple(notes))
+
+
+def timm_call(header: Header, structure: Structure, patch: tuple[int, int, int], path: Path) -> str:
+    """The line of Python that builds timm's model with these weights, for ``global_pool='token'``.
+
+    Only what differs from the named architecture is said.
+    """
+    shape = structure.backbone.shape
+    key = ((shape.width, shape.depth, shape.heads), patch[1])
+    square = patch[1] == patch[2]
+    name = TIMM_NAMES.get(key) if square else None
+    settings: dict[str, Any] = {"num_classes": 0}
+    if name is None:
+        name, (_, usual) = TIMM_NAMES[TIMM_OTHER], TIMM_OTHER
+        settings |= {"embed_dim": shape.width, "depth": shape.depth, "num_heads": shape.heads}
+        if patch[1:] != (usual, usual):
+            settings["patch_size"] = patch[1] if square else patch[1:]
+    if structure.backbone.mlp_ratio != 4:
+        settings["mlp_ratio"] = structure.backbone.mlp_ratio
+    if header.clip[1:] != (TIMM_SIZE, TIMM_SIZE):
+        height, width = header.clip[1:]
+        settings["img_size"] = height if height == width else (height, width)
+    if header.channels != 3:
+        settings["in_chans"] = header.channels
+    said = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+    return f"timm.create_model({name!r}, {said}, checkpoint_path={str(path)!r})"
+
+
+def renamed(keys: KeyMap, structure: Structure, weights: Weights) -> dict[str, Tensor]:
+    """The model's tensors under a format's names."""
+    return to_theirs(keys.rules_for(*structure.depths), weights.tensors)
+
+
+def patch_of(weights: Weights) -> tuple[int, int, int]:
+    """Pixels per token of maekit's own ViTs: (pt, ph, pw)."""
+    pt, ph, pw = weights.tensors["backbone.patch_embed.weight"].shape[2:]
+    return pt, ph, pw
+
+
+def left_out(weights: Weights) -> tuple[str, ...]:
+    """What other formats have no place for."""
+    fitted = [name for name in weights.tensors if name.startswith(TARGET)]
+    if not fitted:
+        return ()
+    return (f"left out: {', '.join(fitted)}, which the target fitted; only maekit keeps them",)
+
+
+def parameters(tensors: Mapping[str, Tensor]) -> int:
+    """Values in the encoder's and the decoder's tensors."""
+    return sum(tensor.numel() for name, tensor in tensors.items() if name.startswith(OURS))
+
+
+def _target_note(header: Header) -> str:
+    target = (header.target or {}).get("name", "unknown")
+    return f"the file does not say its target: {target}"
+
+
+def _pickle(path: Path, value: object) -> None:
+    """``torch.save`` under a temporary name, then renamed: written whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_destination(path: Path, *, overwrite: bool) -> None:
+    """Refuse a destination that is there, or has no folder to stand in.
+
+    Raises:
+        RecipeError: either is so.
+    """
+    if path.exists() and not overwrite:
+        raise RecipeError("it is there already", where=str(path), hint="another name, --overwrite")
+    if not path.parent.is_dir():
+        raise RecipeError("no such folder", where=str(path.parent), hint="make it first")
+
+
+Writer = Callable[[Weights, Path], Written]

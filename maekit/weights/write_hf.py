@@ -1,0 +1,195 @@
+"""Weights out for transformers: a folder that ``from_pretrained`` loads.
+
+Keys are those of transformers' converters, which its versions before and after 5 read. Norms get
+the papers' epsilon, which is not transformers' default.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from maekit.errors import RecipeError, WeightsError
+from maekit.layers import LAYER_NORM_EPS
+from maekit.weights.adopt import Weights
+from maekit.weights.file import write_weights
+from maekit.weights.fit import Structure, options_of, structure_of
+from maekit.weights.foreign import CONFIG, PREPROCESSOR, SINGLE
+from maekit.weights.formats import HF_MAE, HF_VIDEOMAE, Family
+from maekit.weights.header import Header
+from maekit.weights.write import Written, left_out, patch_of, renamed
+
+# What transformers' models learn, by norm_pix_loss.
+_ALWAYS = {"loss": "mse", "frames": "same"}
+_TARGETS: Mapping[Family, Mapping[bool, Mapping[str, str]]] = {
+    "mae": {
+        False: {"name": "pixel", "space": "normalised"},
+        True: {
+            "name": "norm-pixel",
+            "space": "normalised",
+            "statistics": "joint",
+            "eps": "inside",
+        },
+    },
+    "videomae": {
+        False: {"name": "pixel", "space": "unit"},
+        True: {
+            "name": "norm-pixel",
+            "space": "unit",
+            "statistics": "per-channel",
+            "eps": "outside",
+        },
+    },
+}
+
+
+def write_hf(weights: Weights, path: Path) -> Written:
+    """A folder with config.json, model.safetensors and preprocessor_config.json.
+
+    Raises:
+        WeightsError: transformers' models cannot be this one.
+        RecipeError: the folder holds other weights, which would be found first.
+    """
+    header = weights.header
+    family: Family = "videomae" if header.backbone["name"] == "video-vit" else "mae"
+    model = "VideoMAE" if family == "videomae" else "ViTMAE"
+    title = f"transformers' {model}"
+    structure = structure_of(header, family, title)
+    patch = patch_of(weights)
+    if family == "mae":
+        _check_square(header, patch, title)
+    normalised = _norm_pix_loss(header, family, title)
+    config = _config(header, structure, patch, normalised)
+    tensors = renamed(HF_VIDEOMAE if family == "videomae" else HF_MAE, structure, weights)
+    if structure.decoder is None:
+        # An encoder alone is the base model, whose keys have no prefix.
+        prefix = "videomae." if family == "videomae" else "vit."
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    _prepare(path)
+    write_weights(path / SINGLE[0], tensors)
+    _json(path / PREPROCESSOR, _preprocessor(header, family))
+    _json(path / CONFIG, config)
+    notes = list(left_out(weights))
+    if family == "videomae" and structure.decoder is not None:
+        notes.append(
+            "transformers computes VideoMAE's decoder.norm with an epsilon of 1e-5, whatever the "
+            "config says: set model.decoder.norm.eps = 1e-6 for the same predictions"
+        )
+    notes.append(
+        f"load it: transformers.{config['architectures'][0]}.from_pretrained({str(path)!r})"
+    )
+    return Written(tensors, tuple(notes))
+
+
+def _check_square(header: Header, patch: tuple[int, int, int], title: str) -> None:
+    """ViTMAE takes the root of the number of patches for both sides of its grid."""
+    _, height, width = header.clip
+    if height != width or patch[1] != patch[2]:
+        msg = (
+            f"{title} holds square pictures of square patches, this model has {height}x{width} "
+            f"pixels and patches of {patch[1]}x{patch[2]}"
+        )
+        raise WeightsError(msg, where="--to", hint="use --to maekit, mae or timm")
+
+
+def _norm_pix_loss(header: Header, family: Family, title: str) -> bool | None:
+    """How transformers must normalise its target; None without a decoder."""
+    if header.decoder is None:
+        return None
+    if header.target is None:
+        msg = f"{title} must know what its decoder predicts, and the weights do not say"
+        raise WeightsError(msg, where="--to", hint="give --target norm-pixel or --target pixel")
+    target = header.target | options_of("targets", header.target).model_dump(mode="json")
+    for normalised, wanted in _TARGETS[family].items():
+        if all(target.get(key) == value for key, value in {**_ALWAYS, **wanted}.items()):
+            return normalised
+    said = ", ".join(f"{key} {value}" for key, value in target.items())
+    msg = f"{title} has no such target: {said}"
+    raise WeightsError(msg, where="--to", hint="use --to maekit, which keeps it")
+
+
+def _config(
+    header: Header, structure: Structure, patch: tuple[int, int, int], normalised: bool | None
+) -> dict[str, Any]:
+    """What transformers builds the model from; every size that it has a default for is said."""
+    backbone, decoder = structure
+    video = header.backbone["name"] == "video-vit"
+    shape = backbone.shape
+    config: dict[str, Any] = {
+        "model_type": "videomae" if video else "vit_mae",
+        "hidden_size": shape.width,
+        "num_hidden_layers": shape.depth,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": int(shape.width * backbone.mlp_ratio),
+        "hidden_act": "gelu",
+        "layer_norm_eps": LAYER_NORM_EPS,
+        "image_size": _side(header.clip[1:]),
+        "patch_size": _side(patch[1:]),
+        "num_channels": header.channels,
+    }
+    if video:
+        config |= {
+            "num_frames": header.clip[0],
+            "tubelet_size": patch[0],
+            "qkv_bias": True,  # for its versions before 5; "qv_bias" for those since
+            "qv_bias": True,
+            "use_mean_pooling": False,
+        }
+    if decoder is not None:
+        config |= {
+            "decoder_hidden_size": decoder.width,
+            "decoder_num_hidden_layers": decoder.depth,
+            "decoder_num_attention_heads": decoder.heads,
+            "decoder_intermediate_size": int(decoder.width * decoder.mlp_ratio),
+            "norm_pix_loss": normalised,
+        }
+    ratio = (header.masker or {}).get("ratio")
+    if not video and ratio is not None:
+        config["mask_ratio"] = ratio
+    ending = "Model" if decoder is None else "ForPreTraining"
+    name = "VideoMAE" if video else "ViTMAE"
+    return config | {"architectures": [f"{name}{ending}"]}
+
+
+def _side(size: tuple[int, int]) -> int | list[int]:
+    return size[0] if size[0] == size[1] else list(size)
+
+
+def _preprocessor(header: Header, family: Family) -> dict[str, Any]:
+    height, width = header.clip[1:]
+    shared = {
+        "do_resize": True,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(header.mean),
+        "image_std": list(header.std),
+    }
+    if family == "mae":
+        size = {"height": height, "width": width}
+        return {"image_processor_type": "ViTImageProcessor", "size": size, "resample": 3} | shared
+    return {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "size": {"shortest_edge": min(height, width)},
+        "do_center_crop": True,
+        "crop_size": {"height": height, "width": width},
+        "resample": 2,
+    } | shared
+
+
+def _prepare(path: Path) -> None:
+    """A folder in which no other weights would be taken for these."""
+    if path.is_file():
+        raise RecipeError("a folder is due here", where=str(path), hint="name another one")
+    path.mkdir(exist_ok=True)
+    mine = {SINGLE[0], CONFIG, PREPROCESSOR}
+    others = sorted(each.name for each in path.iterdir() if each.name not in mine)
+    if others:
+        msg = f"this folder holds other files: {', '.join(others[:5])}"
+        raise RecipeError(msg, where=str(path), hint="name a new or empty folder")
+
+
+def _json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,175 @@
+"""``maekit weights``, and weights of others under ``pretrain --from``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import maekit
+from maekit.engine.build import build_model
+from maekit.weights.file import read_header, read_tensors, sha256, write_weights
+from maekit.weights.header import Header
+from maekit.weights.model import model_tensors
+
+Cli = Callable[..., Any]
+ENCODER = {"name": "image-vit", "width": 32, "depth": 2, "heads": 2, "patch": 8}
+HEADER = Header(
+    backbone=ENCODER,
+    decoder={"name": "vit", "width": 32, "depth": 1, "heads": 2},
+    target={"name": "norm-pixel"},
+    clip=(1, 32, 32), channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+)  # fmt: skip
+HEADS = ("--heads", "2", "--decoder-heads", "2")
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """maekit's own weights, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    write_weights(Path("own.safetensors"), model_tensors(build_model(HEADER)), HEADER)
+    return "own.safetensors"
+
+
+def test_there_and_back(cli: Cli, own: str) -> None:
+    out = cli("weights", "convert", own, "mae.pth", "--to", "mae")
+    assert out.code == 0, out.err
+    assert "the file does not say its target: norm-pixel" in out.out
+    assert sha256(Path("mae.pth")) in out.out
+    words = ("weights", "convert", "mae.pth", "back.safetensors", "--to", "maekit", *HEADS)
+    back = cli(*words, "--target", "norm-pixel", "--json")
+    assert back.code == 0, back.err
+    result = json.loads(back.out)
+    report = result["report"]
+    assert report["matched"] == result["tensors"] == len(read_tensors(Path(own)))
+    assert report["missing"] == report["unexpected"] == []
+    assert "a square grid is taken" in "".join(report["notes"])
+    before, after = read_tensors(Path(own)), read_tensors(Path("back.safetensors"))
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    header = read_header(Path("back.safetensors"))
+    assert header.grid == (1, 4, 4)
+    assert header.target is not None
+    assert header.target["name"] == "norm-pixel"
+    assert maekit.load("back.safetensors").decoder is not None
+
+
+def test_a_destination_is_kept_unless_told_otherwise(cli: Cli, own: str) -> None:
+    Path("there.pth").write_text("mine")
+    refused = cli("weights", "convert", own, "there.pth", "--to", "mae")
+    assert (refused.code, Path("there.pth").read_text()) == (2, "mine")
+    assert "--overwrite" in refused.err
+    assert cli("weights", "convert", own, "there.pth", "--to", "mae", "--overwrite").code == 0
+    assert cli("weights", "convert", own, "no/such/folder.pth", "--to", "mae").code == 2
+    Path("hf").mkdir()
+    Path("hf/notes.txt").write_text("mine")
+    folder = cli("weights", "convert", own, "hf", "--to", "hf", "--overwrite")
+    assert folder.code == 2
+    assert "notes.txt" in folder.err
+    assert cli("weights", "convert", own, "new", "--to", "hf").code == 0
+    with safe_open("new/model.safetensors", "pt") as file:
+        assert "vit.encoder.layer.1.attention.attention.query.weight" in file.keys()  # noqa: SIM118
+
+
+def test_failures_have_their_exit_codes(cli: Cli, own: str) -> None:
+    def code(*words: str) -> int:
+        result = cli("weights", "convert", *words)
+        assert "try:" in result.err
+        return int(result.code)
+
+    assert code("absent.pth", "x", "--to", "mae") == 2
+    assert code(own, "x", "--to", "videomae") == 3
+    assert code(own, "x", "--to", "maekit", "--target", "pixel") == 2  # it says that itself
+    cli("weights", "convert", own, "mae.pth", "--to", "mae")
+    assert code("mae.pth", "x", "--to", "maekit") == 3  # heads unknown
+    assert code("mae.pth", "x", "--to", "maekit", *HEADS, "--clip", "32x32") == 2
+    state = torch.load("mae.pth")["model"]
+    del state["norm.weight"]
+    torch.save(state, "short.pth")
+    short = cli("weights", "convert", "short.pth", "x", "--to", "maekit", *HEADS)
+    assert short.code == 3
+    assert "1 missing: norm.weight" in short.err
+    words = ("weights", "convert", "short.pth", "x", "--to", "maekit", *HEADS)
+    allowed = cli(*words, "--allow-missing", "norm.*")
+    assert allowed.code == 0
+    assert "to start afresh: backbone.norm.weight" in allowed.out
+    state["norm.weight"] = torch.ones(33)
+    torch.save(state, "wrong.pth")
+    wrong = cli("weights", "convert", "wrong.pth", "y", "--to", "maekit", *HEADS)
+    assert wrong.code == 3
+    assert "backbone.norm.weight is [33] in the file, [32] in the model" in wrong.err
+
+
+def test_inspect(cli: Cli, own: str) -> None:
+    mine = json.loads(cli("weights", "inspect", own, "--json").out)
+    assert mine["format"] == "maekit"
+    assert mine["header"]["clip"] == [1, 32, 32]
+    assert mine["parameters"] == sum(t.numel() for t in read_tensors(Path(own)).values())
+    assert mine["sha256"] == {"own.safetensors": sha256(Path(own))}
+    cli("weights", "convert", own, "mae.pth", "--to", "mae")
+    theirs = json.loads(cli("weights", "inspect", "mae.pth", "--json").out)
+    assert theirs["format"].startswith("facebookresearch/mae")
+    assert theirs["header"] is None
+    assert "--heads" in theirs["unclear"]
+    assert theirs["parameters"] == mine["parameters"]
+    assert "CC BY-NC 4.0" in theirs["licence"]
+    names = {each["name"] for each in theirs["tensors"]}
+    assert {"cls_token", "decoder_blocks.0.mlp.fc2.bias"} <= names
+    shown = cli("weights", "inspect", "mae.pth")
+    assert shown.code == 0
+    assert "decoder_pos_embed" in shown.out
+    assert "1x17x32" in shown.out
+    assert "backbone: name image-vit, width 32" in cli("weights", "inspect", own).out
+    torch.save({"odd": torch.ones(2, 3), "args": argparse.Namespace()}, "odd.pth")
+    odd = json.loads(cli("weights", "inspect", "odd.pth", "--json").out)
+    assert (odd["format"], odd["parameters"]) == ("unknown", 6)
+    assert cli("weights", "inspect", "absent.pth").code == 2
+
+
+def encoder_alone() -> dict[str, torch.Tensor]:
+    """An encoder of a published width, of which nothing needs to be said, in MAE's format too."""
+    backbone = {"name": "image-vit", "size": "tiny", "depth": 1, "heads": 3, "patch": 8}
+    header = HEADER.model_copy(update={"backbone": backbone, "decoder": None, "target": None})
+    tensors = model_tensors(build_model(header, seed=5))
+    write_weights(Path("encoder.safetensors"), tensors, header)
+    return tensors
+
+
+def test_pretraining_from_an_encoder_alone_starts_a_fresh_decoder(small: str, cli: Cli) -> None:
+    tensors = encoder_alone()
+    assert cli("weights", "convert", "encoder.safetensors", "mae.pth", "--to", "mae").code == 0
+    still = ("data.size=32", "pretrain.steps=1", "pretrain.optimizer.base_lr=1e-20")
+    sizes = [f"model.backbone.{each}" for each in ("width=192", "depth=1", "heads=3")]
+    words = ("pretrain", small, *still, *sizes, "--from", "mae.pth", "--out")
+    run = cli(*words, "run")
+    assert run.code == 0, run.err
+    assert "no decoder weights: the recipe's decoder starts fresh" in run.err
+    after = read_tensors(Path("run/weights.safetensors"))
+    same = [torch.equal(after[name], tensor) for name, tensor in tensors.items()]
+    assert all(same)
+    assert any(name.startswith("decoder.") for name in after)
+    refused = cli(*words, "other", "model.backbone.positions=learned")
+    assert refused.code == 3
+    assert "backbone.positions: 'sincos-2d' in the weights, 'learned' asked" in refused.err
+
+
+def test_pretraining_goes_on_from_a_full_file_of_mae(small: str, cli: Cli, own: str) -> None:
+    assert cli("weights", "convert", own, "mae.pth", "--to", "mae").code == 0
+    assert cli("weights", "convert", "mae.pth", "m.safetensors", "--to", "maekit", *HEADS).code == 0
+    decoder = "model.decoder={name: vit, width: 32, depth: 1, heads: 2}"
+    words = ("pretrain", small, "data.size=32", "pretrain.steps=1", decoder)
+    run = cli(*words, "--from", "m.safetensors", "--out", "run")
+    assert run.code == 0, run.err
+    assert "the weights' target is unknown: the recipe's is taken, norm-pixel" in run.err
+    told = ("weights", "convert", "m.safetensors", "told.safetensors", "--to", "maekit")
+    assert cli(*told, "--target", "norm-pixel").code == 0
+    assert read_header(Path("told.safetensors")).target is not None
+    again = cli("weights", "convert", "told.safetensors", "x", "--to", "mae", "--target", "pixel")
+    assert (again.code, "describe themselves" in again.err) == (2, True)
+    assert cli(*words, "--from", "absent.pth", "--out", "run", "--overwrite").code == 2
+    assert Path("run/weights.safetensors").is_file()

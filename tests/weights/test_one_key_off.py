@@ -1,0 +1,67 @@
+"""A file that lacks one key, or spells one otherwise, is refused with that key named."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from official import TINY, TINY_DECODER, State, mae, mae_st, videomae, videomae_encoder
+
+from maekit.errors import WeightsError
+from maekit.weights.adopt import read_foreign
+from maekit.weights.foreign import Foreign
+from maekit.weights.hints import Given
+
+HEADS = Given(heads=4, decoder_heads=2)
+
+
+def transformers_files() -> dict[str, State]:
+    """Module keys of the installed transformers, and what it saves."""
+    from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+    config = ViTMAEConfig(
+        image_size=32, patch_size=8,
+        hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=192,
+        decoder_hidden_size=32, decoder_num_hidden_layers=2, decoder_num_attention_heads=2,
+        decoder_intermediate_size=128,
+    )  # fmt: skip
+    return {"hf modules": dict(ViTMAEForPreTraining(config).state_dict())}
+
+
+STATES: dict[str, State] = {
+    "mae": mae(**TINY, **TINY_DECODER),
+    "mae encoder": {f"module.{k}": v for k, v in mae(**TINY).items()},
+    "videomae": videomae(**TINY, **TINY_DECODER),
+    "videomae encoder": videomae_encoder(**TINY),
+    "mae_st": mae_st(**TINY, **TINY_DECODER),
+} | transformers_files()
+
+
+def refusal(state: State) -> str:
+    with pytest.raises(WeightsError) as caught:
+        read_foreign(Foreign(state, "weights"), HEADS)
+    assert caught.value.exit_code == 3
+    return str(caught.value)
+
+
+def names(key: str, message: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.]|$)", f"{message} ") is not None
+
+
+@pytest.mark.parametrize("kind", STATES)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_one_key_off(kind: str, data: st.DataObject) -> None:
+    state = dict(STATES[kind])
+    key = data.draw(st.sampled_from(sorted(state)))
+    tensor = state.pop(key)
+    assert names(key, refusal(state))
+    place = data.draw(st.integers(0, len(key)))
+    renamed = key[:place] + data.draw(st.sampled_from("xq7")) + key[place:]
+    if renamed in STATES[kind]:
+        return
+    state[renamed] = tensor
+    message = refusal(state)
+    assert names(key, message)
