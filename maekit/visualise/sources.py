@@ -88,9 +88,10 @@ def _weights_below(runs: Path) -> Iterator[tuple[int, Path]]:
             continue
         try:
             weights = find_weights(folder)
-        except MaekitError:
-            continue  # a run that has saved nothing yet
-        yield weights.stat().st_mtime_ns, weights
+            written = weights.stat().st_mtime_ns
+        except (MaekitError, FileNotFoundError):
+            continue  # it has saved nothing yet, or is just now replacing a checkpoint
+        yield written, weights
 
 
 def _run_of(weights: Path) -> Path | None:

@@ -133,6 +133,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(cli: Cli) -> None:
     save_model(Path("w.safetensors"))
     save_model(Path("encoder.safetensors"), decoder=False)
     draw_picture(Path("a.png"))
+    Path("text.png").write_text("not one")
     words = ("a.png", "--from", "w.safetensors", "--out", "o")
     refused = [
         (2, "no file matches", ("none*.png", "--from", "w.safetensors", "--out", "o")),
@@ -146,6 +147,8 @@ def test_what_cannot_be_is_refused_before_anything_is_written(cli: Cli) -> None:
         (2, "not a list of numbers", (*words, "--ratio", "half")),
         (2, "unknown masker", (*words, "--masker", "nosuch")),
         (2, "ratio", (*words, "--masker", "grid:0.5")),
+        (2, "hides 0 of 24", (*words, "--masker", "frame:0.5")),
+        (6, "--mask text.png: is not a picture", (*words, "--mask", "text.png")),
         (2, "no masker", (*words, "--masker", "")),
         (2, "no masker", (*words, "--masker", ":0.5")),
         (2, "no masker", (*words, "--masker", "random:")),
@@ -205,6 +208,9 @@ def test_like_training_hides_what_the_step_hid(cli: Cli, small: str) -> None:
         [batch] = next(iter(batches))
     assert batch.hidden is not None
     assert np.array_equal(np.stack(seen), batch.hidden[:2])
+    done = cli("reconstruct", "a.png", "--from", "run", "--like-training", "5")
+    assert done.code == 2
+    assert "no training step 5: the run has 4" in done.err
 
 
 def test_a_row_for_each_ratio_and_every_patch_once(cli: Cli) -> None:
