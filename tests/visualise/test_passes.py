@@ -18,12 +18,14 @@ from maekit.visualise.passes import Painted, paint_passes, score
 from maekit.weights.header import Header
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from maekit.model import MaskedAutoencoder
 
 
-def small_model(target: dict[str, object], frames: int) -> MaskedAutoencoder:
+def small_model(target: Mapping[str, str], frames: int) -> MaskedAutoencoder:
     torch.manual_seed(0)
     video = frames > 1
     backbone = {"name": "video-vit" if video else "image-vit", "width": 16, "depth": 2,
@@ -58,7 +60,7 @@ TARGETS = [
 @pytest.mark.parametrize("frames", [1, 4])
 @pytest.mark.parametrize("target", TARGETS)
 def test_nothing_hidden_is_in_the_prediction_or_a_fill(
-    target: dict[str, object], frames: int
+    target: Mapping[str, str], frames: int
 ) -> None:
     model = small_model(target, frames)
     pixels, hidden = drawn(model, 1)
