@@ -139,7 +139,6 @@ def test_what_cannot_be_is_refused_before_anything_is_written(cli: Cli) -> None:
         (2, "no file matches", ("none*.png", "--from", "w.safetensors", "--out", "o")),
         (3, "no decoder weights in this file", ("a.png", "--from", "encoder.safetensors")),
         (2, "no such run or weights", ("a.png", "--from", "gone")),
-        (2, "no weights", ("a.png",)),
         (2, "is no run", (*words, "--like-training", "3")),
         (2, "does not go with it", (*words, "--mask", "a.png", "--ratio", "0.5")),
         (2, "does not go with it", (*words, "--like-training", "3", "--whole")),
@@ -176,8 +175,8 @@ def test_without_from_the_newest_run_that_has_a_decoder(cli: Cli, small: str) ->
     assert "runs/small/1/weights.safetensors (the newest run)" in done.err
     Path("runs/small/1/weights.safetensors").write_bytes(b"cut short")
     done = cli("reconstruct", "a.png")
-    assert done.code == 2
-    assert "no run with a decoder" in done.err
+    assert done.code == 0, done.err
+    assert "weights: demo weights" in done.err
     assert "passed over runs/small/1/weights.safetensors" in done.err
 
 
