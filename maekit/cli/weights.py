@@ -79,7 +79,7 @@ def convert(
     json: bool,
 ) -> int:
     """Convert weights, and print what became of each tensor."""
-    check_destination(destination, overwrite=overwrite)
+    check_destination(destination, folder=to == "hf", overwrite=overwrite)
     given = Given(target, heads, decoder_heads, None if clip is None else _clip(clip))
     terminal = Terminal(Console(stderr=True, highlight=False))
     with Heard(terminal).listening():

@@ -120,6 +120,8 @@ def report_of(found: Foreign, seen: Recognised) -> Report:
     notes = []
     if found.wrapper:
         notes.append(f"read from {'/'.join(found.wrapper)}")
+    if found.args:
+        notes.append("the training's arguments were looked at for size, frames and target")
     if found.beside:
         notes.append(f"not weights of the model, not read: {', '.join(found.beside)}")
     return Report(

@@ -129,10 +129,12 @@ def _unwrapped(found: Any, where: str) -> Foreign:  # noqa: ANN401 (whatever was
     """The state dict inside a training checkpoint."""
     wrapper: tuple[str, ...] = ()
     beside: dict[str, None] = {}
+    read = set[str]()
     args: Mapping[str, Any] = {}
     while isinstance(found, Mapping):
         if isinstance(found.get("args"), argparse.Namespace):
             args = vars(found["args"])
+            read.add("args")
         inner = next((key for key in WRAPPERS if _holds_tensors(found.get(key))), None)
         if inner is None:
             break
@@ -147,7 +149,8 @@ def _unwrapped(found: Any, where: str) -> Foreign:  # noqa: ANN401 (whatever was
         msg = f"no state dict in this file: {held}"
         hint = "give a state dict, alone or under " + ", ".join(WRAPPERS)
         raise WeightsError(msg, where=where, hint=hint)
-    return Foreign(tensors, where, wrapper, tuple(beside), args)
+    unread = tuple(name for name in beside if name not in read)
+    return Foreign(tensors, where, wrapper, unread, args)
 
 
 def _holds_tensors(value: object) -> bool:

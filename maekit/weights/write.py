@@ -149,12 +149,18 @@ def _pickle(path: Path, value: object) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def check_destination(path: Path, *, overwrite: bool) -> None:
+def check_destination(path: Path, *, folder: bool, overwrite: bool) -> None:
     """Refuse a destination that is there, or has no folder to stand in.
 
+    Args:
+        folder: whether a folder is to be written, else a file.
+
     Raises:
-        RecipeError: either is so.
+        RecipeError: either is so, or what is there is not to be replaced by the other kind.
     """
+    if path.exists() and path.is_dir() != folder:
+        due = "a folder" if folder else "a file"
+        raise RecipeError(f"{due} is due here", where=str(path), hint="name another one")
     if path.exists() and not overwrite:
         raise RecipeError("it is there already", where=str(path), hint="another name, --overwrite")
     if not path.parent.is_dir():
