@@ -67,7 +67,8 @@ def _resize(
         image.resize((size[1], size[0]), _FILTERS[interpolation], box=area)
     )
     if depth == np.uint16:
-        return np.clip(np.rint(resized), 0, 65535).astype(np.uint16)
+        whole: np.ndarray = np.clip(np.rint(resized), 0, 65535).astype(np.uint16)
+        return whole
     if depth == np.float32 and interpolation == "bicubic":
         # Beside edges a bicubic curve leaves the range; integers are cut off at the ends of theirs.
         return resized.clip(np.fmin.reduce(plane, axis=None), np.fmax.reduce(plane, axis=None))

@@ -153,9 +153,11 @@ def test_pretraining_from_an_encoder_alone_starts_a_fresh_decoder(small: str, cl
     same = [torch.equal(after[name], tensor) for name, tensor in tensors.items()]
     assert all(same)
     assert any(name.startswith("decoder.") for name in after)
-    refused = cli(*words, "other", "model.backbone.positions=learned")
+    learned = cli(*words, "learned", "model.backbone.positions=learned")
+    assert "backbone.positions: sincos-2d at 1x4x4 to learned at 1x4x4" in learned.err
+    refused = cli(*words, "other", "model.backbone.mlp_ratio=2")
     assert refused.code == 3
-    assert "backbone.positions: 'sincos-2d' in the weights, 'learned' asked" in refused.err
+    assert "backbone.mlp_ratio: 4.0 in the weights, 2.0 asked" in refused.err
 
 
 def test_pretraining_goes_on_from_a_full_file_of_mae(small: str, cli: Cli, own: str) -> None:
