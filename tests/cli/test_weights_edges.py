@@ -178,6 +178,14 @@ def test_the_licence_goes_along(cli: Cli) -> None:
     assert licence in cli("weights", "inspect", "back.safetensors").out
 
 
+def test_blocks_are_inspected_in_their_order(cli: Cli) -> None:
+    write("own.safetensors", backbone=IMAGE | {"depth": 11})
+    shown = json.loads(cli("weights", "inspect", "own.safetensors", "--json").out)["tensors"]
+    blocks = [each["name"].split(".")[2] for each in shown if ".transformer." in each["name"]]
+    assert list(dict.fromkeys(blocks)) == [str(number) for number in range(11)]
+    assert len(shown) == len({each["name"] for each in shown}) > 11
+
+
 def test_only_what_is_not_read_is_said_to_be_not_read(cli: Cli) -> None:
     write("own.safetensors")
     converted(cli, "own.safetensors", "a.pth", "--to", "mae")
