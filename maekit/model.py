@@ -92,7 +92,7 @@ class MaskedAutoencoder(nn.Module):
         """
         encoded = self.encode_visible(self.normalise(views[0]), mask)
         pred = self.decode(encoded.tokens, mask)
-        target = self._required_target()
+        target = self.required_target()
         with torch.no_grad():
             truth = target.encode(views, mask)
         return (target.loss(pred, truth) * mask.weight).sum()
@@ -105,14 +105,7 @@ class MaskedAutoencoder(nn.Module):
 
     def decode(self, encoded: Tensor, mask: Mask) -> Tensor:
         """Encoded tokens to predictions ``[B, Q, out_dim]``."""
-        if self.decoder is None:
-            msg = "no decoder weights in this file: it encodes, it cannot reconstruct"
-            hint = (
-                "use weights that hold a decoder: a maekit run, mae_pretrain_*_full.pth or "
-                "mae_visualize_*.pth of MAE, a pre-training checkpoint of VideoMAE"
-            )
-            raise WeightsError(msg, hint=hint)
-        return self.decoder(encoded, mask, self.grid)
+        return self.required_decoder()(encoded, mask, self.grid)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Features ``[B, prefix + N, D]`` of normalised pixels, with nothing hidden."""
@@ -127,7 +120,7 @@ class MaskedAutoencoder(nn.Module):
         Raises:
             TypeError: the target does not predict pixels.
         """
-        target = self._required_target()
+        target = self.required_target()
         if not isinstance(target, Paints):
             msg = f"the target {type(target).__name__} does not predict pixels"
             raise TypeError(msg)
@@ -142,9 +135,32 @@ class MaskedAutoencoder(nn.Module):
         """The inverse of ``normalise``."""
         return pixels * self.std + self.mean
 
-    def _required_target(self) -> Target:
+    def required_decoder(self) -> Decoder:
+        """The decoder.
+
+        Raises:
+            WeightsError: the weights hold none.
+        """
+        if self.decoder is None:
+            msg = "no decoder weights in this file: it encodes, it cannot reconstruct"
+            hint = (
+                "use weights that hold a decoder: a maekit run, mae_pretrain_*_full.pth or "
+                "mae_visualize_*.pth of MAE, a pre-training checkpoint of VideoMAE"
+            )
+            raise WeightsError(msg, hint=hint)
+        return self.decoder
+
+    def required_target(self) -> Target:
+        """The target.
+
+        Raises:
+            WeightsError: the weights do not say what it is.
+        """
         if self.target is None:
             msg = "these weights do not say what their decoder predicts (pixel or norm-pixel)"
-            hint = "give it: maekit weights convert SRC DST --to maekit --target norm-pixel"
+            hint = (
+                "give it: maekit weights convert SRC DST --to maekit --target norm-pixel (for "
+                "mae_pretrain_*_full.pth and VideoMAE's; pixel for mae_visualize_*.pth)"
+            )
             raise WeightsError(msg, hint=hint)
         return self.target

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maekit.cli.training import Painter, Verb
 from maekit.engine.pretrain import Pretraining, assemble
 from maekit.evaluate.online import online_probe
 from maekit.visualise.training import can_paint, reconstructions
+from maekit.weights.source import check_there
+
+if TYPE_CHECKING:
+    from maekit.engine.events import Emit
+    from maekit.recipe.schema import Recipe
 
 # What to type after a first run on drawn samples: the same recipe over one's own files.
 OWN_FILES = {"quickstart": "images", "quickstart_video": "videos"}
@@ -34,6 +39,13 @@ def _size_row(job: Pretraining) -> tuple[str, str]:
     return "tokens", f"{sizes['tokens']} in a grid of {job.model.grid}, {sizes['visible']} visible"
 
 
+def _source(_recipe: Recipe, asked: str | None, _emit: Emit) -> str | None:
+    """The weights asked for, once they are known to be there."""
+    if asked is not None:
+        check_there(asked)
+    return asked
+
+
 def _next_steps(result: Mapping[str, Any], folder: Path) -> list[str]:
     lines = []
     recipe = result["recipe"]
@@ -45,4 +57,13 @@ def _next_steps(result: Mapping[str, Any], folder: Path) -> list[str]:
     return lines
 
 
-PRETRAIN = Verb("pretrain", assemble, _painter, _sizes, _size_row, _next_steps, more=online_probe)
+PRETRAIN = Verb(
+    "pretrain",
+    assemble,
+    _painter,
+    _sizes,
+    _size_row,
+    _next_steps,
+    source=_source,
+    more=online_probe,
+)

@@ -33,7 +33,7 @@ from maekit.weights.write import (
 from maekit.weights.write_hf import write_hf
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -79,7 +79,7 @@ def convert(
     json: bool,
 ) -> int:
     """Convert weights, and print what became of each tensor."""
-    check_destination(destination, overwrite=overwrite)
+    check_destination(destination, folder=to == "hf", overwrite=overwrite)
     given = Given(target, heads, decoder_heads, None if clip is None else _clip(clip))
     terminal = Terminal(Console(stderr=True, highlight=False))
     with Heard(terminal).listening():
@@ -120,7 +120,7 @@ def inspect(source: str, *, json: bool) -> int:
     facts["sha256"] = {file.name: sha256(file) for file in files}
     shapes = [
         {"name": name, "shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
-        for name, t in tensors.items()
+        for name, t in ((name, tensors[name]) for name in _ordered(tensors))
     ]
     if json:
         print_json(facts | {"tensors": shapes})
@@ -132,6 +132,14 @@ def inspect(source: str, *, json: bool) -> int:
         typer.echo("".join(f"{key}: {each}\n" for each in report.get(key, [])), nl=False)
     print_table(("tensor", "shape", "type"), [[_shown(v) for v in t.values()] for t in shapes])
     return 0
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    """As in the file; block 2 comes before block 10 where it keeps its names by the alphabet."""
+    found = list(names)
+    if found != sorted(found):
+        return found
+    return sorted(found, key=lambda name: [part.zfill(9) for part in name.split(".")])
 
 
 def _facts(source: str) -> tuple[dict[str, Any], Mapping[str, Tensor], Sequence[Path]]:

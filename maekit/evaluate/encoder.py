@@ -16,7 +16,7 @@ from maekit.model import Statistics
 from maekit.recipe.schema import Stats
 from maekit.weights.file import read_header
 from maekit.weights.header import Header
-from maekit.weights.source import open_weights
+from maekit.weights.source import check_there, open_weights
 
 if TYPE_CHECKING:
     from maekit.engine.checkpoint import Loaded
@@ -33,9 +33,11 @@ def weights_or_newest(recipe: Recipe, source: str | None, emit: Emit) -> str:
     """The weights asked for, else of the newest finished pre-training run of the recipe.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is none, or nothing is where they are asked from.
     """
     if source is not None:
+        if source != SCRATCH:
+            check_there(source)
         return source
     found = newest_finished(RUNS, recipe.name, "pretrain")
     if found is None:

@@ -49,15 +49,14 @@ def painter_of(model: MaskedAutoencoder) -> Paints:
     """The model's target, which paints.
 
     Raises:
-        WeightsError: there is no decoder, or what it predicts is not pixels.
+        WeightsError: there is no decoder, or what it predicts is unknown or not pixels.
     """
-    if model.decoder is None or model.target is None:
-        msg = "no decoder weights in this file: it can encode, not paint"
-        raise WeightsError(msg, hint="use the weights of a maekit pre-training, which hold both")
-    if not isinstance(model.target, Paints):
-        msg = f"the target {type(model.target).__name__} does not predict pixels: no picture of it"
+    model.required_decoder()
+    target = model.required_target()
+    if not isinstance(target, Paints):
+        msg = f"the target {type(target).__name__} does not predict pixels: no picture of it"
         raise WeightsError(msg, hint="use weights pre-trained with pixel, norm-pixel or pca")
-    return model.target
+    return target
 
 
 @torch.no_grad()

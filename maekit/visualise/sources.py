@@ -13,12 +13,12 @@ from maekit.engine.feed import open_dataset, required_pretrain
 from maekit.errors import MaekitError, WeightsError
 from maekit.recipe.load import for_verb, load
 from maekit.weights.file import find_weights, read_header
+from maekit.weights.source import is_foreign
 
 if TYPE_CHECKING:
     from maekit.recipe.schema import Recipe
 
 DEMO = "demo weights"
-_FOREIGN = ("hf:", "timm:")  # sources that are no path
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def choose(source: str | None, runs: Path, *, decoder: bool = True) -> Chosen:
         RecipeError: what was asked for is not there.
     """
     if source is not None:
-        if source.startswith(_FOREIGN):
+        if is_foreign(source):
             return Chosen(source, source, None)
         path = find_weights(source)
         return Chosen(source, str(path), _run_of(path))

@@ -71,9 +71,11 @@ def read_foreign(found: Foreign, given: Given, allow_missing: Sequence[str] = ()
     ]
     if fresh:
         notes.append(f"not in the file, to start afresh: {', '.join(sorted(fresh))}")
-    header = inferred.header.model_copy(
-        update={"source": f"{seen.format.title}, {Path(found.where).name}"}
-    )
+    said = {
+        "source": f"{seen.format.title}, {Path(found.where).name}",
+        "licence": LICENCES.get(seen.format.name),
+    }
+    header = inferred.header.model_copy(update=said)
     origin = f"{found.where} ({seen.format.title})"
     return Weights(
         header,
@@ -120,6 +122,8 @@ def report_of(found: Foreign, seen: Recognised) -> Report:
     notes = []
     if found.wrapper:
         notes.append(f"read from {'/'.join(found.wrapper)}")
+    if found.args:
+        notes.append("the training's arguments were looked at for size, frames and target")
     if found.beside:
         notes.append(f"not weights of the model, not read: {', '.join(found.beside)}")
     return Report(

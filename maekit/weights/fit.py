@@ -31,6 +31,7 @@ _BACKBONES: Mapping[str, tuple[str, Allowed]] = {
             "qkv_bias": ("qv",),
             "mask_token": (False,),
             "positions": ("sincos-1d",),
+            "positions_grid": (None,),  # its code makes the table for the grid that it runs at
         },
     ),
 }
@@ -46,6 +47,7 @@ _DECODERS: Mapping[str, Allowed] = {
         "embed_bias": (False,),
         "class_token": (False,),
         "positions": ("sincos-1d",),
+        "positions_grid": (None,),
     },
 }
 
@@ -110,5 +112,6 @@ def _misfits(
         value = getattr(options, key)
         value = (default or {}).get(key) if value is None else value
         if value not in allowed:
-            found.append(f"{part}.{key} {value} ({' or '.join(map(str, allowed))})")
+            held = " or ".join("unset" if each is None else str(each) for each in allowed)
+            found.append(f"{part}.{key} {value} ({held})")
     return found

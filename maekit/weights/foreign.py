@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import pickletools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ WRAPPERS = ("model", "model_state", "module", "state_dict", "model_state_dict")
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save's archives, and what it wrote before 1.6
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+NESTED = 8  # wrappers within wrappers; a file may also contain itself
 _CLASS = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -107,9 +109,10 @@ def _unpickled(path: Path) -> Any:  # noqa: ANN401 (whatever was saved)
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _CLASS.search(str(error))
-        if named is None:
+        called = _called_by_plain_pickle(path) if named is None else named[1]
+        if called is None:
             raise _unreadable(path, error) from error
-        msg = f"refused: unpickling it would call {named[1]}, which is code, not weights"
+        msg = f"refused: unpickling it would call {called}, which is code, not weights"
         hint = (
             "if you trust its author, keep only the state dict where the file was made: "
             "torch.save(model.state_dict(), FILE)"
@@ -117,6 +120,26 @@ def _unpickled(path: Path) -> Any:  # noqa: ANN401 (whatever was saved)
         raise WeightsError(msg, where=str(path), hint=hint) from error
     except Exception as error:  # on a damaged file the unpickler fails in any way
         raise _unreadable(path, error) from error
+
+
+def _called_by_plain_pickle(path: Path) -> str | None:
+    """The first class or function that a pickle names which torch.save did not write.
+
+    PyTorch stops at the newer opcodes of such a file before it has seen a name.
+    """
+    words: list[str] = []
+    try:
+        with path.open("rb") as file:
+            for operation, value, _ in pickletools.genops(file):
+                if operation.name == "GLOBAL":
+                    return str(value).replace(" ", ".")
+                if operation.name == "STACK_GLOBAL":
+                    return ".".join(words[-2:])
+                if isinstance(value, str):
+                    words.append(value)
+    except ValueError:  # cut short: it is reported as such
+        return None
+    return None
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:
@@ -129,10 +152,14 @@ def _unwrapped(found: Any, where: str) -> Foreign:  # noqa: ANN401 (whatever was
     """The state dict inside a training checkpoint."""
     wrapper: tuple[str, ...] = ()
     beside: dict[str, None] = {}
+    read = set[str]()
     args: Mapping[str, Any] = {}
-    while isinstance(found, Mapping):
+    for _ in range(NESTED):
+        if not isinstance(found, Mapping):
+            break
         if isinstance(found.get("args"), argparse.Namespace):
             args = vars(found["args"])
+            read.add("args")
         inner = next((key for key in WRAPPERS if _holds_tensors(found.get(key))), None)
         if inner is None:
             break
@@ -147,16 +174,17 @@ def _unwrapped(found: Any, where: str) -> Foreign:  # noqa: ANN401 (whatever was
         msg = f"no state dict in this file: {held}"
         hint = "give a state dict, alone or under " + ", ".join(WRAPPERS)
         raise WeightsError(msg, where=where, hint=hint)
-    return Foreign(tensors, where, wrapper, tuple(beside), args)
+    unread = tuple(name for name in beside if name not in read)
+    return Foreign(tensors, where, wrapper, unread, args)
 
 
-def _holds_tensors(value: object) -> bool:
+def _holds_tensors(value: object, nested: int = NESTED) -> bool:
     """Whether a value is a state dict, or a wrapper around one."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or not nested:
         return False
     if any(isinstance(each, Tensor) for each in value.values()):
         return True
-    return any(_holds_tensors(value.get(key)) for key in WRAPPERS)
+    return any(_holds_tensors(value.get(key), nested - 1) for key in WRAPPERS)
 
 
 def _folder(path: Path) -> Foreign:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from maekit.errors import WeightsError
 from maekit.weights.foreign import Foreign
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 KINETICS = ((0.45,) * 3, (0.225,) * 3)  # mae_st, util/kinetics.py
+T = TypeVar("T")
 HF_MODELS = {"vit_mae": "mae", "vit": "mae", "videomae": "videomae"}
 
 
@@ -58,54 +59,116 @@ def hints_of(found: Foreign, family: str) -> Hints:
     # VideoMAE's flag is type=bool: whatever was typed, it is a bool here.
     if isinstance(normalised, bool):
         target = "norm-pixel" if normalised else "pixel"
-    frames = args.get("num_frames")
     return Hints(
         target=target,
-        frames=frames if isinstance(frames, int) else None,
+        frames=_count(args.get("num_frames")),
         size=_size(args.get("input_size")),
     )
 
 
 def _of_config(found: Foreign, family: str) -> Hints:
     config = found.config
+    if "architecture" in config and "model_type" not in config:
+        return _of_timm(found, family)
     model = str(config.get("model_type"))
     if HF_MODELS.get(model) != family:
         msg = f"config.json is of a {model} model, the tensors are not"
         raise WeightsError(msg, where=found.where, hint="put the right config.json beside them")
+    activation = config.get("hidden_act", "gelu")
+    if activation != "gelu":
+        msg = f"config.json has hidden_act {activation!r}; maekit computes gelu"
+        raise WeightsError(msg, where=found.where, hint="give weights trained with gelu")
     notes = []
-    epsilon = config.get("layer_norm_eps")
-    if epsilon is not None and float(epsilon) != 1e-6:
+    epsilon = _said(config, "layer_norm_eps", _number, found.where)
+    if epsilon not in (None, 1e-6):
         notes.append(
             f"config.json has layer_norm_eps {epsilon}; maekit computes with 1e-6, as the papers' "
             "code does: features differ from transformers' in about the fifth digit"
         )
-    normalised = config.get("norm_pix_loss")
+    normalised = _said(config, "norm_pix_loss", _flag, found.where)
     target = None if normalised is None else ("norm-pixel" if normalised else "pixel")
-    mean, std = (_floats(found.preprocessor.get(key)) for key in ("image_mean", "image_std"))
     return Hints(
         target=target,
-        heads=_int(config, "num_attention_heads"),
-        decoder_heads=_int(config, "decoder_num_attention_heads"),
-        frames=_int(config, "num_frames"),
-        size=_size(config.get("image_size")),
-        mean=mean,
-        std=std,
+        heads=_said(config, "num_attention_heads", _count, found.where),
+        decoder_heads=_said(config, "decoder_num_attention_heads", _count, found.where),
+        frames=_said(config, "num_frames", _count, found.where),
+        size=_said(config, "image_size", _size, found.where),
+        mean=_said(found.preprocessor, "image_mean", _floats, found.where),
+        std=_said(found.preprocessor, "image_std", _deviations, found.where),
         notes=tuple(notes),
     )
 
 
-def _int(config: Mapping[str, Any], key: str) -> int | None:
+def _of_timm(found: Foreign, family: str) -> Hints:
+    """What timm's hub folders say: {"architecture": ..., "pretrained_cfg": {...}}."""
+    if family != "mae":
+        msg = f"config.json is of timm's {found.config['architecture']}, the tensors are not"
+        raise WeightsError(msg, where=found.where, hint="put the right config.json beside them")
+    said = found.config.get("pretrained_cfg")
+    config = said if isinstance(said, Mapping) else {}
+    size = _said(config, "input_size", _channels_and_size, found.where)
+    return Hints(
+        size=None if size is None else size[1:],
+        mean=_said(config, "mean", _floats, found.where),
+        std=_said(config, "std", _deviations, found.where),
+    )
+
+
+def _said(
+    config: Mapping[str, Any], key: str, read: Callable[[object], T | None], where: str
+) -> T | None:
+    """What a file says under a key; None where it has no such key or null.
+
+    Raises:
+        WeightsError: it is not what the key is for.
+    """
     value = config.get(key)
-    return value if isinstance(value, int) else None
+    if value is None:
+        return None
+    found = read(value)
+    if found is None:
+        msg = f"{key} is {value!r}, which cannot be"
+        raise WeightsError(msg, where=where, hint="mend it, or delete the line")
+    return found
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and _flag(value) is None and value > 0 else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and _flag(value) is None else None
+
+
+def _counts(value: object) -> tuple[int, ...]:
+    """Empty where one is none."""
+    counts = [_count(each) for each in value] if isinstance(value, (list, tuple)) else []
+    return () if None in counts else tuple(each for each in counts if each is not None)
 
 
 def _size(value: object) -> tuple[int, int] | None:
-    if isinstance(value, int):
-        return value, value
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        return int(value[0]), int(value[1])
-    return None
+    side = _count(value)
+    if side is not None:
+        return side, side
+    sizes = _counts(value)
+    return (sizes[0], sizes[1]) if len(sizes) == 2 else None
+
+
+def _channels_and_size(value: object) -> tuple[int, int, int] | None:
+    sizes = _counts(value)
+    return (sizes[0], sizes[1], sizes[2]) if len(sizes) == 3 else None
 
 
 def _floats(value: object) -> tuple[float, ...] | None:
-    return tuple(map(float, value)) if isinstance(value, (list, tuple)) else None
+    numbers = [_number(each) for each in value] if isinstance(value, (list, tuple)) else [None]
+    found = tuple(each for each in numbers if each is not None)
+    return found if len(found) == len(numbers) else None
+
+
+def _deviations(value: object) -> tuple[float, ...] | None:
+    found = _floats(value)
+    return found if found is not None and all(each > 0 for each in found) else None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maekit import registry
-from maekit.contracts import Grid
+from maekit.contracts import Grid, PartOptions
 from maekit.errors import RecipeError, WeightsError
 from maekit.layers import sincos_2d
 from maekit.weights.formats import Family
@@ -52,15 +52,14 @@ def infer(
         WeightsError: something that no default can stand for is not to be had.
     """
     notes = list(hints.notes)
-    weight = _needed(tensors, "backbone.patch_embed.weight", where)
-    patch = (int(weight.shape[2]), int(weight.shape[3]), int(weight.shape[4]))
-    channels = int(weight.shape[1])
+    _, channels, *sizes = _shape(tensors, "backbone.patch_embed.weight", 5, where)
+    patch = (sizes[0], sizes[1], sizes[2])
     clip = _clip(tensors, patch, family, hints, given, notes, where)
     backbone = _backbone(tensors, patch, clip, family, hints, given, where)
     decoder = out_dim = target = None
     if any(name.startswith("decoder.") for name in tensors):
         decoder = _decoder(tensors, patch, clip, family, hints, given, where)
-        out_dim = int(_needed(tensors, "decoder.head.weight", where).shape[0])
+        out_dim = _shape(tensors, "decoder.head.weight", 2, where)[0]
         target = _target(family, hints, given, notes)
         if target is not None:
             check_values(out_dim, math.prod(patch) * channels, where)
@@ -84,11 +83,16 @@ def check_values(predicted: int, wanted: int, where: str) -> None:
         raise WeightsError(msg, where=where, hint="leave --target out")
 
 
-def _needed(tensors: Mapping[str, Tensor], name: str, where: str) -> Tensor:
+def _shape(tensors: Mapping[str, Tensor], name: str, dims: int, where: str) -> tuple[int, ...]:
+    """The sizes of a tensor that the model is told by; raises WeightsError."""
     if name not in tensors:
         msg = f"{name} is missing: without it the model cannot be told"
         raise WeightsError(msg, where=where, hint="give a whole file")
-    return tensors[name]
+    shape = tuple(tensors[name].shape)
+    if len(shape) != dims or 0 in shape:
+        msg = f"{name} is {list(shape)} in the file: {dims} dimensions are due, none of them empty"
+        raise WeightsError(msg, where=where, hint="give an unchanged file")
+    return shape
 
 
 def _clip(
@@ -146,9 +150,9 @@ def _square(
 def _places(tensors: Mapping[str, Tensor], family: Family, where: str) -> tuple[int, int]:
     """Time slots, and positions in each, that a saved table is for."""
     if family == "mae_st":
-        slots = _needed(tensors, "backbone.positions.temporal", where).shape[1]
-        return int(slots), int(_needed(tensors, "backbone.positions.spatial", where).shape[1])
-    return 1, int(_needed(tensors, "backbone.positions.table", where).shape[1]) - 1
+        slots = _shape(tensors, "backbone.positions.temporal", 3, where)[1]
+        return slots, _shape(tensors, "backbone.positions.spatial", 3, where)[1]
+    return 1, _shape(tensors, "backbone.positions.table", 3, where)[1] - 1
 
 
 def _by(sizes: tuple[int, ...] | list[int]) -> str:
@@ -166,13 +170,9 @@ def _backbone(
 ) -> dict[str, Any]:
     name = "image-vit" if family == "mae" else "video-vit"
     options = registry.options_of("backbones", name)
-    shapes = {
-        size: options.model_validate({"size": size}).shape  # type: ignore[attr-defined]
-        for size in get_args(options.model_fields["size"].annotation)
-    }
-    known = {shape.width: shape.heads for shape in shapes.values()} | GIANT_HEADS
+    shapes = _published(options)
     width, depth, ratio = _sizes(tensors, BLOCK, where)
-    heads = given.heads or _heads("heads", width, known, hints.heads, where)
+    heads = given.heads or _heads("heads", width, published_heads(name), hints.heads, where)
     if family == "videomae" and given.heads is None:
         _check_small(width, heads, where)
     named = next(
@@ -195,6 +195,20 @@ def _backbone(
     return {"name": name} | options.model_validate(chosen).model_dump(mode="json")
 
 
+def _published(options: type[PartOptions]) -> dict[str, Any]:
+    """Width, depth and heads of a backbone's named sizes."""
+    return {
+        size: options.model_validate({"size": size}).shape  # type: ignore[attr-defined]
+        for size in get_args(options.model_fields["size"].annotation)
+    }
+
+
+def published_heads(backbone: str) -> dict[int, int]:
+    """The heads that a width stands for where nobody says them."""
+    shapes = _published(registry.options_of("backbones", backbone)).values()
+    return {shape.width: shape.heads for shape in shapes} | GIANT_HEADS
+
+
 def _decoder(
     tensors: Mapping[str, Tensor],
     patch: tuple[int, int, int],
@@ -204,7 +218,7 @@ def _decoder(
     given: Given,
     where: str,
 ) -> dict[str, Any]:
-    width = int(_needed(tensors, "decoder.embed.weight", where).shape[0])
+    width = _shape(tensors, "decoder.embed.weight", 2, where)[0]
     _, depth, ratio = _sizes(tensors, DECODER_BLOCK, where)
     known = DECODER_HEADS[family]
     heads = given.decoder_heads or _heads("decoder-heads", width, known, hints.decoder_heads, where)
@@ -229,7 +243,7 @@ def _sizes(tensors: Mapping[str, Tensor], block: str, where: str) -> tuple[int, 
     depth = 1 + max((int(name.partition(".")[0]) for name in rest), default=-1)
     if depth == 0:
         return 0, 0, 4.0
-    hidden, width = _needed(tensors, f"{block.format(0)}mlp.fc1.weight", where).shape
+    hidden, width = _shape(tensors, f"{block.format(0)}mlp.fc1.weight", 2, where)
     ratio = hidden / width
     # A width times this quotient may come out a hair below the hidden width that it stands for.
     return width, depth, ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
@@ -324,7 +338,7 @@ _UNKNOWN: Mapping[Family, str] = {
 def _statistics(
     family: Family, hints: Hints, channels: int, notes: list[str]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if hints.mean is not None and hints.std is not None and len(hints.mean) == channels:
+    if hints.mean and hints.std and len(hints.mean) == len(hints.std) == channels:
         return hints.mean, hints.std
     if channels != 3:
         notes.append(f"mean and std of {channels} channels are not in the file: 0 and 1 are taken")

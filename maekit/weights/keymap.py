@@ -19,6 +19,7 @@ from torch import Tensor
 
 from maekit.errors import WeightsError
 
+DEEPEST = 1000  # blocks: a number beyond is no block, and its keys are named as unexpected
 WEIGHT_AND_BIAS = ("weight", "bias")
 
 
@@ -86,7 +87,8 @@ def _depth(rules: Iterable[Rule], keys: Iterable[str]) -> int:
     starts = sorted({name.partition("{i}")[0] for name in names})
     block = re.compile("(?:" + "|".join(map(re.escape, starts)) + r")(\d+)\.")
     held = Counter(int(match[1]) for match in map(block.match, keys) if match)
-    return 1 + max((index for index, n in held.items() if 2 * n > len(names)), default=-1)
+    whole = (index for index, n in held.items() if 2 * n > len(names) and index < DEEPEST)
+    return 1 + max(whole, default=-1)
 
 
 def to_ours(rules: Iterable[Rule], tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from maekit.errors import DataError, RecipeError, StorageError, WeightsError
+from maekit.errors import RecipeError, StorageError, WeightsError
 from maekit.recipe.suggest import suggest
 from maekit.version import __version__
 
@@ -171,8 +171,8 @@ def fetch(
 
     Raises:
         RecipeError: the file is there already.
-        DataError: there is no connection, no such file, or it was cut short.
-        WeightsError: it is another file than the authors', by its md5.
+        WeightsError: there is no connection, no such file, it was cut short, or it is another file
+            than the authors', by its md5.
         StorageError: the folder cannot be written.
     """
     final = folder / _file_name(file, address)
@@ -204,7 +204,7 @@ def _opened(address: str) -> HTTPResponse:
     """The answer of a server, before its content.
 
     Raises:
-        DataError: there is none, or it is a page.
+        WeightsError: there is none, or it is a page.
     """
     request = Request(address, headers={"User-Agent": f"maekit/{__version__}"})  # noqa: S310
     try:
@@ -212,11 +212,11 @@ def _opened(address: str) -> HTTPResponse:
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         hint = "check the connection, or copy the file here and give its path to --from"
-        raise DataError(f"cannot fetch: {reason}", where=address, hint=hint) from error
+        raise WeightsError(f"cannot fetch: {reason}", where=address, hint=hint) from error
     if answer.headers.get_content_type() == "text/html":
         answer.close()
         msg = "the answer is a page, not a file"
-        raise DataError(msg, where=address, hint="open it in a browser, or give --url")
+        raise WeightsError(msg, where=address, hint="open it in a browser, or give --url")
     return answer
 
 
@@ -239,7 +239,7 @@ def _copied(
         progress(count, total)
     if count == 0 or (total is not None and count != total):
         msg = f"{count:,} bytes arrived, {total or 'more'} were announced"
-        raise DataError(msg, where=address, hint="try again")
+        raise WeightsError(msg, where=address, hint="try again")
     out.flush()
     os.fsync(out.fileno())
     return Fetched(final, count, sha.hexdigest(), md5.hexdigest())
@@ -250,7 +250,7 @@ def _read(answer: HTTPResponse, address: str) -> bytes:
         return answer.read(CHUNK)
     except (HTTPException, OSError) as error:
         msg = f"the connection broke: {error or type(error).__name__}"
-        raise DataError(msg, where=address, hint="try again") from error
+        raise WeightsError(msg, where=address, hint="try again") from error
 
 
 def _check_md5(file: PublicFile, fetched: Fetched, address: str) -> None:

@@ -59,13 +59,14 @@ def resize(
         ready = {name: tensor for name, tensor in ready.items() if name.startswith("backbone.")}
         own = new.state_dict().items()
         ready |= {name: tensor for name, tensor in own if name.startswith("decoder.")}
-        changes.append(Change("decoder", "the weights'", "a fresh one", fresh_decoder))
+        before = "the weights'" if old.decoder is not None else "none"
+        changes.append(Change("decoder", before, "a fresh one", fresh_decoder))
     parts = ["backbone"] if fresh_decoder is not None or new.decoder is None else _PARTS
-    before = dict(old.named_modules())
+    modules = dict(old.named_modules())
     for name, module in new.named_modules():
         if name.partition(".")[0] not in parts:
             continue
-        earlier = before.get(name)
+        earlier = modules.get(name)
         if isinstance(module, Positions) and isinstance(earlier, Positions):
             changes += _place(name, earlier, module, ready, where)
         elif isinstance(module, PatchEmbedding) and isinstance(earlier, PatchEmbedding):
@@ -166,7 +167,8 @@ def _of_another_kind(
             parts | ({"prefix": prefix} if old.prefix_rows else {}), old.grid, new.grid
         )
     msg = f"{name} are {old.kind} in the weights, and {new.kind} ones cannot be made of them"
-    raise WeightsError(msg, where=where, hint=f"set positions: {old.kind}, or learned")
+    kinds = " or ".join(dict.fromkeys((old.kind, "learned")))
+    raise WeightsError(msg, where=where, hint=f"set positions: {kinds}")
 
 
 def _whole_table(old: Positions, mine: Mapping[str, Tensor]) -> Tensor:

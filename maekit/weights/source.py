@@ -19,7 +19,15 @@ from maekit.weights.infer import check_values, target_part
 from maekit.weights.report import Report
 from maekit.weights.timm_source import open_timm
 
-__all__ = ["Given", "Weights", "local_path", "open_native", "open_weights"]
+__all__ = [
+    "Given",
+    "Weights",
+    "check_there",
+    "is_foreign",
+    "local_path",
+    "open_native",
+    "open_weights",
+]
 
 HF, TIMM = "hf:", "timm:"
 
@@ -70,18 +78,32 @@ def local_path(source: str | Path) -> Path | None:
     return None if str(source).startswith(TIMM) else _path(str(source))
 
 
+def check_there(source: str | Path) -> None:
+    """Refuse, before anything is made, a source of which nothing is there.
+
+    Raises:
+        RecipeError: so it is; what timm has is known only when it is asked.
+    """
+    path = local_path(source)
+    if path is not None and not path.exists():
+        hint = "give a run folder, a weights file, hf:FOLDER or timm:NAME"
+        raise RecipeError(f"no such run or weights file: {source}", where="--from", hint=hint)
+
+
+def is_foreign(source: str | Path) -> bool:
+    """Whether somebody else's weights are named; what is not there counts as maekit's."""
+    return str(source).startswith((HF, TIMM)) or not _ours(Path(source))
+
+
 def _path(source: str) -> Path:
     return Path(source.removeprefix(HF))
 
 
 def open_native(source: str | Path) -> Weights | None:
     """Weights that maekit wrote; None where the source is somebody else's."""
-    text = str(source)
-    if text.startswith((HF, TIMM)):
+    if is_foreign(source):
         return None
-    if not _ours(Path(text)):
-        return None
-    path = find_weights(text)
+    path = find_weights(source)
     header, tensors = read_header(path), read_tensors(path)
     origin = f"{path} ({header.source or 'maekit'})"
     return Weights(header, tensors, origin, Report("maekit", len(tensors)))

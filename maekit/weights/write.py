@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,11 @@ from torch import Tensor
 from maekit.errors import RecipeError
 from maekit.weights.adopt import Weights
 from maekit.weights.file import write_weights
-from maekit.weights.fit import Structure, structure_of
-from maekit.weights.formats import MAE, VIDEOMAE
+from maekit.weights.fit import Structure, options_of, structure_of
+from maekit.weights.formats import MAE, VIDEOMAE, Family
 from maekit.weights.header import Header
+from maekit.weights.hints import IMAGENET
+from maekit.weights.infer import DECODER_HEADS, PIXELS, published_heads, target_part
 from maekit.weights.keymap import KeyMap, to_theirs
 from maekit.weights.model import OURS, TARGET
 
@@ -51,7 +53,7 @@ def write_mae(weights: Weights, path: Path) -> Written:
     notes = list(left_out(weights))
     if weights.header.clip[1] != weights.header.clip[2]:
         notes.append("not square: the file does not say its grid; give --clip to read it again")
-    return Written(tensors, (*notes, _target_note(weights.header)))
+    return Written(tensors, (*notes, *_unsaid(weights.header, structure, "mae")))
 
 
 def write_videomae(weights: Weights, path: Path) -> Written:
@@ -61,7 +63,8 @@ def write_videomae(weights: Weights, path: Path) -> Written:
     _pickle(path, {"model": tensors})
     clip = "x".join(map(str, weights.header.clip))
     kept = f"the file does not say its clip, {clip}; give it with --clip to read it again"
-    return Written(tensors, (*left_out(weights), kept, _target_note(weights.header)))
+    unsaid = _unsaid(weights.header, structure, "videomae")
+    return Written(tensors, (*left_out(weights), kept, *unsaid))
 
 
 def write_timm(weights: Weights, path: Path) -> Written:
@@ -131,9 +134,37 @@ def parameters(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for name, tensor in tensors.items() if name.startswith(OURS))
 
 
-def _target_note(header: Header) -> str:
-    target = (header.target or {}).get("name", "unknown")
-    return f"the file does not say its target: {target}"
+def _unsaid(header: Header, structure: Structure, family: Family) -> Iterator[str]:
+    """What neither the file nor its shapes tell, and what would be taken for it."""
+    encoder, decoder = structure.backbone.shape, structure.decoder
+    flags = []
+    if published_heads(header.backbone["name"]).get(encoder.width) != encoder.heads:
+        flags.append(f"--heads {encoder.heads}")
+    if decoder is not None and DECODER_HEADS[family].get(decoder.width) != decoder.heads:
+        flags.append(f"--decoder-heads {decoder.heads}")
+    if flags:
+        yield f"the file does not say its heads; give {' '.join(flags)} to read it again"
+    if (header.mean, header.std) != IMAGENET:
+        yield (
+            f"the file does not say its mean {list(header.mean)} and std {list(header.std)}: its "
+            "readers take their own"
+        )
+    if decoder is not None:
+        yield _target_note(header, family)
+
+
+def _target_note(header: Header, family: Family) -> str:
+    """What the decoder predicts, and whether ``--target`` can say it."""
+    target = header.target
+    if target is None:
+        return "the file does not say its target: unknown"
+    note = f"the file does not say its target: {target['name']}"
+    if target["name"] not in PIXELS:
+        return f"{note}, which {family}'s code does not know"
+    own = options_of("targets", target).model_dump(mode="json")
+    usual = target_part(family, target["name"])
+    differ = [f"{key} {value}" for key, value in own.items() if usual[key] != value]
+    return f"{note}, with {', '.join(differ)}, unlike {family}'s" if differ else note
 
 
 def _pickle(path: Path, value: object) -> None:
@@ -149,12 +180,18 @@ def _pickle(path: Path, value: object) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def check_destination(path: Path, *, overwrite: bool) -> None:
+def check_destination(path: Path, *, folder: bool, overwrite: bool) -> None:
     """Refuse a destination that is there, or has no folder to stand in.
 
+    Args:
+        folder: whether a folder is to be written, else a file.
+
     Raises:
-        RecipeError: either is so.
+        RecipeError: either is so, or what is there is not to be replaced by the other kind.
     """
+    if path.exists() and path.is_dir() != folder:
+        due = "a folder" if folder else "a file"
+        raise RecipeError(f"{due} is due here", where=str(path), hint="name another one")
     if path.exists() and not overwrite:
         raise RecipeError("it is there already", where=str(path), hint="another name, --overwrite")
     if not path.parent.is_dir():

@@ -181,8 +181,6 @@ def _preprocessor(header: Header, family: Family) -> dict[str, Any]:
 
 def _prepare(path: Path) -> None:
     """A folder in which no other weights would be taken for these."""
-    if path.is_file():
-        raise RecipeError("a folder is due here", where=str(path), hint="name another one")
     path.mkdir(exist_ok=True)
     mine = {SINGLE[0], CONFIG, PREPROCESSOR}
     others = sorted(each.name for each in path.iterdir() if each.name not in mine)

@@ -148,14 +148,16 @@ def test_pretraining_from_an_encoder_alone_starts_a_fresh_decoder(small: str, cl
     words = ("pretrain", small, *still, *sizes, "--from", "mae.pth", "--out")
     run = cli(*words, "run")
     assert run.code == 0, run.err
-    assert "no decoder weights: the recipe's decoder starts fresh" in run.err
+    assert "decoder: none to a fresh one, there are no decoder weights in this file" in run.err
     after = read_tensors(Path("run/weights.safetensors"))
     same = [torch.equal(after[name], tensor) for name, tensor in tensors.items()]
     assert all(same)
     assert any(name.startswith("decoder.") for name in after)
-    refused = cli(*words, "other", "model.backbone.positions=learned")
+    learned = cli(*words, "learned", "model.backbone.positions=learned")
+    assert "backbone.positions: sincos-2d at 1x4x4 to learned at 1x4x4" in learned.err
+    refused = cli(*words, "other", "model.backbone.mlp_ratio=2")
     assert refused.code == 3
-    assert "backbone.positions: 'sincos-2d' in the weights, 'learned' asked" in refused.err
+    assert "backbone.mlp_ratio: 4.0 in the weights, 2.0 asked" in refused.err
 
 
 def test_pretraining_goes_on_from_a_full_file_of_mae(small: str, cli: Cli, own: str) -> None:

@@ -15,9 +15,10 @@ import pytest
 import torch
 from recipe_models import shallow_model, shipped
 
-from maekit.engine.optim import make_optimizer
+from maekit.engine.optim import make_optimizer, tokens_free_of_decay
 from maekit.engine.schedule import make_schedule
-from maekit.recipe.schema import AdamW
+from maekit.model import MaskedAutoencoder
+from maekit.recipe.schema import PretrainAdamW
 
 # Trained parameters that are neither weight matrices nor 1-D: decayed by MAE and mae_st.
 TOKENS = {
@@ -41,12 +42,17 @@ def expected_decayed(recipe: str, trained: set[str]) -> set[str]:
     return trained - one_dimensional - free
 
 
+def _optimizer(model: MaskedAutoencoder, options: PretrainAdamW) -> torch.optim.AdamW:
+    free = () if options.decay_tokens else tokens_free_of_decay(model)
+    return make_optimizer(model, options, free)
+
+
 @pytest.mark.parametrize("recipe", TOKENS)
 def test_what_is_decayed(recipe: str) -> None:
     model, pretrain = shallow_model(recipe)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert {name for name in trained if not name.endswith(("weight", "bias"))} == TOKENS[recipe]
-    optimizer = make_optimizer(model, pretrain.optimizer)
+    optimizer = _optimizer(model, pretrain.optimizer)
     names = {parameter: name for name, parameter in model.named_parameters()}
     decay = {names[p]: g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     assert decay.keys() == trained, "frozen tables are in no group, all else is in one"
@@ -59,7 +65,7 @@ def test_what_is_decayed(recipe: str) -> None:
 def test_decay_shrinks_by_the_rate_times_itself() -> None:
     """Decoupled: without a gradient, one step takes 1 - lr * decay of what there was."""
     model, _ = shallow_model("videomae_k400")
-    optimizer = make_optimizer(model, AdamW(weight_decay=0.05, decay_tokens=False))
+    optimizer = _optimizer(model, PretrainAdamW(weight_decay=0.05, decay_tokens=False))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for group in optimizer.param_groups:
         group["lr"] = 0.1
@@ -99,13 +105,13 @@ def rates(name: str, epochs: int) -> list[float]:
     """Of every update of a shipped recipe, over a data set of 7 batches."""
     _, pretrain = shipped(name)
     assert pretrain.epochs == epochs
+    assert not pretrain.optimizer.lr_counts_repeats
     schedule, notes = make_schedule(
         pretrain.optimizer,
         pretrain.warmup,
         steps=epochs * PER_EPOCH,
         per_epoch=PER_EPOCH,
         batch=pretrain.batch.global_,
-        repeats=pretrain.repeats,
     )
     assert not notes
     return [schedule.lr(step) for step in range(schedule.steps)]
