@@ -19,7 +19,7 @@ from maekit.data.loader import Loader
 from maekit.data.order import Key
 from maekit.engine.checkpoint import write_text
 from maekit.engine.step import to_unit
-from maekit.errors import DataError
+from maekit.errors import DataError, NonFiniteError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +126,14 @@ def refuse_bad(batch: Batch) -> None:
         raise DataError(f"cannot be read: {reason}", where=file, hint=hint)
 
 
+def _refuse_nonfinite(scores: np.ndarray, names: Sequence[str]) -> None:
+    """No score is above NaN, so that every label would count as right; ``[B, V, K]``."""
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=(1, 2)))
+    if bad.size:
+        hint = "try a lower learning rate, or precision: fp32"
+        raise NonFiniteError("its scores are not finite", where=names[int(bad[0])], hint=hint)
+
+
 def batches_of(rows: Sequence[int], size: int) -> list[list[Key]]:
     """The keys of rows, in their order, in batches."""
     keys = [Key(0, index) for index in rows]
@@ -163,6 +171,7 @@ def predict(
 
     Raises:
         DataError: a sample cannot be read.
+        NonFiniteError: a score is not finite.
     """
     rows: list[int] = []
     found: list[np.ndarray] = []
@@ -171,9 +180,11 @@ def predict(
     with Loader(reader, keys, workers=min(workers, len(keys)), timeout=timeout) as loader:
         for read in loader:
             refuse_bad(read)
-            scores = activation(logits(to_unit(read.views[0], device)))
-            found.append(scores.cpu().numpy().reshape(len(read.keys), views, -1))
-            rows += [key.index for key in read.keys]
+            scores = activation(logits(to_unit(read.views[0], device))).cpu().numpy()
+            own = [key.index for key in read.keys]
+            found.append(scores.reshape(len(own), views, -1))
+            _refuse_nonfinite(found[-1], [reader.dataset.name(row) for row in own])
+            rows += own
     places = np.array(rows, np.int64)
     return Predictions.averaged(
         places, reader.dataset, labels[places], np.concatenate(found), reader.middle

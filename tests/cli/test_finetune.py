@@ -151,6 +151,7 @@ def test_what_cannot_be_learned_is_refused_before_the_first_step(cli: Cli, two: 
         "finetune.pool=cls": (2, "no class token"),
         "finetune.rand_augment=rand-m9-x3": (2, "rand_augment"),
         "finetune.blocks=3": (2, "the encoder has 2"),
+        "finetune.batch.per_device=1": (2, "only one in each"),
     }
     for change, (code, message) in cases.items():
         more = ["model.backbone.class_token=false"] if "pool" in change else []
