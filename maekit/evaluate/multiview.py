@@ -130,7 +130,7 @@ def _refuse_nonfinite(scores: np.ndarray, names: Sequence[str]) -> None:
     """No score is above NaN, so that every label would count as right; ``[B, V, K]``."""
     bad = np.flatnonzero(~np.isfinite(scores).all(axis=(1, 2)))
     if bad.size:
-        hint = "try a lower learning rate, or precision: fp32"
+        hint = "a lower learning rate, or precision: fp32"
         raise NonFiniteError("its scores are not finite", where=names[int(bad[0])], hint=hint)
 
 

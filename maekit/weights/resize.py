@@ -166,7 +166,8 @@ def _of_another_kind(
             parts | ({"prefix": prefix} if old.prefix_rows else {}), old.grid, new.grid
         )
     msg = f"{name} are {old.kind} in the weights, and {new.kind} ones cannot be made of them"
-    raise WeightsError(msg, where=where, hint=f"set positions: {old.kind}, or learned")
+    kinds = " or ".join(dict.fromkeys((old.kind, "learned")))
+    raise WeightsError(msg, where=where, hint=f"set model.backbone.positions to {kinds}")
 
 
 def _whole_table(old: Positions, mine: Mapping[str, Tensor]) -> Tensor:
