@@ -62,9 +62,13 @@ class Predictions:
             labels: int64 ``[n]``, of these rows.
             views: ``[n, V, K]``; each view's add up to 1.
             middle: the view that stands for a single one.
+
+        Raises:
+            NonFiniteError: a score is not finite.
         """
         scores = views.astype(np.float64)
         names = tuple(dataset.name(row) for row in rows.tolist())
+        _refuse_nonfinite(scores, names)
         return cls(rows, names, labels, scores.mean(axis=1), scores[:, middle])
 
     def top(self, k: int, *, single: bool = False) -> float:
@@ -181,10 +185,8 @@ def predict(
         for read in loader:
             refuse_bad(read)
             scores = activation(logits(to_unit(read.views[0], device))).cpu().numpy()
-            own = [key.index for key in read.keys]
-            found.append(scores.reshape(len(own), views, -1))
-            _refuse_nonfinite(found[-1], [reader.dataset.name(row) for row in own])
-            rows += own
+            found.append(scores.reshape(len(read.keys), views, -1))
+            rows += [key.index for key in read.keys]
     places = np.array(rows, np.int64)
     return Predictions.averaged(
         places, reader.dataset, labels[places], np.concatenate(found), reader.middle

@@ -87,7 +87,7 @@ class Task:
 
     @property
     def truth(self) -> np.ndarray:
-        """What data.val's scores are compared with: int64 classes ``[m]``, or float32 ``[m, K]``."""
+        """What data.val's scores are compared with: int64 classes ``[m]``, else ``[m, K]``."""
         if self.kind == "multiclass":
             return self.val.lines
         return self.val.of(np.arange(len(self.val.lines)))

@@ -339,3 +339,27 @@ def test_the_written_recipe_reads_back(cli: Cli, two: str) -> None:
     assert again.finetune.mixup == 0.8
     assert again.model is not None
     assert again.model.backbone.options["drop_path"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("words", "moved"),
+    [
+        (["finetune.blocks=0"], ()),
+        (["finetune.blocks=half"], ("transformer.1.norm2", "transformer.1.mlp")),
+        (["finetune.blocks=1"], ("transformer.1.",)),
+        (["finetune.positions=fixed"], ("transformer.", "patch_embed", "class_token")),
+        ([], ("transformer.", "patch_embed", "class_token", "positions")),
+    ],
+)
+def test_what_is_frozen_stays_as_it_was_weight_decay_or_not(
+    cli: Cli, two: str, words: list[str], moved: tuple[str, ...]
+) -> None:
+    assert cli("pretrain", two, "-q", "--out", "pre").code == 0
+    words = [*words, "finetune.optimizer.weight_decay=0.3", "finetune.steps=4", "--from", "pre"]
+    done = cli("finetune", two, *words, "--out", "run", "-q")
+    assert done.code == 0, done.err
+    before, after = weights("pre"), weights("run")
+    encoder = [name for name in after if name.startswith("backbone.")]
+    changed = {name for name in encoder if not torch.equal(before[name], after[name])}
+    expected = {name for name in encoder if name.removeprefix("backbone.").startswith(moved)}
+    assert changed == (expected if moved else set())
