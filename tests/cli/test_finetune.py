@@ -285,6 +285,7 @@ def test_labels_and_values_of_lists(cli: Cli, two: str) -> None:
     done = cli("finetune", two, *words, "finetune.head.kind=multilabel", "--out", "labels")
     assert done.code == 0, done.err
     result = result_of("labels")
+    assert "floor map: chance" in done.out
     assert 0.5 < result["map"] <= 1
     assert "top1" not in result
     assert maekit.load_classifier("labels")[1].classifier.outputs == ("even", "l", "r")  # type: ignore[union-attr]
@@ -300,6 +301,7 @@ def test_labels_and_values_of_lists(cli: Cli, two: str) -> None:
     done = cli("finetune", two, *words, "finetune.head.kind=regression", "--out", "values",
                "finetune.steps=80")  # fmt: skip
     assert done.code == 0, done.err
+    assert "floor r2: chance" in done.out
     assert result_of("values")["r2"] > 0.5
 
 
