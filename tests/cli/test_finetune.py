@@ -150,6 +150,8 @@ def test_what_cannot_be_learned_is_refused_before_the_first_step(cli: Cli, two: 
         "data.train={name: images, path: pictures/train/l, labels: none}": (6, "no labels"),
         "finetune.pool=cls": (2, "no class token"),
         "finetune.rand_augment=rand-m9-x3": (2, "rand_augment"),
+        "finetune.rand_augment=rand-m9-tweird": (2, "rand_augment"),  # timm ignores both
+        "finetune.rand_augment=rand-p.": (2, "rand_augment"),
         "finetune.blocks=3": (2, "the encoder has 2"),
         "finetune.batch.per_device=1": (2, "only one in each"),
     }
