@@ -17,7 +17,7 @@ from maekit.engine.checkpoint import write_text
 from maekit.engine.events import Note
 from maekit.engine.feed import required_pretrain, stream_of, train_reader
 from maekit.engine.run_folder import RUNS, new_folder, plain
-from maekit.engine.schedule import BatchSplit
+from maekit.engine.schedule import BatchSplit, total_steps
 from maekit.engine.training import pick_device
 from maekit.errors import DataError, RecipeError, StorageError
 from maekit.recipe.schema import MaskerSpec
@@ -78,6 +78,8 @@ def reconstruct(
         models = Models(chosen.source, where)
         inputs = find_inputs(words, moving=models.header.clip[0] > 1)
         masks = _masks(hidden, models, chosen, recipe)
+        if isinstance(masks, Drawn) and not native:
+            masks.check(models.model.grid, models.model.backbone.mask_unit)
         folder = _folder(out)
         tell(Note(f"weights: {chosen.said}; {_told(models)}"))
         worker = Reconstructor(
@@ -254,15 +256,25 @@ def _training_masks(
     """The masks of a run's step, drawn by the run's own reader.
 
     Raises:
-        RecipeError: the weights are not those of a run.
+        RecipeError: the weights are not those of a run, or it has no such step.
     """
     if recipe is None or chosen.folder is None:
         msg = f"{chosen.source} is no run: it does not say how its masks were drawn"
         raise RecipeError(msg, where="--like-training", hint="--from RUN, a folder of maekit's")
-    samples = training_samples(chosen.folder, recipe)
-    split = BatchSplit.of(required_pretrain(recipe).batch)
-    reader = train_reader(recipe, Inputs(()), models.model)
-    return LikeTraining(reader, stream_of(recipe, samples, split.effective), step)
+    section = required_pretrain(recipe)
+    effective = BatchSplit.of(section.batch).effective
+    stream = stream_of(recipe, training_samples(chosen.folder, recipe), effective)
+    steps = total_steps(
+        epochs=section.epochs,
+        steps=section.steps,
+        samples=section.samples,
+        batch=effective,
+        per_epoch=stream.steps_per_epoch,
+    )
+    if step > steps:
+        msg = f"there is no training step {step}: the run has {steps:,}"
+        raise RecipeError(msg, where="--like-training", hint=f"a step from 1 to {steps}")
+    return LikeTraining(train_reader(recipe, Inputs(()), models.model), stream, step)
 
 
 def _clips(recipe: Recipe | None, *, native: bool) -> Clips:

@@ -67,10 +67,10 @@ def _resize(
         image.resize((size[1], size[0]), _FILTERS[interpolation], box=area)
     )
     if depth == np.uint16:
-        return np.clip(np.rint(resized), 0, 65535).astype(np.uint16)
-    if depth == np.float32 and interpolation == "bicubic":
+        resized = np.clip(np.rint(resized), 0, 65535).astype(np.uint16)
+    elif depth == np.float32 and interpolation == "bicubic":
         # Beside edges a bicubic curve leaves the range; integers are cut off at the ends of theirs.
-        return resized.clip(np.fmin.reduce(plane, axis=None), np.fmax.reduce(plane, axis=None))
+        resized = resized.clip(np.fmin.reduce(plane, axis=None), np.fmax.reduce(plane, axis=None))
     return resized
 
 

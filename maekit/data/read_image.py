@@ -9,6 +9,7 @@ files the first frame is read. (Pillow reads 16-bit *colour* PNGs at 8 bits, the
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import warnings
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Alpha = Literal["drop", "keep"]
+
+# Pillow logs each TIFF of many channels that it cannot read; tifffile reads them.
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 # Named one by one: Pillow would also open EPS, which runs Ghostscript, and many curiosities.
 _FORMATS = [

@@ -12,7 +12,17 @@ from pydantic import Field
 from maekit.contracts import PartOptions
 from maekit.data.files import read_bytes
 from maekit.data.read_image import OpenImage, open_image
-from maekit.datasets.listing import Files, Labels, Paths, for_lists_only, walk
+from maekit.datasets.listing import (
+    WHERE,
+    Files,
+    FileSet,
+    Labels,
+    Paths,
+    for_lists_only,
+    nothing_at,
+    refuse_folder_labels,
+    walk,
+)
 from maekit.datasets.rows import read_list
 from maekit.errors import DataError
 
@@ -68,7 +78,7 @@ class ImageSource:
         return np.broadcast_to(pixels, (len(frame_ids), *pixels.shape))
 
 
-class Images:
+class Images(FileSet):
     """Pictures of a folder, at any depth, or of a list.
 
     Raises:
@@ -91,40 +101,21 @@ class Images:
             "drop", description="transparency: drop it, or keep it as a channel"
         )
 
-    classes: Sequence[str] | None
-
     def __init__(self, options: Options) -> None:
         self._alpha = options.alpha
         path = Path(options.path).expanduser()
-        self._labels: np.ndarray | None = None
-        self.classes = None
         if path.is_dir():
             if options.root is not None:
                 raise for_lists_only("root", path)
             self._files = Files(str(path), Paths.of(walk(str(path), SUFFIXES)))
             if not len(self._files):
                 what = f"no pictures in {path}, at any depth; looked for {_LOOKED_FOR}"
-                raise DataError(what, where="data.train.path (or data.val.path)", hint=_LAYOUT)
+                raise DataError(what, where=WHERE, hint=_LAYOUT)
             self._labels, self.classes = self._files.labels(str(path), options.labels)
         elif path.is_file():
             self._index_list(path, str(options.root or path.parent), options.labels)
         else:
-            what = f"no pictures at {path}: " + (
-                "it is neither a folder nor a file" if path.exists() else "it does not exist"
-            )
-            raise DataError(what, where="data.train.path (or data.val.path)", hint=_LAYOUT)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def name(self, index: int) -> str:
-        """The file, as it is listed."""
-        return self._files.name(index)
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """The label of every picture, int32 ``[n]``; None where nothing is labelled."""
-        return self._labels
+            raise nothing_at("pictures", path, _LAYOUT)
 
     def open(self, index: int) -> ImageSource:
         """Read the file and its header.
@@ -134,20 +125,13 @@ class Images:
             OSError: the system cannot read it.
         """
         name = self.name(index)
-        label = None if self._labels is None else int(self._labels[index])
         image = open_image(read_bytes(self._files.place(index)), name, self._alpha)
-        return ImageSource(image, label, name)
+        return ImageSource(image, self.label(index), name)
 
     def _index_list(self, path: Path, root: str, labels: Literal["auto", "none", "folder"]) -> None:
-        if labels == "folder":
-            what = "labels: folder is for folders; this is a list"
-            hint = "give the label in the list, or labels: auto"
-            raise DataError(what, where=str(path), hint=hint)
+        refuse_folder_labels(labels, path)
         found = Labels()
-        self._files = Files(root, Paths.of(_label_rows(path, found, labelled=labels == "auto")))
-        if not len(self._files):
-            what = "the list has no rows"
-            raise DataError(what, where=str(path))
+        self._list(root, Paths.of(_label_rows(path, found, labelled=labels == "auto")), path)
         if found.seen:
             self._labels, self.classes = found.by_value()
 

@@ -18,15 +18,31 @@ from maekit.data.files import is_url
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 _LARGEST_LABEL = 1_000_000
+
+
+WHERE = "data.train.path (or data.val.path)"  # a set does not know which of the two it is
+
+
+def nothing_at(what: str, path: Path, layout: str) -> DataError:
+    """The path of a set of pictures or videos is neither a folder nor a file."""
+    why = "it is neither a folder nor a file" if path.exists() else "it does not exist"
+    return DataError(f"no {what} at {path}: {why}", where=WHERE, hint=layout)
 
 
 def for_lists_only(key: str, path: Path) -> DataError:
     """An option that would do nothing, as the set is a folder."""
     what = f"{key} is for lists; this is a folder"
     return DataError(what, where=str(path), hint=f"drop {key}, or give a list")
+
+
+def refuse_folder_labels(labels: str, path: Path) -> None:
+    """A list has its labels in its rows; raises DataError where those of folders are asked for."""
+    if labels == "folder":
+        what = "labels: folder is for folders; this is a list"
+        raise DataError(what, where=str(path), hint="give the label in the list, or labels: auto")
 
 
 @dataclass
@@ -104,6 +120,37 @@ class Files:
         if labels == "folder" or len(found.first) > 1:
             return found.by_name()
         return None, None
+
+
+class FileSet:
+    """What sets of files share: their names and labels."""
+
+    classes: Sequence[str] | None = None
+    _files: Files
+    _labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def name(self, index: int) -> str:
+        """The file or folder, as it is listed."""
+        return self._files.name(index)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The label of every sample, int32 ``[n]``; None where nothing is labelled."""
+        return self._labels
+
+    def label(self, index: int) -> int | None:
+        """That of one sample."""
+        return None if self._labels is None else int(self._labels[index])
+
+    def _list(self, root: str, paths: Paths, where: Path) -> None:
+        """Take the paths of a list; raises DataError where it has none."""
+        self._files = Files(root, paths)
+        if not len(paths):
+            what = "the list has no rows"
+            raise DataError(what, where=str(where))
 
 
 @dataclass

@@ -28,7 +28,17 @@ from maekit.data.read_frames import OpenFrames, open_frames
 from maekit.data.read_video import OpenVideo, open_video
 from maekit.datasets.columns import UNITS, Columns, Span, sniff, split
 from maekit.datasets.images import SUFFIXES as PICTURES
-from maekit.datasets.listing import Files, Labels, Paths, for_lists_only, walk
+from maekit.datasets.listing import (
+    WHERE,
+    Files,
+    FileSet,
+    Labels,
+    Paths,
+    for_lists_only,
+    nothing_at,
+    refuse_folder_labels,
+    walk,
+)
 from maekit.datasets.rows import read_list
 from maekit.errors import DataError
 
@@ -92,7 +102,7 @@ class VideoSource:
         return self.video.decode([self.stretch[number] for number in frame_ids])
 
 
-class Videos:
+class Videos(FileSet):
     """Videos of a folder, at any depth, or of a list.
 
     Raises:
@@ -119,13 +129,9 @@ class Videos:
             "auto", description="what stands after the path in a list of plain lines"
         )
 
-    classes: Sequence[str] | None
-
     def __init__(self, options: Options) -> None:
         path = Path(options.path).expanduser()
-        self._labels: np.ndarray | None = None
         self._spans: np.ndarray | None = None  # float64 [n, 3]: number of the unit, start, stop
-        self.classes = None
         if path.is_dir():
             if options.root is not None:
                 raise for_lists_only("root", path)
@@ -142,22 +148,7 @@ class Videos:
         elif path.is_file():
             self._index_list(path, options)
         else:
-            what = f"no videos at {path}: " + (
-                "it is neither a folder nor a file" if path.exists() else "it does not exist"
-            )
-            raise DataError(what, where="data.train.path (or data.val.path)", hint=_LAYOUT)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def name(self, index: int) -> str:
-        """The file or folder, as it is listed."""
-        return self._files.name(index)
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """The label of every video, int32 ``[n]``; None where nothing is labelled."""
-        return self._labels
+            raise nothing_at("videos", path, _LAYOUT)
 
     def open(self, index: int) -> VideoSource:
         """Look at a video, and count its frames.
@@ -172,8 +163,7 @@ class Videos:
             video = open_frames(place, PICTURES)
         else:
             video = open_video(place, name)
-        label = None if self._labels is None else int(self._labels[index])
-        return VideoSource(video, self._stretch(video, index), label, name)
+        return VideoSource(video, self._stretch(video, index), self.label(index), name)
 
     def _stretch(self, video: OpenVideo | OpenFrames, index: int) -> range:
         """The frames that a list's row is about."""
@@ -190,10 +180,7 @@ class Videos:
         return stretch
 
     def _index_list(self, path: Path, options: Options) -> None:
-        if options.labels == "folder":
-            what = "labels: folder is for folders; this is a list"
-            hint = "give the label in the list, or labels: auto"
-            raise DataError(what, where=str(path), hint=hint)
+        refuse_folder_labels(options.labels, path)
         if options.layout == "frame-folders":
             what = "layout: frame-folders is for folders; this is a list"
             hint = "drop it: a path in a list that is a folder is a video of the pictures in it"
@@ -204,10 +191,7 @@ class Videos:
         labels = Labels() if options.labels == "auto" else None
         spans = array("d")
         paths = Paths.of(_rows(path, columns, labels, spans))
-        self._files = Files(str(options.root or path.parent), paths)
-        if not len(self._files):
-            what = "the list has no rows"
-            raise DataError(what, where=str(path))
+        self._list(str(options.root or path.parent), paths, path)
         table = np.array(spans).reshape(-1, 3)
         self._spans = table if table.any() else None
         if labels is not None and labels.seen:
@@ -256,11 +240,10 @@ def _frame_folders(path: Path) -> Iterator[str]:
 
 
 def _nothing_in(path: Path, layout: Literal["files", "frame-folders"]) -> DataError:
-    where = "data.train.path (or data.val.path)"
     if layout == "frame-folders":
         what = f"no folder with pictures in {path}, at any depth"
-        return DataError(what, where=where, hint="layout: files looks for videos")
+        return DataError(what, where=WHERE, hint="layout: files looks for videos")
     what = f"no videos in {path}, at any depth; looked for {' '.join(sorted(SUFFIXES))}"
     pictures = next(walk(str(path), PICTURES), None) is not None
     hint = "for folders of frames, set layout: frame-folders" if pictures else _LAYOUT
-    return DataError(what, where=where, hint=hint)
+    return DataError(what, where=WHERE, hint=hint)

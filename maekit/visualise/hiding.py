@@ -90,6 +90,16 @@ class Drawn:
         self.seed = seed
         self.whole = whole
 
+    def check(self, grid: Grid, unit: tuple[int, int, int]) -> None:
+        """See to it that every masker hides something, but not all, of a grid.
+
+        Raises:
+            PartError: one does not. One that is shown the pixels is not tried.
+        """
+        for masker, _ in self.maskers:
+            if not getattr(masker, "needs_pixels", False):
+                MaskDraw(masker, grid, unit, (0, 0, 0, 0))
+
     def draw(self, subject: Subject, grid: Grid, unit: tuple[int, int, int]) -> list[Hiding]:
         """Masks by each of the maskers."""
         rows = []
@@ -196,8 +206,12 @@ class FromPicture:
         if not path.is_file():
             msg = "no such file"
             raise RecipeError(msg, where=f"--mask {path}", hint="a picture, white where to hide")
-        pixels = open_image(read_bytes(str(path)), str(path)).decode()
-        self._white = to_unit(to_channels(pixels, 1, str(path)))[..., 0]
+        try:
+            pixels = open_image(read_bytes(str(path)), str(path)).decode()
+            self._white = to_unit(to_channels(pixels, 1, str(path)))[..., 0]
+        except DataError as error:
+            hint = "a picture, white where to hide"
+            raise DataError(error.what, where=f"--mask {path}", hint=hint) from error
         self._label = f"mask {path.name}"
         if self._white.max() < _WHITE or self._white.min() >= _WHITE:
             raise self._useless(RecipeError, everything=bool(self._white.max() >= _WHITE))

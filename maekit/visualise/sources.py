@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maekit.demo import WEIGHTS
 from maekit.engine.checkpoint import Checkpoints
 from maekit.engine.feed import open_dataset, required_pretrain
-from maekit.errors import MaekitError, RecipeError, WeightsError
+from maekit.errors import MaekitError, WeightsError
 from maekit.recipe.load import for_verb, load
 from maekit.weights.file import find_weights, read_header
 
@@ -54,7 +53,7 @@ def choose(source: str | None, runs: Path, *, decoder: bool = True) -> Chosen:
         decoder: whether only runs that can predict will do.
 
     Raises:
-        RecipeError: there are none.
+        RecipeError: what was asked for is not there.
     """
     if source is not None:
         if source.startswith(_FOREIGN):
@@ -72,13 +71,7 @@ def choose(source: str | None, runs: Path, *, decoder: bool = True) -> Chosen:
             return Chosen(
                 str(weights), f"{weights} (the newest run)", _run_of(weights), notes=tuple(notes)
             )
-    demo = _demo()
-    if demo is not None:
-        return Chosen(str(demo), f"{DEMO} ({demo})", demo.parent, DEMO, tuple(notes))
-    what = "run with a decoder" if decoder else "run"
-    msg = "; ".join([f"no weights: there is no {what} below {runs}", *notes])
-    hint = "train some (maekit pretrain quickstart), or name them: --from RUN, FILE or hf:FOLDER"
-    raise RecipeError(msg, where="--from", hint=hint)
+    return Chosen(str(WEIGHTS), f"{DEMO} ({WEIGHTS})", WEIGHTS.parent, DEMO, tuple(notes))
 
 
 def _weights_below(runs: Path) -> Iterator[tuple[int, Path]]:
@@ -88,9 +81,10 @@ def _weights_below(runs: Path) -> Iterator[tuple[int, Path]]:
             continue
         try:
             weights = find_weights(folder)
-        except MaekitError:
-            continue  # a run that has saved nothing yet
-        yield weights.stat().st_mtime_ns, weights
+            written = weights.stat().st_mtime_ns
+        except (MaekitError, FileNotFoundError):
+            continue  # it has saved nothing yet, or is just now replacing a checkpoint
+        yield written, weights
 
 
 def _run_of(weights: Path) -> Path | None:
@@ -99,13 +93,6 @@ def _run_of(weights: Path) -> Path | None:
     if folder.parent.name == "checkpoints":
         folder = folder.parent.parent
     return folder if (folder / "recipe.yaml").is_file() else None
-
-
-def _demo() -> Path | None:
-    if find_spec("maekit.demo") is None:
-        return None
-    weights = Path(import_module("maekit.demo").WEIGHTS)
-    return weights if weights.is_file() else None
 
 
 def training_samples(folder: Path, recipe: Recipe) -> int:

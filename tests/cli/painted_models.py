@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,14 @@ def draw_clip(path: Path, frames: int = 12, size: tuple[int, int] = (32, 48)) ->
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def items(done: Any) -> list[dict[str, Any]]:
+    """The items that a command printed as JSON."""
+    found: list[dict[str, Any]] = json.loads(done.out)["items"]
+    return found
+
+
+def files(folder: str) -> list[str]:
+    """The names in a folder."""
+    return sorted(each.name for each in Path(folder).iterdir())

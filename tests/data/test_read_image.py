@@ -248,3 +248,11 @@ def test_hard_files_read_as_their_manifest_says(shared_data: Path) -> None:
             assert pixels.shape[0] * pixels.shape[1] == np.prod(
                 [int(side) for side in observed.split()[2].split("x")]
             )
+
+
+def test_a_tiff_of_many_channels_is_read_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    """Pillow would say of each that it cannot; a training reads them by the million."""
+    array = np.zeros((12, 20, 13), np.float32)
+    data = tiff(array, photometric="minisblack", planarconfig="contig")
+    assert open_image(data, "many.tif").header.channels == 13
+    assert not caplog.records

@@ -79,6 +79,7 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
         ["model.backbone.inflate=centre"],
         ["--from", "FOLDER/image.safetensors", "model.backbone.positions=sincos-2d"],
     ),
+    "video-vit.drop_path": (["model.backbone.drop_path=0.9"], ["model.backbone.depth=2"]),
     "video-vit.init": (["model.backbone.init=mae"], []),
     "video-vit.mask_token": (["model.backbone.mask_token=true"], []),
 }

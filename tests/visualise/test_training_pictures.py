@@ -46,8 +46,9 @@ def test_only_what_is_asked_for_is_painted(monkeypatch: pytest.MonkeyPatch) -> N
     pixels = np.random.default_rng(0).random((1, 3, 6, 16, 16), dtype=np.float32)
     target = {"name": "pixel", "frames": "center"}
     [[original, masked, alone, pasted]] = rows_of(monkeypatch, header(target), pixels)
-    assert (alone[[0, 1, 4, 5]] == 0.5).all()  # the middle frame's slot is the second of three
-    assert (alone[2:4, :, :8] != 0.5).any()
+    # The middle frame's slot is the second of three; elsewhere there is only hatching.
+    assert np.abs(alone[[0, 1, 4, 5]] - 0.5).max() < 0.1
+    assert np.abs(alone[2:4, :, :8] - 0.5).max() > 0.1
     np.testing.assert_array_equal(pasted[[0, 1, 4, 5]], masked[[0, 1, 4, 5]])
     assert (original[:, :, :8] != masked[:, :, :8]).any()
 
