@@ -40,7 +40,7 @@ def report(folders: list[Path], out: Path | None, *, json: bool) -> int:
         result = {"verb": "report", "exit": 0, "output": str(target), "bytes": len(page)}
         print_json(plain(result | {"runs": rows}))
     else:
-        columns = ("run", "verdict", "loss", "held-out error", "time")
+        columns = ("run", "verdict", "loss", "held out", "time")
         print_table(columns, [_row(run) for run in runs])
         typer.echo(f"report: {target}", err=True)
     return 0

@@ -13,7 +13,7 @@ from maekit.data.reader import SampleReader
 from maekit.data.seeded import seeded
 from maekit.data.transform import Transform
 from maekit.engine.optim import layer_groups
-from maekit.errors import PartError
+from maekit.errors import PartError, RecipeError
 from maekit.evaluate.augment import RAND_AUGMENT, RandomErase, rand_augment
 from maekit.evaluate.classifier import ENCODER, Classifier
 from maekit.evaluate.encoder import untrained_encoder
@@ -21,7 +21,7 @@ from maekit.evaluate.heads import HEAD_STD, make_head
 from maekit.evaluate.mixing import Mixing
 from maekit.evaluate.partial import freeze
 from maekit.evaluate.step import FinetuneStep
-from maekit.evaluate.tasks import Task
+from maekit.evaluate.tasks import Targets, Task
 from maekit.model import Statistics
 from maekit.weights.header import ClassifierHeader, Header
 
@@ -118,6 +118,11 @@ def train_reader(basis: Basis, options: Finetune, encoder: MaskedAutoencoder) ->
 
 
 def make_step(basis: Basis, options: Finetune, model: Classifier, task: Task) -> FinetuneStep:
+    """What is done with each micro-batch.
+
+    Raises:
+        RecipeError: its only row has no other to be mixed with.
+    """
     seed, repeats = basis.recipe.seed, options.repeats
     mixing = Mixing(
         mixup=options.mixup,
@@ -128,6 +133,10 @@ def make_step(basis: Basis, options: Finetune, model: Classifier, task: Task) ->
         seed=seed,
         repeats=repeats,
     )
+    if mixing.on and basis.split.per_device * repeats == 1:
+        msg = "mixup and cutmix mix the rows of a micro-batch, and there is only one in each"
+        hint = "make it 2 or more, or set finetune.mixup and finetune.cutmix to 0"
+        raise RecipeError(msg, where="finetune.batch.per_device", hint=hint)
     return FinetuneStep(
         model,
         task,
@@ -151,7 +160,8 @@ def describe(recipe: Recipe) -> list[str]:
         return []
     blank = Statistics((0.0,) * data.channels, (1.0,) * data.channels)
     classes = options.head.classes or 1
-    task = Task(options.head.kind, ("",) * classes, np.zeros(0), np.zeros(0), "top1")
+    none = Targets(np.zeros(0, np.int64), classes)
+    task = Task(options.head.kind, ("",) * classes, none, none, "top1")
     with torch.device("meta"):
         encoder, header = untrained_encoder(recipe, blank)
         model, _ = make_classifier(encoder, header, options, task, recipe.seed)

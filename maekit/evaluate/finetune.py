@@ -148,10 +148,9 @@ class Finetuning(Training):
                 scores: Tensor = model(model.normalise(pixels))
             return scores
 
-        truth = self.task.val
         found = predict(
             reader,
-            truth.argmax(axis=1) if self.task.kind == "multiclass" else truth,
+            self.task.truth,
             logits,
             device=self.device,
             batch=self.split.per_device,

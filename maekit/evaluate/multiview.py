@@ -19,7 +19,7 @@ from maekit.data.loader import Loader
 from maekit.data.order import Key
 from maekit.engine.checkpoint import write_text
 from maekit.engine.step import to_unit
-from maekit.errors import DataError
+from maekit.errors import DataError, NonFiniteError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,9 +62,13 @@ class Predictions:
             labels: int64 ``[n]``, of these rows.
             views: ``[n, V, K]``; each view's add up to 1.
             middle: the view that stands for a single one.
+
+        Raises:
+            NonFiniteError: a score is not finite.
         """
         scores = views.astype(np.float64)
         names = tuple(dataset.name(row) for row in rows.tolist())
+        _refuse_nonfinite(scores, names)
         return cls(rows, names, labels, scores.mean(axis=1), scores[:, middle])
 
     def top(self, k: int, *, single: bool = False) -> float:
@@ -126,6 +130,14 @@ def refuse_bad(batch: Batch) -> None:
         raise DataError(f"cannot be read: {reason}", where=file, hint=hint)
 
 
+def _refuse_nonfinite(scores: np.ndarray, names: Sequence[str]) -> None:
+    """No score is above NaN, so that every label would count as right; ``[B, V, K]``."""
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=(1, 2)))
+    if bad.size:
+        hint = "a lower learning rate, or precision: fp32"
+        raise NonFiniteError("its scores are not finite", where=names[int(bad[0])], hint=hint)
+
+
 def batches_of(rows: Sequence[int], size: int) -> list[list[Key]]:
     """The keys of rows, in their order, in batches."""
     keys = [Key(0, index) for index in rows]
@@ -163,6 +175,7 @@ def predict(
 
     Raises:
         DataError: a sample cannot be read.
+        NonFiniteError: a score is not finite.
     """
     rows: list[int] = []
     found: list[np.ndarray] = []
@@ -171,8 +184,8 @@ def predict(
     with Loader(reader, keys, workers=min(workers, len(keys)), timeout=timeout) as loader:
         for read in loader:
             refuse_bad(read)
-            scores = activation(logits(to_unit(read.views[0], device)))
-            found.append(scores.cpu().numpy().reshape(len(read.keys), views, -1))
+            scores = activation(logits(to_unit(read.views[0], device))).cpu().numpy()
+            found.append(scores.reshape(len(read.keys), views, -1))
             rows += [key.index for key in read.keys]
     places = np.array(rows, np.int64)
     return Predictions.averaged(

@@ -37,26 +37,60 @@ _SHOWN = 5  # names in an error
 
 
 @dataclass(frozen=True)
+class Targets:
+    """What is asked for of each sample of a set: a line of a table.
+
+    A table of all samples would be 5 GB for ImageNet, so there is one of the names that occur.
+
+    Attributes:
+        lines: int64 ``[n]``: each sample's line.
+        width: K.
+        table: float32 ``[M, K]``; None: the unit matrix, where a line is a class.
+    """
+
+    lines: np.ndarray
+    width: int
+    table: np.ndarray | None = None
+
+    def of(self, samples: np.ndarray) -> np.ndarray:
+        """The targets of samples ``[B]``, float32 ``[B, K]``."""
+        lines = self.lines[samples]
+        if self.table is not None:
+            found: np.ndarray = self.table[lines]
+            return found
+        hot = np.zeros((len(lines), self.width), np.float32)
+        hot[np.arange(len(lines)), lines] = 1
+        return hot
+
+
+@dataclass(frozen=True)
 class Task:
     """Labels as the head has to learn them.
 
     Attributes:
         outputs: names of the K outputs: data.train's classes, or labels, or values.
-        train: float32 ``[n, K]``: the target of each of data.train's samples.
-        val: float32 ``[m, K]``: the same of data.val.
+        train: what is asked for of data.train's n samples.
+        val: the same of data.val's m samples.
         best: the measure by which checkpoints are compared; more is better.
     """
 
     kind: HeadKind
     outputs: tuple[str, ...]
-    train: np.ndarray
-    val: np.ndarray
+    train: Targets
+    val: Targets
     best: Literal["top1", "map", "r2"]
 
     def targets(self, indices: Sequence[int], repeats: int = 1) -> Tensor:
         """Targets ``[B*R, K]`` of the training samples at ``indices``, sample-major."""
-        rows = self.train[np.repeat(np.asarray(indices, np.int64), repeats)]
+        rows = self.train.of(np.repeat(np.asarray(indices, np.int64), repeats))
         return torch.from_numpy(rows)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """What data.val's scores are compared with: int64 classes ``[m]``, else ``[m, K]``."""
+        if self.kind == "multiclass":
+            return self.val.lines
+        return self.val.of(np.arange(len(self.val.lines)))
 
     def smooth(self, targets: Tensor, smoothing: float) -> Tensor:
         """Targets ``[B, K]`` moved towards not knowing.
@@ -87,14 +121,14 @@ class Task:
 
     def measure(self, scores: np.ndarray) -> dict[str, float | None]:
         """How good scores ``[m, K]`` of data.val's samples are; fractions."""
+        truth = self.truth
         if self.kind == "multiclass":
-            labels = self.val.argmax(axis=1)
-            return {"top1": top_k(scores, labels, 1), "top5": top_k(scores, labels, TOP)}
+            return {"top1": top_k(scores, truth, 1), "top5": top_k(scores, truth, TOP)}
         if self.kind == "multilabel":
-            exact = ((scores > 0.5) == (self.val > 0.5)).all(axis=1)
-            return {"map": mean_average_precision(scores, self.val), "exact": float(exact.mean())}
-        error = scores - self.val
-        spread = float(np.square(self.val - self.val.mean(axis=0)).mean())
+            exact = ((scores > 0.5) == (truth > 0.5)).all(axis=1)
+            return {"map": mean_average_precision(scores, truth), "exact": float(exact.mean())}
+        error = scores - truth
+        spread = float(np.square(truth - truth.mean(axis=0)).mean())
         mse = float(np.square(error).mean())
         return {
             "r2": 1 - mse / spread if spread else None,
@@ -105,8 +139,8 @@ class Task:
     def chance(self) -> float:
         """What ``best`` is without looking at a sample."""
         if self.kind == "multiclass":
-            return chance_level(self.val.argmax(axis=1))
-        return float(self.val.mean()) if self.kind == "multilabel" else 0.0
+            return chance_level(self.truth)
+        return float(self.truth.mean()) if self.kind == "multilabel" else 0.0
 
 
 def task_of(kind: HeadKind, train: Dataset, val: Dataset) -> Task:
@@ -117,28 +151,34 @@ def task_of(kind: HeadKind, train: Dataset, val: Dataset) -> Task:
     """
     if kind == "multiclass":
         labelled = check_labels(train, val)
-        eye = np.eye(len(labelled.classes), dtype=np.float32)
-        return Task(kind, labelled.classes, eye[labelled.train], eye[labelled.val], "top1")
+        width = len(labelled.classes)
+        sets = (Targets(labelled.train, width), Targets(labelled.val, width))
+        return Task(kind, labelled.classes, *sets, "top1")
     labels = [labels_of(train, "data.train"), labels_of(val, "data.val")]
     names = [tuple(each.classes or ()) for each in (train, val)]
     if kind == "multilabel":
         outputs = _all_labels(names[0], labels[0])
         tables = [_hot(each, outputs, key) for each, key in zip(names, _SETS, strict=True)]
-        rows = [table[own] for table, own in zip(tables, labels, strict=True)]
-        return Task(kind, outputs, rows[0], rows[1], "map")
+        return Task(kind, outputs, *_targets(labels, tables), "map")
     values = [_values(each, key) for each, key in zip(names, _SETS, strict=True)]
     if values[0].shape[1] != values[1].shape[1]:
         what = f"{values[1].shape[1]} values a sample, and data.train has {values[0].shape[1]}"
         raise DataError(what, where="data.val.path", hint="give both sets the same values")
     outputs = tuple(f"value_{number}" for number in range(values[0].shape[1]))
-    rows = [table[own] for table, own in zip(values, labels, strict=True)]
-    return Task(kind, outputs, rows[0], rows[1], "r2")
+    return Task(kind, outputs, *_targets(labels, values), "r2")
+
+
+def _targets(labels: Sequence[np.ndarray], tables: Sequence[np.ndarray]) -> tuple[Targets, Targets]:
+    train, val = (
+        Targets(own, table.shape[1], table) for own, table in zip(labels, tables, strict=True)
+    )
+    return train, val
 
 
 def tell_task(task: Task, train: Dataset, val: Dataset, emit: Emit) -> None:
     """Outputs, counts and five examples, so that a person sees what is about to be learned."""
     if task.kind == "multiclass":
-        labelled = Labelled(task.outputs, task.train.argmax(axis=1), task.val.argmax(axis=1))
+        labelled = Labelled(task.outputs, task.train.lines, task.val.lines)
         tell_labels(train, labelled, emit)
         return
     what = "labels" if task.kind == "multilabel" else "values"
@@ -152,7 +192,7 @@ def tell_task(task: Task, train: Dataset, val: Dataset, emit: Emit) -> None:
 
 
 def _shown(task: Task, index: int) -> str:
-    row = task.train[index]
+    row = task.train.of(np.array([index]))[0]
     if task.kind == "regression":
         return f" {JOIN} ".join(f"{value:g}" for value in row)
     return f" {JOIN} ".join(task.outputs[place] for place in np.flatnonzero(row)) or NONE
@@ -161,7 +201,7 @@ def _shown(task: Task, index: int) -> str:
 def warn_at_chance(task: Task, value: float | None, emit: Emit) -> None:
     """Warn where the first measurement is no better than not looking at the samples."""
     if task.kind == "multiclass" and value is not None:
-        warn_of_accuracy(value, task.val.argmax(axis=1), emit)
+        warn_of_accuracy(value, task.truth, emit)
     elif value is None or value <= task.chance():
         shown = "-" if value is None else f"{value:.3f}"
         text = f"{task.best} {shown} is no better than chance ({task.chance():.3f})"

@@ -14,6 +14,12 @@ from maekit.recipe.section import Section
 from maekit.recipe.training import AdamW, Beta, TrainingSection
 from maekit.recipe.views import Views
 
+# Stricter than timm, which passes over words that it does not know.
+_NUMBER = r"\d+(\.\d+)?"
+_RAND_AUGMENT = (
+    rf"^rand(-(m\d+|n[1-9]\d*|p{_NUMBER}|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3aw?)))*$"
+)
+
 Blocks = Annotated[int, Field(ge=0)] | Literal["all", "half"]
 
 
@@ -89,7 +95,7 @@ class Finetune(TrainingSection):
     head: Head = Head()
     rand_augment: str | None = Field(
         None,
-        pattern=r"^rand(-(m\d+|n\d+|p[\d.]+|mstd[\d.]+|mmax\d+|inc[01]|t[a-z]+))*$",
+        pattern=_RAND_AUGMENT,
         description="timm's words for it: rand-m9-mstd0.5-inc1 (MAE), rand-m7-n4-mstd0.5-inc1 "
         "(VideoMAE)",
     )

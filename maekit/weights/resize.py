@@ -168,7 +168,7 @@ def _of_another_kind(
         )
     msg = f"{name} are {old.kind} in the weights, and {new.kind} ones cannot be made of them"
     kinds = " or ".join(dict.fromkeys((old.kind, "learned")))
-    raise WeightsError(msg, where=where, hint=f"set positions: {kinds}")
+    raise WeightsError(msg, where=where, hint=f"set model.{name} to {kinds}")
 
 
 def _whole_table(old: Positions, mine: Mapping[str, Tensor]) -> Tensor:

@@ -150,7 +150,10 @@ def test_what_cannot_be_learned_is_refused_before_the_first_step(cli: Cli, two: 
         "data.train={name: images, path: pictures/train/l, labels: none}": (6, "no labels"),
         "finetune.pool=cls": (2, "no class token"),
         "finetune.rand_augment=rand-m9-x3": (2, "rand_augment"),
+        "finetune.rand_augment=rand-m9-tweird": (2, "rand_augment"),  # timm ignores both
+        "finetune.rand_augment=rand-p.": (2, "rand_augment"),
         "finetune.blocks=3": (2, "the encoder has 2"),
+        "finetune.batch.per_device=1": (2, "only one in each"),
     }
     for change, (code, message) in cases.items():
         more = ["model.backbone.class_token=false"] if "pool" in change else []
@@ -284,6 +287,7 @@ def test_labels_and_values_of_lists(cli: Cli, two: str) -> None:
     done = cli("finetune", two, *words, "finetune.head.kind=multilabel", "--out", "labels")
     assert done.code == 0, done.err
     result = result_of("labels")
+    assert "floor map: chance" in done.out
     assert 0.5 < result["map"] <= 1
     assert "top1" not in result
     assert maekit.load_classifier("labels")[1].classifier.outputs == ("even", "l", "r")  # type: ignore[union-attr]
@@ -299,6 +303,7 @@ def test_labels_and_values_of_lists(cli: Cli, two: str) -> None:
     done = cli("finetune", two, *words, "finetune.head.kind=regression", "--out", "values",
                "finetune.steps=80")  # fmt: skip
     assert done.code == 0, done.err
+    assert "floor r2: chance" in done.out
     assert result_of("values")["r2"] > 0.5
 
 
@@ -338,3 +343,27 @@ def test_the_written_recipe_reads_back(cli: Cli, two: str) -> None:
     assert again.finetune.mixup == 0.8
     assert again.model is not None
     assert again.model.backbone.options["drop_path"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("words", "moved"),
+    [
+        (["finetune.blocks=0"], ()),
+        (["finetune.blocks=half"], ("transformer.1.norm2", "transformer.1.mlp")),
+        (["finetune.blocks=1"], ("transformer.1.",)),
+        (["finetune.positions=fixed"], ("transformer.", "patch_embed", "class_token")),
+        ([], ("transformer.", "patch_embed", "class_token", "positions")),
+    ],
+)
+def test_what_is_frozen_stays_as_it_was_weight_decay_or_not(
+    cli: Cli, two: str, words: list[str], moved: tuple[str, ...]
+) -> None:
+    assert cli("pretrain", two, "-q", "--out", "pre").code == 0
+    words = [*words, "finetune.optimizer.weight_decay=0.3", "finetune.steps=4", "--from", "pre"]
+    done = cli("finetune", two, *words, "--out", "run", "-q")
+    assert done.code == 0, done.err
+    before, after = weights("pre"), weights("run")
+    encoder = [name for name in after if name.startswith("backbone.")]
+    changed = {name for name in encoder if not torch.equal(before[name], after[name])}
+    expected = {name for name in encoder if name.removeprefix("backbone.").startswith(moved)}
+    assert changed == (expected if moved else set())

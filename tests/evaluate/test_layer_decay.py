@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import timm
+import timm.optim
 import torch
 from toys import model
 
+from maekit.engine.build import build_model
 from maekit.engine.loop import update
 from maekit.engine.optim import layer_groups
 from maekit.engine.schedule import Schedule
@@ -14,6 +17,7 @@ from maekit.evaluate.build import groups_of
 from maekit.evaluate.classifier import Classifier
 from maekit.evaluate.heads import make_head
 from maekit.recipe.finetune import Finetune
+from maekit.weights.header import Header
 
 DEPTH = 3  # of toys.model
 
@@ -46,6 +50,36 @@ def test_scales_are_the_papers(decay: float) -> None:
         "head.linear.bias": 1,
     }
     assert {name: scales[name] for name in expected} == pytest.approx(expected)
+
+
+def test_timms_own_groups_of_its_own_model_are_the_same() -> None:
+    """An independent count: timm's param_groups_layer_decay, over a model that both can build."""
+    name = "vit_tiny_patch16_224"
+    header = Header(
+        backbone={"name": "timm-vit", "model": name},
+        clip=(1, 32, 32),
+        channels=3,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+    )
+    encoder = build_model(header, 0)
+    one = Classifier.of(encoder, make_head(192, 5), pool="mean", norm="fresh")
+    ours = {
+        member.replace("head.linear", "head").removeprefix("backbone.model."): group
+        for group in groups_of(one, options())
+        for member in group["names"]
+    }
+    theirs = timm.create_model(name, img_size=32, num_classes=5, global_pool="avg")
+    names = {id(parameter): name for name, parameter in theirs.named_parameters()}
+    groups = timm.optim.param_groups_layer_decay(
+        theirs, 0.05, layer_decay=0.65, no_weight_decay_list=theirs.no_weight_decay()
+    )
+    assert len(names) == sum(len(group["params"]) for group in groups) == 152
+    for group in groups:
+        for parameter in group["params"]:
+            own = ours[names[id(parameter)]]
+            assert own["lr_scale"] == pytest.approx(group["lr_scale"])
+            assert own["weight_decay"] == group["weight_decay"]
 
 
 def test_every_trained_parameter_is_in_one_group_and_decayed_as_it_should_be() -> None:

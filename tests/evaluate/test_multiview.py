@@ -10,7 +10,7 @@ import pytest
 import torch
 from toys import Clip, Clips
 
-from maekit.errors import DataError
+from maekit.errors import DataError, NonFiniteError
 from maekit.evaluate.multiview import Predictions, predict, top_k
 from maekit.evaluate.views import view_reader
 from maekit.recipe.schema import DataSpec
@@ -109,3 +109,17 @@ def test_predictions_are_written_by_row(tmp_path: Path) -> None:
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert records[1] == {"row": 1, "id": "y", "label": 1, "scores": [0.2, 0.8]}
     assert [record["id"] for record in records] == ["x", "y", "\udcff"]
+
+
+@pytest.mark.parametrize("lost", [torch.nan, torch.inf])
+def test_scores_that_are_not_finite_are_an_error_not_right(lost: float) -> None:
+    """Nothing is above NaN: each such row would count as right."""
+
+    def diverged(pixels: torch.Tensor) -> torch.Tensor:
+        wide = pixels[:, 2:, 0, 0, -1] * 255 > 15
+        return logits(pixels).where(~wide, lost)
+
+    dataset = Clips([Clip(4, 10, 10, id="fine.mp4"), Clip(4, 10, 30, id="lost.mp4")])
+    reader = view_reader(dataset, DataSpec(name="videos"), Views(), size=(10, 10), channels=3)
+    with pytest.raises(NonFiniteError, match=r"lost\.mp4.*not finite"):
+        predict(reader, np.zeros(2, int), diverged, device=CPU, batch=2, workers=0, timeout=1.0)

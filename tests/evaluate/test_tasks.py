@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from torch.nn import functional as F  # noqa: N812
 
 from maekit.errors import DataError
-from maekit.evaluate.tasks import Task, mean_average_precision, task_of
+from maekit.evaluate.tasks import Targets, Task, mean_average_precision, task_of
 
 
 class Named:
@@ -30,7 +31,7 @@ class Named:
 
 
 def task(kind: str, outputs: int = 4) -> Task:
-    table = np.eye(outputs, dtype=np.float32)
+    table = Targets(np.arange(outputs), outputs, np.eye(outputs, dtype=np.float32))
     best = {"multiclass": "top1", "multilabel": "map", "regression": "r2"}[kind]
     return Task(kind, tuple("abcdefg"[:outputs]), table, table, best)  # type: ignore[arg-type]
 
@@ -74,8 +75,8 @@ def test_average_precision_is_scikit_learns_ties_included() -> None:
 def test_classes_of_both_sets_are_numbered_as_in_training() -> None:
     found = task_of("multiclass", Named("b", "a", "c"), Named("c", "b"))
     assert found.outputs == ("a", "b", "c")
-    assert found.train.argmax(1).tolist() == [1, 0, 2]
-    assert found.val.argmax(1).tolist() == [2, 1]
+    assert found.targets([0, 1, 2]).tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+    assert found.truth.tolist() == [2, 1]
     assert found.targets([2, 0], repeats=2).argmax(1).tolist() == [2, 2, 1, 1]
     for train, val in ((Named("a", "a"), Named("a")), (Named("a", "b"), Named("z"))):
         with pytest.raises(DataError):
@@ -85,8 +86,8 @@ def test_classes_of_both_sets_are_numbered_as_in_training() -> None:
 def test_labels_are_joined_by_a_bar() -> None:
     found = task_of("multilabel", Named("cat|dog", "-", "owl"), Named("owl|cat"))
     assert found.outputs == ("cat", "dog", "owl")
-    assert found.train.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
-    assert found.val.tolist() == [[1, 0, 1]]
+    assert found.targets([0, 1, 2]).tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert found.truth.tolist() == [[1, 0, 1]]
     with pytest.raises(DataError, match="eel"):
         task_of("multilabel", Named("cat|dog"), Named("cat|eel"))
     with pytest.raises(DataError, match="1 different labels"):
@@ -96,7 +97,7 @@ def test_labels_are_joined_by_a_bar() -> None:
 def test_values_are_numbers_joined_by_a_bar() -> None:
     found = task_of("regression", Named("1.5|-2", "0|3"), Named("2|2"))
     assert found.outputs == ("value_0", "value_1")
-    assert found.train.tolist() == [[1.5, -2], [0, 3]]
+    assert found.targets([0, 1]).tolist() == [[1.5, -2], [0, 3]]
     with pytest.raises(DataError, match="1 values"):
         task_of("regression", Named("1|2", "3|4"), Named("5"))
     for odd in (Named("1", "red"), Named("1|2", "3"), Named("1", "inf")):
@@ -105,7 +106,8 @@ def test_values_are_numbers_joined_by_a_bar() -> None:
 
 
 def test_measures() -> None:
-    values = Task("regression", ("v",), np.zeros((1, 1)), np.array([[1.0], [2.0], [3.0]]), "r2")
+    asked = Targets(np.arange(3), 1, np.array([[1.0], [2.0], [3.0]]))
+    values = Task("regression", ("v",), asked, asked, "r2")
     found = values.measure(np.array([[1.0], [2.0], [4.0]]))
     assert found["mse"] == pytest.approx(1 / 3)
     assert found["mae"] == pytest.approx(1 / 3)
@@ -115,3 +117,16 @@ def test_measures() -> None:
     assert classes.chance() == 0.25
     labels = task("multilabel")
     assert labels.measure(np.eye(4)) == {"map": 1.0, "exact": 1.0}
+
+
+def test_many_samples_of_many_classes_take_little_memory() -> None:
+    """ImageNet's labels, one hot, would be 5 GB."""
+    names = [f"{number % 500:03d}" for number in range(20_000)]
+    train = Named(*names[:500])
+    train.names, train.labels = tuple(names), np.arange(20_000) % 500
+    tracemalloc.start()
+    found = task_of("multiclass", train, Named("003"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000 * 500  # a fourth of a table of all samples
+    assert found.targets([7, 507], repeats=2).argmax(1).tolist() == [7] * 4

@@ -140,6 +140,18 @@ def test_a_tokenizer_is_told_by_what_its_codes_keep(tmp_path: Path) -> None:
     assert held_out(numbers) == "18.75 dB PSNR"
 
 
+def test_a_classifier_is_told_by_what_it_gets_right(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    values = [{"top1": 0.25, "top5": 1.0}, {"top1": 0.375, "top5": 1.0}]
+    measured = [{"step": 20 * n, "test": each} for n, each in enumerate(values, start=1)]
+    write_metrics(folder, [step_record(40, 40), *measured])
+    assert held_out(numbers_of(read_run(folder))) == "0.3750 top-1"
+    write_result(folder, exit=0, steps=40, verb="finetune", top1=0.5)  # of all views
+    assert held_out(numbers_of(read_run(folder))) == "0.5000 top-1"
+    write_result(folder, exit=0, steps=40, verb="finetune", r2=-0.5)
+    assert held_out(numbers_of(read_run(folder))) == "-0.5000 R²"
+
+
 def test_lost_losses_do_not_count(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     lost = {"step": 30, "holdout": dict.fromkeys(("loss", "hidden_mse", "mean_fill_mse"))}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FILLS = {"mean_fill_mse": "visible mean", "interpolated_fill_mse": "interpolated visible mean"}
 
+MEASURES = {"top1": "top-1", "map": "mAP", "r2": "R²"}  # of labels, by their names in a result
 MEAN_COLOURS = "mean colour of each code's square"
 
 
@@ -37,6 +38,7 @@ class Numbers:
         loss_last: over the last tenth.
         hidden_mse: of [0, 1] pixels over hidden patches of the held-out samples.
         psnr: in decibel, of held-out pictures that a discrete VAE rebuilt.
+        judged: how well labels of held-out samples are told: the measure's name and value.
         gain_db: of ``hidden_mse`` or ``psnr`` over the best picture without a model.
         best_fill: what that picture is painted with.
         samples_per_second: median over what was logged.
@@ -48,6 +50,7 @@ class Numbers:
     loss_last: float | None
     hidden_mse: float | None
     psnr: float | None
+    judged: tuple[str, float] | None
     gain_db: float | None
     best_fill: str | None
     samples_per_second: float | None
@@ -76,6 +79,7 @@ def numbers_of(run: Run) -> Numbers:
         loss_last=losses["loss_last"],
         hidden_mse=error,
         psnr=psnr,
+        judged=_judged(run),
         gain_db=gain,
         best_fill=filled,
         samples_per_second=_median(run, "samples_per_second"),
@@ -105,7 +109,7 @@ def tiles(run: Run) -> Html:
     found = numbers_of(run)
     entries = [
         ("Loss", number(found.loss_last), _start_in_words(found)),
-        ("Held-out error", held_out(found), _gain_in_words(found)),
+        ("Held out", held_out(found), _gain_in_words(found)),
         ("Speed", number(found.samples_per_second), _wait_in_words(found)),
         ("Time", duration(found.seconds), f"{found.step:,} steps"),
         ("Bad files", f"{found.bad_files:,}", "listed below" if found.bad_files else "none"),
@@ -122,7 +126,7 @@ def tiles(run: Run) -> Html:
 
 def comparison(runs: Sequence[Run], names: Sequence[str]) -> Html:
     """Several runs' numbers, one row each."""
-    columns = ("Run", "Verdict", "Steps", "Loss", "Held-out error", "Gain over the best fill",
+    columns = ("Run", "Verdict", "Steps", "Loss", "Held out", "Gain over the best fill",
                "Samples/s", "Waiting for data", "Time", "Bad files")  # fmt: skip
     rows = []
     for index, (run, name) in enumerate(zip(runs, names, strict=True)):
@@ -154,16 +158,31 @@ def colour_of(index: int) -> str:
 
 
 def held_out(found: Numbers) -> str:
-    """The error of hidden pixels, or how near a discrete VAE's pictures come."""
+    """The error of hidden pixels, how near a discrete VAE's pictures come, or what is right."""
+    if found.judged is not None:
+        name, value = found.judged
+        return f"{number(value)} {name}"
     return number(found.hidden_mse) if found.psnr is None else f"{number(found.psnr)} dB PSNR"
 
 
 def _gain_in_words(found: Numbers) -> str:
+    if found.judged is not None:
+        return "labels of data.val"
     if found.hidden_mse is None and found.psnr is None:
         return "not measured"
     if found.gain_db is None:
         return "mean squared, hidden patches"
     return f"{_decibel(found.gain_db)} over the best fill, the {found.best_fill}"
+
+
+def _judged(run: Run) -> tuple[str, float] | None:
+    """From the result, where every view counts, else the last time that data.val was judged."""
+    judged = (record["test"] for record in reversed(run.measured) if "test" in record)
+    for values in (run.result, *judged):
+        for key, name in MEASURES.items():
+            if isinstance(values, dict) and isinstance(values.get(key), float):
+                return name, values[key]
+    return None
 
 
 def _decibel(value: float | None) -> str:
