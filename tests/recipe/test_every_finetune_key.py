@@ -74,6 +74,10 @@ OWN: dict[str, tuple[list[str], list[str]]] = {
     "validate.every": (["finetune.validate.every=3"], []),
     "validate.epochs": (["finetune.validate.epochs=0.5"], []),
     "augment.name": (["finetune.augment.name=single-try-crop"], ["finetune.steps=8"]),
+    "max_nonfinite": (  # never judged, where scores that are not finite end a run too
+        ["finetune.max_nonfinite=2"],
+        ["finetune.optimizer.base_lr=1e38", "finetune.steps=8", "finetune.validate.every=99"],
+    ),
     "optimizer.lr_counts_repeats": (
         ["finetune.optimizer.lr_counts_repeats=true"],
         ["finetune.repeats=2"],

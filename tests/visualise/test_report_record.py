@@ -146,8 +146,8 @@ def test_a_classifier_is_told_by_what_it_gets_right(tmp_path: Path) -> None:
     measured = [{"step": 20 * n, "test": each} for n, each in enumerate(values, start=1)]
     write_metrics(folder, [step_record(40, 40), *measured])
     assert held_out(numbers_of(read_run(folder))) == "0.3750 top-1"
-    write_result(folder, exit=0, steps=40, verb="finetune", top1=0.5)  # of all views
-    assert held_out(numbers_of(read_run(folder))) == "0.5000 top-1"
+    write_result(folder, exit=0, steps=40, verb="finetune", top1=1.0)  # of all views
+    assert held_out(numbers_of(read_run(folder))) == "1.0000 top-1"
     write_result(folder, exit=0, steps=40, verb="finetune", r2=-0.5)
     assert held_out(numbers_of(read_run(folder))) == "-0.5000 R²"
 

@@ -161,7 +161,7 @@ def held_out(found: Numbers) -> str:
     """The error of hidden pixels, how near a discrete VAE's pictures come, or what is right."""
     if found.judged is not None:
         name, value = found.judged
-        return f"{number(value)} {name}"
+        return f"{value:.4f} {name}"
     return number(found.hidden_mse) if found.psnr is None else f"{number(found.psnr)} dB PSNR"
 
 
