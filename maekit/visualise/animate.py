@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _FRAME_RATES = (1.0, 60.0)  # what is slower or faster is shown at these
 _GIF_TICK = 10  # milliseconds
 _WHITE = 255
-# With mbtree and weightp x264 gives other bytes for the same frames: 6 of 40 films differed within five
-# writings, without them none.
+# With mbtree and weightp x264 gives other bytes for the same frames: of 40 films, each written five
+# times, 6 differed; without them none.
 _X264 = {"crf": "18", "x264-params": "mbtree=0:weightp=0"}
 
 
