@@ -9,6 +9,8 @@ import pytest
 from labelled import RECIPE as LABELLED
 from labelled import paint
 from small_runs import RECIPE, draw
+from two_classes import RECIPE as TWO
+from two_classes import draw as draw_two
 
 from maekit.cli.app import main
 
@@ -58,4 +60,15 @@ def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     paint(tmp_path / "pictures" / "val", 4, seed=1)
     path = tmp_path / "labelled.yaml"
     path.write_text(LABELLED.format(pictures=tmp_path / "pictures"))
+    return str(path)
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A recipe over two classes of pictures, in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    draw_two(tmp_path / "pictures" / "train", 40, seed=0)
+    draw_two(tmp_path / "pictures" / "val", 16, seed=1)
+    path = tmp_path / "two.yaml"
+    path.write_text(TWO.format(folder=tmp_path / "pictures"))
     return str(path)
