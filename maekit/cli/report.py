@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,13 +14,17 @@ from maekit.engine.run_folder import plain
 from maekit.errors import RecipeError, StorageError
 from maekit.visualise.report.markup import duration, number
 from maekit.visualise.report.page import render
+from maekit.visualise.report.paired import Paired, paired
 from maekit.visualise.report.summary import held_out, numbers_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from maekit.visualise.report.record import Run
 
 FILE = "report.html"
 SUFFIXES = (".html", ".htm")
+PAIRED = ("run", "beside", "same samples", "difference of top-1", "standard error")
 
 
 def report(folders: list[Path], out: Path | None, *, json: bool) -> int:
@@ -32,18 +36,32 @@ def report(folders: list[Path], out: Path | None, *, json: bool) -> int:
     except OSError as error:
         msg = f"the report cannot be written: {error.strerror}"
         raise StorageError(msg, where=str(target), hint="another file with --out") from error
+    pairs = paired([run.path for run in runs])
     if json:
         rows = [
             {"run": str(run.path), "state": run.verdict.state, **asdict(numbers_of(run))}
             for run in runs
         ]
         result = {"verb": "report", "exit": 0, "output": str(target), "bytes": len(page)}
-        print_json(plain(result | {"runs": rows}))
+        found = [_pair(each, runs) for each in pairs]
+        print_json(plain(result | {"runs": rows, "paired": found}))
     else:
         columns = ("run", "verdict", "loss", "held out", "time")
         print_table(columns, [_row(run) for run in runs])
+        if pairs:
+            print_table(PAIRED, [_pair_row(each, runs) for each in pairs])
         typer.echo(f"report: {target}", err=True)
     return 0
+
+
+def _pair(pair: Paired, runs: Sequence[Run]) -> dict[str, Any]:
+    counted = asdict(pair) | {"difference": pair.difference, "error": pair.error}
+    return counted | {"one": str(runs[pair.one].path), "other": str(runs[pair.other].path)}
+
+
+def _pair_row(pair: Paired, runs: Sequence[Run]) -> tuple[str, ...]:
+    values = (f"{pair.samples:,}", f"{pair.difference:+.4f}", f"{pair.error:.4f}")
+    return (str(runs[pair.one].path), str(runs[pair.other].path), *values)
 
 
 def _target(folders: list[Path], out: Path | None) -> Path:

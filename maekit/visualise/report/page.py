@@ -14,6 +14,7 @@ from typing import Any
 from maekit.version import __version__
 from maekit.visualise.report.curves import charts_of, packed
 from maekit.visualise.report.markup import Html, join, tag
+from maekit.visualise.report.paired import paired, paired_table
 from maekit.visualise.report.record import Run, names_of, read_run
 from maekit.visualise.report.sections import (
     bad_files,
@@ -69,7 +70,9 @@ def _summary(runs: Sequence[Run], names: Sequence[str]) -> Html:
         banner(run, name, colour_of(index))
         for index, (run, name) in enumerate(zip(runs, names, strict=True))
     ]
-    return join([tag("div", *banners, class_="banners"), comparison(runs, names)])
+    parts = [tag("div", *banners, class_="banners"), comparison(runs, names)]
+    pairs = paired([run.path for run in runs])
+    return join([*parts, paired_table(pairs, names)] if pairs else parts)
 
 
 def _section(title: str, content: Html) -> Html:
