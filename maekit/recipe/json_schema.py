@@ -9,6 +9,7 @@ from maekit.recipe.schema import (
     BackboneSpec,
     DataSpec,
     DecoderSpec,
+    HeldOutSpec,
     MaskerSpec,
     PartSpec,
     Recipe,
@@ -28,6 +29,7 @@ _SPECS: tuple[type[PartSpec], ...] = (
     MaskerSpec,
     TargetSpec,
     DataSpec,
+    HeldOutSpec,
 )
 
 
