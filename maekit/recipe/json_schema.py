@@ -52,6 +52,9 @@ def json_schema(parts: Sequence[PartSchema]) -> Schema:
     definitions = schema["$defs"]
     for definition in definitions.values():
         definition.pop("required", None)
+        for own in definition.get("properties", {}).values():
+            if "oneOf" in own:  # without a name, more than one of the alternatives may fit
+                own["anyOf"] = own.pop("oneOf")
     for spec in _SPECS:
         own = definitions[spec.__name__]["properties"]
         chosen = [part for part in parts if part.kind == spec.kind]
