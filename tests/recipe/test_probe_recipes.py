@@ -47,6 +47,7 @@ def test_videomaes_linear_probe() -> None:
     assert probe.optimizer == Sgd(base_lr=0.1, momentum=0.9, weight_decay=0, min_lr=0)
     assert isinstance(probe.augment, MultiScaleCrop)
     assert probe.augment.flip == 0  # its labels say left and right
+    assert probe.pixels == 8  # a floor of 3,072 numbers, not 49,152: SGD's rate is not scaled by it
     # What the table does not say is as in fine-tuning.
     tuned = resolve(load("videomae_ssv2"), "finetune")
     assert tuned.finetune is not None
