@@ -246,7 +246,8 @@ def resolve(source: Loaded, verb: str | None = None) -> Recipe:
 def _as_in(overlay: Any, merged: Any) -> Any:  # noqa: ANN401
     """The overlay's keys with the values that the merged recipe has for them."""
     if isinstance(overlay, dict) and isinstance(merged, dict):
-        return {key: _as_in(value, merged.get(key)) for key, value in overlay.items()}
+        # What a resolved recipe leaves out stays as it is written.
+        return {key: _as_in(value, merged.get(key, value)) for key, value in overlay.items()}
     return merged
 
 

@@ -26,7 +26,35 @@ def frame_ids(available: int, spec: DataSpec, rng: np.random.Generator | None) -
     """
     if spec.sampling == "segments":
         return _segments(available, spec.frames, rng)
+    if spec.sampling == "spread":
+        return _spread(available, spec.frames, spec.stride, rng)
     return _dense(available, spec.frames, spec.stride, rng)
+
+
+def mean_step(available: int, spec: DataSpec) -> float:
+    """Frames from one of a clip to the next, where a video is long enough."""
+    if spec.sampling == "segments":
+        return available / spec.frames
+    if spec.sampling == "spread":
+        return spec.frames * spec.stride / max(1, spec.frames - 1)
+    return spec.stride
+
+
+def spread(start: int, available: int, frames: int, stride: int) -> tuple[int, ...]:
+    """Frames spread evenly over the window of ``frames * stride`` that begins at ``start``.
+
+    ``linspace(start, start + window, frames)``, rounded down, the last one brought into the window:
+    of 16 frames at stride 4, 64/15 apart and not 4 (VideoMAE kinetics.py:251-267). A video that is
+    no longer than the window shows ``available // stride`` frames, spread over all of it, and then
+    its last one as often as is needed.
+    """
+    window = frames * stride
+    shown = frames
+    if available <= window:
+        start, window, shown = 0, available, available // stride
+    steps = max(1, shown - 1)
+    ids = [start + min(place * window // steps, window - 1) for place in range(shown)]
+    return (*ids, *[available - 1] * (frames - shown))
 
 
 def resample(ids: Sequence[int], frames: int, available: int) -> tuple[int, ...]:
@@ -66,6 +94,20 @@ def _dense(
     start = spare // 2 if rng is None else int(rng.integers(spare + 1))
     last = (available - 1 - start) // stride
     return tuple(start + min(step, last) * stride for step in range(frames))
+
+
+def _spread(
+    available: int, frames: int, stride: int, rng: np.random.Generator | None
+) -> tuple[int, ...]:
+    """A window at a random start, and frames spread over it.
+
+    As in the official code a window never ends with the video's last frame, unless it is the whole
+    video: the end is drawn from [window, available).
+    """
+    spare = max(0, available - frames * stride)
+    if rng is None or spare == 0:
+        return spread(spare // 2, available, frames, stride)
+    return spread(int(rng.integers(spare)), available, frames, stride)
 
 
 def _segments(available: int, frames: int, rng: np.random.Generator | None) -> tuple[int, ...]:

@@ -130,10 +130,9 @@ def train_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> 
 def holdout_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> SampleReader:
     """Reads held-out samples: the centre of each, and masks that never change."""
     pretrain = required_pretrain(recipe)
-    spec = recipe.data.val or recipe.data.train
     return SampleReader(
         dataset,
-        spec=spec.model_copy(update={"frames": recipe.data.train.frames}),
+        spec=recipe.data.val or recipe.data.train,
         augment=NoAugment(name="none", interpolation=pretrain.augment.interpolation),
         views=views_of(recipe, model),
         channels=recipe.data.channels,
@@ -152,7 +151,7 @@ def picture_reader(recipe: Recipe, verb: str, dataset: Dataset, *, held_out: boo
     section: TrainingSection = getattr(recipe, verb)
     spec, augment = recipe.data.train, section.augment
     if held_out:
-        spec = (recipe.data.val or spec).model_copy(update={"frames": spec.frames})
+        spec = recipe.data.val or spec
         augment = NoAugment(name="none", interpolation=augment.interpolation)
     return SampleReader(
         dataset,

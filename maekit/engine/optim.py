@@ -1,4 +1,4 @@
-"""AdamW with the papers' parameter groups, and layer-wise learning rates."""
+"""AdamW and SGD with the papers' parameter groups, and layer-wise learning rates."""
 
 from __future__ import annotations
 
@@ -86,3 +86,15 @@ def make_adamw(groups: list[dict[str, Any]], options: AdamW) -> torch.optim.Adam
     """AdamW over given groups."""
     # Fused everywhere: one kernel, and the only variant that can skip a step on the device.
     return torch.optim.AdamW(groups, lr=0.0, betas=options.betas, eps=options.eps, fused=True)
+
+
+def make_sgd(groups: list[dict[str, Any]], momentum: float) -> torch.optim.SGD:
+    """Momentum SGD over given groups: m = momentum * m + g, p = p - lr * m; without Nesterov."""
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, fused=True)  # as above
+    if momentum:
+        # Its first step leaves the momentum uninitialised where it is skipped; from zeros the first
+        # one that is made is the same.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

@@ -167,8 +167,8 @@ class Finetuning(Training):
             raise needs_val()
         return view_reader(
             self.val,
-            data.val.model_copy(update={"frames": data.train.frames}),
-            views if all_views else views.model_copy(update={"clips": 1, "crops": 1}),
+            data.val,
+            views if all_views else views.centre,
             size=data.height_width,
             channels=data.channels,
             float_ok=data.stats is not None,

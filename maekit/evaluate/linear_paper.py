@@ -1,6 +1,7 @@
-"""The papers' linear probe: batch norm and a linear layer, trained by LARS on augmented crops.
+"""The papers' linear probe: batch norm and a linear layer, trained on augmented crops.
 
-As MAE's main_linprobe.py: everything but the head is frozen, batch norm has no scale and shift and
+By LARS, as MAE's main_linprobe.py, or by SGD, as VideoMAE's table 11, which says nothing of a batch
+norm: the head is the same. Everything but the head is frozen, batch norm has no scale and shift and
 sees the batch's own statistics, crops are TensorFlow's. The three heads (the encoder's, that of an
 untrained one, that of raw pixels) are trained on the same crops in one pass; no parameter of one
 meets another, so that each is trained as it would be alone.
@@ -19,7 +20,7 @@ from maekit.data.reader import SampleReader
 from maekit.data.seeded import seeded
 from maekit.engine.lars import LARS
 from maekit.engine.loop import Occasion
-from maekit.engine.optim import parameter_groups
+from maekit.engine.optim import make_sgd, parameter_groups
 from maekit.engine.run_folder import plain
 from maekit.engine.step import to_unit
 from maekit.engine.training import Basis, Training
@@ -28,6 +29,7 @@ from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.finetune import PREDICTIONS
 from maekit.evaluate.heads import make_head
 from maekit.evaluate.probe import MODEL, Fit, Judged, Probing, assemble_probe, required_probe
+from maekit.recipe.probe import Lars
 from maekit.weights.file import write_weights
 from maekit.weights.header import ClassifierHeader, FileHeader, Header
 from maekit.weights.model import load_exactly
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from maekit.engine.checkpoint import Loaded
     from maekit.engine.events import Emit
     from maekit.engine.state import TrainState
-    from maekit.recipe.probe import Lars, Probe
+    from maekit.recipe.probe import Probe, Sgd
     from maekit.recipe.schema import Recipe
 
 VERB = "probe"
@@ -245,9 +247,11 @@ def _widths(probing: Probing) -> dict[str, int]:
     return {name: way(blank).shape[1] for name, way in probing.ways.items()}
 
 
-def _optimizer(heads: Heads, options: Lars) -> LARS:
+def _optimizer(heads: Heads, options: Lars | Sgd) -> torch.optim.Optimizer:
     groups = parameter_groups(heads.named_parameters(), options.weight_decay)
-    return LARS(groups, momentum=options.momentum, trust=options.trust)
+    if isinstance(options, Lars):
+        return LARS(groups, momentum=options.momentum, trust=options.trust)
+    return make_sgd(groups, options.momentum)
 
 
 def _reader(basis: Basis, probe: Probe, probing: Probing) -> SampleReader:

@@ -41,7 +41,7 @@ class Predictions:
         ids: the files or row names.
         labels: int64 ``[n]``.
         scores: float64 ``[n, K]``, averaged over views.
-        single: float64 ``[n, K]``, of the view in the middle.
+        single: float64 ``[n, K]``, of the centre view.
     """
 
     rows: np.ndarray
@@ -61,15 +61,13 @@ class Predictions:
             dataset: names the rows.
             labels: int64 ``[n]``, of these rows.
             views: ``[n, V, K]``; each view's add up to 1.
-            middle: the view that stands for a single one.
+            middle: the place of the centre view, which is no part of the mean of others.
 
         Raises:
             NonFiniteError: a score is not finite.
         """
-        scores = views.astype(np.float64)
         names = tuple(dataset.name(row) for row in rows.tolist())
-        _refuse_nonfinite(scores, names)
-        return cls(rows, names, labels, scores.mean(axis=1), scores[:, middle])
+        return cls(rows, names, labels, *_average(views, middle, names))
 
     def top(self, k: int, *, single: bool = False) -> float:
         """The share of rows whose label is among the ``k`` highest scores."""
@@ -130,6 +128,15 @@ def refuse_bad(batch: Batch) -> None:
         raise DataError(f"cannot be read: {reason}", where=file, hint=hint)
 
 
+def _average(views: np.ndarray, middle: int, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of every view ``[n, V, K]`` to float64 ``[n, K]``: the mean, and the centre view's."""
+    scores = views.astype(np.float64)
+    _refuse_nonfinite(scores, names)
+    several = scores.shape[1] > 1
+    judged = np.delete(scores, middle, axis=1) if several else scores
+    return judged.mean(axis=1), scores[:, middle].copy()  # a slice would keep all views in memory
+
+
 def _refuse_nonfinite(scores: np.ndarray, names: Sequence[str]) -> None:
     """No score is above NaN, so that every label would count as right; ``[B, V, K]``."""
     bad = np.flatnonzero(~np.isfinite(scores).all(axis=(1, 2)))
@@ -161,7 +168,7 @@ def predict(
     timeout: float,
     activation: Callable[[Tensor], Tensor] = probabilities,
 ) -> Predictions:
-    """Judge every row of a set.
+    """Judge every row of a set; of each, two lines of scores are kept, however many views it has.
 
     Args:
         reader: reads its test views.
@@ -178,16 +185,23 @@ def predict(
         NonFiniteError: a score is not finite.
     """
     rows: list[int] = []
-    found: list[np.ndarray] = []
+    names: list[str] = []
+    means: list[np.ndarray] = []
+    single: list[np.ndarray] = []
     views = reader.repeats
     keys = batches_of(range(len(reader.dataset)), max(1, batch // views))
     with Loader(reader, keys, workers=min(workers, len(keys)), timeout=timeout) as loader:
         for read in loader:
             refuse_bad(read)
             scores = activation(logits(to_unit(read.views[0], device))).cpu().numpy()
-            found.append(scores.reshape(len(read.keys), views, -1))
-            rows += [key.index for key in read.keys]
+            here = [key.index for key in read.keys]
+            called = [reader.dataset.name(row) for row in here]
+            mean, one = _average(scores.reshape(len(here), views, -1), reader.middle, called)
+            rows += here
+            names += called
+            means.append(mean)
+            single.append(one)
     places = np.array(rows, np.int64)
-    return Predictions.averaged(
-        places, reader.dataset, labels[places], np.concatenate(found), reader.middle
+    return Predictions(
+        places, tuple(names), labels[places], np.concatenate(means), np.concatenate(single)
     )

@@ -120,7 +120,7 @@ class Probing:
         """Reads test views at the encoder's size."""
         return view_reader(
             dataset,
-            spec.model_copy(update={"frames": self.header.clip[0]}),
+            spec,
             views,
             size=self.header.clip[1:],
             channels=self.header.channels,

@@ -1,8 +1,9 @@
 """Which clips and crops of a test sample are judged. Read in loader workers, so torch-free.
 
 Dense sampling follows VideoMAE on Kinetics: frames at the stride, clips evenly over them
-(kinetics.py:137-156). Segments follow it on SSv2: each clip takes one frame of every segment, at
-another place in it (ssv2.py:134-151). Crops lie along the longer side of the resized picture.
+(kinetics.py:137-156). Windows of spread frames, which no paper tests on, begin evenly too. Segments
+follow it on SSv2: each clip takes one frame of every segment, at another place in it
+(ssv2.py:134-151). Crops lie along the longer side of the resized picture.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from maekit.contracts import View
 from maekit.data.augment import largest_box
-from maekit.data.clips import frame_ids
+from maekit.data.clips import frame_ids, spread
 from maekit.data.plan import Box, Plan
 from maekit.data.reader import SampleReader
 from maekit.recipe.augment import NoAugment
@@ -30,6 +31,8 @@ _ROUNDING = 1e-6  # a resized side that is whole but for floating point is whole
 class ViewReader(SampleReader):
     """Reads all test views of a sample at once, as the repeats of one row: clip-major.
 
+    Of more than one, the centre view follows them (``Views``).
+
     Args:
         test: how many views, and how they are cut.
     """
@@ -38,23 +41,24 @@ class ViewReader(SampleReader):
 
     def plans(self, source: Source, key: Key) -> list[Plan]:  # noqa: ARG002 - nothing is drawn
         """Every view of an opened sample: clips in order, the crops of each in order."""
-        clips = clip_frames(source.frames, self.spec, self.test.clips)
+        plans = self._plans(source, self.test)
+        return plans if len(plans) == 1 else plans + self._plans(source, self.test.centre)
+
+    def _plans(self, source: Source, test: Views) -> list[Plan]:
         size = self.views[0].size
         boxes = [
-            crop_box(source.height, source.width, size, self.test, crop)
-            for crop in range(self.test.crops)
+            crop_box(source.height, source.width, size, test, crop) for crop in range(test.crops)
         ]
-        how = self.test.interpolation
         return [
-            Plan(ids, box, "context", flip=False, interpolation=how)
-            for ids in clips
+            Plan(ids, box, "context", flip=False, interpolation=test.interpolation)
+            for ids in clip_frames(source.frames, self.spec, test.clips)
             for box in boxes
         ]
 
     @property
     def middle(self) -> int:
-        """The place of the view that single-view numbers are of."""
-        return self.test.clips // 2 * self.test.crops + self.test.crops // 2
+        """The place of the centre view, which single-view numbers are of: the last."""
+        return self.test.read - 1
 
 
 def view_reader(
@@ -75,7 +79,7 @@ def view_reader(
         channels=channels,
         seed=0,
         purpose="test",
-        repeats=test.clips * test.crops,
+        repeats=test.read,
         held_out=True,
         float_ok=float_ok,
         test=test,
@@ -96,6 +100,12 @@ def clip_frames(available: int, spec: DataSpec, clips: int) -> list[tuple[int, .
                 available * (clips * place + clip) // (clips * spec.frames)
                 for place in range(spec.frames)
             )
+            for clip in range(clips)
+        ]
+    if spec.sampling == "spread":
+        spare = max(0, available - spec.frames * spec.stride)
+        return [
+            spread(clip * spare // (clips - 1), available, spec.frames, spec.stride)
             for clip in range(clips)
         ]
     strided = range(0, available, spec.stride)

@@ -20,10 +20,15 @@ def dump(recipe: Recipe) -> str:
 
 
 def as_dict(model: BaseModel) -> dict[str, Any]:
-    """A recipe or a section of it as plain dicts, lists and scalars, by the keys of the file."""
+    """A recipe or a section of it as plain dicts, lists and scalars, by the keys of the file.
+
+    Keys that always follow from others (``exclude``) are left out.
+    """
     plain: dict[str, Any] = {}
     given = model.model_dump(mode="json", by_alias=True)
     for name, field in type(model).model_fields.items():
+        if field.exclude:
+            continue
         key = field.alias or name
         value = getattr(model, name)
         if isinstance(value, BaseModel):

@@ -9,6 +9,7 @@ from maekit.recipe.schema import (
     BackboneSpec,
     DataSpec,
     DecoderSpec,
+    HeldOutSpec,
     MaskerSpec,
     PartSpec,
     Recipe,
@@ -28,6 +29,7 @@ _SPECS: tuple[type[PartSpec], ...] = (
     MaskerSpec,
     TargetSpec,
     DataSpec,
+    HeldOutSpec,
 )
 
 
@@ -50,6 +52,9 @@ def json_schema(parts: Sequence[PartSchema]) -> Schema:
     definitions = schema["$defs"]
     for definition in definitions.values():
         definition.pop("required", None)
+        for own in definition.get("properties", {}).values():
+            if "oneOf" in own:  # without a name, more than one of the alternatives may fit
+                own["anyOf"] = own.pop("oneOf")
     for spec in _SPECS:
         own = definitions[spec.__name__]["properties"]
         chosen = [part for part in parts if part.kind == spec.kind]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from maekit.recipe.augment import Augment, SingleTryCrop
 from maekit.recipe.section import Section
@@ -63,6 +63,26 @@ class Lars(Rate):
     weight_decay: float = Field(0.0, ge=0, description="added to the gradient of matrices")
 
 
+class Sgd(Rate):
+    """Momentum SGD, without Nesterov, as VideoMAE's linear probe uses it (table 11)."""
+
+    name: Literal["sgd"] = "sgd"
+    base_lr: float = Field(0.1, gt=0, description="learning rate per 256 samples (VideoMAE: 0.1)")
+    momentum: Beta = Field(0.9, description="of the gradient, in [0, 1)")
+    weight_decay: float = Field(0.0, ge=0, description="added to the gradient of matrices")
+
+
+def _optimizer_name(value: Any) -> str:  # noqa: ANN401 - whatever a recipe holds here
+    """Which optimizer is meant; LARS where none is named."""
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return "lars" if name is None else str(name)
+
+
+Optimizer = Annotated[
+    Annotated[Lars, Tag("lars")] | Annotated[Sgd, Tag("sgd")], Discriminator(_optimizer_name)
+]
+
+
 class Probe(TrainingSection):
     """Frozen features, judged beside those of an untrained encoder and raw pixels.
 
@@ -74,8 +94,8 @@ class Probe(TrainingSection):
     kind: Literal["linear", "knn", "attentive"] = "linear"
     protocol: Literal["paper", "cached"] = Field(
         "paper",
-        description="of linear: paper trains batch norm and a linear layer with LARS on augmented "
-        "crops (MAE); cached is exact on the features of centre crops",
+        description="of linear: paper trains batch norm and a linear layer on augmented crops "
+        "(MAE, with LARS); cached is exact on the features of centre crops",
     )
     pool: Literal["auto", "cls", "mean"] = Field(
         "auto", description="of tokens; auto: the class token where there is one, else the mean"
@@ -93,7 +113,9 @@ class Probe(TrainingSection):
     )
     warmup: Warmup = Warmup(epochs=10)
     batch: Batch = Batch.model_validate({"global": 16384})
-    optimizer: Lars = Lars()
+    optimizer: Optimizer = Field(
+        Lars(), description="of linear with the paper's protocol: {name: lars or sgd, ...}"
+    )
     augment: Augment = Field(
         default_factory=lambda: SingleTryCrop(name="single-try-crop", scale=(0.08, 1.0)),
         description="how crops are drawn: {name: single-try-crop, random-resized-crop, none, ...}",

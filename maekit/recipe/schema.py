@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from maekit.recipe.augment import ColorJitter
 from maekit.recipe.finetune import Finetune
@@ -56,6 +63,9 @@ class TargetSpec(PartSpec):
     kind = "targets"
 
 
+Sampling = Literal["dense", "spread", "segments"]
+
+
 class DataSpec(PartSpec):
     """A dataset part with the keys that the core owns: they are never passed to the part."""
 
@@ -63,8 +73,11 @@ class DataSpec(PartSpec):
 
     frames: int = Field(1, ge=1, description="frames a clip; 1 for images")
     stride: int = Field(1, ge=1, description="frames from one sampled frame to the next")
-    sampling: Literal["dense", "segments"] = Field(
-        "dense", description="dense: consecutive at the stride; segments: one from each (TSN)"
+    sampling: Sampling = Field(
+        "dense",
+        description="of a clip's frames; dense: consecutive at the stride; spread: evenly over "
+        "frames * stride, the first and the last of them shown (VideoMAE's fine-tuning); segments: "
+        "one from each of as many equal segments of the video (TSN)",
     )
     max_bad_fraction: float = Field(
         0.01, ge=0, le=1, description="unreadable files tolerated, as a fraction of the set"
@@ -80,6 +93,15 @@ class DataSpec(PartSpec):
                 f"stride {self.stride} means nothing with sampling segments; drop one of the two"
             )
         return self
+
+
+class HeldOutSpec(DataSpec):
+    """Held-out samples: their clips are as long as data.train's."""
+
+    # Never written into a resolved recipe: it would contradict a later change of data.train's.
+    frames: int = Field(
+        1, ge=1, exclude=True, description="data.train's, which it follows where it is not given"
+    )
 
 
 class Stats(Section):
@@ -102,7 +124,7 @@ class Data(Section):
     """What is read, and at which size."""
 
     train: DataSpec = Field(description="{name: a dataset, and its options}")
-    val: DataSpec | None = Field(None, description="held-out samples; without: no validation")
+    val: HeldOutSpec | None = Field(None, description="held-out samples; without: no validation")
     size: Side | tuple[Side, Side] = Field(224, description="pixels: side, or [height, width]")
     channels: int = Field(3, ge=1, le=4096, description="1 and 3 are converted to each other")
     stats: Stats | Literal["imagenet", "auto"] | None = Field(
@@ -118,6 +140,23 @@ class Data(Section):
         "auto", description="loader processes; 0: none"
     )
     timeout: float = Field(60.0, gt=0, description="seconds that one sample may take")
+
+    @field_validator("val")
+    @classmethod
+    def _clips_are_as_long(
+        cls, val: HeldOutSpec | None, info: ValidationInfo
+    ) -> HeldOutSpec | None:
+        train: DataSpec | None = info.data.get("train")  # not there where it is wrong itself
+        if val is None or train is None:
+            return val
+        if "frames" not in val.model_fields_set:
+            return val.model_copy(update={"frames": train.frames})
+        if val.frames != train.frames:
+            raise ValueError(
+                f"data.val.frames is {val.frames}, and data.train.frames is {train.frames}: a "
+                "model has clips of one length; leave data.val.frames out, or set both"
+            )
+        return val
 
     @model_validator(mode="after")
     def _stats_fit_channels(self) -> Data:

@@ -10,7 +10,11 @@ from maekit.recipe.section import Section
 
 
 class Views(Section):
-    """Clips x crops of each test sample, whose scores are averaged; 1 x 1 is the centre clip."""
+    """Clips x crops of each test sample, whose scores are averaged; 1 x 1 is the centre clip.
+
+    Where there are more, the centre clip is read beside them, and is no part of their mean: numbers
+    of a single view are of it, so that they are of the same view while training and at the end.
+    """
 
     clips: int = Field(1, ge=1, description="over time, evenly spaced; an image has one")
     crops: int = Field(1, ge=1, description="along the longer side, evenly spaced")
@@ -20,3 +24,14 @@ class Views(Section):
         description="the resized short side over the crop's; 8/7: 256 pixels for 224 (MAE)",
     )
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @property
+    def centre(self) -> Views:
+        """The one view that single-view numbers are of."""
+        return self.model_copy(update={"clips": 1, "crops": 1})
+
+    @property
+    def read(self) -> int:
+        """How many views of a sample are read: all of them, and the centre where it is not all."""
+        count = self.clips * self.crops
+        return count if count == 1 else count + 1

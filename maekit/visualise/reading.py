@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from maekit.contracts import View
+from maekit.data.clips import mean_step
 from maekit.data.order import Key
 from maekit.data.pixels import convertible, to_unit
 from maekit.data.plan import Box
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError
 from maekit.recipe.augment import NoAugment
-from maekit.recipe.schema import DataSpec
+from maekit.recipe.schema import DataSpec, Sampling
 from maekit.visualise.hiding import Subject
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Clips:
     """How clips are read: as the run of the weights read its own, where that is known."""
 
     stride: int = 1
-    sampling: Literal["dense", "segments"] = "dense"
+    sampling: Sampling = "dense"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     float_ok: bool = True
     native: bool = False
@@ -145,8 +146,7 @@ def take(
     subject = Subject(
         source.id, number, crop.transpose(1, 2, 3, 0), box, (source.height, source.width)
     )
-    step = source.frames / spec.frames if spec.sampling == "segments" else spec.stride
-    fps = (source.fps or _DEFAULT_FPS) / max(step, 1)
+    fps = (source.fps or _DEFAULT_FPS) / max(mean_step(source.frames, spec), 1)
     return Taken(views, subject, fps, _notes(source, spec, height, width, clips, sample.padded))
 
 

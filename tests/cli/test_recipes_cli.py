@@ -131,6 +131,17 @@ def test_schema_knows_the_installed_parts(cli: Cli, tmp_path: Path) -> None:
     assert json.loads(out.read_text(encoding="utf-8")) == schema
 
 
+def test_alternatives_without_a_name_may_all_fit(cli: Cli) -> None:
+    """``augment: {flip: 0}`` is right in a child, whatever its parent names."""
+    schema = json.loads(cli("recipes", "schema").out)["$defs"]
+    for section, key, count in (("Probe", "optimizer", 2), ("Pretrain", "augment", 6)):
+        own = schema[section]["properties"][key]
+        assert "oneOf" not in own
+        assert len(own["anyOf"]) == count
+    assert schema["Sgd"]["properties"]["name"]["const"] == "sgd"
+    assert "trust" not in schema["Sgd"]["properties"]
+
+
 def test_schema_has_no_loose_reference(cli: Cli) -> None:
     schema = json.loads(cli("recipes", "schema").out)
 

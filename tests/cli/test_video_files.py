@@ -46,7 +46,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def write(path: Path, frames: int) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(frames)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)

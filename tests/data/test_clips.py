@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maekit.data.clips import frame_ids, resample
+from maekit.data.clips import frame_ids, mean_step, resample, spread
 from maekit.recipe.schema import DataSpec
 
 
@@ -16,7 +17,7 @@ def spec(frames: int, stride: int = 1, sampling: str = "dense") -> DataSpec:
 
 @given(
     st.integers(1, 400), st.integers(1, 32), st.integers(1, 8),
-    st.sampled_from(["dense", "segments"]), st.booleans(),
+    st.sampled_from(["dense", "spread", "segments"]), st.booleans(),
 )  # fmt: skip
 def test_any_clip_of_any_video_is_readable(
     available: int, frames: int, stride: int, sampling: str, fixed: bool
@@ -101,3 +102,59 @@ def test_segments_lie_one_after_the_other(available: int, frames: int, seed: int
         assert len(set(clip)) == frames
     middle = frame_ids(available, spec(frames, 1, "segments"), None)
     assert middle == tuple(int((place + 0.5) * available / frames) for place in range(frames))
+
+
+def official_spread(available: int, frames: int, stride: int, end: int | None) -> list[int]:
+    """VideoMAE, kinetics.py:251-267; ``end`` is what it draws from [window, available)."""
+    window = frames * stride
+    if available <= window:
+        shown = available // stride
+        index = np.linspace(0, available, num=shown)
+        index = np.concatenate([index, np.ones(frames - shown) * available])
+        return list(np.clip(index, 0, available - 1).astype(np.int64))
+    assert end is not None
+    index = np.linspace(end - window, end, num=frames)
+    return list(np.clip(index, end - window, end - 1).astype(np.int64))
+
+
+@pytest.mark.parametrize(("frames", "stride"), [(16, 4), (16, 2), (8, 4), (1, 4), (2, 3)])
+def test_spread_frames_are_videomaes(frames: int, stride: int) -> None:
+    window = frames * stride
+    for available in range(1, window + 1):  # shorter than the window, and as long
+        theirs = official_spread(available, frames, stride, None)
+        for rng in (None, np.random.default_rng(0)):
+            assert list(frame_ids(available, spec(frames, stride, "spread"), rng)) == theirs
+    available = window + 40
+    theirs = {
+        tuple(official_spread(available, frames, stride, end)) for end in range(window, available)
+    }
+    rng = np.random.default_rng(0)
+    ours = [frame_ids(available, spec(frames, stride, "spread"), rng) for _ in range(600)]
+    assert set(ours) == theirs  # every one that theirs may draw, and no other
+    middle = frame_ids(available, spec(frames, stride, "spread"), None)
+    assert list(middle) == official_spread(available, frames, stride, window + 20)
+
+
+def test_the_step_of_spread_frames_is_no_whole_number() -> None:
+    clip = spread(10, 100, 16, 4)
+    assert clip == (10, 14, 18, 22, 27, 31, 35, 39, 44, 48, 52, 56, 61, 65, 69, 73)
+    assert mean_step(100, spec(16, 4, "spread")) == pytest.approx(64 / 15)
+    assert mean_step(100, spec(16, 4)) == 4
+    assert mean_step(100, spec(16, 1, "segments")) == 100 / 16
+    assert mean_step(1, spec(1, 1, "spread")) == 1  # an image
+
+
+@given(st.integers(1, 300), st.integers(1, 32), st.integers(1, 8), st.integers(0, 2**31))
+def test_spread_frames_of_any_video(available: int, frames: int, stride: int, seed: int) -> None:
+    clip = frame_ids(available, spec(frames, stride, "spread"), np.random.default_rng(seed))
+    window = frames * stride
+    start = clip[0]
+    theirs = official_spread(available, frames, stride, start + window)
+    for place, (mine, other) in enumerate(zip(clip, theirs, strict=True)):
+        # Where the exact place is a whole number, a product of floats may be a hair below it.
+        steps = max(1, (frames if available > window else available // stride) - 1)
+        whole = place * min(window, available) % steps == 0
+        assert mine == other or (whole and mine == other + 1)
+    if available > window:
+        assert len(set(clip)) == frames
+        assert 0 <= start < available - window

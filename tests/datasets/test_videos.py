@@ -222,6 +222,7 @@ def test_short_clips_are_padded_and_marked(folder: Path) -> None:
 
 @pytest.mark.parametrize(("options", "note"), [
     ({"stride": 2}, "is shorter than 30 frames at stride 2: such clips are padded"),
+    ({"sampling": "spread", "stride": 2}, "than 30 frames at stride 2: such clips are padded"),
     ({}, "is shorter than 30 frames: such clips are padded"),
     ({"sampling": "segments"}, "is shorter than 30 frames: such clips show frames twice"),
 ])  # fmt: skip

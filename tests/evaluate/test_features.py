@@ -91,7 +91,7 @@ def gather(data: Clips, **more: object) -> tuple[np.ndarray, np.ndarray]:
 def test_features_of_a_set_keep_its_order() -> None:
     rows, features = gather(dataset())
     assert rows.tolist() == list(range(11))
-    assert features.shape == (11, 2, 32)
+    assert features.shape == (11, 2 + 1, 32)  # two clips, and the centre view
     some, same = gather(dataset(), rows=[7, 3])
     assert some.tolist() == [7, 3]
     np.testing.assert_allclose(same, features[[7, 3]], atol=1e-6)

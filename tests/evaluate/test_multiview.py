@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from toys import Clip, Clips
 
+from maekit.data.order import Key
 from maekit.errors import DataError, NonFiniteError
 from maekit.evaluate.multiview import Predictions, predict, top_k
 from maekit.evaluate.views import view_reader
@@ -45,6 +47,53 @@ def test_scores_are_the_mean_of_the_softmax_of_each_view() -> None:
                 raw = np.exp([frame / 5, column / 7, frame * column / 90])
                 expected += raw / raw.sum() / 6
         np.testing.assert_allclose(found.scores[row], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 40, 1000])
+def test_means_made_while_reading_are_those_of_all_scores_at_once(batch: int) -> None:
+    """Bit for bit, of rows that fill several batches."""
+    dataset = Clips([Clip(20 + n, 10, 20 + 2 * n, label=n % 3) for n in range(7)])
+    test = Views(clips=5, crops=3)
+    found = judge(dataset, test, batch=batch)
+    reader = view_reader(
+        dataset, DataSpec(name="videos", frames=2), test, size=(10, 10), channels=3
+    )
+    pixels = [reader.read(Key(0, row)).views[0] for row in range(7)]
+    scores = np.stack([logits(torch.from_numpy(x) / 255).softmax(-1).numpy() for x in pixels])
+    assert scores.shape == (7, 16, 3)
+    wide = scores.astype(np.float64)
+    np.testing.assert_array_equal(found.scores, wide[:, :15].mean(axis=1))
+    np.testing.assert_array_equal(found.single, wide[:, 15])
+    kept = Predictions.averaged(np.arange(7), dataset, found.labels, scores, reader.middle)
+    np.testing.assert_array_equal(found.scores, kept.scores)
+    np.testing.assert_array_equal(found.single, kept.single)
+
+
+def test_the_single_view_is_the_one_that_is_judged_alone() -> None:
+    dataset = Clips([Clip(30, 10, 10 + n) for n in range(4)])
+    many, one = judge(dataset, Views(clips=4, crops=3)), judge(dataset, Views())
+    np.testing.assert_array_equal(many.single, one.single)
+    np.testing.assert_array_equal(one.single, one.scores)
+
+
+def test_memory_does_not_grow_with_the_views() -> None:
+    """K400's 5 x 3 views would be 0.5 GB of scores, and twice that again as float64."""
+    dataset = Clips([Clip(4, 10, 60) for _ in range(100)])
+    reader = view_reader(
+        dataset, DataSpec(name="videos"), Views(crops=30), size=(10, 10), channels=3
+    )
+    classes = 400
+
+    def wide(pixels: torch.Tensor) -> torch.Tensor:
+        return pixels[:, 2, 0, 0, :1].expand(-1, classes)
+
+    tracemalloc.start()
+    predict(reader, np.zeros(100, int), wide, device=CPU, batch=31, workers=0, timeout=1.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    kept, all_views = 2 * 8 * 100 * classes, 31 * 8 * 100 * classes
+    assert 2 * kept < all_views / 4  # else there were nothing to see
+    assert peak < 2 * kept + 1_000_000
 
 
 def test_softmax_comes_before_the_mean() -> None:

@@ -76,7 +76,7 @@ def test_two_clips_of_segments_are_videomaes(total: int, frames: int) -> None:
 @given(
     total=st.integers(1, 90),
     clips=st.integers(1, 6),
-    sampling=st.sampled_from(["dense", "segments"]),
+    sampling=st.sampled_from(["dense", "spread", "segments"]),
 )
 def test_frames_are_in_the_video_and_never_fall(total: int, clips: int, sampling: str) -> None:
     for ids in clip_frames(total, spec(8, 1, sampling), clips):
@@ -128,11 +128,11 @@ def test_crops_of_a_portrait_for_a_wide_model() -> None:
     ]
 
 
-@pytest.mark.parametrize("sampling", ["dense", "segments"])
+@pytest.mark.parametrize("sampling", ["dense", "spread", "segments"])
 @pytest.mark.parametrize("shape", [(40, 60), (61, 33), (48, 48)])
 def test_one_view_is_the_centre_clip(sampling: str, shape: tuple[int, int]) -> None:
     source = Clip(23, *shape)
-    clips = spec(4, 2 if sampling == "dense" else 1, sampling)
+    clips = spec(4, 1 if sampling == "segments" else 2, sampling)
     reader = view_reader(Clips([source]), clips, Views(), size=(16, 24), channels=3)
     held_out = SampleReader(
         Clips([source]),
@@ -155,7 +155,34 @@ def test_views_are_clip_major() -> None:
     test = Views(clips=3, crops=2)
     reader = view_reader(Clips([source]), spec(2), test, size=(20, 20), channels=3)
     views = reader.read(Key(0, 0)).views[0]  # [V, C, T, H, W]
-    assert views.shape == (6, 3, 2, 20, 20)
-    np.testing.assert_array_equal(views[:, 0, 0, 0, 0], [0, 0, 19, 19, 38, 38])  # first frame
-    np.testing.assert_array_equal(views[:, 2, 0, 0, 0], [0, 40, 0, 40, 0, 40])  # first column
-    assert reader.middle == 3  # the middle clip; of two crops the second
+    assert views.shape == (7, 3, 2, 20, 20)
+    np.testing.assert_array_equal(views[:6, 0, 0, 0, 0], [0, 0, 19, 19, 38, 38])  # first frame
+    np.testing.assert_array_equal(views[:6, 2, 0, 0, 0], [0, 40, 0, 40, 0, 40])  # first column
+    assert reader.middle == 6  # the centre view, behind them
+
+
+@pytest.mark.parametrize("test", [Views(clips=2), Views(clips=5, crops=3), Views(crops=2)])
+@pytest.mark.parametrize("sampling", ["dense", "spread", "segments"])
+def test_the_centre_view_is_that_of_one_view(sampling: str, test: Views) -> None:
+    """Of no clips and crops is it one of them in general: the curve's view is read by itself."""
+    source = Clip(23, 20, 61)
+    clips = spec(4, 1 if sampling == "segments" else 3, sampling)
+    many, one = (
+        view_reader(Clips([source]), clips, views, size=(20, 20), channels=3)
+        for views in (test, Views())
+    )
+    ours, theirs = (reader.read(Key(0, 0)).views[0] for reader in (many, one))
+    assert len(ours) == test.clips * test.crops + 1
+    np.testing.assert_array_equal(ours[many.middle], theirs[one.middle])
+
+
+def test_clips_of_spread_frames_lie_evenly() -> None:
+    """Windows of 4 x 4 frames, from the first frame to the last."""
+    ours = clip_frames(100, spec(4, 4, "spread"), 3)
+    windows = [np.linspace(start, start + 16, 4).astype(int) for start in (0, 42, 84)]
+    expected = [
+        np.minimum(ids, start + 15) for ids, start in zip(windows, (0, 42, 84), strict=True)
+    ]
+    np.testing.assert_array_equal(ours, expected)
+    assert clip_frames(9, spec(4, 4, "spread"), 2) == [(0, 8, 8, 8)] * 2  # two frames are shown
+    assert clip_frames(1, spec(1, 1, "spread"), 3) == [(0,)] * 3

@@ -197,7 +197,7 @@ NOTHING_HERE = {
     "data.train.sampling": "clips of one frame have no sampling (tests/data/test_clips.py)",
     "data.val.stride": "as above",
     "data.val.sampling": "as above",
-    "data.val.frames": "the model's clip is data.train's",
+    "data.val.frames": "data.train's, or an error (tests/recipe/test_held_out_frames.py)",
     "data.val.labels": "pre-training uses no labels",
     "pretrain.repeat_from": "an image has one frame (tests/data/test_reader.py)",
     "pretrain.optimizer.name": "there is one optimizer",

@@ -21,7 +21,7 @@ name: clips
 seed: 3
 data:
   train: {{name: videos, path: {folder}/train, frames: 8}}
-  val: {{name: videos, path: {folder}/val, frames: 8}}
+  val: {{name: videos, path: {folder}/val}}
   size: [16, 24]
   workers: 0
 model:
@@ -44,6 +44,8 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
     "data.train.frames": (["data.train.frames=4"], []),
     "data.train.stride": (["data.train.stride=2"], []),
     "data.train.sampling": (["data.train.sampling=segments"], []),
+    "data.train.sampling: spread": (["data.train.sampling=spread"], ["data.train.stride=2"]),
+    "data.val.sampling: spread": (["data.val.sampling=spread"], ["data.val.stride=2"]),
     "data.val.stride": (["data.val.stride=2"], []),
     "data.val.sampling": (["data.val.sampling=segments"], []),
     "pretrain.repeat_from": (["pretrain.repeat_from=same-frames"], ["pretrain.repeats=2"]),

@@ -1,0 +1,91 @@
+"""Clips of data.val are as long as data.train's: followed where unset, else refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from maekit.errors import RecipeError
+from maekit.recipe.dump import as_dict, dump
+from maekit.recipe.load import for_verb, load
+from maekit.recipe.schema import Recipe
+from maekit.registry import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Write = Callable[[str, str], Path]
+
+CLIPS = """\
+name: clips
+data:
+  train: {name: sample-videos, frames: 16, stride: 4}
+  val: {name: sample-videos, split: val}
+model:
+  backbone: {name: video-vit, size: tiny, patch: [2, 16, 16]}
+probe: {kind: knn}
+"""
+
+
+def frames(recipe: Recipe) -> tuple[int, int]:
+    assert recipe.data.val is not None
+    return recipe.data.train.frames, recipe.data.val.frames
+
+
+def test_they_follow_data_trains(parent: Path) -> None:
+    assert frames(load(parent).recipe) == (16, 16)
+    assert frames(load(parent, ["data.train.frames=8"]).recipe) == (8, 8)
+    assert frames(load(parent, ["~data.train.frames"]).recipe) == (1, 1)
+    assert frames(load(parent, ["data.val.name=other"]).recipe) == (16, 16)
+
+
+def test_the_same_number_may_be_given(parent: Path) -> None:
+    assert frames(load(parent, ["data.val.frames=16"]).recipe) == (16, 16)
+    words = ["data.train.frames=4", "data.val.frames=4"]
+    assert frames(load(parent, words).recipe) == (4, 4)
+
+
+@pytest.mark.parametrize("asked", [1, 8])
+def test_another_one_is_an_error_that_names_both(parent: Path, asked: int) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(parent, [f"data.val.frames={asked}"])
+    assert f"data.val.frames is {asked}, and data.train.frames is 16" in caught.value.what
+    assert caught.value.exit_code == 2
+    assert str(caught.value.where).endswith("parent.yaml:4")
+
+
+def test_overlays_follow_and_contradict_alike(write: Write) -> None:
+    child = write("child.yaml", "extends: parent.yaml\npretrain: {data: {train: {frames: 4}}}\n")
+    loaded = load(child)
+    for source in (loaded, loaded.recipe):
+        assert frames(for_verb(source, "pretrain")) == (4, 4)
+    explicit = load(child, ["data.val.frames=16"])  # right for all verbs but this one
+    with pytest.raises(RecipeError, match=r"data\.val\.frames is 16, and data\.train\.frames is 4"):
+        for_verb(explicit, "pretrain")
+    own = ["pretrain.data.val.frames=4", "data.val.frames=16"]
+    assert frames(for_verb(load(child, own), "pretrain")) == (4, 4)
+
+
+def test_a_resolved_recipe_reads_back_and_still_follows(tmp_path: Path) -> None:
+    path = tmp_path / "clips.yaml"
+    path.write_text(CLIPS.replace("{kind: knn}", "{kind: knn, data: {train: {frames: 8}}}"))
+    for number, words in enumerate(([], ["data.val.frames=16", "probe.data.val.frames=8"])):
+        for verb in (None, "probe"):
+            resolved = resolve(load(path, words), verb)
+            again = tmp_path / f"{number}-{verb}.yaml"
+            again.write_text(dump(resolved))
+            loaded = load(again)
+            assert loaded.recipe == resolved
+            assert as_dict(loaded.recipe) == as_dict(resolved)
+            assert frames(loaded.recipe) == ((16, 16) if verb is None else (8, 8))
+            if verb is None:
+                assert frames(for_verb(loaded, "probe")) == (8, 8)
+            assert frames(load(again, ["data.train.frames=2"]).recipe) == (2, 2)
+
+
+def test_a_wrong_data_train_is_told_of_alone(parent: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(parent, ["data.train.frames=0"])
+    assert caught.value.what == "data.train.frames: expected at least 1, got 0"
