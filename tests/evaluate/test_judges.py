@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from maekit.errors import RecipeError
 from maekit.evaluate.attentive import AttentiveHead, fit_attentive, heads_of
-from maekit.evaluate.floor import Pixels
+from maekit.evaluate.floor import Pixels, reduced
 from maekit.evaluate.knn import NearestNeighbours
 from maekit.evaluate.linear import fit_linear, split
 from maekit.recipe.probe import Attentive, CachedLinear
@@ -187,11 +187,11 @@ def test_wide_tokens_are_projected_and_the_order_of_tokens_is_nothing() -> None:
 
 def test_pixels_are_area_means() -> None:
     pixels = torch.arange(2 * 3 * 2 * 4 * 8, dtype=torch.float32).reshape(2, 3, 2, 4, 8)
-    found = Pixels(4)(pixels)
-    expected = pixels.reshape(2, 3, 2, 2, 2, 4, 2).mean(dim=(4, 6)).flatten(1)
+    found = Pixels(4, lambda x: (x - 7) / 2)(pixels)
+    expected = ((pixels - 7) / 2).reshape(2, 3, 2, 2, 2, 4, 2).mean(dim=(4, 6)).flatten(1)
     torch.testing.assert_close(found, expected)
-    assert Pixels(64).size(4, 8) == (4, 8)  # never enlarged
-    assert Pixels(4, tokens=True)(pixels).shape == (2, 1, 48)
+    assert reduced(4, 8, 64) == (4, 8)  # never enlarged
+    assert Pixels(4, lambda x: x, tokens=True)(pixels).shape == (2, 1, 48)
 
 
 def test_strengths_beyond_the_best_are_left_out() -> None:
