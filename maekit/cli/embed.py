@@ -163,20 +163,24 @@ def _unlisted(words: Sequence[str]) -> Iterator[str]:
 
 
 def _reader(inputs: Inputs, header: Header, chosen: Chosen) -> ViewReader:
-    """Reads the centre view of each input, as the run of the weights read its own."""
+    """Reads the centre view of each input, as the run of the weights read its held-out samples."""
     recipe = chosen.recipe()
-    train = None if recipe is None else recipe.data.train
-    spec = DataSpec(
-        name="inputs",
-        frames=header.clip[0],
-        stride=train.stride if train else 1,
-        sampling=train.sampling if train else "dense",
-    )
-    return view_reader(inputs, spec, Views(), size=header.clip[1:], channels=header.channels)
+    spec = DataSpec(name="inputs", frames=header.clip[0])
+    views = Views()
+    if recipe is not None:
+        val, section = recipe.data.val or recipe.data.train, getattr(recipe, chosen.verb)
+        spec = spec.model_copy(update={"stride": val.stride, "sampling": val.sampling})
+        resized = getattr(section, "views", section.augment).interpolation
+        views = Views(interpolation=resized)
+    return view_reader(inputs, spec, views, size=header.clip[1:], channels=header.channels)
 
 
 def _clips(reader: ViewReader) -> dict[str, Any]:
-    return {"stride": reader.spec.stride, "sampling": reader.spec.sampling}
+    return {
+        "stride": reader.spec.stride,
+        "sampling": reader.spec.sampling,
+        "interpolation": reader.test.interpolation,
+    }
 
 
 def _about(

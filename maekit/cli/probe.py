@@ -24,19 +24,13 @@ from maekit.engine.events import Note
 from maekit.engine.run_folder import RUNS, RunFolder, newest_unfinished, plain, read_result
 from maekit.engine.stop import StopSignal
 from maekit.engine.training import pick_device
+from maekit.evaluate.assemble_probe import assemble_probe, required_probe
 from maekit.evaluate.collect import Reading, collect, counted
 from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.linear_paper import LinearProbing, assemble
 from maekit.evaluate.multiview import TOP
 from maekit.evaluate.parts import source_of
-from maekit.evaluate.probe import (
-    MODEL,
-    PIXELS,
-    RANDOM,
-    VAL,
-    assemble_probe,
-    required_probe,
-)
+from maekit.evaluate.probe import MODEL, PIXELS, RANDOM, VAL
 from maekit.recipe.dump import dump
 from maekit.recipe.load import load
 from maekit.registry import resolve
@@ -114,6 +108,8 @@ def _run(recipe: Recipe, device: torch.device, terminal: Terminal, asked: Asked)
             before = refuse_other(path, recipe)
             if before.get("exit") == 0:
                 emit(Note(f"{path} is finished"))
+                if (path / KEPT).is_dir():  # killed right after its result was written
+                    shutil.rmtree(path / KEPT)
                 result: dict[str, Any] | None = _compared(before, recipe, asked)
             else:
                 result = _judged(recipe, device, folder, emit, log, asked)
