@@ -24,8 +24,8 @@ def reduced(height: int, width: int, side: int) -> tuple[int, int]:
 class Pixels:
     """Raw pixels as features: every frame, reduced by area so that no side exceeds ``side``.
 
-    They are normalised as the encoder gets them. Between pixels in [0, 1], which point the same way
-    more or less, cosines are all near 1, and nearest neighbours would be worse than they need be.
+    They are normalised as the encoder gets them: pixels in [0, 1] have cosines near 1 whatever they
+    show, and their nearest neighbours are a floor that is too low.
 
     Args:
         side: pixels.

@@ -81,7 +81,12 @@ def test_a_finished_probe_is_told_again_and_no_other_takes_its_place(
     assert "out is finished" in again.err
     compared = cli("probe", labelled, *KNN, "--out", "out", "--resume", "--compare-expected")
     assert "inside" in compared.out
-    paper = ("probe.protocol=paper", "probe.steps=2", "probe.warmup.steps=0")
+    paper = (
+        "probe.protocol=paper",
+        "probe.steps=2",
+        "probe.warmup.steps=0",
+        "probe.batch.global=8",
+    )
     for other in (["--kind", "attentive"], ["--kind", "linear", *paper]):
         refused = cli("probe", labelled, *other, *SCRATCH, "--out", "out", "--resume")
         assert refused.code == 2

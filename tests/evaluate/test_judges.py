@@ -134,6 +134,15 @@ def test_more_neighbours_than_there_are() -> None:
     assert judge.probabilities(features)[0].tolist() == pytest.approx([1 / 3, 2 / 3])
 
 
+def test_neighbours_do_not_hold_a_vote_for_each_class() -> None:
+    """One number for each class of each training sample would be gigabytes on ImageNet."""
+    features, labels = torch.randn(500, 2), torch.arange(500)
+    judge = NearestNeighbours(features, labels, 500, k=3, temperature=None)
+    held = [value for value in vars(judge).values() if isinstance(value, torch.Tensor)]
+    assert sum(value.numel() for value in held) < 2000
+    assert judge.probabilities(features).sum(1).tolist() == pytest.approx([1] * 500)
+
+
 def attentive(**more: object) -> Attentive:
     settings = {"epochs": 30, "batch": 16, "lr": 3e-3} | more
     return Attentive(**settings)  # type: ignore[arg-type]
