@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -109,8 +110,7 @@ class Probing:
         specs = {"train": data.train, "val": data.val or data.train}
         return {
             "pool": self.pool,
-            # A mean of normalised tokens is not the normalised mean.
-            "norm": "after pooling" if self.trains else "before pooling",
+            "norm": self._norm,
             "layer": probe.layer,
             "clip": list(clip),
             "mean": list(self.header.mean),
@@ -124,6 +124,18 @@ class Probing:
             "seed": self.recipe.seed,
             **options,
         }
+
+    @property
+    def _norm(self) -> str | None:
+        """Where the encoder's last norm stands: a mean of normed tokens is not the normed mean."""
+        if self.probe.layer is not None:
+            return None
+        return "after pooling" if self.trains else "before pooling"
+
+    @cached_property
+    def digest(self) -> str:
+        """A name for the encoder's weights."""
+        return digest_of_weights(self.encoder)
 
     @property
     def trains(self) -> bool:
@@ -242,7 +254,7 @@ class Probing:
             "train_samples": len(self.train) - self.ledger.samples,
             "val_samples": len(model.rows),
             "from": self.source,
-            "encoder_sha256": digest_of_weights(self.encoder),
+            "encoder_sha256": self.digest,
         }
 
     @property
@@ -257,7 +269,7 @@ class Probing:
         chosen = samples_of(dataset)
         about = {
             "weights": self.source,
-            "sha256": digest_of_weights(self.encoder),
+            "sha256": self.digest,
             "settings": {key: self.settings[key] for key in FEATURES},
             "data": identity(dataset, reader.spec, chosen, size=size, channels=reader.channels),
         }
