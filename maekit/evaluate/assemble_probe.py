@@ -52,10 +52,7 @@ def assemble_probe(
     train, val = open_dataset(data.train, "data.train"), open_dataset(spec, "data.val")
     labelled = check_labels(train, val)
     tell_labels(train, labelled, emit)
-    if (data.train.stride, data.train.sampling) != (spec.stride, spec.sampling):
-        text = "data.train and data.val sample frames differently"
-        how = f"{data.train.sampling}, stride {data.train.stride} and {spec.sampling}"
-        emit(Note(f"{text}: {how}, stride {spec.stride}", warning=True))
+    _tell_sampling(data.train, spec, emit)
     model, header = load_encoder(source, recipe)
     check_judge(probe, model.backbone.width)
     pool = auto_pool(probe.pool, model.backbone.prefix_tokens)
@@ -79,6 +76,14 @@ def assemble_probe(
         ledger=BadFiles(bad_files, len(train), data.train.max_bad_fraction),
         emit=emit,
     )
+
+
+def _tell_sampling(train: DataSpec, val: DataSpec, emit: Emit) -> None:
+    """A probe of clips that are cut in two ways is seldom meant."""
+    if (train.stride, train.sampling) != (val.stride, val.sampling):
+        text = "data.train and data.val sample frames differently"
+        how = f"{train.sampling}, stride {train.stride} and {val.sampling}, stride {val.stride}"
+        emit(Note(f"{text}: {how}", warning=True))
 
 
 def _ways(

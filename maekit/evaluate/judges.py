@@ -99,6 +99,9 @@ def _linear(
     if len(options.strengths) > 1 and not found.accuracies:
         text = "no class has two samples, so that there is nothing to choose probe.linear.strengths"
         emit(Note(f"{text} on: the smallest is taken", warning=True))
+    if found.accuracies and found.strength in (min(options.strengths), max(options.strengths)):
+        text = f"the best of probe.linear.strengths, {found.strength:g}, is the first or last"
+        emit(Note(f"{text} of them: one beyond may do better"))
     accuracies = {f"{c:g}": share for c, share in found.accuracies.items()}
     return found.probabilities, {
         "strength": found.strength,

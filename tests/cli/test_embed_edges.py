@@ -135,8 +135,8 @@ def test_a_probes_run_has_its_own_sampling(cli: Cli, labelled: str) -> None:
     more = ("probe.data={val: {stride: 3}}", "probe.views.interpolation=bilinear")
     words = (*paper, *more, "--from", "scratch", "--out", "judged", "-q")
     assert cli("probe", labelled, *words).code == 0
-    words = ("--from", "judged", "--pool", "mean", "--out", "x.npz", "-q")
-    assert cli("embed", "pictures/val/red", *words).code == 0
+    asked = ("--from", "judged", "--pool", "mean", "--out", "x.npz", "-q")
+    assert cli("embed", "pictures/val/red", *asked).code == 0
     with np.load("x.npz") as file:
         about = json.loads(str(file["maekit"]))
     assert (about["stride"], about["interpolation"]) == (3, "bilinear")

@@ -13,12 +13,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
+from maekit.engine.events import Event, Note
 from maekit.errors import RecipeError
+from maekit.evaluate import judges
 from maekit.evaluate.attentive import AttentiveHead, fit_attentive, heads_of
 from maekit.evaluate.floor import Pixels, reduced
 from maekit.evaluate.knn import NearestNeighbours
-from maekit.evaluate.linear import fit_linear, split
-from maekit.recipe.probe import Attentive, CachedLinear
+from maekit.evaluate.linear import LinearProbe, fit_linear, split
+from maekit.recipe.probe import Attentive, CachedLinear, Probe
 
 
 def blobs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +73,36 @@ def test_the_strength_is_chosen_on_a_split_of_train() -> None:
         own = LogisticRegression(C=strength, max_iter=2000).fit(scaled[~held], labels[~held])
         assert accuracy == pytest.approx(own.score(scaled[held], labels[held]), abs=0.07)
     assert probe.strength == max(probe.accuracies, key=lambda c: (probe.accuracies[c], -c))
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "told"),
+    [
+        ({0.1: 0.2, 1.0: 0.3, 10.0: 0.4}, True),
+        ({0.1: 0.2, 1.0: 0.3, 10.0: 0.1}, False),
+        ({}, False),
+    ],
+)
+def test_a_strength_at_the_end_of_those_tried_is_told(
+    accuracies: dict[float, float], told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another beyond it may do better, of the encoder or of its floor."""
+    best = max(accuracies, key=lambda strength: accuracies[strength], default=0.1)
+    found = LinearProbe(np.zeros(1), np.ones(1), None, 2, best, accuracies, converged=True)
+    monkeypatch.setattr(judges, "fit_linear", lambda *_: found)
+    events: list[Event] = []
+    judges.fit_judge(
+        np.zeros((4, 1), np.float32),
+        np.array([0, 0, 1, 1]),
+        Probe(protocol="cached", linear=CachedLinear(strengths=tuple(accuracies) or (0.1,))),
+        classes=2,
+        width=8,
+        seed=1,
+        device=torch.device("cpu"),
+        emit=events.append,
+    )
+    texts = [event.text for event in events if isinstance(event, Note)]
+    assert any("is the first or last of them" in text for text in texts) == told
 
 
 def test_a_split_holds_out_a_share_of_each_class() -> None:
