@@ -137,14 +137,15 @@ def _rows(job: Training, size_row: tuple[str, str], costs: dict[str, Any]) -> li
         size_row,
         ("batch", batch_line(job)),
         ("steps", f"{costs['steps']:,}"),
-        ("disk", f"{_size(costs['disk_bytes'])} for checkpoints, {_size(free)} free here"),
-        ("memory", f"about {_size(costs['memory_bytes'])} for weights and activations"),
+        ("disk", f"{size(costs['disk_bytes'])} for checkpoints, {size(free)} free here"),
+        ("memory", f"about {size(costs['memory_bytes'])} for weights and activations"),
         ("time", f"at most about {duration(costs['seconds'])} on this {job.device.type}"),
         ("bad files", f"{costs['bad_files']} of those read"),
     ]
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Bytes, for people."""
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -6,7 +6,7 @@ one frame shown as often as the model wants, and of a video an image model sees 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,22 +23,23 @@ from maekit.engine.build import load_model
 from maekit.engine.events import Note
 from maekit.engine.feed import workers_of
 from maekit.engine.precision import Precision
-from maekit.engine.run_folder import RUNS
+from maekit.engine.run_folder import LOCK, RUNS, take_lock
 from maekit.engine.stop import StopSignal
 from maekit.engine.training import pick_device
 from maekit.errors import DataError, RecipeError
+from maekit.evaluate.collect import Progress, Reading
 from maekit.evaluate.embed import (
     Embedding,
     Format,
-    Parts,
     arrow_library,
     digest_of_inputs,
-    digest_of_weights,
     embed,
     format_of,
     write,
 )
+from maekit.evaluate.encoder import digest_of_weights, refuse_nonfinite_weights
 from maekit.evaluate.features import Features, auto_pool
+from maekit.evaluate.parts import Parts
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from maekit.weights.header import Header
 
 LISTS = frozenset({".csv", ".jsonl", ".list", ".tsv", ".txt"})
+VERB = "embed"
 BAD_FILES = DataError.exit_code
 TIMEOUT = 120.0  # seconds that one input may take
 
@@ -84,66 +86,62 @@ def embed_files(
     tell = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
     kind = format_of(wanted.out, wanted.kind)
     target = wanted.out or Path(f"embeddings.{kind}")
-    if target.exists() and not wanted.overwrite:
-        hint = "--overwrite, or another --out"
-        raise RecipeError("the file is there already", where=f"--out {target}", hint=hint)
+    _refuse_taken(target, overwrite=wanted.overwrite)
     if kind == "parquet":
         arrow_library()  # that it is missing is better known before the work than after it
     chosen = choose(source, RUNS, decoder=False)
     for note in chosen.notes:
         tell(Note(note, warning=True))
+    where = pick_device(device)
     with Heard(tell).listening(), StopSignal() as stop:
         model, header = load_model(chosen.source)
+        refuse_nonfinite_weights(model, chosen.source)
         found = find_inputs(list(_unlisted(words)), moving=header.clip[0] > 1, purpose=VERB)
         pool = wanted.pool or auto_pool("auto", model.backbone.prefix_tokens)
+        # First, as it refuses layers and pools that the encoder has not.
+        way = Features(model.to(where), pool, wanted.layer, Precision("fp32", where.type))
         reader = _reader(Inputs(found), header, chosen)
         about = _about(chosen, header, pool, wanted.layer, model) | _clips(reader)
         inputs = digest_of_inputs(each.path for each in found)
-        parts = Parts(target, about | {"inputs": inputs})
-        tell(Note(f"weights: {chosen.said}"))
-        tell(Note(f"{len(found):,} inputs, {_said(header, model, pool, wanted.layer)}"))
-        made = _embedded(reader, model, pool, wanted, pick_device(device), parts, tell, stop)
-        if made is None:
-            text = f"interrupted; the same command goes on from {parts.folder}"
-            tell(Note(text, warning=True))
-            return INTERRUPTED
-        write(target, kind, made, about)
+        parts = Parts(target.with_name(f"{target.name}.parts"), about | {"inputs": inputs})
+        with take_lock(parts.folder / LOCK):
+            tell(Note(f"weights: {chosen.said}"))
+            tell(Note(f"{len(found):,} inputs, {_said(header, model, pool, wanted.layer)}"))
+            made = embed(reader, way, parts, _reading(wanted, where), _until(stop, tell))
+            if made is None:
+                text = f"interrupted; the same command goes on from {parts.folder}"
+                tell(Note(text, warning=True))
+                return INTERRUPTED
+            write(target, kind, made, about)
         parts.remove()
     for each in made.unread:
         tell(Note(f"{each['input']}: {each['error']}", warning=True))
     return _tell(made, target, about, json=json)
 
 
-def _embedded(
-    reader: ViewReader,
-    model: MaskedAutoencoder,
-    pool: Pool,
-    wanted: Wanted,
-    device: torch.device,
-    parts: Parts,
-    tell: Terminal,
-    stop: StopSignal,
-) -> Embedding | None:
-    """All inputs' features; None where a signal asked to stop before the end."""
-    way = Features(model.to(device), pool, wanted.layer, Precision("fp32", device.type))
+def _refuse_taken(target: Path, *, overwrite: bool) -> None:
+    if target.is_dir():
+        msg, hint = "this is a folder", "the name of a file that is to be written"
+        raise RecipeError(msg, where=f"--out {target}", hint=hint)
+    if target.exists() and not overwrite:
+        hint = "--overwrite, or another --out"
+        raise RecipeError("the file is there already", where=f"--out {target}", hint=hint)
+
+
+def _reading(wanted: Wanted, device: torch.device) -> Reading:
+    workers = workers_of("auto" if wanted.workers is None else wanted.workers, device.type)
+    return Reading(device, wanted.batch, workers, TIMEOUT)
+
+
+def _until(stop: StopSignal, tell: Terminal) -> Callable[[int, int], bool]:
+    """Says now and then how many inputs are done; no where a signal asked to stop."""
+    progress = Progress("inputs", tell)
 
     def go_on(done: int, total: int) -> bool:
-        tell(Note(f"{done:,} of {total:,}"))
-        return not stop.requested
+        progress(done, total)
+        return stop.requested is None
 
-    return embed(
-        reader,
-        way,
-        parts,
-        device=device,
-        batch=wanted.batch,
-        workers=workers_of("auto" if wanted.workers is None else wanted.workers, device.type),
-        timeout=TIMEOUT,
-        go_on=go_on,
-    )
-
-
-VERB = "embed"
+    return go_on
 
 
 def _unlisted(words: Sequence[str]) -> Iterator[str]:
@@ -165,20 +163,24 @@ def _unlisted(words: Sequence[str]) -> Iterator[str]:
 
 
 def _reader(inputs: Inputs, header: Header, chosen: Chosen) -> ViewReader:
-    """Reads the centre view of each input, as the run of the weights read its own."""
+    """Reads the centre view of each input, as the run of the weights read its held-out samples."""
     recipe = chosen.recipe()
-    train = None if recipe is None else recipe.data.train
-    spec = DataSpec(
-        name="inputs",
-        frames=header.clip[0],
-        stride=train.stride if train else 1,
-        sampling=train.sampling if train else "dense",
-    )
-    return view_reader(inputs, spec, Views(), size=header.clip[1:], channels=header.channels)
+    spec = DataSpec(name="inputs", frames=header.clip[0])
+    views = Views()
+    if recipe is not None:
+        val, section = recipe.data.val or recipe.data.train, getattr(recipe, chosen.verb)
+        spec = spec.model_copy(update={"stride": val.stride, "sampling": val.sampling})
+        resized = getattr(section, "views", section.augment).interpolation
+        views = Views(interpolation=resized)
+    return view_reader(inputs, spec, views, size=header.clip[1:], channels=header.channels)
 
 
 def _clips(reader: ViewReader) -> dict[str, Any]:
-    return {"stride": reader.spec.stride, "sampling": reader.spec.sampling}
+    return {
+        "stride": reader.spec.stride,
+        "sampling": reader.spec.sampling,
+        "interpolation": reader.test.interpolation,
+    }
 
 
 def _about(

@@ -52,6 +52,10 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
 ) -> None:
     """Judge frozen features on labels, beside an untrained encoder and raw pixels.
 
+    Cached features are kept until the result is written: --resume makes only
+    the missing ones, then fits the judges anew. All are held in memory;
+    --dry-run says how much that is.
+
     Example: maekit probe tiny_images --kind knn --from runs/tiny_images/1
     """
 
@@ -96,8 +100,8 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     pool: Annotated[
         Literal["cls", "mean", "tokens"] | None,
         typer.Option(
-            help="Class token, mean over patches, or all patch tokens; default: cls, "
-            "or mean where there is no class token."
+            help="Class token, mean over patches, or all patch tokens, of what --layer says; "
+            "default: cls, or mean where there is no class token."
         ),
     ] = None,
     layer: Annotated[

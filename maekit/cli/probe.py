@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import traceback
 from pathlib import Path
@@ -11,28 +12,25 @@ import typer
 from rich.console import Console
 
 from maekit.cli.dry_run import dry_run as dry_run_training
+from maekit.cli.dry_run import size
 from maekit.cli.exits import code_of
 from maekit.cli.expected import compare, tell_comparison
 from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import Heard, LogFile, Reporters, Terminal, duration
-from maekit.cli.resume import runs_to_resume
-from maekit.cli.training import Asked, Verb, choose_folder, train
+from maekit.cli.resume import check_same, check_verb, runs_to_resume
+from maekit.cli.training import INTERRUPTED, Asked, Verb, choose_folder, train
 from maekit.engine.checkpoint import write_text
 from maekit.engine.events import Note
-from maekit.engine.run_folder import RunFolder, plain
+from maekit.engine.run_folder import RUNS, RunFolder, newest_unfinished, plain, read_result
+from maekit.engine.stop import StopSignal
 from maekit.engine.training import pick_device
+from maekit.evaluate.assemble_probe import assemble_probe, required_probe
+from maekit.evaluate.collect import Reading, collect, counted
 from maekit.evaluate.encoder import weights_or_newest
-from maekit.evaluate.features import collect
 from maekit.evaluate.linear_paper import LinearProbing, assemble
 from maekit.evaluate.multiview import TOP
-from maekit.evaluate.probe import (
-    MODEL,
-    PIXELS,
-    RANDOM,
-    Probing,
-    assemble_probe,
-    required_probe,
-)
+from maekit.evaluate.parts import source_of
+from maekit.evaluate.probe import MODEL, PIXELS, RANDOM, VAL
 from maekit.recipe.dump import dump
 from maekit.recipe.load import load
 from maekit.registry import resolve
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
 
 VERB = "probe"
 PREDICTIONS = "predictions.jsonl"
+KEPT = "features"  # folder below the run's, until its result is written
 _NAMES = {MODEL: "model", RANDOM: "random initialisation", PIXELS: "raw pixels"}
 
 
@@ -81,6 +80,10 @@ def probe(
         if dry_run or not resume:
             source = weights_or_newest(resolved, source, terminal)
         asked = Asked(out, resume, overwrite, source, json, compare_expected)
+        if resume and not dry_run:
+            going_on = out or newest_unfinished(RUNS, resolved.name, VERB)
+            if going_on is not None:
+                refuse_other(going_on, resolved)
         if options.kind == "linear" and options.protocol == "paper":
             if dry_run:
                 return dry_run_training(PAPER, resolved, where, terminal, source=source, json=json)
@@ -93,45 +96,95 @@ def probe(
 def _run(recipe: Recipe, device: torch.device, terminal: Terminal, asked: Asked) -> int:
     """Judge in a folder, and leave result.json there whatever happens.
 
-    There is nothing to resume: one that was interrupted is made again in its folder.
+    Features are kept in the folder until the result is written: what was computed before an
+    interruption is not computed again. Judges are fitted anew.
     """
-    source = weights_or_newest(recipe, asked.source, terminal)
     path = choose_folder(VERB, recipe, asked)
     with RunFolder(path) as folder:
         log = LogFile(path / "log.txt")
         emit = Reporters(terminal, log)
-        began = time.perf_counter()
-        job: Probing | None = None
         try:
-            emit(Note(f"run folder: {path}"))
-            write_text(path / "recipe.yaml", dump(recipe))
-            folder.write_env(VERB, str(device))
-            bad_files = path / "bad_files.jsonl"
-            job = assemble_probe(recipe, source, device, emit, bad_files=bad_files)
-            judged = job.run()
-            judged[MODEL].predictions.write(path / PREDICTIONS)
-            result = plain(
-                _begun(recipe)
-                | job.result(judged)
-                | {
-                    "bad_files": len(job.ledger),
-                    "weights": source,
-                    "predictions": str(path / PREDICTIONS),
-                    "seconds": round(time.perf_counter() - began, 1),
-                }
-            )
-            if asked.compare:
-                result["expected"] = compare(recipe.expected, VERB, result)
-            folder.write_result(result)
-        except BaseException as error:
-            code = code_of(error)
-            log.write(f"exit {code}: " + "".join(traceback.format_exception(error)))
-            folder.write_result(_begun(recipe) | {"exit": code, "error": str(error)})
-            raise
+            # What is refused here leaves the run as it was, its result.json included.
+            before = refuse_other(path, recipe)
+            if before.get("exit") == 0:
+                emit(Note(f"{path} is finished"))
+                if (path / KEPT).is_dir():  # killed right after its result was written
+                    shutil.rmtree(path / KEPT)
+                result: dict[str, Any] | None = _compared(before, recipe, asked)
+            else:
+                result = _judged(recipe, device, folder, emit, log, asked)
         finally:
             emit.close()
+    if result is None:
+        return INTERRUPTED
     _tell(result, asked, path, quiet=terminal.quiet)
     return 0
+
+
+def refuse_other(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """The result.json of a run that is resumed, if there is one.
+
+    Raises:
+        RecipeError: the folder holds a run of another verb, or what is kept there of a probe was
+            made with another recipe.
+    """
+    check_verb(path, VERB)
+    before = read_result(path)
+    if before.get("exit") == 0 or any((path / name).is_dir() for name in (KEPT, "checkpoints")):
+        check_same(path, recipe, VERB)
+    return before
+
+
+def _judged(
+    recipe: Recipe,
+    device: torch.device,
+    folder: RunFolder,
+    emit: Reporters,
+    log: LogFile,
+    asked: Asked,
+) -> dict[str, Any] | None:
+    """result.json, as it was written; None where a signal asked to stop."""
+    path, began = folder.path, time.perf_counter()
+    kept = path / KEPT
+    try:
+        emit(Note(f"run folder: {path}"))
+        source = weights_or_newest(recipe, asked.source or source_of(kept / VAL), emit)
+        write_text(path / "recipe.yaml", dump(recipe))
+        folder.write_env(VERB, str(device))
+        bad_files = path / "bad_files.jsonl"
+        job = assemble_probe(recipe, source, device, emit, bad_files=bad_files)
+        with StopSignal() as stop:
+            whole = job.make_features(kept, lambda: stop.requested is None)
+        if not whole:
+            text = "interrupted, features are kept"
+            folder.write_result(_begun(recipe) | {"exit": INTERRUPTED, "error": text})
+            emit(Note(f"{text}; go on with --resume --out {path}", warning=True))
+            return None
+        judged = job.judge_kept(kept)
+        judged[MODEL].predictions.write(path / PREDICTIONS)
+        more = {
+            "bad_files": len(job.ledger),
+            "weights": source,
+            "predictions": str(path / PREDICTIONS),
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+        made: dict[str, Any] = plain(_begun(recipe) | job.result(judged) | more)
+        result = _compared(made, recipe, asked)
+        folder.write_result(result)
+        shutil.rmtree(kept)
+    except BaseException as error:
+        code = code_of(error)
+        log.write(f"exit {code}: " + "".join(traceback.format_exception(error)))
+        folder.write_result(_begun(recipe) | {"exit": code, "error": str(error)})
+        raise
+    return result
+
+
+def _compared(result: dict[str, Any], recipe: Recipe, asked: Asked) -> dict[str, Any]:
+    """The result, with what its recipe expects beside it where that is asked for."""
+    if not asked.compare:
+        return result
+    return result | {"expected": compare(recipe.expected, VERB, result)}
 
 
 def _begun(recipe: Recipe) -> dict[str, Any]:
@@ -175,16 +228,9 @@ def _rehearse(
     reader, val_reader = job.readers()
     count = min(len(job.train), job.at_once)
     began = time.perf_counter()
-    collect(
-        reader,
-        job.ways,
-        device=device,
-        batch=count,
-        workers=0,
-        timeout=0.0,
-        ledger=job.ledger,
-        rows=range(count),
-    )
+    here = Reading(device, count, 0, 0.0)
+    made = collect(reader, job.ways, range(count), here, counted(job.ledger))
+    each = sum(features.nbytes for features in made.features.values()) / max(1, len(made.rows))
     views = len(job.train) + len(job.val) * val_reader.repeats
     costs = {
         **_begun(recipe),
@@ -193,6 +239,7 @@ def _rehearse(
         "classes": len(job.labelled.classes),
         "views": views,
         "seconds": round((time.perf_counter() - began) / count * views, 1),
+        "memory_bytes": int(each * views),
         "weights": source,
     }
     if json:
@@ -202,6 +249,7 @@ def _rehearse(
         ("protocol", job.protocol),
         ("parameters", f"{costs['parameters']:,} of the encoder"),
         ("views", f"{views:,} of {len(job.train) + len(job.val):,} samples"),
+        ("memory", f"{size(each * views)} for features, and as much on disk until the end"),
         ("time", f"about {duration(float(costs['seconds']))} for features on this {device.type}"),
     ]
     print_table(("dry run", ""), rows)

@@ -46,6 +46,11 @@ class BadFiles:
         """How many distinct files are bad."""
         return len(self._files)
 
+    @property
+    def samples(self) -> int:
+        """How many samples are bad: a list may name a file more than once."""
+        return len(self._indices)
+
     def add(self, bad: Iterable[BadFile], step: int) -> None:
         """Record what is new.
 

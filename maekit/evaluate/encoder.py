@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+
 from maekit.data.stats import imagenet
 from maekit.engine.build import agreed_header, build_model, fill, written
 from maekit.engine.events import Emit, Note
 from maekit.engine.run_folder import RUNS, newest_finished
-from maekit.errors import RecipeError
+from maekit.errors import NonFiniteError, RecipeError
 from maekit.model import Statistics
 from maekit.recipe.schema import Stats
 from maekit.weights.file import read_header
@@ -65,6 +69,7 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
     Raises:
         RecipeError: nothing is there, or ``scratch`` without a model in the recipe.
         WeightsError: unreadable, or of another model than the recipe's.
+        NonFiniteError: a tensor holds NaN or infinity.
     """
     if str(source) == SCRATCH:
         stats = recipe.data.stats
@@ -79,7 +84,29 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
     }
     for change in fill(model, replace(weights, header=found, tensors=tensors), None):
         _log.info("%s", change)
+    refuse_nonfinite_weights(model, source)
     return model.eval(), header
+
+
+def refuse_nonfinite_weights(model: MaskedAutoencoder, source: str | Path) -> None:
+    """Features of such an encoder are no numbers, whatever it is shown.
+
+    Raises:
+        NonFiniteError: names the first tensor that holds NaN or infinity.
+    """
+    for name, tensor in model.named_parameters():
+        if name.startswith(_ENCODER) and not bool(torch.isfinite(tensor).all()):
+            hint = "an earlier checkpoint of the run, or other weights"
+            raise NonFiniteError(f"{name} holds NaN or infinity", where=str(source), hint=hint)
+
+
+def digest_of_weights(module: nn.Module) -> str:
+    """A name for a module's tensors."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _asked(found: Header, recipe: Recipe) -> Header:

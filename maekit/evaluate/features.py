@@ -5,27 +5,17 @@ B clips, C channels, T frames, H x W pixels; N patch tokens; D the width of a fe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maekit.data.loader import Loader
-from maekit.engine.step import to_unit
 from maekit.errors import RecipeError
-from maekit.evaluate.multiview import batches_of, refuse_bad
 from maekit.tokens import Mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from maekit.data.batch import BadFile, Batch
-    from maekit.data.order import Key
     from maekit.engine.precision import Precision
-    from maekit.evaluate.views import ViewReader
     from maekit.model import MaskedAutoencoder
 
 Pool = Literal["cls", "mean", "tokens"]
@@ -97,87 +87,3 @@ def auto_pool(pool: Literal["auto", "cls", "mean"], prefix_tokens: int) -> Liter
     if pool != "auto":
         return pool
     return "cls" if prefix_tokens else "mean"
-
-
-class Ledger(Protocol):
-    """Takes samples that cannot be read: ``BadFiles``, or a list of one's own."""
-
-    def add(self, bad: Iterable[BadFile], step: int) -> None: ...
-
-
-@dataclass(frozen=True)
-class Collected:
-    """The features of a set.
-
-    Attributes:
-        rows: int64 ``[n]``: places in the set, of what could be read.
-        features: for each way of making them, float32 ``[n, V, ...]`` over V test views.
-    """
-
-    rows: np.ndarray
-    features: dict[str, np.ndarray]
-
-
-def collect(
-    reader: ViewReader,
-    ways: Mapping[str, Featurise],
-    *,
-    device: torch.device,
-    batch: int,
-    workers: int,
-    timeout: float,
-    ledger: Ledger | None = None,
-    rows: Sequence[int] | None = None,
-    told: Callable[[int], None] = lambda _: None,
-) -> Collected:
-    """Read a set once, and make all kinds of features of it.
-
-    Args:
-        reader: reads its views.
-        ways: to make features, by name.
-        device: where pixels are put.
-        batch: views at once.
-        workers: loader processes.
-        timeout: seconds that one sample may take.
-        ledger: takes samples that cannot be read, which are then left out; None: they are fatal.
-        rows: only these of the set, in this order; None: all.
-        told: hears how many samples are done.
-
-    Raises:
-        DataError: a sample cannot be read, or too many cannot.
-    """
-    read_rows: list[int] = []
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ways}
-    wanted = range(len(reader.dataset)) if rows is None else rows
-    keys = batches_of(wanted, max(1, batch // reader.repeats))
-    for read in _read(reader, keys, workers=workers, timeout=timeout):
-        good = _good(read, ledger)
-        pixels = to_unit(read.views[0], device)
-        views = reader.repeats
-        for name, way in ways.items():
-            made = way(pixels).float().cpu().numpy()
-            made = made.reshape(len(read.keys), views, *made.shape[1:])
-            found[name].append(made[good])
-        read_rows += [key.index for key, keep in zip(read.keys, good, strict=True) if keep]
-        told(len(read_rows))
-    return Collected(
-        np.array(read_rows, np.int64),
-        {name: np.concatenate(parts) for name, parts in found.items()},
-    )
-
-
-def _read(
-    reader: ViewReader, keys: list[list[Key]], *, workers: int, timeout: float
-) -> Iterator[Batch]:
-    with Loader(reader, keys, workers=min(workers, len(keys)), timeout=timeout) as loader:
-        yield from loader
-
-
-def _good(read: Batch, ledger: Ledger | None) -> np.ndarray:
-    """Bool ``[B]``: which samples of a batch could be read."""
-    if ledger is None:
-        refuse_bad(read)
-    else:
-        ledger.add(read.bad, 0)
-    bad = {file.index for file in read.bad}
-    return np.array([key.index not in bad for key in read.keys])

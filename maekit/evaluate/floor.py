@@ -10,33 +10,39 @@ from torch.nn import functional
 from maekit.engine.build import build_model
 
 if TYPE_CHECKING:
+    from maekit.evaluate.features import Featurise
     from maekit.model import MaskedAutoencoder
     from maekit.weights.header import Header
+
+
+def reduced(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of a picture of which no side exceeds ``side``: never more than it has."""
+    scale = min(1.0, side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 class Pixels:
     """Raw pixels as features: every frame, reduced by area so that no side exceeds ``side``.
 
+    They are normalised as the encoder gets them: pixels in [0, 1] have cosines near 1 whatever they
+    show, and their nearest neighbours are a floor that is too low.
+
     Args:
         side: pixels.
+        normalise: pixels in [0, 1] to the encoder's space.
         tokens: give them as the one token of a sequence, ``[B, 1, D]``, for attentive probes.
     """
 
-    def __init__(self, side: int, *, tokens: bool = False) -> None:
+    def __init__(self, side: int, normalise: Featurise, *, tokens: bool = False) -> None:
         self.side = side
+        self.normalise = normalise
         self.tokens = tokens
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of what is left of a clip: never more than it has."""
-        scale = min(1.0, self.side / max(height, width))
-        return max(1, round(height * scale)), max(1, round(width * scale))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """``[B, C, T, H, W]`` to ``[B, C*T*h*w]``, or ``[B, 1, C*T*h*w]``."""
-        height, width = self.size(*pixels.shape[3:])
-        frames = pixels.shape[2]
-        small = functional.interpolate(pixels, (frames, height, width), mode="area")
-        flat = small.flatten(1)
+        frames, height, width = pixels.shape[2:]
+        size = (frames, *reduced(height, width, self.side))
+        flat = functional.interpolate(self.normalise(pixels), size, mode="area").flatten(1)
         return flat[:, None] if self.tokens else flat
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 _CHUNK = 4096  # queries at once, at most
-_SIMILARITIES = 2**28  # at once: 1 GiB in float32
+_NUMBERS = 2**28  # at once: 1 GiB in float32
 
 
 class NearestNeighbours:
@@ -32,7 +32,8 @@ class NearestNeighbours:
         temperature: float | None,
     ) -> None:
         self.features = functional.normalize(features.float(), dim=1)
-        self.votes = functional.one_hot(labels, classes).to(self.features)
+        self.labels = labels
+        self.classes = classes
         self.k = min(k, len(features))
         self.temperature = temperature
 
@@ -41,7 +42,8 @@ class NearestNeighbours:
         return torch.cat([self._vote(chunk) for chunk in queries.split(self._chunk())])
 
     def _chunk(self) -> int:
-        return max(1, min(_CHUNK, _SIMILARITIES // max(1, len(self.features))))
+        row = max(len(self.features), 2 * self.k * self.classes)  # one_hot makes 8 bytes of each
+        return max(1, min(_CHUNK, _NUMBERS // row))
 
     def _vote(self, queries: Tensor) -> Tensor:
         cosines = functional.normalize(queries.float(), dim=1) @ self.features.T
@@ -52,4 +54,5 @@ class NearestNeighbours:
             if self.temperature is None
             else (near / self.temperature).softmax(dim=1)
         )
-        return (weights[:, :, None] * self.votes[places]).sum(dim=1)
+        votes = functional.one_hot(self.labels[places], self.classes).to(weights)
+        return (weights[:, :, None] * votes).sum(dim=1)

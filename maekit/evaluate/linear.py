@@ -26,7 +26,8 @@ class LinearProbe:
 
     Attributes:
         strength: C, the inverse regularisation that did best on the split.
-        accuracies: of each strength, on the split; empty where there was nothing to choose.
+        accuracies: of each strength, on the split; empty where there was nothing to choose, or no
+            class has a sample to hold out: then the strength is the smallest.
         converged: whether the final fit ended before its iterations did.
     """
 
@@ -69,7 +70,8 @@ def fit_linear(
     strengths = options.strengths
     if len(strengths) > 1:
         chosen_on = split(labels, options.held_out, seed)
-        accuracies = _accuracies(scaled, labels, chosen_on, strengths, options.iterations)
+        if chosen_on.any():
+            accuracies = _accuracies(scaled, labels, chosen_on, strengths, options.iterations)
     # Of equals the smallest: the strongest regularisation that does as well.
     strength = min(accuracies or strengths, key=lambda c: (-accuracies.get(c, 0.0), c))
     model, converged = _fitted(scaled, labels, strength, options.iterations)
@@ -107,7 +109,7 @@ def _accuracies(
         best = max(found.values(), default=0.0)
         start, _ = _fitted(features[rest], labels[rest], strength, iterations, start)
         right = start.predict(features[chosen_on]) == labels[chosen_on]
-        found[strength] = float(right.mean()) if len(right) else 0.0
+        found[strength] = float(right.mean())
         worse = worse + 1 if found[strength] < best else 0
     return found
 
@@ -119,7 +121,7 @@ def _fitted(
     iterations: int,
     start: Any = None,  # noqa: ANN401 - an earlier fit
 ) -> tuple[Any, bool]:
-    LogisticRegression, ConvergenceWarning = _library()  # noqa: N806 - classes
+    LogisticRegression, ConvergenceWarning = library()  # noqa: N806 - classes
     model = LogisticRegression(C=strength, max_iter=iterations, warm_start=start is not None)
     if start is not None:
         model.coef_, model.intercept_ = start.coef_.copy(), start.intercept_.copy()
@@ -131,7 +133,12 @@ def _fitted(
     return model, int(model.n_iter_.max()) < iterations
 
 
-def _library() -> tuple[Any, Any]:
+def library() -> tuple[Any, Any]:
+    """scikit-learn's LogisticRegression and ConvergenceWarning.
+
+    Raises:
+        RecipeError: scikit-learn is not installed.
+    """
     try:
         from sklearn.exceptions import (  # type: ignore[import-untyped]
             ConvergenceWarning,

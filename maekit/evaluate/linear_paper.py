@@ -24,11 +24,13 @@ from maekit.engine.optim import make_sgd, parameter_groups
 from maekit.engine.run_folder import plain
 from maekit.engine.step import to_unit
 from maekit.engine.training import Basis, Training
+from maekit.evaluate.assemble_probe import assemble_probe, required_probe
 from maekit.evaluate.classifier import Classifier, classifier_tensors
 from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.finetune import PREDICTIONS
 from maekit.evaluate.heads import make_head
-from maekit.evaluate.probe import MODEL, Fit, Judged, Probing, assemble_probe, required_probe
+from maekit.evaluate.judges import Fit, on_device
+from maekit.evaluate.probe import MODEL, Judged, Probing
 from maekit.recipe.probe import Lars
 from maekit.weights.file import write_weights
 from maekit.weights.header import ClassifierHeader, FileHeader, Header
@@ -133,7 +135,8 @@ class LinearProbing(Training):
         heads, was_training = self.model, self.model.training
 
         def of(name: str) -> Fit:
-            return self.probing.on_device(lambda x: heads.probabilities(name, x)), {}
+            judge = on_device(lambda x: heads.probabilities(name, x), self.probing.device)
+            return judge, {}
 
         fits = {name: of(name) for name in self.probing.ways}
         self.judged = self.probing.judged(fits, self.probing.readers()[1])

@@ -108,11 +108,11 @@ def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     """The share of labels among the ``k`` highest of scores ``[n, K]``.
 
     A label is in when fewer than ``k`` scores are higher, or equal and of a lower class: ties are
-    never all counted as right.
+    never all counted as right. No score is above NaN, nor below it: such a label is never in.
     """
     own = scores[np.arange(len(labels)), labels][:, None]
     lower_class = np.arange(scores.shape[1]) < labels[:, None]
-    better = (scores > own) | ((scores == own) & lower_class)
+    better = ~(scores <= own) | ((scores == own) & lower_class)
     return float((better.sum(axis=1) < k).mean())
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from maekit.data.loader import Loader
-from maekit.engine.events import Measured, Note
+from maekit.engine.events import Emit, Measured, Note
 from maekit.engine.loop import Occasion
 from maekit.engine.step import to_unit
 from maekit.errors import DataError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from maekit.contracts import Dataset
-    from maekit.data.batch import Batch
+    from maekit.data.batch import BadFile, Batch
     from maekit.engine.pretrain import Pretraining
     from maekit.engine.state import TrainState
     from maekit.recipe.probe import OnlineProbe
@@ -41,10 +41,20 @@ _BATCH = 64
 
 
 class Subset:
-    """Fixed samples of a set, evenly spaced, with their labels."""
+    """Fixed samples of a set, evenly spaced, with their labels.
+
+    Unlike in an evaluation that stands for itself, one that cannot be read is left out, and said.
+    """
 
     def __init__(
-        self, reader: ViewReader, labels: np.ndarray, samples: int, *, workers: int, timeout: float
+        self,
+        reader: ViewReader,
+        labels: np.ndarray,
+        samples: int,
+        *,
+        workers: int,
+        timeout: float,
+        emit: Emit,
     ) -> None:
         total = len(reader.dataset)
         chosen = np.linspace(0, total - 1, min(samples, total)).round().astype(int)
@@ -52,6 +62,7 @@ class Subset:
         self.labels = labels
         self._reader = reader
         self._workers, self._timeout = workers, timeout
+        self._emit: Emit | None = emit  # until what cannot be read is said
         size = int(np.prod(reader.layout.views[0])) * len(self.rows)
         self._kept: list[Batch] | None = list(self._read()) if size <= KEPT_BYTES else None
 
@@ -62,15 +73,33 @@ class Subset:
             yield from loader
 
     def features(self, way: Features, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Features ``[n, D]`` and labels ``[n]`` of what can be read, on the device."""
+        """Features ``[n, D]`` and labels ``[n]`` of what can be read, on the device.
+
+        Raises:
+            DataError: nothing can.
+        """
         found: list[Tensor] = []
         labels: list[int] = []
+        unread: list[BadFile] = []
         for batch in self._read() if self._kept is None else self._kept:
             good = torch.from_numpy(batch.weight > 0).to(device)
             found.append(way(to_unit(batch.views[0], device))[good])
             bad = {each.index for each in batch.bad}
+            unread += batch.bad
             labels += [int(self.labels[key.index]) for key in batch.keys if key.index not in bad]
+        self._tell(unread)
         return torch.cat(found), torch.tensor(labels, device=device)
+
+    def _tell(self, unread: Sequence[BadFile]) -> None:
+        """What the probe leaves out; once."""
+        if len(unread) == len(self.rows):
+            what = f"none of {len(unread)} samples can be read: {unread[0].reason}"
+            hint = "mend the files, or ~pretrain.online_probe"
+            raise DataError(what, where=unread[0].file, hint=hint)
+        if unread and self._emit is not None:
+            text = f"the online probe leaves out {len(unread)} of {len(self.rows)} samples"
+            self._emit(Note(f"{text}: {unread[0].file}: {unread[0].reason}", warning=True))
+            self._emit = None
 
 
 class Online:
@@ -148,7 +177,9 @@ def online_probe(job: Pretraining) -> Sequence[Occasion]:
             float_ok=data.stats is not None,
         )
         samples = options.samples
-        return Subset(reader, labels, samples, workers=job.workers, timeout=data.timeout)
+        return Subset(
+            reader, labels, samples, workers=job.workers, timeout=data.timeout, emit=job.emit
+        )
 
     train = subset(job.train, data.train, labelled.train)
     val = subset(job.val, data.val, labelled.val)

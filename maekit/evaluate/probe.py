@@ -9,30 +9,37 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from maekit.data.bad_files import BadFiles
+from maekit.data.stats import samples_of
+from maekit.data.stats_cache import identity
 from maekit.engine.events import Emit, Note
-from maekit.engine.feed import open_dataset, workers_of
+from maekit.engine.feed import workers_of
 from maekit.engine.precision import Precision
-from maekit.errors import RecipeError
-from maekit.evaluate.attentive import fit_attentive
-from maekit.evaluate.encoder import load_encoder
-from maekit.evaluate.features import Collected, Features, auto_pool, collect
-from maekit.evaluate.floor import Pixels, untrained
-from maekit.evaluate.knn import NearestNeighbours
+from maekit.evaluate.collect import (
+    Check,
+    Collected,
+    Progress,
+    Reading,
+    collect,
+    collect_parts,
+    counted,
+    strict,
+)
+from maekit.evaluate.encoder import digest_of_weights
+from maekit.evaluate.floor import reduced
+from maekit.evaluate.judges import Fit, fit_judge
 from maekit.evaluate.labels import (
     Labelled,
     chance_level,
-    check_labels,
-    tell_labels,
     warn_at_chance,
 )
-from maekit.evaluate.linear import fit_linear
 from maekit.evaluate.multiview import TOP, Predictions
+from maekit.evaluate.parts import PART, Parts
 from maekit.evaluate.views import ViewReader, view_reader
 
 if TYPE_CHECKING:
@@ -46,14 +53,16 @@ if TYPE_CHECKING:
     from maekit.recipe.views import Views
     from maekit.weights.header import Header
 
+TRAIN, VAL = "data.train", "data.val"
 MODEL, RANDOM, PIXELS = "model", "random", "pixels"  # what is judged
 AT_ONCE = 64  # views that are encoded together, where the recipe does not say
 # What the numbers of a trained probe depend on.
 TRAINED = ("epochs", "steps", "samples", "warmup", "batch", "optimizer", "augment", "clip_grad")
-_SECONDS = 10.0  # between two words on how far reading is
-
-Judge = Callable[[np.ndarray], np.ndarray]  # features [m, ...] to scores [m, K]
-Fit = tuple[Judge, dict[str, Any]]  # and how it was fitted
+# What features depend on, of ``settings``.
+FEATURES = (
+    *("pool", "layer", "clip", "mean", "std", "frames"),
+    *("views", "enlarge", "interpolation", "pixels", "precision"),
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ class Probing:
     val: Dataset
     labelled: Labelled
     pool: Pool
+    precision: Precision
     ways: dict[str, Featurise]
     encoder: MaskedAutoencoder
     source: str
@@ -96,15 +106,36 @@ class Probing:
             options = probe.model_dump(mode="json", by_alias=True, include=set(TRAINED))
         else:
             options = getattr(probe, probe.kind).model_dump(mode="json")
-        height, width = Pixels(probe.pixels).size(*self.header.clip[1:])
+        clip, views, data = self.header.clip, probe.views, self.recipe.data
+        specs = {"train": data.train, "val": data.val or data.train}
         return {
             "pool": self.pool,
+            "norm": self._norm,
             "layer": probe.layer,
-            "clip": list(self.header.clip),
-            "views": f"{probe.views.clips}x{probe.views.crops}",
-            "pixels": [self.header.clip[0], height, width],
+            "clip": list(clip),
+            "mean": list(self.header.mean),
+            "std": list(self.header.std),
+            "frames": {name: [spec.sampling, spec.stride] for name, spec in specs.items()},
+            "views": f"{views.clips}x{views.crops}",
+            "enlarge": views.enlarge,
+            "interpolation": views.interpolation,
+            "pixels": [clip[0], *reduced(*clip[1:], probe.pixels)],
+            "precision": self.precision.name,
+            "seed": self.recipe.seed,
             **options,
         }
+
+    @property
+    def _norm(self) -> str | None:
+        """Where the encoder's last norm stands: a mean of normed tokens is not the normed mean."""
+        if self.probe.layer is not None:
+            return None
+        return "after pooling" if self.trains else "before pooling"
+
+    @cached_property
+    def digest(self) -> str:
+        """A name for the encoder's weights."""
+        return digest_of_weights(self.encoder)
 
     @property
     def trains(self) -> bool:
@@ -136,28 +167,65 @@ class Probing:
             self.reader(self.val, data.val or data.train, views),
         )
 
-    def run(self) -> dict[str, Judged]:
-        """Collect features, fit a judge on each kind, and let it judge data.val.
+    def make_features(self, kept: Path, go_on: Callable[[], bool]) -> bool:
+        """Make the features of both sets that are not kept yet; False where ``go_on`` said no.
+
+        Args:
+            kept: folder that they are kept in.
+            go_on: asked now and then.
 
         Raises:
             DataError: a sample of data.val cannot be read, or too many of data.train.
+            NonFiniteError: features are not finite.
+            RecipeError: others are kept there.
+            StorageError: they cannot be kept.
+        """
+        train, val = self.readers()
+        # First data.val, where whatever cannot be read ends everything.
+        return self._made(VAL, val, kept, strict, go_on) and self._made(
+            TRAIN, train, kept, counted(self.ledger), go_on
+        )
+
+    def judge_kept(self, kept: Path) -> dict[str, Judged]:
+        """Fit a judge on each kind of the features of data.train, and let it judge data.val.
+
+        Raises:
+            StorageError: what is kept is damaged.
+            NonFiniteError: a score is not finite.
         """
         train_reader, val_reader = self.readers()
-        train = self._collected(train_reader, "data.train", self.ledger)
+        train = self._parts(TRAIN, train_reader, kept).whole(PART, len(self.train))
         labels, fits = self.labelled.train[train.rows], {}
         for name in self.ways:
             began = time.perf_counter()
-            fits[name] = self._fitted(train.features[name][:, 0], labels)
+            fits[name] = fit_judge(
+                train.features[name][:, 0],
+                labels,
+                self.probe,
+                classes=len(self.labelled.classes),
+                width=self.encoder.backbone.width,
+                seed=self.recipe.seed,
+                device=self.device,
+                emit=self.emit,
+            )
             self.emit(Note(f"{name}: fitted in {time.perf_counter() - began:.1f} s"))
-        return self.judged(fits, val_reader)
+        val = self._parts(VAL, val_reader, kept).whole(PART, len(self.val))
+        return self._judged(fits, val, val_reader)
 
     def judged(self, fits: Mapping[str, Fit], reader: ViewReader) -> dict[str, Judged]:
         """Let fitted judges judge data.val.
 
         Raises:
             DataError: a sample cannot be read.
+            NonFiniteError: features are not finite.
         """
-        val = self._collected(reader, "data.val", None)
+        self.emit(Note(f"{VAL}: features of {len(reader.dataset):,} samples"))
+        val = collect(reader, self.ways, range(len(reader.dataset)), self.reading)
+        return self._judged(fits, val, reader)
+
+    def _judged(
+        self, fits: Mapping[str, Fit], val: Collected, reader: ViewReader
+    ) -> dict[str, Judged]:
         found = {}
         for name, (judge, fitted) in fits.items():
             views = val.features[name]
@@ -183,152 +251,40 @@ class Probing:
             "settings": self.settings,
             "fitted": {name: each.fitted for name, each in judged.items()},
             "classes": len(self.labelled.classes),
-            "train_samples": len(self.train) - len(self.ledger),
+            "train_samples": len(self.train) - self.ledger.samples,
             "val_samples": len(model.rows),
             "from": self.source,
+            "encoder_sha256": self.digest,
         }
 
-    def _collected(self, reader: ViewReader, key: str, ledger: BadFiles | None) -> Collected:
+    @property
+    def reading(self) -> Reading:
+        """How samples are read and encoded."""
+        data, device = self.recipe.data, self.device
+        return Reading(device, self.at_once, workers_of(data.workers, device.type), data.timeout)
+
+    def _parts(self, key: str, reader: ViewReader, kept: Path) -> Parts:
+        """Where the features of a set are kept, and what they depend on beside the recipe."""
+        dataset, size = reader.dataset, reader.views[0].size
+        chosen = samples_of(dataset)
+        about = {
+            "weights": self.source,
+            "sha256": self.digest,
+            "settings": {key: self.settings[key] for key in FEATURES},
+            "data": identity(dataset, reader.spec, chosen, size=size, channels=reader.channels),
+        }
+        return Parts(kept / key, about)
+
+    def _made(
+        self, key: str, reader: ViewReader, kept: Path, check: Check, go_on: Callable[[], bool]
+    ) -> bool:
         self.emit(Note(f"{key}: features of {len(reader.dataset):,} samples"))
-        return collect(
-            reader,
-            self.ways,
-            device=self.device,
-            batch=self.at_once,
-            workers=workers_of(self.recipe.data.workers, self.device.type),
-            timeout=self.recipe.data.timeout,
-            ledger=ledger,
-            told=_Progress(key, len(reader.dataset), self.emit),
+        parts, progress = self._parts(key, reader, kept), Progress(key, self.emit)
+
+        def told(done: int, total: int) -> bool:
+            progress(done, total)
+            return go_on()
+
+        return collect_parts(
+            reader, self.ways, parts, self.reading, size=PART, check=check, go_on=told
         )
-
-    def _fitted(self, features: np.ndarray, labels: np.ndarray) -> Fit:
-        probe, seed = self.probe, self.recipe.seed
-        classes = len(self.labelled.classes)
-        if probe.kind == "linear":
-            found = fit_linear(features, labels, classes, probe.linear, seed)
-            if not found.converged:
-                text = f"L-BFGS did not converge in {probe.linear.iterations} iterations"
-                self.emit(Note(f"{text}: raise probe.linear.iterations", warning=True))
-            accuracies = {f"{c:g}": share for c, share in found.accuracies.items()}
-            fitted = {"strength": found.strength, "accuracies": accuracies}
-            return found.probabilities, fitted
-        target = torch.from_numpy(labels)
-        if probe.kind == "knn":
-            nearest = NearestNeighbours(
-                torch.from_numpy(features).to(self.device),
-                target.to(self.device),
-                classes,
-                k=probe.knn.k,
-                temperature=probe.knn.temperature,
-            )
-            return self.on_device(nearest.probabilities), {"voters": nearest.k}
-        losses: list[float] = []
-        head = fit_attentive(
-            torch.from_numpy(features),
-            target,
-            classes,
-            probe.attentive,
-            width=self.encoder.backbone.width,
-            seed=seed,
-            device=self.device,
-            told=lambda _, loss: losses.append(loss),
-        )
-        fitted = {"loss_first": losses[0], "loss_last": losses[-1]}
-        return self.on_device(head.probabilities), fitted
-
-    def on_device(self, judge: Callable[[torch.Tensor], torch.Tensor]) -> Judge:
-        return lambda x: judge(torch.from_numpy(x).to(self.device)).cpu().numpy()
-
-
-class _Progress:
-    """Says how far reading is, now and then."""
-
-    def __init__(self, key: str, total: int, emit: Emit) -> None:
-        self.key, self.total, self.emit = key, total, emit
-        self.told = time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        if time.monotonic() - self.told > _SECONDS:
-            self.told = time.monotonic()
-            self.emit(Note(f"{self.key}: {done:,} of {self.total:,}"))
-
-
-def assemble_probe(
-    recipe: Recipe,
-    source: str,
-    device: torch.device,
-    emit: Emit,
-    *,
-    bad_files: Path | None = None,
-) -> Probing:
-    """Open data and weights, look at the labels, build what is judged.
-
-    Args:
-        recipe: resolved for the verb.
-        source: of weights, as ``--from`` takes it.
-        bad_files: where unreadable training files are recorded.
-
-    Raises:
-        RecipeError: no probe section, no data.val, or the encoder has not what is asked of it.
-        WeightsError: the weights are of another model than the recipe's.
-        DataError: labels that cannot be judged.
-    """
-    probe, spec = required_probe(recipe)
-    data = recipe.data
-    train, val = open_dataset(data.train, "data.train"), open_dataset(spec, "data.val")
-    labelled = check_labels(train, val)
-    tell_labels(train, labelled, emit)
-    model, header = load_encoder(source, recipe)
-    pool = auto_pool(probe.pool, model.backbone.prefix_tokens)
-    taken: Pool = "tokens" if probe.kind == "attentive" else pool
-    return Probing(
-        recipe=recipe,
-        probe=probe,
-        device=device,
-        header=header,
-        train=train,
-        val=val,
-        labelled=labelled,
-        pool=taken,
-        ways=_ways(probe, model, header, taken, recipe.seed, device),
-        encoder=model,
-        source=source,
-        ledger=BadFiles(bad_files, len(train), data.train.max_bad_fraction),
-        emit=emit,
-    )
-
-
-def _ways(
-    probe: Probe,
-    model: MaskedAutoencoder,
-    header: Header,
-    pool: Pool,
-    seed: int,
-    device: torch.device,
-) -> dict[str, Featurise]:
-    """What is judged, by name."""
-    if probe.layer is not None and probe.kind == "linear" and probe.protocol == "paper":
-        msg = "the paper's protocol is of the encoder's output, and probe.layer is of a block's"
-        raise RecipeError(msg, where="probe.layer", hint="probe.protocol=cached, or leave it out")
-    precision = Precision.of(probe.precision, device, where="probe.precision")
-    encoders = {MODEL: model, RANDOM: untrained(header, seed)}
-    ways: dict[str, Featurise] = {
-        name: Features(encoder.to(device), pool, probe.layer, precision)
-        for name, encoder in encoders.items()
-    }
-    return ways | {PIXELS: Pixels(probe.pixels, tokens=probe.kind == "attentive")}
-
-
-def required_probe(recipe: Recipe) -> tuple[Probe, DataSpec]:
-    """The probe section, and the set that it is judged on.
-
-    Raises:
-        RecipeError: one of them is missing.
-    """
-    if recipe.probe is None:
-        raise RecipeError("the recipe has no probe section", where="probe", hint="add `probe:`")
-    if recipe.data.val is None:
-        msg = "a probe is judged on data.val, and there is none"
-        hint = "data.val.name=images data.val.path=FOLDER (or a list with labels)"
-        raise RecipeError(msg, where="data.val", hint=hint)
-    return recipe.probe, recipe.data.val

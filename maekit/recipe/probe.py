@@ -98,7 +98,9 @@ class Probe(TrainingSection):
         "(MAE, with LARS); cached is exact on the features of centre crops",
     )
     pool: Literal["auto", "cls", "mean"] = Field(
-        "auto", description="of tokens; auto: the class token where there is one, else the mean"
+        "auto",
+        description="of tokens; auto: the class token where there is one, else the mean. The "
+        "encoder's last norm comes before the mean, and with the paper's protocol after it",
     )
     layer: int | None = Field(
         None,

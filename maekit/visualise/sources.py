@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from maekit.demo import WEIGHTS
 from maekit.engine.checkpoint import Checkpoints
 from maekit.engine.feed import open_dataset, required_pretrain
+from maekit.engine.run_folder import verb_of
 from maekit.errors import MaekitError, WeightsError
 from maekit.recipe.load import for_verb, load
 from maekit.weights.file import find_weights, read_header
@@ -39,11 +40,15 @@ class Chosen:
     notes: tuple[str, ...] = ()
 
     def recipe(self) -> Recipe | None:
-        """The recipe of the run that the weights are from, with its overlays."""
-        path = None if self.folder is None else self.folder / "recipe.yaml"
-        if path is None or not path.is_file():
+        """The recipe of the run that the weights are from, with the overlays of its verb."""
+        if self.folder is None or not (self.folder / "recipe.yaml").is_file():
             return None
-        return for_verb(load(path), "pretrain")
+        return for_verb(load(self.folder / "recipe.yaml"), self.verb)
+
+    @property
+    def verb(self) -> str:
+        """What the run is of; weights without a run beside them count as pre-trained."""
+        return (None if self.folder is None else verb_of(self.folder)) or "pretrain"
 
 
 def choose(source: str | None, runs: Path, *, decoder: bool = True) -> Chosen:

@@ -17,7 +17,7 @@ from maekit.weights.formats import Family
 from maekit.weights.hints import Given
 from maekit.weights.infer import check_values, target_part
 from maekit.weights.report import Report
-from maekit.weights.timm_source import open_timm
+from maekit.weights.timm_source import open_timm, pretrained
 
 __all__ = [
     "Given",
@@ -82,9 +82,12 @@ def check_there(source: str | Path) -> None:
     """Refuse, before anything is made, a source of which nothing is there.
 
     Raises:
-        RecipeError: so it is; what timm has is known only when it is asked.
+        RecipeError: so it is, or timm knows no such weights. Whether they can be fetched is known
+            only when that is tried.
     """
     path = local_path(source)
+    if path is None:
+        pretrained(str(source).removeprefix(TIMM))
     if path is not None and not path.exists():
         hint = "give a run folder, a weights file, hf:FOLDER or timm:NAME"
         raise RecipeError(f"no such run or weights file: {source}", where="--from", hint=hint)

@@ -54,7 +54,12 @@ def open_timm(name: str, given: Given, allow_missing: Sequence[str]) -> Weights:
     return _as_timm_vit(name, model, found, config)
 
 
-def _fetch(name: str) -> tuple[nn.Module, dict[str, Any]]:
+def pretrained(name: str) -> tuple[Any, Any]:
+    """timm's description of a model's weights, and where they are.
+
+    Raises:
+        RecipeError: timm has no such model, or no weights for it.
+    """
     import timm
 
     if not timm.is_model(name):
@@ -68,6 +73,13 @@ def _fetch(name: str) -> tuple[nn.Module, dict[str, Any]]:
     address = (hub or known.url) if known else None
     if not known or not address:
         raise RecipeError(f"timm has no weights for '{name}'", hint=_listing(name))
+    return known, address
+
+
+def _fetch(name: str) -> tuple[nn.Module, dict[str, Any]]:
+    import timm
+
+    known, address = pretrained(name)
     log.info("fetching %s through timm, from %s unless it is cached", name, address)
     try:
         model = timm.create_model(name, pretrained=True, num_classes=0)

@@ -16,12 +16,15 @@ from PIL import Image
 from safetensors import safe_open
 
 import maekit
-from maekit.evaluate import embed as parts
+from maekit.evaluate import embed as embedding
+from maekit.evaluate.parts import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Result
+
+    from maekit.evaluate.collect import Collected
 
     Cli = Callable[..., Result]
 
@@ -155,24 +158,23 @@ def test_bad_inputs_are_named_and_the_others_done(cli: Cli, run: str) -> None:
 
 def test_an_interrupted_call_goes_on(cli: Cli, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("embed", "pictures/train", "--out", "whole.npz", "-q").code == 0
-    monkeypatch.setattr(parts, "PART", 5)
-    collected: list[list[int]] = []
-    collect = parts.collect
+    monkeypatch.setattr(embedding, "PART", 5)
+    kept: list[int] = []
+    keep = Parts.keep
 
-    def interrupting(*args: object, **kwargs: object) -> object:
-        rows = list(kwargs["rows"])  # type: ignore[call-overload]
-        collected.append(rows)
-        if len(collected) == 3:
+    def interrupting(self: Parts, number: int, made: Collected) -> None:
+        kept.append(number)
+        keep(self, number, made)
+        if len(kept) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return collect(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(parts, "collect", interrupting)
+    monkeypatch.setattr(Parts, "keep", interrupting)
     stopped = cli("embed", "pictures/train", "--out", "parts.npz")
     assert stopped.code == 75
     assert "goes on from parts.npz.parts" in stopped.err
     assert not Path("parts.npz").exists()
     assert cli("embed", "pictures/train", "--out", "parts.npz", "-q").code == 0
-    assert [rows[0] for rows in collected] == [0, 5, 10, 15, 20, 25, 30, 35]  # none twice
+    assert kept == list(range(8))  # none twice
     (ids, found), (same, whole) = features("parts.npz"), features("whole.npz")
     assert ids == same
     np.testing.assert_allclose(found, whole, atol=1e-6, rtol=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +99,38 @@ def test_many_clips_are_read_anew_each_time(
     monkeypatch.setattr(online, "KEPT_BYTES", 0)
     assert cli("pretrain", labelled, ASKED, "--out", "read", "-q").code == 0
     assert curve("kept") == curve("read")
+
+
+def test_samples_that_cannot_be_read_are_left_out_and_said_once(cli: Cli, labelled: str) -> None:
+    Path("pictures/val/red/01.png").write_bytes(b"bad")
+    words = ("pretrain.validate.samples=1", "pretrain.pictures.samples=1", "--out", "run")
+    made = cli("pretrain", labelled, ASKED, *words)
+    assert made.code == 0, made.err
+    assert made.err.count("the online probe leaves out 1 of 12 samples") == 1
+    assert made.err.count("red/01.png") == 1
+    assert curve("run")[2]["chance"] == pytest.approx(4 / 11)
+
+
+def test_an_interrupted_run_has_the_same_curve_and_best(cli: Cli, labelled: str) -> None:
+    words = ("pretrain", labelled, "pretrain.online_probe={every: 2, samples: 30, k: 3}", "-q")
+    assert cli(*words, "--out", "whole").code == 0
+    measure, calls = online.Online.measure, []
+
+    def interrupting(self: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 3:  # at step 4
+            os.kill(os.getpid(), signal.SIGTERM)
+        return measure(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(online.Online, "measure", interrupting)
+        assert cli(*words, "--out", "cut").code == 75
+    assert cli(*words, "--out", "cut", "--resume").code == 0
+    assert curve("cut") == curve("whole")
+    best = [Path(run, "checkpoints/best").read_text() for run in ("whole", "cut")]
+    assert best[0] == best[1]
+    assert result_of("cut")["best"] == result_of("whole")["best"]
+    assert same_weights("cut", "whole")
 
 
 def test_without_labels_it_is_off_and_said(cli: Cli, labelled: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,14 @@ from toys import Clip, Clips, model
 from maekit.data.bad_files import BadFiles
 from maekit.engine.precision import Precision
 from maekit.errors import DataError, RecipeError
-from maekit.evaluate.features import Features, auto_pool, block_of, collect
+from maekit.evaluate.collect import Check, Reading, collect, counted, strict
+from maekit.evaluate.features import Features, auto_pool, block_of
 from maekit.evaluate.views import view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 FP32 = Precision("fp32", "cpu")
 CPU = torch.device("cpu")
@@ -78,13 +84,14 @@ def dataset(broken: frozenset[int] = frozenset()) -> Clips:
     return Clips([Clip(5, 16 + n, 24, f"{n}.mp4") for n in range(11)], broken=broken)
 
 
-def gather(data: Clips, **more: object) -> tuple[np.ndarray, np.ndarray]:
+def gather(
+    data: Clips, rows: Sequence[int] = range(11), check: Check = strict
+) -> tuple[np.ndarray, np.ndarray]:
     reader = view_reader(
         data, DataSpec(name="v", frames=1), Views(clips=2), size=(16, 24), channels=3
     )
     way = Features(model(), "mean", None, FP32)
-    settings: dict[str, object] = {"batch": 6, "workers": 0, "timeout": 1.0} | more
-    found = collect(reader, {"x": way}, device=CPU, **settings)  # type: ignore[arg-type]
+    found = collect(reader, {"x": way}, rows, Reading(CPU, 6, 0, 1.0), check)
     return found.rows, found.features["x"]
 
 
@@ -92,7 +99,7 @@ def test_features_of_a_set_keep_its_order() -> None:
     rows, features = gather(dataset())
     assert rows.tolist() == list(range(11))
     assert features.shape == (11, 2 + 1, 32)  # two clips, and the centre view
-    some, same = gather(dataset(), rows=[7, 3])
+    some, same = gather(dataset(), [7, 3])
     assert some.tolist() == [7, 3]
     np.testing.assert_allclose(same, features[[7, 3]], atol=1e-6)
 
@@ -101,7 +108,7 @@ def test_bad_samples_are_fatal_or_left_out() -> None:
     with pytest.raises(DataError, match=r"4\.mp4"):
         gather(dataset(frozenset({4})))
     ledger = BadFiles(None, 11, 0.5)
-    rows, features = gather(dataset(frozenset({4, 9})), ledger=ledger)
+    rows, features = gather(dataset(frozenset({4, 9})), check=counted(ledger))
     assert rows.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 10]
     assert len(ledger) == 2
     _, whole = gather(dataset())

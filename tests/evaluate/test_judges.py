@@ -13,12 +13,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
+from maekit.engine.events import Event, Note
 from maekit.errors import RecipeError
+from maekit.evaluate import judges
 from maekit.evaluate.attentive import AttentiveHead, fit_attentive, heads_of
-from maekit.evaluate.floor import Pixels
+from maekit.evaluate.floor import Pixels, reduced
 from maekit.evaluate.knn import NearestNeighbours
-from maekit.evaluate.linear import fit_linear, split
-from maekit.recipe.probe import Attentive, CachedLinear
+from maekit.evaluate.linear import LinearProbe, fit_linear, split
+from maekit.recipe.probe import Attentive, CachedLinear, Probe
 
 
 def blobs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +73,36 @@ def test_the_strength_is_chosen_on_a_split_of_train() -> None:
         own = LogisticRegression(C=strength, max_iter=2000).fit(scaled[~held], labels[~held])
         assert accuracy == pytest.approx(own.score(scaled[held], labels[held]), abs=0.07)
     assert probe.strength == max(probe.accuracies, key=lambda c: (probe.accuracies[c], -c))
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "told"),
+    [
+        ({0.1: 0.2, 1.0: 0.3, 10.0: 0.4}, True),
+        ({0.1: 0.2, 1.0: 0.3, 10.0: 0.1}, False),
+        ({}, False),
+    ],
+)
+def test_a_strength_at_the_end_of_those_tried_is_told(
+    accuracies: dict[float, float], told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another beyond it may do better, of the encoder or of its floor."""
+    best = max(accuracies, key=lambda strength: accuracies[strength], default=0.1)
+    found = LinearProbe(np.zeros(1), np.ones(1), None, 2, best, accuracies, converged=True)
+    monkeypatch.setattr(judges, "fit_linear", lambda *_: found)
+    events: list[Event] = []
+    judges.fit_judge(
+        np.zeros((4, 1), np.float32),
+        np.array([0, 0, 1, 1]),
+        Probe(protocol="cached", linear=CachedLinear(strengths=tuple(accuracies) or (0.1,))),
+        classes=2,
+        width=8,
+        seed=1,
+        device=torch.device("cpu"),
+        emit=events.append,
+    )
+    texts = [event.text for event in events if isinstance(event, Note)]
+    assert any("is the first or last of them" in text for text in texts) == told
 
 
 def test_a_split_holds_out_a_share_of_each_class() -> None:
@@ -134,6 +166,15 @@ def test_more_neighbours_than_there_are() -> None:
     assert judge.probabilities(features)[0].tolist() == pytest.approx([1 / 3, 2 / 3])
 
 
+def test_neighbours_do_not_hold_a_vote_for_each_class() -> None:
+    """One number for each class of each training sample would be gigabytes on ImageNet."""
+    features, labels = torch.randn(500, 2), torch.arange(500)
+    judge = NearestNeighbours(features, labels, 500, k=3, temperature=None)
+    held = [value for value in vars(judge).values() if isinstance(value, torch.Tensor)]
+    assert sum(value.numel() for value in held) < 2000
+    assert judge.probabilities(features).sum(1).tolist() == pytest.approx([1] * 500)
+
+
 def attentive(**more: object) -> Attentive:
     settings = {"epochs": 30, "batch": 16, "lr": 3e-3} | more
     return Attentive(**settings)  # type: ignore[arg-type]
@@ -187,11 +228,11 @@ def test_wide_tokens_are_projected_and_the_order_of_tokens_is_nothing() -> None:
 
 def test_pixels_are_area_means() -> None:
     pixels = torch.arange(2 * 3 * 2 * 4 * 8, dtype=torch.float32).reshape(2, 3, 2, 4, 8)
-    found = Pixels(4)(pixels)
-    expected = pixels.reshape(2, 3, 2, 2, 2, 4, 2).mean(dim=(4, 6)).flatten(1)
+    found = Pixels(4, lambda x: (x - 7) / 2)(pixels)
+    expected = ((pixels - 7) / 2).reshape(2, 3, 2, 2, 2, 4, 2).mean(dim=(4, 6)).flatten(1)
     torch.testing.assert_close(found, expected)
-    assert Pixels(64).size(4, 8) == (4, 8)  # never enlarged
-    assert Pixels(4, tokens=True)(pixels).shape == (2, 1, 48)
+    assert reduced(4, 8, 64) == (4, 8)  # never enlarged
+    assert Pixels(4, lambda x: x, tokens=True)(pixels).shape == (2, 1, 48)
 
 
 def test_strengths_beyond_the_best_are_left_out() -> None:

@@ -136,6 +136,14 @@ def test_top_k_counts_ties_once() -> None:
     assert top_k(scores, labels, 5) == 1.0
 
 
+def test_a_label_is_never_among_scores_that_are_not_numbers() -> None:
+    scores = np.full((2, 3), np.nan)
+    scores[1, 0] = 1.0
+    for k in (1, 2):
+        assert top_k(scores, np.array([0, 0]), k) == 0
+    assert top_k(scores, np.array([0, 0]), 3) == 0.5
+
+
 def test_top_1_is_that_of_argmax() -> None:
     rng = np.random.default_rng(0)
     scores, labels = rng.random((50, 4)), rng.integers(0, 4, 50)

@@ -1,0 +1,118 @@
+"""A probe from its resolved recipe: sets, labels, weights, and what is judged beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from maekit.data.bad_files import BadFiles
+from maekit.engine.events import Emit, Note
+from maekit.engine.feed import open_dataset
+from maekit.engine.precision import Precision
+from maekit.errors import RecipeError
+from maekit.evaluate.encoder import SCRATCH, load_encoder
+from maekit.evaluate.features import Features, auto_pool
+from maekit.evaluate.floor import Pixels, untrained
+from maekit.evaluate.judges import check_judge
+from maekit.evaluate.labels import check_labels, tell_labels
+from maekit.evaluate.probe import MODEL, PIXELS, RANDOM, Probing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from maekit.evaluate.features import Featurise, Pool
+    from maekit.model import MaskedAutoencoder
+    from maekit.recipe.probe import Probe
+    from maekit.recipe.schema import DataSpec, Recipe
+
+
+def assemble_probe(
+    recipe: Recipe,
+    source: str,
+    device: torch.device,
+    emit: Emit,
+    *,
+    bad_files: Path | None = None,
+) -> Probing:
+    """Open data and weights, look at the labels, build what is judged.
+
+    Args:
+        recipe: resolved for the verb.
+        source: of weights, as ``--from`` takes it.
+        bad_files: where unreadable training files are recorded.
+
+    Raises:
+        RecipeError: no probe section, no data.val, or the encoder has not what is asked of it.
+        WeightsError: the weights are of another model than the recipe's.
+        DataError: labels that cannot be judged.
+    """
+    probe, spec = required_probe(recipe)
+    data = recipe.data
+    train, val = open_dataset(data.train, "data.train"), open_dataset(spec, "data.val")
+    labelled = check_labels(train, val)
+    tell_labels(train, labelled, emit)
+    _tell_sampling(data.train, spec, emit)
+    model, header = load_encoder(source, recipe)
+    check_judge(probe, model.backbone.width)
+    pool = auto_pool(probe.pool, model.backbone.prefix_tokens)
+    taken: Pool = "tokens" if probe.kind == "attentive" else pool
+    precision = Precision.of(probe.precision, device, where="probe.precision")
+    # Without training, the model is its own random floor.
+    floor = model if source == SCRATCH else untrained(header, recipe.seed)
+    return Probing(
+        recipe=recipe,
+        probe=probe,
+        device=device,
+        header=header,
+        train=train,
+        val=val,
+        labelled=labelled,
+        pool=taken,
+        precision=precision,
+        ways=_ways(probe, model.to(device), floor.to(device), taken, precision),
+        encoder=model,
+        source=source,
+        ledger=BadFiles(bad_files, len(train), data.train.max_bad_fraction),
+        emit=emit,
+    )
+
+
+def _tell_sampling(train: DataSpec, val: DataSpec, emit: Emit) -> None:
+    """A probe of clips that are cut in two ways is seldom meant."""
+    if (train.stride, train.sampling) != (val.stride, val.sampling):
+        text = "data.train and data.val sample frames differently"
+        how = f"{train.sampling}, stride {train.stride} and {val.sampling}, stride {val.stride}"
+        emit(Note(f"{text}: {how}", warning=True))
+
+
+def _ways(
+    probe: Probe,
+    model: MaskedAutoencoder,
+    floor: MaskedAutoencoder,
+    pool: Pool,
+    precision: Precision,
+) -> dict[str, Featurise]:
+    """What is judged, by name."""
+    if probe.layer is not None and probe.kind == "linear" and probe.protocol == "paper":
+        msg = "the paper's protocol is of the encoder's output, and probe.layer is of a block's"
+        raise RecipeError(msg, where="probe.layer", hint="probe.protocol=cached, or leave it out")
+    features = Features(model, pool, probe.layer, precision)
+    random = features if floor is model else Features(floor, pool, probe.layer, precision)
+    pixels = Pixels(probe.pixels, model.normalise, tokens=probe.kind == "attentive")
+    return {MODEL: features, RANDOM: random, PIXELS: pixels}
+
+
+def required_probe(recipe: Recipe) -> tuple[Probe, DataSpec]:
+    """The probe section, and the set that it is judged on.
+
+    Raises:
+        RecipeError: one of them is missing.
+    """
+    if recipe.probe is None:
+        raise RecipeError("the recipe has no probe section", where="probe", hint="add `probe:`")
+    if recipe.data.val is None:
+        msg = "a probe is judged on data.val, and there is none"
+        hint = "data.val.name=images data.val.path=FOLDER (or a list with labels)"
+        raise RecipeError(msg, where="data.val", hint=hint)
+    return recipe.probe, recipe.data.val

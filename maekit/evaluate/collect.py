@@ -1,0 +1,250 @@
+"""The features of a whole set: read once, encoded in all ways, and kept as they are made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from maekit.data.batch import BadFile
+from maekit.data.loader import Loader
+from maekit.engine.events import Emit, Note
+from maekit.engine.step import to_unit
+from maekit.errors import NonFiniteError
+from maekit.evaluate.multiview import batches_of, refuse_bad
+
+if TYPE_CHECKING:
+    import torch
+
+    from maekit.data.bad_files import BadFiles
+    from maekit.data.batch import Batch
+    from maekit.data.order import Key
+    from maekit.evaluate.features import Featurise
+    from maekit.evaluate.parts import Parts
+    from maekit.evaluate.views import ViewReader
+
+Made = Mapping[str, np.ndarray]  # features [B, V, ...] by name, float32
+Name = Callable[[int], str]  # what a sample is called
+# Which samples of a batch cannot be used; raises where that is fatal.
+Check = Callable[["Batch", Made, Name], Sequence[BadFile]]
+_SECONDS = 10.0  # between two words on how far reading is
+BROKEN = "its features are not finite"
+
+
+def strict(read: Batch, made: Made, name: Name) -> Sequence[BadFile]:
+    """Every sample counts: what cannot be read, or has no finite features, is fatal.
+
+    Raises:
+        DataError: a sample cannot be read.
+        NonFiniteError: features are not finite.
+    """
+    refuse_bad(read)
+    _refuse_broken(read, made, name)
+    return ()
+
+
+def counted(ledger: BadFiles) -> Check:
+    """What cannot be read is left out and recorded, until it is too much."""
+
+    def check(read: Batch, made: Made, name: Name) -> Sequence[BadFile]:
+        ledger.add(read.bad, 0)
+        _refuse_broken(read, made, name)
+        return read.bad
+
+    return check
+
+
+def lenient(read: Batch, made: Made, name: Name) -> Sequence[BadFile]:
+    """What cannot be read, or has no finite features, is left out; in the order of the batch."""
+    bad = {each.index: each for each in read.bad}
+    bad |= {index: BadFile(name(index), BROKEN, index) for index in _broken(read, made)}
+    return [bad[key.index] for key in read.keys if key.index in bad]
+
+
+def _broken(read: Batch, made: Made) -> list[int]:
+    """The samples that were read, and of which some kind of features is not finite."""
+    bad = {each.index for each in read.bad}
+    finite = np.ones(len(read.keys), dtype=bool)
+    for features in made.values():
+        finite &= np.isfinite(features).reshape(len(finite), -1).all(axis=1)
+    return [
+        key.index
+        for key, fine in zip(read.keys, finite.tolist(), strict=True)
+        if not fine and key.index not in bad
+    ]
+
+
+def _refuse_broken(read: Batch, made: Made, name: Name) -> None:
+    broken = _broken(read, made)
+    if broken:
+        hint = "look at its pixels, or precision: fp32"
+        raise NonFiniteError(BROKEN, where=name(broken[0]), hint=hint)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The features of a set, or of a part of one.
+
+    Attributes:
+        rows: int64 ``[n]``: places in the set, of what could be read.
+        features: for each way of making them, float32 ``[n, V, ...]`` over V test views.
+        unread: samples that are left out.
+    """
+
+    rows: np.ndarray
+    features: dict[str, np.ndarray]
+    unread: tuple[BadFile, ...] = ()
+
+    @classmethod
+    def of(cls, some: Iterable[Self], most: int) -> Self:
+        """Several in one, which no more than one of them is held beside.
+
+        Args:
+            some: at least one.
+            most: rows that they have together, at most.
+        """
+        rows: list[np.ndarray] = []
+        unread: list[BadFile] = []
+        whole: dict[str, np.ndarray] = {}
+        done = 0
+        for each in some:
+            for name, features in each.features.items():
+                if name not in whole:
+                    whole[name] = np.empty((most, *features.shape[1:]), np.float32)
+                whole[name][done : done + len(features)] = features
+            done += len(each.rows)
+            rows.append(each.rows)
+            unread += each.unread
+        return cls(
+            np.concatenate(rows),
+            {name: features[:done] for name, features in whole.items()},
+            tuple(unread),
+        )
+
+
+class Progress:
+    """Says how far reading is, now and then."""
+
+    def __init__(self, what: str, emit: Emit) -> None:
+        self.what, self.emit = what, emit
+        self._told = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self._told > _SECONDS:
+            self._told = time.monotonic()
+            self.emit(Note(f"{self.what}: {done:,} of {total:,}"))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a set is read and encoded.
+
+    Attributes:
+        device: where pixels are put.
+        batch: views at once.
+        workers: loader processes.
+        timeout: seconds that one sample may take.
+    """
+
+    device: torch.device
+    batch: int
+    workers: int
+    timeout: float
+
+
+def collect(
+    reader: ViewReader,
+    ways: Mapping[str, Featurise],
+    rows: Sequence[int],
+    reading: Reading,
+    check: Check = strict,
+) -> Collected:
+    """Read samples once, and make all kinds of features of them.
+
+    Args:
+        reader: reads their views.
+        ways: to make features, by name.
+        rows: which samples of the set, in this order.
+        reading: how.
+        check: says what is left out.
+
+    Raises:
+        DataError, NonFiniteError: as ``check`` does.
+    """
+    keys = batches_of(rows, max(1, reading.batch // reader.repeats))
+    with closing(_encoded(reader, ways, keys, reading, check)) as batches:
+        return Collected.of(batches, len(rows))
+
+
+def collect_parts(
+    reader: ViewReader,
+    ways: Mapping[str, Featurise],
+    parts: Parts,
+    reading: Reading,
+    *,
+    size: int,
+    check: Check = strict,
+    go_on: Callable[[int, int], bool] = lambda _done, _total: True,
+) -> bool:
+    """Make the features of a set that are not kept yet; whether all of them are there then.
+
+    Args:
+        reader: reads its views.
+        ways: to make features, by name.
+        parts: where features are kept.
+        reading: how.
+        size: samples of one part.
+        check: says what is left out.
+        go_on: hears how many samples of how many are done, after each part.
+
+    Raises:
+        DataError, NonFiniteError: as ``check`` does.
+        StorageError: a part cannot be written.
+    """
+    total = len(reader.dataset)
+    missing = [place for place in range(-(-total // size)) if not parts.has(place)]
+    at_once = max(1, reading.batch // reader.repeats)
+    batches = {
+        place: batches_of(range(place * size, min(total, (place + 1) * size)), at_once)
+        for place in missing
+    }
+    keys = [batch for place in missing for batch in batches[place]]
+    with closing(_encoded(reader, ways, keys, reading, check)) as made:
+        for place in missing:
+            most = sum(map(len, batches[place]))
+            parts.keep(place, Collected.of(islice(made, len(batches[place])), most))
+            done = min(total, (place + 1) * size)
+            if not go_on(done, total) and place != missing[-1]:
+                return False
+    return True
+
+
+def _encoded(
+    reader: ViewReader,
+    ways: Mapping[str, Featurise],
+    keys: list[list[Key]],
+    reading: Reading,
+    check: Check,
+) -> Generator[Collected, None, None]:
+    """The features of each batch; the same workers read all of them."""
+    workers, views = min(reading.workers, len(keys)), reader.repeats
+    distinct = {id(way): way for way in ways.values()}  # one that has two names is run once
+    with Loader(reader, keys, workers=workers, timeout=reading.timeout) as loader:
+        for read in loader:
+            pixels = to_unit(read.views[0], reading.device)
+            found: dict[int, np.ndarray] = {}
+            for key, way in distinct.items():
+                features = way(pixels).float().cpu().numpy()
+                found[key] = features.reshape(len(read.keys), views, *features.shape[1:])
+            made = {name: found[id(way)] for name, way in ways.items()}
+            unread = check(read, made, reader.dataset.name)
+            left_out = {each.index for each in unread}
+            rows = np.array([each.index for each in read.keys], np.int64)
+            good = np.array([each.index not in left_out for each in read.keys])
+            left = {name: features[good] for name, features in made.items()}
+            yield Collected(rows[good], left, tuple(unread))

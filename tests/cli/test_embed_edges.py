@@ -1,0 +1,142 @@
+"""``maekit embed``: what is refused leaves nothing behind, and clips are cut as in training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import maekit
+from maekit.engine.run_folder import LOCK
+from maekit.weights.file import read_header, read_tensors, write_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Result
+
+    Cli = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maekit.cli.embed.workers_of", lambda _asked, _device: 0)
+
+
+@pytest.fixture
+def run(cli: Cli, labelled: str) -> str:
+    """A short pre-training over the pictures of the working directory."""
+    assert cli("pretrain", labelled, "-q", "pretrain.steps=2", "--out", "run").code == 0
+    return "run"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--layer", "99"], ["--device", "cuda:77"], ["--from", "timm:nothing"], ["--out", "a.npz"]],
+)
+def test_what_is_refused_is_no_obstacle_to_the_next_call(
+    cli: Cli, run: str, words: list[str]
+) -> None:
+    Path("a.npz").mkdir()  # a folder is no file to write
+    asked = [*words, *([] if "--from" in words else ["--from", run])]
+    out = [] if "--out" in words else ["--out", "x.npz"]
+    refused = cli("embed", "pictures/val/red", *asked, *out, "--overwrite")
+    assert refused.code == 2, refused.err
+    assert not list(Path().glob("*.parts"))
+    assert cli("embed", "pictures/val/red", "--from", run, "--out", "x.npz", "-q").code == 0
+
+
+def test_weights_that_are_no_numbers_are_an_error(cli: Cli, run: str) -> None:
+    tensors = read_tensors(Path(run, "weights.safetensors"))
+    header = read_header(Path(run, "weights.safetensors"))
+    name = "backbone.transformer.1.mlp.fc1.weight"
+    tensors[name] = torch.full_like(tensors[name], torch.nan)
+    write_weights(Path("lost.safetensors"), tensors, header)
+    refused = cli("embed", "pictures/val/red", "--from", "lost.safetensors", "--out", "x.npz")
+    assert refused.code == 4
+    assert f"lost.safetensors: {name} holds NaN or infinity" in refused.err
+    assert not list(Path().glob("x.npz*"))
+
+
+def test_a_picture_that_is_no_number_is_left_out(cli: Cli, run: str) -> None:
+    pixels = np.full((20, 30), 0.5, np.float32)
+    Image.fromarray(pixels).save("good.tif")
+    pixels[10, 10] = np.nan
+    Image.fromarray(pixels).save("lost.tif")
+    made = cli("embed", "lost.tif", "good.tif", "--from", run, "--json", "-q")
+    assert made.code == 6
+    errors = json.loads(made.out)["errors"]
+    assert [each["input"] for each in errors] == ["lost.tif"]
+    with np.load("embeddings.npz") as file:
+        assert file["ids"].tolist() == ["good.tif"]
+        assert np.isfinite(file["features"]).all()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from maekit.engine.run_folder import take_lock
+held = take_lock(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_calls_do_not_write_one_file(cli: Cli, run: str) -> None:
+    words = ("embed", "pictures/val/red", "--from", run, "--out", "x.npz", "-q")
+    Path("x.npz.parts").mkdir()
+    command = [sys.executable, "-c", HOLDER, f"x.npz.parts/{LOCK}"]
+    with Popen(command, stdin=PIPE, stdout=PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        refused = cli(*words)
+        holder.communicate()
+    assert refused.code == 7
+    assert "in use by" in refused.err
+    assert cli(*words).code == 0
+
+
+def test_clips_are_cut_as_the_run_cut_them(cli: Cli, labelled: str) -> None:
+    """Pictures are resized by the verb's own interpolation; frames are taken at its stride."""
+    for name in ("bicubic", "bilinear"):
+        crops = f"pretrain.augment={{name: random-resized-crop, interpolation: {name}}}"
+        words = (crops, "pretrain.steps=2", "-q")
+        assert cli("pretrain", labelled, *words, "--out", name).code == 0
+    picture = Image.open("pictures/val/red/00.png")
+    box = (0, (picture.height - 20) / 2, 30, (picture.height + 20) / 2)
+    for name, how in (("bicubic", 3), ("bilinear", 2)):
+        out = ("--from", name, "--out", f"{name}.npz", "-q")
+        assert cli("embed", "pictures/val/red/00.png", *out).code == 0
+        small = picture.resize((24, 16), how, box=box)
+        pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None, :, None] / 255
+        model = maekit.load(name)
+        with torch.inference_mode():
+            expected = model.encode(model.normalise(pixels))[:, 0].numpy()
+        with np.load(f"{name}.npz") as file:
+            np.testing.assert_allclose(file["features"], expected, atol=1e-5)
+            assert json.loads(str(file["maekit"]))["interpolation"] == name
+
+
+def test_a_probes_run_has_its_own_sampling(cli: Cli, labelled: str) -> None:
+    """The overlay of the verb that wrote the weights counts, not that of pre-training."""
+    paper = (
+        "probe.protocol=paper",
+        "probe.steps=2",
+        "probe.warmup.steps=0",
+        "probe.batch.global=8",
+    )
+    more = ("probe.data={val: {stride: 3}}", "probe.views.interpolation=bilinear")
+    words = (*paper, *more, "--from", "scratch", "--out", "judged", "-q")
+    assert cli("probe", labelled, *words).code == 0
+    asked = ("--from", "judged", "--pool", "mean", "--out", "x.npz", "-q")
+    assert cli("embed", "pictures/val/red", *asked).code == 0
+    with np.load("x.npz") as file:
+        about = json.loads(str(file["maekit"]))
+    assert (about["stride"], about["interpolation"]) == (3, "bilinear")

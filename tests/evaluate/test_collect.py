@@ -1,0 +1,142 @@
+"""Features of whole sets: what is left out, and what is kept on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from toys import Clip, Clips
+
+from maekit.data.bad_files import BadFiles
+from maekit.data.batch import BadFile
+from maekit.errors import DataError, NonFiniteError, RecipeError, StorageError
+from maekit.evaluate import collect as collecting
+from maekit.evaluate.collect import (
+    Collected,
+    Reading,
+    collect,
+    collect_parts,
+    counted,
+    lenient,
+    strict,
+)
+from maekit.evaluate.parts import Parts, source_of
+from maekit.evaluate.views import ViewReader, view_reader
+from maekit.recipe.schema import DataSpec
+from maekit.recipe.views import Views
+
+if TYPE_CHECKING:
+    from maekit.evaluate.collect import Check
+
+READING = Reading(torch.device("cpu"), 6, 0, 1.0)
+
+
+def reader(*broken: int) -> ViewReader:
+    clips = Clips([Clip(5, 16 + n, 24, f"{n}.mp4") for n in range(11)], broken=frozenset(broken))
+    return view_reader(clips, DataSpec(name="v", frames=1), Views(clips=2), size=(8, 8), channels=3)
+
+
+def tints(pixels: torch.Tensor) -> torch.Tensor:
+    """Mean colours, ``[B, 3]``."""
+    return pixels.mean(dim=(2, 3, 4))
+
+
+def lost(pixels: torch.Tensor) -> torch.Tensor:
+    """As above, but those of the fourth view of a batch, of its second sample, are lost."""
+    found = tints(pixels)
+    if len(found) > 3:
+        found[3, 1] = torch.nan
+    return found
+
+
+def test_features_that_are_not_finite_are_an_error_or_left_out() -> None:
+    for check in (strict, counted(BadFiles(None, 11, 0.5))):
+        with pytest.raises(NonFiniteError, match=r"1\.mp4: its features are not finite"):
+            collect(reader(), {"a": tints, "b": lost}, range(3), READING, check)
+    found = collect(reader(4), {"a": lost}, range(6), READING, lenient)
+    assert found.rows.tolist() == [0, 2]
+    assert [(bad.file, bad.index) for bad in found.unread] == [
+        ("1.mp4", 1),
+        ("3.mp4", 3),
+        ("4.mp4", 4),
+        ("5.mp4", 5),
+    ]
+    assert np.isfinite(found.features["a"]).all()
+
+
+def test_a_sample_that_cannot_be_read_says_so_first() -> None:
+    """Its place holds no pixels, whose features say nothing."""
+    with pytest.raises(DataError, match=r"1\.mp4: cannot be read"):
+        collect(reader(1), {"a": lost}, range(3), READING, strict)
+
+
+def test_what_has_two_names_is_made_once() -> None:
+    calls: list[int] = []
+
+    def counting(pixels: torch.Tensor) -> torch.Tensor:
+        calls.append(len(pixels))
+        return tints(pixels)
+
+    found = collect(reader(), {"a": counting, "b": counting}, range(4), READING)
+    assert calls == [6, 6]  # two samples of three views each time
+    np.testing.assert_array_equal(found.features["a"], found.features["b"])
+
+
+@pytest.mark.parametrize("check", [strict, lenient])
+def test_parts_are_the_whole(tmp_path: Path, check: Check) -> None:
+    broken = () if check is strict else (2, 9)
+    ways = {"a": tints, "b": lambda pixels: pixels.flatten(1)}
+    whole = collect(reader(*broken), ways, range(11), READING, check)
+    parts = Parts(tmp_path / "x", {"weights": "w"})
+    heard: list[tuple[int, int]] = []
+
+    def go_on(done: int, total: int) -> bool:
+        heard.append((done, total))
+        return done != 8
+
+    settings = {"size": 4, "check": check, "go_on": go_on}
+    assert not collect_parts(reader(*broken), ways, parts, READING, **settings)  # type: ignore[arg-type]
+    assert [parts.has(place) for place in range(3)] == [True, True, False]
+    assert collect_parts(reader(*broken), ways, parts, READING, **settings)  # type: ignore[arg-type]
+    assert heard == [(4, 11), (8, 11), (11, 11)]
+    again = Parts(tmp_path / "x", {"weights": "w"}).whole(4, 11)
+    np.testing.assert_array_equal(again.rows, whole.rows)
+    for name in ways:
+        np.testing.assert_array_equal(again.features[name], whole.features[name])
+        assert again.features[name].dtype == np.float32
+    assert again.unread == whole.unread
+    assert all(isinstance(bad, BadFile) for bad in again.unread)
+
+
+def test_the_same_workers_read_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+
+    class Counted(collecting.Loader):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            made.append(self)
+            super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(collecting, "Loader", Counted)
+    collect_parts(reader(), {"a": tints}, Parts(tmp_path / "x", {}), READING, size=2)
+    assert len(made) == 1
+
+
+def test_parts_of_something_else_or_damaged_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    assert source_of(folder) is None
+    parts = Parts(folder, {"weights": "one"})
+    assert source_of(folder) == "one"
+    parts.keep(0, Collected(np.arange(2), {"a": np.zeros((2, 1, 3), np.float32)}))
+    with pytest.raises(RecipeError, match="other inputs, weights or options"):
+        Parts(folder, {"weights": "other"})
+    path = folder / "part-00000.npz"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(StorageError, match=r"part-00000\.npz: a part is damaged"):
+        parts.load(0)
+    parts.remove()
+    assert not folder.exists()
+    with pytest.raises(StorageError, match="cannot be written"):
+        parts.keep(0, Collected(np.arange(0), {}))
