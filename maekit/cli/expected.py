@@ -23,18 +23,21 @@ def compare(
         result: result.json.
 
     Returns:
-        ``{metric, value, expected, low, high, inside, source}``; ``value`` is None where the
-        result has no such number, and ``inside`` None where it or the band is missing.
+        ``{metric, protocol, value, expected, low, high, inside, source}``; ``value`` is None where
+        the result has no such number or is of another protocol, and ``inside`` None where it or the
+        band is missing.
     """
     return [
-        _compared(each, _number(result, each.metric.split(".")[1:]))
+        _compared(each, _number(result, each.metric.split(".")[1:], each.protocol))
         for each in expected
         if each.metric.split(".")[0] == verb
     ]
 
 
-def _number(result: Mapping[str, Any], path: Sequence[str]) -> float | None:
+def _number(result: Mapping[str, Any], path: Sequence[str], protocol: str | None) -> float | None:
     value: Any = result
+    if protocol not in (None, result.get("protocol")):
+        return None
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -46,6 +49,7 @@ def _compared(each: Expected, value: float | None) -> dict[str, Any]:
     known = value is not None and low is not None and high is not None
     return {
         "metric": each.metric,
+        "protocol": each.protocol,
         "value": value,
         "expected": each.value,
         "low": low,
@@ -68,7 +72,7 @@ def tell_comparison(records: Sequence[Mapping[str, Any]]) -> None:
     verdicts = {True: "inside", False: "OUTSIDE", None: "no band"}
     rows = [
         (
-            str(each["metric"]),
+            " ".join(str(each[key]) for key in ("metric", "protocol") if each[key]),
             "-" if each["value"] is None else f"{each['value']:.4f}",
             f"{each['expected']:.4f}",
             "-" if each["low"] is None else f"{each['low']:.4f} to {each['high']:.4f}",

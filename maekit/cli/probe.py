@@ -30,7 +30,7 @@ from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.linear_paper import LinearProbing, assemble
 from maekit.evaluate.multiview import TOP
 from maekit.evaluate.parts import source_of
-from maekit.evaluate.probe import MODEL, PIXELS, RANDOM, VAL
+from maekit.evaluate.probe import DIFFERENCES, MODEL, PIXELS, RANDOM, VAL
 from maekit.recipe.dump import dump
 from maekit.recipe.load import load
 from maekit.registry import resolve
@@ -45,7 +45,12 @@ if TYPE_CHECKING:
 VERB = "probe"
 PREDICTIONS = "predictions.jsonl"
 KEPT = "features"  # folder below the run's, until its result is written
-_NAMES = {MODEL: "model", RANDOM: "random initialisation", PIXELS: "raw pixels"}
+_NAMES = {
+    MODEL: "model",
+    RANDOM: "random initialisation",
+    PIXELS: "raw pixels",
+    DIFFERENCES: "raw differences of frames",
+}
 
 
 def probe(
@@ -215,7 +220,7 @@ def _rows(result: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
             f"{result['floor'][name]:.4f}",
             f"{result['floor_top5'][name]:.4f}",
         )
-        for name in (RANDOM, PIXELS)
+        for name in result["floor"]
     ]
     return [*rows, ("chance", f"{result['chance']:.4f}", "")]
 

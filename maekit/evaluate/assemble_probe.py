@@ -11,10 +11,10 @@ from maekit.engine.precision import Precision
 from maekit.errors import RecipeError
 from maekit.evaluate.encoder import SCRATCH, load_encoder
 from maekit.evaluate.features import Features, auto_pool
-from maekit.evaluate.floor import Pixels, untrained
+from maekit.evaluate.floor import Differences, Pixels, untrained
 from maekit.evaluate.judges import check_judge
 from maekit.evaluate.labels import check_labels, tell_labels
-from maekit.evaluate.probe import MODEL, PIXELS, RANDOM, Probing
+from maekit.evaluate.probe import DIFFERENCES, MODEL, PIXELS, RANDOM, Probing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.probe import Probe
     from maekit.recipe.schema import DataSpec, Recipe
+    from maekit.weights.header import Header
 
 
 def assemble_probe(
@@ -70,7 +71,7 @@ def assemble_probe(
         labelled=labelled,
         pool=taken,
         precision=precision,
-        ways=_ways(probe, model.to(device), floor.to(device), taken, precision),
+        ways=_ways(probe, header, model.to(device), floor.to(device), taken, precision),
         encoder=model,
         source=source,
         ledger=BadFiles(bad_files, len(train), data.train.max_bad_fraction),
@@ -88,6 +89,7 @@ def _tell_sampling(train: DataSpec, val: DataSpec, emit: Emit) -> None:
 
 def _ways(
     probe: Probe,
+    header: Header,
     model: MaskedAutoencoder,
     floor: MaskedAutoencoder,
     pool: Pool,
@@ -99,8 +101,15 @@ def _ways(
         raise RecipeError(msg, where="probe.layer", hint="probe.protocol=cached, or leave it out")
     features = Features(model, pool, probe.layer, precision)
     random = features if floor is model else Features(floor, pool, probe.layer, precision)
-    pixels = Pixels(probe.pixels, model.normalise, tokens=probe.kind == "attentive")
-    return {MODEL: features, RANDOM: random, PIXELS: pixels}
+    tokens = probe.kind == "attentive"
+    ways: dict[str, Featurise] = {
+        MODEL: features,
+        RANDOM: random,
+        PIXELS: Pixels(probe.pixels, model.normalise, tokens=tokens),
+    }
+    if header.clip[0] > 1:
+        ways[DIFFERENCES] = Differences(probe.pixels, model.normalise, tokens=tokens)
+    return ways
 
 
 def required_probe(recipe: Recipe) -> tuple[Probe, DataSpec]:

@@ -1,4 +1,7 @@
-"""What a representation must beat: the same encoder untrained, and the pixels themselves."""
+"""What a representation must beat: the same encoder untrained, and the pixels themselves.
+
+Of clips, the differences of their frames too: what moves shows in them without any learning.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +43,23 @@ class Pixels:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """``[B, C, T, H, W]`` to ``[B, C*T*h*w]``, or ``[B, 1, C*T*h*w]``."""
+        flat = self.seen(pixels).flatten(1)
+        return flat[:, None] if self.tokens else flat
+
+    def seen(self, pixels: Tensor) -> Tensor:
+        """``[B, C, T, H, W]`` to what is seen of it, ``[B, C, T, h, w]``."""
         frames, height, width = pixels.shape[2:]
         size = (frames, *reduced(height, width, self.side))
-        flat = functional.interpolate(self.normalise(pixels), size, mode="area").flatten(1)
-        return flat[:, None] if self.tokens else flat
+        return functional.interpolate(self.normalise(pixels), size, mode="area")
+
+
+class Differences(Pixels):
+    """Each frame less the one before it, of clips of two frames and more; else as raw pixels."""
+
+    def seen(self, pixels: Tensor) -> Tensor:
+        """``[B, C, T, H, W]`` to ``[B, C, T - 1, h, w]``."""
+        frames = super().seen(pixels)
+        return frames[:, :, 1:] - frames[:, :, :-1]
 
 
 def untrained(header: Header, seed: int) -> MaskedAutoencoder:

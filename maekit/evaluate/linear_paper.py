@@ -2,8 +2,8 @@
 
 By LARS, as MAE's main_linprobe.py, or by SGD, as VideoMAE's table 11, which says nothing of a batch
 norm: the head is the same. Everything but the head is frozen, batch norm has no scale and shift and
-sees the batch's own statistics, crops are TensorFlow's. The three heads (the encoder's, that of an
-untrained one, that of raw pixels) are trained on the same crops in one pass; no parameter of one
+sees the batch's own statistics, crops are TensorFlow's. The heads (the encoder's, that of an
+untrained one, those of raw pixels) are trained on the same crops in one pass; no parameter of one
 meets another, so that each is trained as it would be alone.
 """
 

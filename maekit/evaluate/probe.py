@@ -1,7 +1,7 @@
 """A probe put together from a resolved recipe: frozen features, a judge fitted on them, a verdict.
 
-What is judged is always three things by one protocol: the encoder, the same encoder untrained, and
-raw pixels.
+Always judged by one protocol: the encoder, the same encoder untrained, raw pixels, and of clips the
+differences of their frames.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from maekit.weights.header import Header
 
 TRAIN, VAL = "data.train", "data.val"
-MODEL, RANDOM, PIXELS = "model", "random", "pixels"  # what is judged
+# What is judged; differences of frames are of clips alone.
+MODEL, RANDOM, PIXELS, DIFFERENCES = "model", "random", "pixels", "differences"
 AT_ONCE = 64  # views that are encoded together, where the recipe does not say
 # What the numbers of a trained probe depend on.
 TRAINED = ("epochs", "steps", "samples", "warmup", "batch", "optimizer", "augment", "clip_grad")
@@ -241,7 +242,7 @@ class Probing:
     def result(self, judged: Mapping[str, Judged]) -> dict[str, Any]:
         """What stands in result.json; accuracies are fractions."""
         model = judged[MODEL].predictions
-        floor = {name: judged[name].predictions for name in (RANDOM, PIXELS)}
+        floor = {name: each.predictions for name, each in judged.items() if name != MODEL}
         return {
             "protocol": self.protocol,
             **model.summary(self.labelled.classes),

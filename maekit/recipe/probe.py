@@ -86,6 +86,8 @@ Optimizer = Annotated[
 class Probe(TrainingSection):
     """Frozen features, judged beside those of an untrained encoder and raw pixels.
 
+    Of clips, raw differences of frames are judged too.
+
     Budget, batch, optimizer, crops and checkpoints are of linear with the paper's protocol; the
     others take ``batch.per_device`` and ``precision`` alone.
     """

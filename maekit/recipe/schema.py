@@ -217,6 +217,11 @@ class Expected(Section):
         None, description="half-width around value, or [low, high]"
     )
     source: str = Field(min_length=1, description="who measured it: a paper, a log, a run")
+    protocol: str | None = Field(
+        None,
+        description="as in result.json: linear/paper, linear/cached, knn, finetune/all/5x3; "
+        "numbers of another are not compared; unset: of any",
+    )
 
 
 class Recipe(Section):

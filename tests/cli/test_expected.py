@@ -37,6 +37,13 @@ def test_bands(
     assert (found["metric"], found["value"], found["inside"]) == (metric, value, inside)
 
 
+def test_a_number_of_another_protocol_is_not_compared() -> None:
+    of = Expected(metric="probe.top1", value=0.5, band=0.1, source="a paper", protocol="knn")
+    for protocol, value, inside in (("knn", 0.5, True), ("linear/paper", None, None)):
+        (found,) = compare([of], "probe", RESULT | {"protocol": protocol})
+        assert (found["protocol"], found["value"], found["inside"]) == ("knn", value, inside)
+
+
 def test_other_verbs_are_left_out() -> None:
     both = [expected("finetune.top1", 0.5, 0.1), expected("probe.top1", 0.5, 0.1)]
     assert [each["metric"] for each in compare(both, "finetune", RESULT)] == ["finetune.top1"]

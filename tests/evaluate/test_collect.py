@@ -12,6 +12,7 @@ from toys import Clip, Clips
 
 from maekit.data.bad_files import BadFiles
 from maekit.data.batch import BadFile
+from maekit.data.loader import Loader
 from maekit.errors import DataError, NonFiniteError, RecipeError, StorageError
 from maekit.evaluate import collect as collecting
 from maekit.evaluate.collect import (
@@ -114,7 +115,7 @@ def test_parts_are_the_whole(tmp_path: Path, check: Check) -> None:
 def test_the_same_workers_read_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
 
-    class Counted(collecting.Loader):
+    class Counted(Loader):
         def __init__(self, *args: object, **kwargs: object) -> None:
             made.append(self)
             super().__init__(*args, **kwargs)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from maekit.engine.events import Event, Note
 from maekit.errors import RecipeError
 from maekit.evaluate import judges
 from maekit.evaluate.attentive import AttentiveHead, fit_attentive, heads_of
-from maekit.evaluate.floor import Pixels, reduced
+from maekit.evaluate.floor import Differences, Pixels, reduced
 from maekit.evaluate.knn import NearestNeighbours
 from maekit.evaluate.linear import LinearProbe, fit_linear, split
 from maekit.recipe.probe import Attentive, CachedLinear, Probe
@@ -248,3 +248,11 @@ def test_strengths_beyond_the_best_are_left_out() -> None:
     assert probe.accuracies[probe.strength] == best
     if len(tried) < len(options.strengths):
         assert all(probe.accuracies[strength] < best for strength in tried[-2:])
+
+
+def test_differences_are_of_neighbouring_frames() -> None:
+    pixels = torch.rand(2, 3, 4, 4, 8)
+    small = pixels.reshape(2, 3, 4, 2, 2, 4, 2).mean(dim=(4, 6))
+    expected = torch.stack([small[:, :, i + 1] - small[:, :, i] for i in range(3)], dim=2) / 2
+    found = Differences(4, lambda x: (x - 7) / 2)(pixels)
+    torch.testing.assert_close(found, expected.flatten(1))

@@ -1,0 +1,84 @@
+"""A probe of clips stands beside what moves in them, which is to be had without learning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import Result
+
+from maekit.cli.probe import _NAMES
+
+Cli = Callable[..., Result]
+
+SIDE = 32
+RECIPE = """\
+name: drifting
+data:
+  train: {{name: videos, path: {there}/train.txt, frames: 4}}
+  val: {{name: videos, path: {there}/val.txt}}
+  size: 16
+  stats: imagenet
+  workers: 0
+model:
+  backbone: {{name: video-vit, size: tiny, width: 16, depth: 1, heads: 2, patch: [2, 8, 8]}}
+  decoder: {{name: vit, width: 16, depth: 1, heads: 2}}
+probe:
+  kind: knn
+  knn: {{k: 1, temperature: null}}
+"""
+
+
+def drift(path: Path, down: bool, seed: int) -> None:
+    """A blurred square on gray that moves along one axis, from a random place."""
+    rng = np.random.default_rng(seed)
+    place = rng.integers(4, 12, 2)
+    colour = rng.integers(0, 2, 3) * 255
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = SIDE
+        for step in range(4):
+            frame = np.full((SIDE, SIDE, 3), 128, np.uint8)
+            top, left = place + 4 * step * np.array([down, not down])
+            frame[top : top + 8, left : left + 8] = colour
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.fixture
+def drifting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A recipe over clips that only their motion tells apart."""
+    monkeypatch.chdir(tmp_path)
+    for name, first, each in (("train", 0, 40), ("val", 1000, 10)):
+        rows = []
+        for number in range(each):
+            drift(tmp_path / f"{name}{number}.mp4", number % 2 == 0, first + number)
+            rows.append(f"{name}{number}.mp4 {number % 2}\n")
+        (tmp_path / f"{name}.txt").write_text("".join(rows))
+    recipe = tmp_path / "drifting.yaml"
+    recipe.write_text(RECIPE.format(there=tmp_path))
+    return str(recipe)
+
+
+def test_differences_of_frames_are_a_floor_of_clips(cli: Cli, drifting: str) -> None:
+    words = ("--from", "scratch", "--out", "out", "--json", "-q")
+    made = cli("probe", drifting, *words)
+    assert made.code == 0, made.err
+    floor = json.loads(made.out)["floor"]
+    assert list(floor) == ["random", "pixels", "differences"]
+    assert floor["differences"] == 1.0
+    told = cli("probe", drifting, "--from", "scratch", "--out", "told", "-q")
+    assert f"floor: {_NAMES['differences']}" in " ".join(told.out.split())
+
+
+@pytest.mark.parametrize("kind", ["linear", "attentive"])
+def test_every_kind_of_probe_has_it(cli: Cli, drifting: str, kind: str) -> None:
+    more = ("probe.protocol=paper", "probe.steps=2", "probe.warmup.steps=0", "probe.batch.global=8")
+    words = ("--from", "scratch", "--json", "-q", "--kind", kind, "probe.attentive.epochs=1")
+    made = cli("probe", drifting, *words, *(more if kind == "linear" else ()))
+    assert made.code == 0, made.err
+    assert 0 <= json.loads(made.out)["floor"]["differences"] <= 1
