@@ -78,6 +78,8 @@ def _rows(result: dict[str, Any]) -> Iterator[Sequence[str]]:
         yield key, "-" if value is None else f"{value:.4f}"
     for key, value in (result.get("holdout") or {}).items():
         yield f"holdout {key}", "-" if value is None else f"{value:.5f}"
+    if "protocol" in result:
+        yield "protocol", str(result["protocol"])
     measure = next((key for key in MEASURES if key in result), "top1")
     for key, value in (result.get("floor") or {}).items():
         yield f"floor {measure}: {key}", f"{value:.4f}"

@@ -9,10 +9,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from maekit.recipe.augment import ColorJitter
 from maekit.recipe.finetune import Finetune
@@ -120,6 +122,17 @@ class Stats(Section):
 Side = Annotated[int, Field(ge=1, le=16384)]
 
 
+def _of_other_length(val: int, train: int) -> ValidationError:
+    """At data.val.frames, where it is given: an error of the whole data.val has its line."""
+    error = PydanticCustomError(
+        "clip_length",
+        "expected {train}, as data.train.frames, got {val}: a model has clips of one length",
+        {"train": train, "val": val, "hint": "leave it out (~data.val.frames), or set both"},
+    )
+    details = InitErrorDetails(type=error, loc=("frames",), input=val)
+    return ValidationError.from_exception_data("data.val", [details])
+
+
 class Data(Section):
     """What is read, and at which size."""
 
@@ -152,10 +165,7 @@ class Data(Section):
         if "frames" not in val.model_fields_set:
             return val.model_copy(update={"frames": train.frames})
         if val.frames != train.frames:
-            raise ValueError(
-                f"data.val.frames is {val.frames}, and data.train.frames is {train.frames}: a "
-                "model has clips of one length; leave data.val.frames out, or set both"
-            )
+            raise _of_other_length(val.frames, train.frames)
         return val
 
     @model_validator(mode="after")
