@@ -100,9 +100,13 @@ class DataSpec(PartSpec):
 class HeldOutSpec(DataSpec):
     """Held-out samples: their clips are as long as data.train's."""
 
-    # Never written into a resolved recipe: it would contradict a later change of data.train's.
+    # Never written into a resolved recipe: it would contradict a later change of data.train's. A
+    # factory, as 1 is no default that anyone should be told of.
     frames: int = Field(
-        1, ge=1, exclude=True, description="data.train's, which it follows where it is not given"
+        default_factory=lambda: 1,
+        ge=1,
+        exclude=True,
+        description="data.train's, which it follows where it is not given",
     )
 
 

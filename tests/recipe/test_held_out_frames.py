@@ -98,6 +98,12 @@ def test_a_resolved_recipe_reads_back_and_still_follows(tmp_path: Path) -> None:
             assert frames(load(again, ["data.train.frames=2"]).recipe) == (2, 2)
 
 
+def test_no_default_is_told_of_that_is_none(parent: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(parent, ["data.val.frames=null"])
+    assert caught.value.hint == "data.train's, which it follows where it is not given"
+
+
 def test_a_wrong_data_train_is_told_of_alone(parent: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load(parent, ["data.train.frames=0"])

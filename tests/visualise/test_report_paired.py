@@ -80,6 +80,20 @@ def test_another_way_of_judging_is_said(tmp_path: Path) -> None:
     assert pair.notes == ("judged by knn, not finetune/all/1x1",)
 
 
+def test_other_settings_of_one_protocol_are_said(tmp_path: Path) -> None:
+    folders = [judged(tmp_path / name, np.ones(8, bool)) for name in "ab"]
+    told = {"verb": "probe", "exit": 0, "protocol": "knn"}
+    for unlike, notes in (
+        ({}, ()),
+        ({"views": "2x3", "k": 5}, ("judged with other settings: k, views",)),
+    ):
+        for seed, folder in enumerate(folders):
+            settings = {"views": "1x1", "seed": seed} | (unlike if seed else {})
+            (folder / "result.json").write_text(json.dumps(told | {"settings": settings}))
+        (pair,) = pairing(*folders).pairs
+        assert pair.notes == notes
+
+
 def test_the_order_of_lines_has_no_meaning(tmp_path: Path) -> None:
     right = np.arange(12) % 3 > 0
     folders = judged(tmp_path / "a", right), judged(tmp_path / "b", ~right)

@@ -8,9 +8,9 @@ the second is, has a much smaller one (McNemar's test).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -123,13 +123,23 @@ def _judged(run: Run) -> Judged:
 def _pair(one: int, other: int, judged: dict[int, Judged], runs: Sequence[Run]) -> Paired:
     own, base = judged[one], judged[other]
     wins, losses = int((own.right & ~base.right).sum()), int((base.right & ~own.right).sum())
-    notes = []
-    ways = [runs[place].result.get("protocol") for place in (one, other)]
-    if ways[0] != ways[1]:
-        notes.append("judged by {}, not {}".format(*(way or "an unnamed protocol" for way in ways)))
+    notes = _other_judge(runs[one].result, runs[other].result)
     if own.folder != base.folder:
         notes.append(f"files in {own.folder or 'no one folder'}, not {base.folder or 'in one'}")
     return Paired(one, other, len(base.rows), wins, losses, tuple(notes))
+
+
+def _other_judge(own: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
+    """What two results say of how they were judged, where that is not alike."""
+    ways = [result.get("protocol") for result in (own, base)]
+    if ways[0] != ways[1]:
+        return ["judged by {}, not {}".format(*(way or "an unnamed protocol" for way in ways))]
+    one, other = (result.get("settings") for result in (own, base))
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return []
+    unlike = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    unlike.discard("seed")  # of the same judge
+    return [f"judged with other settings: {', '.join(sorted(unlike))}"] if unlike else []
 
 
 def _alone(place: int, judged: dict[int, Judged]) -> Unpaired:
