@@ -86,5 +86,9 @@ def _rows(result: dict[str, Any]) -> Iterator[Sequence[str]]:
     for key in MEASURES:
         if key in result:
             yield key, "-" if result[key] is None else f"{result[key]:.4f}"
+    single = result.get("single_view") or {}
+    for key in MEASURES:
+        if single.get(key) not in (None, result.get(key)):  # of one view both are the same
+            yield f"one view: {key}", f"{single[key]:.4f}"
     if result["bad_files"]:
         yield "bad files", f"{result['bad_files']}"

@@ -73,6 +73,12 @@ def test_a_moved_set_is_the_same_set_and_that_is_said(tmp_path: Path) -> None:
     assert (pair.difference, pair.notes) == (-1.0, ("files in /there, not /here",))
 
 
+def test_a_folder_whose_name_is_no_utf8_is_shown_escaped(tmp_path: Path) -> None:
+    right = np.ones(8, bool)
+    folders = [judged(tmp_path / "a", right), judged(tmp_path / "b", right, at="/\udcff")]
+    assert pairing(*folders).pairs[0].notes == (r"files in /\udcff, not /here",)
+
+
 def test_another_way_of_judging_is_said(tmp_path: Path) -> None:
     right = np.ones(8, bool)
     tuned = judged(tmp_path / "a", right, way="finetune/all/1x1")

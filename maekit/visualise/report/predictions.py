@@ -26,7 +26,7 @@ class Judged:
         rows: int64 ``[n]``, places in the set.
         samples: uint64 ``[n]``, a digest of each file's name (without its folders) and class.
         right: bool ``[n]``, whether the class has the highest score.
-        folder: the deepest one that holds all files; empty where they share none.
+        folder: the deepest one that holds all files, as text; empty where they share none.
     """
 
     rows: np.ndarray
@@ -67,7 +67,9 @@ def read_predictions(path: Path) -> Judged:
     if not rows:
         what = f"{PREDICTIONS} is empty"
         raise DataError(what, where=str(path))
-    return _in_order(rows, samples, right, (folder or "").rpartition("/")[0])
+    # As text: names that are not UTF-8 come with lone surrogates, which no terminal shows.
+    shown = (folder or "").rpartition("/")[0].encode("utf-8", "backslashreplace").decode()
+    return _in_order(rows, samples, right, shown)
 
 
 def _in_order(rows: array[int], samples: array[int], right: bytearray, folder: str) -> Judged:
