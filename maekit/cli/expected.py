@@ -23,12 +23,12 @@ def compare(
         result: result.json.
 
     Returns:
-        ``{metric, protocol, value, expected, low, high, inside, source}``; ``value`` is None where
-        the result has no such number or is of another protocol, and ``inside`` None where it or the
-        band is missing.
+        ``{metric, protocol, result_protocol, value, expected, low, high, inside, source}``;
+        ``value`` is None where the result has no such number or is of another protocol, and
+        ``inside`` None where it or the band is missing.
     """
     return [
-        _compared(each, _number(result, each.metric.split(".")[1:], each.protocol))
+        _compared(each, _number(result, each.metric.split(".")[1:], each.protocol), result)
         for each in expected
         if each.metric.split(".")[0] == verb
     ]
@@ -44,12 +44,13 @@ def _number(result: Mapping[str, Any], path: Sequence[str], protocol: str | None
     return float(value) if is_number else None
 
 
-def _compared(each: Expected, value: float | None) -> dict[str, Any]:
+def _compared(each: Expected, value: float | None, result: Mapping[str, Any]) -> dict[str, Any]:
     low, high = _band(each)
     known = value is not None and low is not None and high is not None
     return {
         "metric": each.metric,
         "protocol": each.protocol,
+        "result_protocol": result.get("protocol"),
         "value": value,
         "expected": each.value,
         "low": low,
@@ -69,14 +70,13 @@ def _band(each: Expected) -> tuple[float | None, float | None]:
 
 def tell_comparison(records: Sequence[Mapping[str, Any]]) -> None:
     """Print what was compared; that nothing was expected is said too."""
-    verdicts = {True: "inside", False: "OUTSIDE", None: "no band"}
     rows = [
         (
             " ".join(str(each[key]) for key in ("metric", "protocol") if each[key]),
             "-" if each["value"] is None else f"{each['value']:.4f}",
             f"{each['expected']:.4f}",
             "-" if each["low"] is None else f"{each['low']:.4f} to {each['high']:.4f}",
-            "not measured" if each["value"] is None else verdicts[each["inside"]],
+            _verdict(each),
             str(each["source"]),
         )
         for each in records
@@ -85,3 +85,12 @@ def tell_comparison(records: Sequence[Mapping[str, Any]]) -> None:
         ("metric", "measured", "expected", "band", "verdict", "source"),
         rows or [("nothing", "", "", "", "the recipe expects no number of this verb", "")],
     )
+
+
+def _verdict(record: Mapping[str, Any]) -> str:
+    found = record["result_protocol"]
+    if record["protocol"] not in (None, found):
+        return f"not compared: this run's protocol is {found or 'unnamed'}"
+    if record["value"] is None:
+        return "not measured"
+    return {True: "inside", False: "OUTSIDE", None: "no band"}[record["inside"]]

@@ -14,7 +14,7 @@ from maekit.engine.run_folder import plain
 from maekit.errors import RecipeError, StorageError
 from maekit.visualise.report.markup import duration, number
 from maekit.visualise.report.page import render
-from maekit.visualise.report.paired import Paired, paired
+from maekit.visualise.report.paired import Paired, Unpaired
 from maekit.visualise.report.summary import held_out, numbers_of
 
 if TYPE_CHECKING:
@@ -24,32 +24,36 @@ if TYPE_CHECKING:
 
 FILE = "report.html"
 SUFFIXES = (".html", ".htm")
-PAIRED = ("run", "beside", "same samples", "difference of top-1", "standard error")
+PAIRED = ("run", "beside", "same samples", "difference of top-1", "standard error", "notes")
+LEFT_OUT = ("not compared by sample", "beside", "why")
 
 
 def report(folders: list[Path], out: Path | None, *, json: bool) -> int:
     """Write the page; returns the exit code."""
     target = _target(folders, out)
-    page, runs = render(folders)
+    page, runs, pairing = render(folders)
     try:
         write_bytes(target, page)
     except OSError as error:
         msg = f"the report cannot be written: {error.strerror}"
         raise StorageError(msg, where=str(target), hint="another file with --out") from error
-    pairs = paired([run.path for run in runs])
     if json:
         rows = [
             {"run": str(run.path), "state": run.verdict.state, **asdict(numbers_of(run))}
             for run in runs
         ]
         result = {"verb": "report", "exit": 0, "output": str(target), "bytes": len(page)}
-        found = [_pair(each, runs) for each in pairs]
-        print_json(plain(result | {"runs": rows, "paired": found}))
+        pairs = [_pair(each, runs) for each in pairing.pairs]
+        left_out = [_unpaired(each, runs) for each in pairing.left_out]
+        print_json(plain(result | {"runs": rows, "paired": pairs, "not_paired": left_out}))
     else:
         columns = ("run", "verdict", "loss", "held out", "time")
         print_table(columns, [_row(run) for run in runs])
-        if pairs:
-            print_table(PAIRED, [_pair_row(each, runs) for each in pairs])
+        if pairing.pairs:
+            print_table(PAIRED, [_pair_row(each, runs) for each in pairing.pairs])
+        if pairing.left_out:
+            told = [_unpaired(each, runs) for each in pairing.left_out]
+            print_table(LEFT_OUT, [tuple(value or "-" for value in row.values()) for row in told])
         typer.echo(f"report: {target}", err=True)
     return 0
 
@@ -61,7 +65,12 @@ def _pair(pair: Paired, runs: Sequence[Run]) -> dict[str, Any]:
 
 def _pair_row(pair: Paired, runs: Sequence[Run]) -> tuple[str, ...]:
     values = (f"{pair.samples:,}", f"{pair.difference:+.4f}", f"{pair.error:.4f}")
-    return (str(runs[pair.one].path), str(runs[pair.other].path), *values)
+    return (str(runs[pair.one].path), str(runs[pair.other].path), *values, "; ".join(pair.notes))
+
+
+def _unpaired(left_out: Unpaired, runs: Sequence[Run]) -> dict[str, str | None]:
+    beside = None if left_out.beside is None else str(runs[left_out.beside].path)
+    return {"run": str(runs[left_out.run].path), "beside": beside, "reason": left_out.reason}
 
 
 def _target(folders: list[Path], out: Path | None) -> Path:

@@ -78,11 +78,17 @@ def _rows(result: dict[str, Any]) -> Iterator[Sequence[str]]:
         yield key, "-" if value is None else f"{value:.4f}"
     for key, value in (result.get("holdout") or {}).items():
         yield f"holdout {key}", "-" if value is None else f"{value:.5f}"
+    if "protocol" in result:
+        yield "protocol", str(result["protocol"])
     measure = next((key for key in MEASURES if key in result), "top1")
     for key, value in (result.get("floor") or {}).items():
         yield f"floor {measure}: {key}", f"{value:.4f}"
     for key in MEASURES:
         if key in result:
             yield key, "-" if result[key] is None else f"{result[key]:.4f}"
+    single = result.get("single_view") or {}
+    for key in MEASURES:
+        if single.get(key) not in (None, result.get(key)):  # of one view both are the same
+            yield f"one view: {key}", f"{single[key]:.4f}"
     if result["bad_files"]:
         yield "bad files", f"{result['bad_files']}"

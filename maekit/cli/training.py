@@ -166,6 +166,8 @@ def train(
         before = read_result(folder.path)
         if loaded is not None and before.get("exit") == 0:
             emit(Note(f"{folder.path} is finished"))
+            if asked.compare or "expected" in before:  # the recipe may expect others by now
+                before["expected"] = compare(recipe.expected, verb.name, before)
             tell_result(verb, before, folder, json=asked.json, quiet=terminal.quiet)
             return 0
         job: Job | None = None

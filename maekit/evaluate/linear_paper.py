@@ -58,7 +58,8 @@ class Heads(nn.Module):
         super().__init__()
         self.of = nn.ModuleDict()
         for name, width in widths.items():
-            with seeded(seed, purpose=f"probe/head/{name}"):
+            # All draw alike, so that model and untrained encoder begin with the same head.
+            with seeded(seed, purpose=f"probe/head/{MODEL}"):
                 self.of[name] = make_head(width, classes, init_std=HEAD_STD, batch_norm=True)
 
     @torch.inference_mode()

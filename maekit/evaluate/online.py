@@ -170,7 +170,7 @@ def online_probe(job: Pretraining) -> Sequence[Occasion]:
     def subset(dataset: Dataset, spec: DataSpec, labels: np.ndarray) -> Subset:
         reader = view_reader(
             dataset,
-            spec.model_copy(update={"frames": data.train.frames}),
+            spec,
             Views(interpolation=job.section.augment.interpolation),
             size=data.height_width,
             channels=data.channels,

@@ -193,6 +193,9 @@ def _wrong(finding: _Finding, tree: Node) -> str:
 def _hint(findings: list[_Finding], tree: Node, model: type[BaseModel], prefix: KeyPath) -> str:
     finding = findings[0]
     kind = finding.details["type"]
+    own = finding.details.get("ctx", {}).get("hint")  # of an error that knows what to try
+    if own is not None:
+        return str(own)
     if kind == "extra_forbidden":
         return _unknown_key(finding, tree, model, prefix)
     words = [word for found in findings for word in _words(found.details)]
@@ -226,8 +229,9 @@ def _unknown_key(finding: _Finding, tree: Node, model: type[BaseModel], prefix: 
     if near:
         return near
     if not prefix:
+        # A key of another branch of the union that stands here has this very path.
         for path in _key_paths(model, ()):
-            if path[-1] == word:
+            if path[-1] == word and path != finding.path:
                 return f"did you mean '{'.'.join(path)}'?"
     outer = tree.at(finding.path[:-1])
     free = [key for key in here if outer is None or key not in outer.fields]

@@ -9,10 +9,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from maekit.recipe.augment import ColorJitter
 from maekit.recipe.finetune import Finetune
@@ -98,9 +100,13 @@ class DataSpec(PartSpec):
 class HeldOutSpec(DataSpec):
     """Held-out samples: their clips are as long as data.train's."""
 
-    # Never written into a resolved recipe: it would contradict a later change of data.train's.
+    # Never written into a resolved recipe: it would contradict a later change of data.train's. A
+    # factory, as 1 is no default that anyone should be told of.
     frames: int = Field(
-        1, ge=1, exclude=True, description="data.train's, which it follows where it is not given"
+        default_factory=lambda: 1,
+        ge=1,
+        exclude=True,
+        description="data.train's, which it follows where it is not given",
     )
 
 
@@ -118,6 +124,17 @@ class Stats(Section):
 
 
 Side = Annotated[int, Field(ge=1, le=16384)]
+
+
+def _of_other_length(val: int, train: int) -> ValidationError:
+    """At data.val.frames, where it is given: an error of the whole data.val has its line."""
+    error = PydanticCustomError(
+        "clip_length",
+        "expected {train}, as data.train.frames, got {val}: a model has clips of one length",
+        {"train": train, "val": val, "hint": "leave it out (~data.val.frames), or set both"},
+    )
+    details = InitErrorDetails(type=error, loc=("frames",), input=val)
+    return ValidationError.from_exception_data("data.val", [details])
 
 
 class Data(Section):
@@ -152,10 +169,7 @@ class Data(Section):
         if "frames" not in val.model_fields_set:
             return val.model_copy(update={"frames": train.frames})
         if val.frames != train.frames:
-            raise ValueError(
-                f"data.val.frames is {val.frames}, and data.train.frames is {train.frames}: a "
-                "model has clips of one length; leave data.val.frames out, or set both"
-            )
+            raise _of_other_length(val.frames, train.frames)
         return val
 
     @model_validator(mode="after")

@@ -44,6 +44,22 @@ def test_a_number_of_another_protocol_is_not_compared() -> None:
         assert (found["protocol"], found["value"], found["inside"]) == ("knn", value, inside)
 
 
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ("linear/paper", "not compared: this run's protocol is linear/paper"),
+        (None, "not compared: this run's protocol is unnamed"),
+        ("knn", "inside"),
+    ],
+)
+def test_another_protocol_is_told(
+    capsys: pytest.CaptureFixture[str], found: str | None, told: str
+) -> None:
+    of = Expected(metric="probe.top1", value=0.5, band=0.1, source="a paper", protocol="knn")
+    tell_comparison(compare([of], "probe", RESULT | {"protocol": found}))
+    assert told in capsys.readouterr().out
+
+
 def test_other_verbs_are_left_out() -> None:
     both = [expected("finetune.top1", 0.5, 0.1), expected("probe.top1", 0.5, 0.1)]
     assert [each["metric"] for each in compare(both, "finetune", RESULT)] == ["finetune.top1"]

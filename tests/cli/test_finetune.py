@@ -271,6 +271,21 @@ def test_results_beside_what_the_recipe_expects(cli: Cli, two: str) -> None:
     assert result_of("run")["expected"][0]["inside"] is True
 
 
+def test_a_finished_run_is_held_against_what_is_expected_by_now(cli: Cli, two: str) -> None:
+    run = ("finetune", two, "finetune.steps=1", *SCRATCH, "--out", "run")
+    assert cli(*run, "-q").code == 0
+    again = cli(*run, "--resume", "--compare-expected")
+    assert "the recipe expects no number of this verb" in again.out
+    text = Path(two).read_text()
+    of = "metric: finetune.top1, value: 0.5, band: 0.6, source: the test"
+    Path(two).write_text(f"{text}expected:\n  - {{{of}}}\n  - {{{of}, protocol: other}}\n")
+    again = cli(*run, "--resume", "--compare-expected")
+    assert again.code == 0, again.err
+    assert "inside" in again.out
+    assert "not compared: this run's protocol is finetune/all/1x1" in again.out
+    assert "expected" not in result_of("run")
+
+
 def test_two_runs_are_the_same_and_two_seeds_are_not(cli: Cli, two: str) -> None:
     for out, more in (("a", []), ("b", ["data.workers=1"]), ("c", ["seed=1"])):
         assert cli("finetune", two, *more, *SCRATCH, "--out", out, "-q").code == 0

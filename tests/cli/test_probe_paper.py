@@ -59,6 +59,22 @@ def test_result_and_files(cli: Cli, labelled: str) -> None:
     assert np.mean(right) == pytest.approx(result["top1"])
 
 
+def test_an_untrained_encoder_is_its_own_floor(
+    cli: Cli, labelled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, np.ndarray] = {}
+    result = linear_paper.Probing.result
+
+    def noting(self: Any, judged: Any) -> Any:
+        seen.update({name: each.predictions.scores for name, each in judged.items()})
+        return result(self, judged)
+
+    monkeypatch.setattr(linear_paper.Probing, "result", noting)
+    probed(cli, labelled, "out")
+    np.testing.assert_array_equal(seen["model"], seen["random"])
+    assert seen["model"].std() > 0
+
+
 def test_the_weights_are_a_classifier(cli: Cli, labelled: str) -> None:
     probed(cli, labelled, "out")
     model, header = load_classifier("out")

@@ -104,7 +104,10 @@ def test_lars_is_what_is_meant_without_a_name(labelled: str) -> None:
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("probe.optimizer={name: sgd, trust: 0.1}", "probe.optimizer.trust: unknown key"),
+        (
+            "probe.optimizer={name: sgd, trust: 0.1}",
+            "probe.optimizer.trust: unknown key try: known here: base_lr, min_lr, min_lr_scaled",
+        ),
         ("probe.optimizer.name=adamw", "unknown name 'adamw' try: known: lars, sgd"),
         ("probe.optimizer={name: sgd, momentum: 1}", "expected less than 1"),
         ("probe.optimizer.name=null", "probe.optimizer.name: expected 'lars'"),

@@ -61,11 +61,11 @@ def test_another_number_of_frames_in_data_val_is_refused(cli: Cli, recipe: str) 
     for verb, source in sources.items():
         refused = cli(verb, recipe, "data.val.frames=2", *source, "--out", "run")
         assert refused.code == 2
-        assert "data.val.frames is 2, and data.train.frames is 4" in refused.err
+        assert "data.val.frames: expected 4, as data.train.frames, got 2" in refused.err
         own = f"{verb}.data={{val: {{frames: 6}}}}"
         overlaid = cli(verb, recipe, own, *source, "--out", "run")
         assert overlaid.code == 2
-        assert "data.val.frames is 6, and data.train.frames is 4" in overlaid.err
+        assert "data.val.frames: expected 4, as data.train.frames, got 6" in overlaid.err
         assert not Path("run").exists()
     words = ("data.train.frames=2", "finetune.data={train: {frames: 6}}")
     done = cli("finetune", recipe, *words, *SCRATCH, "--out", "run", "-q")

@@ -51,9 +51,22 @@ def test_the_same_number_may_be_given(parent: Path) -> None:
 def test_another_one_is_an_error_that_names_both(parent: Path, asked: int) -> None:
     with pytest.raises(RecipeError) as caught:
         load(parent, [f"data.val.frames={asked}"])
-    assert f"data.val.frames is {asked}, and data.train.frames is 16" in caught.value.what
+    told = f"data.val.frames: expected 16, as data.train.frames, got {asked}: a model has clips of"
+    assert caught.value.what == f"{told} one length"
+    assert caught.value.hint == "leave it out (~data.val.frames), or set both"
     assert caught.value.exit_code == 2
-    assert str(caught.value.where).endswith("parent.yaml:4")
+    assert caught.value.where == "command line"
+
+
+def test_the_line_is_that_of_the_frames(tmp_path: Path) -> None:
+    path = tmp_path / "clips.yaml"
+    own = CLIPS.replace("{kind: knn}", "{kind: knn, data: {val: {frames: 4}}}")
+    other = CLIPS.replace("split: val", "split: val, frames: 4")
+    for text, line in ((own, 7), (other, 4)):
+        path.write_text(text)
+        with pytest.raises(RecipeError, match="expected 16") as caught:
+            resolve(load(path), "probe")
+        assert str(caught.value.where).endswith(f"clips.yaml:{line}")
 
 
 def test_overlays_follow_and_contradict_alike(write: Write) -> None:
@@ -62,7 +75,7 @@ def test_overlays_follow_and_contradict_alike(write: Write) -> None:
     for source in (loaded, loaded.recipe):
         assert frames(for_verb(source, "pretrain")) == (4, 4)
     explicit = load(child, ["data.val.frames=16"])  # right for all verbs but this one
-    with pytest.raises(RecipeError, match=r"data\.val\.frames is 16, and data\.train\.frames is 4"):
+    with pytest.raises(RecipeError, match=r"expected 4, as data\.train\.frames, got 16"):
         for_verb(explicit, "pretrain")
     own = ["pretrain.data.val.frames=4", "data.val.frames=16"]
     assert frames(for_verb(load(child, own), "pretrain")) == (4, 4)
@@ -83,6 +96,12 @@ def test_a_resolved_recipe_reads_back_and_still_follows(tmp_path: Path) -> None:
             if verb is None:
                 assert frames(for_verb(loaded, "probe")) == (8, 8)
             assert frames(load(again, ["data.train.frames=2"]).recipe) == (2, 2)
+
+
+def test_no_default_is_told_of_that_is_none(parent: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(parent, ["data.val.frames=null"])
+    assert caught.value.hint == "data.train's, which it follows where it is not given"
 
 
 def test_a_wrong_data_train_is_told_of_alone(parent: Path) -> None:

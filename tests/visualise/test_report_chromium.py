@@ -225,6 +225,9 @@ def test_no_page_scrolls_sideways(show: Open, tmp_path: Path, width: int) -> Non
     long = {"file": "/data/" + "long" * 60 + ".png", "reason": "r", "set": "data.train", "step": 1}
     (runs[0] / "bad_files.jsonl").write_text(json.dumps(long))
     write_result(runs[1], exit=1, steps=40, error="x" * 300)
+    for place, run in enumerate(runs):
+        record = {"row": 0, "id": f"/{'long' * 60}{place}/0.png", "label": 0, "scores": [0.7, 0.3]}
+        (run / "predictions.jsonl").write_text(json.dumps(record))
     for shown in (runs, runs[:1]):
         browser = show(*shown, width=width)
         browser.execute_script(OPEN_ALL)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 from maekit.version import __version__
 from maekit.visualise.report.curves import charts_of, packed
 from maekit.visualise.report.markup import Html, join, tag
-from maekit.visualise.report.paired import paired, paired_table
+from maekit.visualise.report.paired import Pairing, paired, paired_table
 from maekit.visualise.report.record import Run, names_of, read_run
 from maekit.visualise.report.sections import (
     bad_files,
@@ -29,17 +29,25 @@ from maekit.visualise.report.summary import banner, colour_of, comparison, tiles
 SCRIPTS = ("numbers.js", "charts.js", "pictures.js")
 
 
-def render(paths: Sequence[Path]) -> tuple[bytes, list[Run]]:
-    """The page about these runs, and what was read of them.
+class Rendered(NamedTuple):
+    """A page, and what was read for it."""
+
+    page: bytes
+    runs: list[Run]
+    pairing: Pairing
+
+
+def render(paths: Sequence[Path]) -> Rendered:
+    """The page about these runs.
 
     Raises:
         RecipeError: one of them is no run folder.
     """
     runs = [read_run(path) for path in paths]
     names = names_of(list(paths))
-    charts = charts_of(runs)
+    charts, pairing = charts_of(runs), paired(runs)
     sections = {
-        "Summary": _summary(runs, names),
+        "Summary": _summary(runs, names, pairing),
         "Curves": curves(charts, names),
         "Reconstructions": reconstructions(runs, names),
         "Recipe": recipe(runs, names),
@@ -60,10 +68,10 @@ def render(paths: Sequence[Path]) -> tuple[bytes, list[Run]]:
         script=script,
     )
     # File names that were not UTF-8 carry lone surrogates; they are shown escaped.
-    return page.encode("utf-8", "backslashreplace"), runs
+    return Rendered(page.encode("utf-8", "backslashreplace"), runs, pairing)
 
 
-def _summary(runs: Sequence[Run], names: Sequence[str]) -> Html:
+def _summary(runs: Sequence[Run], names: Sequence[str], pairing: Pairing) -> Html:
     if len(runs) == 1:
         return join([banner(runs[0], names[0]), tiles(runs[0])])
     banners = [
@@ -71,8 +79,8 @@ def _summary(runs: Sequence[Run], names: Sequence[str]) -> Html:
         for index, (run, name) in enumerate(zip(runs, names, strict=True))
     ]
     parts = [tag("div", *banners, class_="banners"), comparison(runs, names)]
-    pairs = paired([run.path for run in runs])
-    return join([*parts, paired_table(pairs, names)] if pairs else parts)
+    compared = pairing.pairs or pairing.left_out
+    return join([*parts, paired_table(pairing, names)] if compared else parts)
 
 
 def _section(title: str, content: Html) -> Html:

@@ -8,17 +8,24 @@ the second is, has a much smaller one (McNemar's test).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-from maekit.engine.run_folder import read_lines
-from maekit.visualise.report.markup import Html, number, percent, table, tag
+import numpy as np
 
-PREDICTIONS = "predictions.jsonl"
+from maekit.errors import DataError
+from maekit.visualise.report.markup import MISSING, Html, number, percent, table, tag
+from maekit.visualise.report.predictions import PREDICTIONS, Judged, read_predictions
+
+if TYPE_CHECKING:
+    from maekit.visualise.report.record import Run
+
+JUDGING = ("finetune", "probe")  # verbs that leave predictions
 _HOW = (
-    "Each run beside the first, sample by sample. The error is that of the mean difference over "
-    "these samples; it says nothing about other seeds or sets."
+    "Each run beside the first that judged the same samples: the same rows, file names and "
+    "classes. The error is that of the mean difference over these samples; it says nothing about "
+    "other seeds or sets."
 )
 
 
@@ -30,6 +37,7 @@ class Paired:
         one, other: places of the runs.
         samples: that both judged.
         only_one, only_other: samples that only this run got right.
+        notes: what is not alike beside the weights: ways of judging, folders of files.
     """
 
     one: int
@@ -37,6 +45,7 @@ class Paired:
     samples: int
     only_one: int
     only_other: int
+    notes: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float:
@@ -50,42 +59,126 @@ class Paired:
         return math.sqrt(max(0.0, unlike - self.difference**2) / self.samples)
 
 
-def paired(folders: Sequence[Path]) -> list[Paired]:
-    """Every other run beside the first that left predictions of labels; none where there is none.
+@dataclass(frozen=True)
+class Unpaired:
+    """A run that stands beside no other, and why.
 
-    Runs are compared where they judged the same rows, of the same file names and labels.
+    Attributes:
+        run: its place.
+        beside: the place of the run that it was held against; None where there is none.
+        reason: why they are not compared.
     """
-    found = [(place, right) for place, folder in enumerate(folders) if (right := _right(folder))]
-    if not found:
+
+    run: int
+    beside: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Runs of which something was judged: every one is in a pair, or left out with a reason.
+
+    Both are empty for a single run, and where none of the runs judges labels.
+    """
+
+    pairs: tuple[Paired, ...] = ()
+    left_out: tuple[Unpaired, ...] = ()
+
+
+def paired(runs: Sequence[Run]) -> Pairing:
+    """Every run beside the first that judged the same samples."""
+    has_labels = any(run.verb in JUDGING or (run.path / PREDICTIONS).exists() for run in runs)
+    if len(runs) < 2 or not has_labels:
+        return Pairing()
+    left_out: list[Unpaired] = []
+    judged: dict[int, Judged] = {}
+    for place, run in enumerate(runs):
+        try:
+            judged[place] = _judged(run)
+        except DataError as error:
+            left_out.append(Unpaired(place, None, error.what))
+    pairs: list[Paired] = []
+    for place, found in judged.items():
+        base = next(other for other, each in judged.items() if each.same_samples(found))
+        if base != place:
+            pairs.append(_pair(place, base, judged, runs))
+    alone = judged.keys() - {run for pair in pairs for run in (pair.one, pair.other)}
+    left_out += [_alone(place, judged) for place in alone]
+    return Pairing(tuple(pairs), tuple(sorted(left_out, key=lambda each: each.run)))
+
+
+def _judged(run: Run) -> Judged:
+    """The run's predictions; raises DataError that says why there are none."""
+    path = run.path / PREDICTIONS
+    if path.exists():
+        return read_predictions(path)
+    if run.verb is not None and run.verb not in JUDGING:
+        what = f"maekit {run.verb} judges no labels"
+    else:
+        state = run.verdict.state
+        what = f"it left no {PREDICTIONS}" + ("" if state == "finished" else f" ({state})")
+    raise DataError(what, where=str(path))
+
+
+def _pair(one: int, other: int, judged: dict[int, Judged], runs: Sequence[Run]) -> Paired:
+    own, base = judged[one], judged[other]
+    wins, losses = int((own.right & ~base.right).sum()), int((base.right & ~own.right).sum())
+    notes = _other_judge(runs[one].result, runs[other].result)
+    if own.folder != base.folder:
+        notes.append(f"files in {own.folder or 'no one folder'}, not {base.folder or 'in one'}")
+    return Paired(one, other, len(base.rows), wins, losses, tuple(notes))
+
+
+def _other_judge(own: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
+    """What two results say of how they were judged, where that is not alike."""
+    ways = [result.get("protocol") for result in (own, base)]
+    if ways[0] != ways[1]:
+        return ["judged by {}, not {}".format(*(way or "an unnamed protocol" for way in ways))]
+    one, other = (result.get("settings") for result in (own, base))
+    if not isinstance(one, dict) or not isinstance(other, dict):
         return []
-    first, base = found[0]
-    pairs = []
-    for place, right in found[1:]:
-        if right.keys() != base.keys():
-            continue
-        wins = sum(right[key] and not base[key] for key in base)
-        losses = sum(base[key] and not right[key] for key in base)
-        pairs.append(Paired(place, first, len(base), wins, losses))
-    return pairs
+    unlike = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    unlike.discard("seed")  # of the same judge
+    return [f"judged with other settings: {', '.join(sorted(unlike))}"] if unlike else []
 
 
-def _right(folder: Path) -> dict[tuple[int, str, int], bool]:
-    """Of each sample (row, file name, class), whether its class has the highest score.
+def _alone(place: int, judged: dict[int, Judged]) -> Unpaired:
+    """Why a run with predictions is compared with none: how the first other one differs."""
+    beside = next((other for other in judged if other != place), None)
+    if beside is None:
+        return Unpaired(place, None, "no other run has predictions that can be compared")
+    own, base = judged[place], judged[beside]
+    if len(own.rows) != len(base.rows):
+        reason = f"judged {len(own.rows):,} samples, not {len(base.rows):,}"
+        return Unpaired(place, beside, reason)
+    unlike = np.flatnonzero((own.rows != base.rows) | (own.samples != base.samples))
+    first = f"the first is row {own.rows[unlike[0]]:,}"
+    reason = f"{len(unlike):,} of {len(own.rows):,} samples have another name or class, {first}"
+    return Unpaired(place, beside, reason)
 
-    Empty where the run judged no classes: its labels are several, or amounts.
-    """
-    found = {}
-    for line in read_lines(folder / PREDICTIONS):
-        row, name, label, scores = (line.get(key) for key in ("row", "id", "label", "scores"))
-        if not isinstance(label, int) or not isinstance(scores, list) or len(scores) < 2:
-            return {}
-        key = (int(row or 0), PurePosixPath(str(name)).name, label)
-        found[key] = scores.index(max(scores)) == label
-    return found
+
+def paired_table(pairing: Pairing, names: Sequence[str]) -> Html:
+    """The comparison for people, and what is not in it."""
+    parts: list[Html] = []
+    if pairing.pairs:
+        notes = [
+            tag("p", f"{names[pair.one]} beside {names[pair.other]}: {'; '.join(pair.notes)}.")
+            for pair in pairing.pairs
+            if pair.notes
+        ]
+        heading = tag("h3", "The same samples, judged by both")
+        parts += [heading, _grid(pairing.pairs, names), *notes, tag("p", _HOW)]
+    if pairing.left_out:
+        rows = [
+            (names[each.run], MISSING if each.beside is None else names[each.beside], each.reason)
+            for each in pairing.left_out
+        ]
+        grid = table(("Run", "Beside", "Why"), rows, label="Runs not compared by sample")
+        parts += [tag("h3", "Not compared sample by sample"), grid]
+    return tag("div", *parts)
 
 
-def paired_table(pairs: Sequence[Paired], names: Sequence[str]) -> Html:
-    """The comparison for people."""
+def _grid(pairs: Sequence[Paired], names: Sequence[str]) -> Html:
     columns = ("Run", "Beside", "Samples", "Only this one right", "Only the other right",
                "Difference of top-1", "Standard error", "In standard errors")  # fmt: skip
     rows = [
@@ -101,5 +194,4 @@ def paired_table(pairs: Sequence[Paired], names: Sequence[str]) -> Html:
         )
         for pair in pairs
     ]
-    grid = table(columns, rows, label="Runs paired by sample", numbers=True)
-    return tag("div", tag("h3", "The same samples, judged by both"), grid, tag("p", _HOW))
+    return table(columns, rows, label="Runs paired by sample", numbers=True)
