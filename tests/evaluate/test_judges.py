@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from maekit.engine.events import Event, Note
 from maekit.errors import RecipeError
-from maekit.evaluate import judges
+from maekit.evaluate import judges, linear
 from maekit.evaluate.attentive import AttentiveHead, fit_attentive, heads_of
 from maekit.evaluate.floor import Differences, Pixels, reduced
 from maekit.evaluate.knn import NearestNeighbours
@@ -256,3 +257,22 @@ def test_differences_are_of_neighbouring_frames() -> None:
     expected = torch.stack([small[:, :, i + 1] - small[:, :, i] for i in range(3)], dim=2) / 2
     found = Differences(4, lambda x: (x - 7) / 2)(pixels)
     torch.testing.assert_close(found, expected.flatten(1))
+
+
+@pytest.mark.parametrize(("worth", "threads"), [(10**9, 1), (1, None)])
+def test_small_fits_use_one_blas_thread(
+    monkeypatch: pytest.MonkeyPatch, worth: int, threads: int | None
+) -> None:
+    """Two are 3.5 times slower on features as small as a quick probe's."""
+    asked: list[int | None] = []
+    model, warning, limits = linear.library()
+
+    def record(count: int | None, user_api: str) -> Any:
+        asked.append(count)
+        return limits(count, user_api=user_api)
+
+    monkeypatch.setattr(linear, "library", lambda: (model, warning, record))
+    monkeypatch.setattr(linear, "_WORTH_THREADS", worth)
+    features, labels = blobs(60)
+    fit_linear(features, labels, 3, CachedLinear(strengths=(0.01, 1.0)), seed=0)
+    assert asked == [threads] * 3  # two to choose from, and the final one
