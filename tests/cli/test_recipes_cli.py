@@ -307,8 +307,8 @@ def test_help_costs_little_more_than_typer_itself(tmp_path: Path) -> None:
     ten_lines.write_text(TEN_LINES, encoding="utf-8")
     ours: list[float] = []
     theirs: list[float] = []
-    # Alternating, so that both meet the same machine.
-    for _ in range(5):
+    # Alternating, so that both meet the same machine; of five pairs the ratio varied by 15 %.
+    for _ in range(15):
         theirs.append(seconds(str(ten_lines), "--help"))
         ours.append(seconds("-c", MAIN, "--help"))
     assert statistics.median(ours) <= 1.3 * statistics.median(theirs)
