@@ -1,4 +1,4 @@
-"""The tiny recipes on real data, cut to a fraction of their steps: learning shows early."""
+"""The tiny recipes on real data, cut shorter: what was learned shows early."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ def test_pictures_learned_from_beat_both_floors(shared_data: Path, tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_clips_learned_from_make_fine_tuning_faster(shared_data: Path, tmp_path: Path) -> None:
-    """The same few epochs with and without pre-training, paired by clip."""
+    """The same few epochs with and without pre-training, paired by clip.
+
+    Pre-training itself is not cut: after 600 of its 2,000 steps it makes no difference yet.
+    """
     data = shared_data / "motion8"
     words = ("tiny_videos", f"data.train.path={data / 'train.txt'}")
     words = (*words, f"data.val.path={data / 'val.txt'}")
-    cut = ("pretrain.steps=600", "pretrain.warmup.steps=60", "~pretrain.online_probe")
-    run(tmp_path, "pretrain", *words, *cut, "--out", "learned")
+    run(tmp_path, "pretrain", *words, "~pretrain.online_probe", "--out", "learned")
     for name in ("scratch", "learned"):
-        few = ("finetune.epochs=6", "--from", name, "--out", f"tuned-{name}")
+        few = ("finetune.epochs=8", "--from", name, "--out", f"tuned-{name}")
         run(tmp_path, "finetune", *words, *few)
     (pair,) = paired([tmp_path / "tuned-scratch", tmp_path / "tuned-learned"])
     assert pair.difference > 2 * pair.error > 0
