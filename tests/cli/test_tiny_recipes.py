@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from own_process import run
 
-from maekit.visualise.report.paired import paired
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
@@ -35,5 +33,5 @@ def test_clips_learned_from_make_fine_tuning_faster(shared_data: Path, tmp_path:
     for name in ("scratch", "learned"):
         few = ("finetune.epochs=8", "--from", name, "--out", f"tuned-{name}")
         run(tmp_path, "finetune", *words, *few)
-    (pair,) = paired([tmp_path / "tuned-scratch", tmp_path / "tuned-learned"])
-    assert pair.difference > 2 * pair.error > 0
+    (pair,) = run(tmp_path, "report", "tuned-scratch", "tuned-learned")["paired"]
+    assert pair["difference"] > 2 * pair["error"] > 0
