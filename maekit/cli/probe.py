@@ -21,7 +21,14 @@ from maekit.cli.resume import check_same, check_verb, runs_to_resume
 from maekit.cli.training import INTERRUPTED, Asked, Verb, choose_folder, train
 from maekit.engine.checkpoint import write_text
 from maekit.engine.events import Note
-from maekit.engine.run_folder import RUNS, RunFolder, newest_unfinished, plain, read_result
+from maekit.engine.run_folder import (
+    PREDICTIONS,
+    RUNS,
+    RunFolder,
+    newest_unfinished,
+    plain,
+    read_result,
+)
 from maekit.engine.stop import StopSignal
 from maekit.engine.training import pick_device
 from maekit.evaluate.assemble_probe import assemble_probe, required_probe
@@ -43,7 +50,6 @@ if TYPE_CHECKING:
     from maekit.recipe.schema import Recipe
 
 VERB = "probe"
-PREDICTIONS = "predictions.jsonl"
 KEPT = "features"  # folder below the run's, until its result is written
 _NAMES = {
     MODEL: "model",

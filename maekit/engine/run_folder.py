@@ -24,6 +24,7 @@ from maekit.version import __version__
 RUNS = Path("runs")
 OURS = ("recipe.yaml", "result.json")  # what makes a folder one of ours
 LOCK = "lock"
+PREDICTIONS = "predictions.jsonl"  # of each sample of data.val
 UNFINISHED = (None, 1, 4, 5, 6, 7, 8, 75, 130)  # exits after which --resume makes sense
 PACKAGES = ("torch", "timm", "numpy", "pillow", "av", "safetensors", "pydantic")
 

@@ -10,6 +10,7 @@ from maekit.engine.events import Measured
 from maekit.engine.feed import statistics_of
 from maekit.engine.loop import Occasion
 from maekit.engine.optim import make_adamw
+from maekit.engine.run_folder import PREDICTIONS
 from maekit.engine.step import recompute
 from maekit.engine.training import Basis, Training
 from maekit.errors import DataError, RecipeError
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from maekit.recipe.finetune import Finetune
     from maekit.recipe.schema import Recipe
     from maekit.weights.header import Header
-
-PREDICTIONS = "predictions.jsonl"
 
 
 class Finetuning(Training):

@@ -21,13 +21,12 @@ from maekit.data.seeded import seeded
 from maekit.engine.lars import LARS
 from maekit.engine.loop import Occasion
 from maekit.engine.optim import make_sgd, parameter_groups
-from maekit.engine.run_folder import plain
+from maekit.engine.run_folder import PREDICTIONS, plain
 from maekit.engine.step import to_unit
 from maekit.engine.training import Basis, Training
 from maekit.evaluate.assemble_probe import assemble_probe, required_probe
 from maekit.evaluate.classifier import Classifier, classifier_tensors
 from maekit.evaluate.encoder import weights_or_newest
-from maekit.evaluate.finetune import PREDICTIONS
 from maekit.evaluate.heads import make_head
 from maekit.evaluate.judges import Fit, on_device
 from maekit.evaluate.probe import MODEL, Judged, Probing

@@ -13,9 +13,9 @@ import pytest
 from report_runs import make_run
 from scipy import stats
 
+from maekit.engine.run_folder import PREDICTIONS
 from maekit.visualise.report.page import render
 from maekit.visualise.report.paired import Pairing, paired
-from maekit.visualise.report.predictions import PREDICTIONS
 from maekit.visualise.report.record import read_run
 
 CLASSES = 4

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maekit.engine.run_folder import PREDICTIONS
 from maekit.errors import DataError
 from maekit.visualise.report.markup import MISSING, Html, number, percent, table, tag
-from maekit.visualise.report.predictions import PREDICTIONS, Judged, read_predictions
+from maekit.visualise.report.predictions import Judged, read_predictions
 
 if TYPE_CHECKING:
     from maekit.visualise.report.record import Run

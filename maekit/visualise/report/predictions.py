@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from maekit.engine.run_folder import PREDICTIONS
 from maekit.errors import DataError
 
-PREDICTIONS = "predictions.jsonl"
 _DIGEST = 8  # bytes that stand for a file name and a class
 
 
