@@ -20,7 +20,7 @@ def load(source: str | Path, clip: tuple[int, int, int] | None = None) -> Masked
     """Load a model from a run folder, a weights file of maekit or of others, or ``timm:NAME``.
 
     Weights of facebookresearch/mae and mae_st, VideoMAE and VideoMAEv2, MoCo v3, timm's plain ViTs
-    and transformers' ViTMAE and VideoMAE are recognised by their keys.
+    and transformers' ViTMAE and VideoMAE are recognized by their keys.
 
     Args:
         clip: frames, height and width in pixels, where the model shall take others than those that
@@ -28,7 +28,7 @@ def load(source: str | Path, clip: tuple[int, int, int] | None = None) -> Masked
 
     Returns:
         The model in evaluation mode on the CPU. ``model.encode(pixels [B, C, T, H, W])`` gives
-        features; ``model.statistics`` has the mean and std that pixels are normalised with.
+        features; ``model.statistics`` has the mean and std that pixels are normalized with.
 
     Raises:
         WeightsError: the file cannot be read or does not match its own header.
@@ -45,7 +45,7 @@ def load_classifier(source: str | Path) -> tuple[Classifier, Header]:
 
     Returns:
         The classifier in evaluation mode on the CPU, and its header. ``model(pixels)`` gives
-        logits ``[B, K]`` of ``model.normalise(pixels in [0, 1])``, ``model.features`` what the head
+        logits ``[B, K]`` of ``model.normalize(pixels in [0, 1])``, ``model.features`` what the head
         gets; ``header.classifier.outputs`` names the classes.
 
     Raises:

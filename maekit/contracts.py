@@ -101,7 +101,7 @@ class Source(Protocol):
         dtype: "uint8", "uint16" or "float32".
         label: the class, or None.
         id: the file, or the row's own name: it stands in every error.
-        crops: whether ``read`` honours box and size; otherwise the core crops and resizes.
+        crops: whether ``read`` honors box and size; otherwise the core crops and resizes.
     """
 
     @property
@@ -136,7 +136,7 @@ class Source(Protocol):
 class Dataset(Protocol):
     """A fixed sequence of samples. Owns no random state and never substitutes a sample.
 
-    ``classes`` are the names of the labels, or None where nothing is labelled. A labelled set may
+    ``classes`` are the names of the labels, or None where nothing is labeled. A labeled set may
     offer ``labels``, the label of every sample, so that they are known without opening any.
     """
 
@@ -201,7 +201,7 @@ class Encoded:
     """What a backbone returns: ``tokens [B, prefix + K (or N), D]``, and on request more."""
 
     tokens: Tensor
-    layers: tuple[Tensor, ...] = ()  # the blocks asked for, each as ``tokens``, not normalised
+    layers: tuple[Tensor, ...] = ()  # the blocks asked for, each as ``tokens``, not normalized
     attention: tuple[Tensor, ...] = field(default=())  # per block [B, heads, S, S]
 
 
@@ -231,7 +231,7 @@ class Backbone(Protocol):
         layers: Sequence[int] = (),
         attention: bool = False,
     ) -> Encoded:
-        """Encode normalised pixels ``[B, C, T, H, W]``."""
+        """Encode normalized pixels ``[B, C, T, H, W]``."""
         ...
 
     def blocks(self) -> Sequence[nn.Module]:

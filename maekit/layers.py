@@ -1,4 +1,4 @@
-"""Our own transformer: attention, MLP, block, position tables, initialisation.
+"""Our own transformer: attention, MLP, block, position tables, initialization.
 
 Shapes: B samples, S tokens, D width, heads of ``D / heads``.
 """
@@ -297,7 +297,7 @@ class Positions(nn.Module):
 
 
 def _trained(rows: int, width: int) -> nn.Parameter:
-    """A trained table ``[1, rows, width]``, initialised as mae_st's."""
+    """A trained table ``[1, rows, width]``, initialized as mae_st's."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, rows, width), std=TOKEN_STD))
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Statistics(NamedTuple):
-    """Mean and standard deviation per channel that pixels are normalised with."""
+    """Mean and standard deviation per channel that pixels are normalized with."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -70,7 +70,7 @@ class MaskedAutoencoder(nn.Module):
         """Predict what is hidden.
 
         Args:
-            pixels: ``[B, C, T, H, W]`` in the model's normalised space; images have T = 1.
+            pixels: ``[B, C, T, H, W]`` in the model's normalized space; images have T = 1.
             hidden: bool ``[B, N]``, True = hidden, the same number in every row.
         """
         mask = Mask.build(hidden)
@@ -78,7 +78,7 @@ class MaskedAutoencoder(nn.Module):
         pred = self.decode(encoded.tokens, mask)
         loss = None
         if self.target is not None and not self.target.views:
-            truth = self.target.encode([self.unnormalise(pixels)], mask)
+            truth = self.target.encode([self.unnormalize(pixels)], mask)
             each = self.target.loss(pred, truth) * mask.weight
             loss = each.sum() / mask.weight.sum()
         return Output(loss, pred, encoded.tokens)
@@ -90,7 +90,7 @@ class MaskedAutoencoder(nn.Module):
             views: float32 clips in [0, 1], the model's own ``[B, C, T, H, W]`` first, then those
                 that the target asked for.
         """
-        encoded = self.encode_visible(self.normalise(views[0]), mask)
+        encoded = self.encode_visible(self.normalize(views[0]), mask)
         pred = self.decode(encoded.tokens, mask)
         target = self.required_target()
         with torch.no_grad():
@@ -100,7 +100,7 @@ class MaskedAutoencoder(nn.Module):
     def encode_visible(
         self, pixels: Tensor, mask: Mask, layers: Sequence[int] = (), attention: bool = False
     ) -> Encoded:
-        """Encode what a mask leaves visible of normalised pixels."""
+        """Encode what a mask leaves visible of normalized pixels."""
         return self.backbone(pixels, mask, layers, attention)
 
     def decode(self, encoded: Tensor, mask: Mask) -> Tensor:
@@ -108,7 +108,7 @@ class MaskedAutoencoder(nn.Module):
         return self.required_decoder()(encoded, mask, self.grid)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Features ``[B, prefix + N, D]`` of normalised pixels, with nothing hidden."""
+        """Features ``[B, prefix + N, D]`` of normalized pixels, with nothing hidden."""
         mask = Mask.nothing_hidden(pixels.shape[0], self.grid.tokens, pixels.device)
         return self.encode_visible(pixels, mask).tokens
 
@@ -124,15 +124,19 @@ class MaskedAutoencoder(nn.Module):
         if not isinstance(target, Paints):
             msg = f"the target {type(target).__name__} does not predict pixels"
             raise TypeError(msg)
-        encoded = self.encode_visible(self.normalise(pixels), mask)
+        encoded = self.encode_visible(self.normalize(pixels), mask)
         return target.decode(self.decode(encoded.tokens, mask), pixels, mask, statistics)
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] to the space that the encoder works in."""
         return (pixels - self.mean) / self.std
 
-    def unnormalise(self, pixels: Tensor) -> Tensor:
-        """The inverse of ``normalise``."""
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Call ``normalize``, whose name this was; goes with the next release."""
+        return self.normalize(pixels)
+
+    def unnormalize(self, pixels: Tensor) -> Tensor:
+        """The inverse of ``normalize``."""
         return pixels * self.std + self.mean
 
     def required_decoder(self) -> Decoder:

@@ -1,4 +1,4 @@
-"""Attention, position tables and initialisation, against formulas written out."""
+"""Attention, position tables and initialization, against formulas written out."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_patch_embedding_equals_the_convolution_of_its_weight() -> None:
     assert torch.allclose(tokens, convolved.flatten(2).transpose(1, 2), atol=1e-5)
 
 
-def test_initialisation_statistics() -> None:
+def test_initialization_statistics() -> None:
     torch.manual_seed(0)
     block = Block(192, 3)
     init_transformer(block)

@@ -100,11 +100,11 @@ def test_loss_over_views_is_the_weighted_sum() -> None:
     pixels, hidden = pixels_and_hidden()
     out = model(pixels, hidden)
     mask = Mask.build(hidden)
-    total = model.loss([model.unnormalise(pixels)], mask)
+    total = model.loss([model.unnormalize(pixels)], mask)
     assert float(total) / float(mask.weight.sum()) == pytest.approx(float(out.loss), rel=1e-4)
     bad = Mask.build(hidden, sample_weight=torch.tensor([1.0, 0.0, 1.0]))
     good_rows = model(pixels[[0, 2]], hidden[[0, 2]])
-    total = model.loss([model.unnormalise(pixels)], bad)
+    total = model.loss([model.unnormalize(pixels)], bad)
     assert float(total) / float(bad.weight.sum()) == pytest.approx(float(good_rows.loss), rel=1e-4)
 
 
@@ -112,9 +112,9 @@ def test_predicting_all_agrees_with_maes_unshuffled_decoder() -> None:
     """MAE decodes the whole grid and drops what was visible; we decode visible and hidden only."""
     model = make()
     pixels, hidden = pixels_and_hidden()
-    normalised = model.backbone(pixels, Mask.build(hidden)).tokens
-    whole = model.decode(normalised, Mask.build(hidden, loss_on="all"))
-    pred = model.decode(normalised, Mask.build(hidden))
+    normalized = model.backbone(pixels, Mask.build(hidden)).tokens
+    whole = model.decode(normalized, Mask.build(hidden, loss_on="all"))
+    pred = model.decode(normalized, Mask.build(hidden))
     assert whole.shape == (3, 24, 48)
     for row in range(3):
         assert torch.allclose(whole[row][hidden[row]], pred[row], atol=1e-5)

@@ -59,7 +59,7 @@ def function(options):
 """
 PARTS = {
     "maskers": "thirds = {module}:Plain",
-    "targets": "colour = {module}:Plain",
+    "targets": "color = {module}:Plain",
     "backbones": "net = {module}:Knowing",
     "decoders": "head = {module}:Knowing\nbare = {module}:Bare\nfunction = {module}:function",
     "datasets": "folder = {module}:Folder\ngreedy = {module}:Greedy",
@@ -73,7 +73,7 @@ model:
   decoder: {name: head}
 pretrain:
   masker: {name: thirds, ratio: 0.25}
-  target: {name: colour}
+  target: {name: color}
   steps: 1
 """
 

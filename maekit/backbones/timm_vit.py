@@ -114,7 +114,7 @@ class TimmViT(nn.Module):
     def forward(
         self, pixels: Tensor, mask: Mask, layers: Sequence[int] = (), attention: bool = False
     ) -> Encoded:
-        """Encode normalised pixels ``[B, C, 1, H, W]`` to ``[B, prefix + K, D]``.
+        """Encode normalized pixels ``[B, C, 1, H, W]`` to ``[B, prefix + K, D]``.
 
         Raises:
             PartError: tokens are hidden from a model that needs all, or it cannot give the
@@ -235,7 +235,7 @@ def _keeps_all(model: nn.Module) -> str | None:
         return f"timm's {type(model).__name__} works on whole pictures and has no patch_drop"
     embed = model.patch_embed
     if type(embed) is not PatchEmbed or embed.proj.kernel_size != embed.proj.stride:
-        return f"its {type(embed).__name__} mixes the pixels of neighbouring patches"
+        return f"its {type(embed).__name__} mixes the pixels of neighboring patches"
     return None
 
 

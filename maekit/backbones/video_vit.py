@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from maekit.backbones.vit import VisionTransformer, ViTOptions
 from maekit.contracts import PartContext
 from maekit.layers import Init, PositionKind, QKVBias
+from maekit.recipe.spelling import american
 
 Side = Annotated[int, Field(ge=1)]
 
@@ -45,11 +46,10 @@ class VideoViT(VisionTransformer):
             "and values each by itself; videomae: PyTorch's own patch embedding, truncated normal "
             "tokens",
         )
-
-        inflate: Literal["average", "centre"] = Field(
+        inflate: Annotated[Literal["average", "center"], BeforeValidator(american)] = Field(
             "average",
             description="how the patch embedding of an image model fills a cube's frames when its "
-            "weights are loaded: average: each frame the same share; centre: the middle one all",
+            "weights are loaded: average: each frame the same share; center: the middle one all",
         )
 
     def __init__(self, options: Options, context: PartContext) -> None:

@@ -122,9 +122,9 @@ class VisionTransformer(nn.Module):
             for rate in drop_rates(options.drop_path, shape.depth)
         )
         self.norm = nn.LayerNorm(shape.width, eps=LAYER_NORM_EPS)
-        self._initialise(options.init)
+        self._initialize(options.init)
 
-    def _initialise(self, init: Init) -> None:
+    def _initialize(self, init: Init) -> None:
         """The papers' pre-training inits (models_mae.py; modeling_pretrain.py)."""
         init_transformer(self, init)
         init_patch_embedding(self.patch_embed, init)
@@ -143,7 +143,7 @@ class VisionTransformer(nn.Module):
     def forward(
         self, pixels: Tensor, mask: Mask, layers: Sequence[int] = (), attention: bool = False
     ) -> Encoded:
-        """Encode normalised pixels ``[B, C, T, H, W]`` to ``[B, prefix + K (or N), D]``."""
+        """Encode normalized pixels ``[B, C, T, H, W]`` to ``[B, prefix + K (or N), D]``."""
         if self.grid(tuple(pixels.shape[2:])) != self.clip_grid:  # type: ignore[arg-type]
             msg = f"pixels {list(pixels.shape)} do not make the model's grid {self.clip_grid}"
             raise ValueError(msg)

@@ -1,6 +1,6 @@
 """``maekit embed``: features of any files.
 
-Of each input the centre view is taken, as held-out samples are in training: an image is a clip of
+Of each input the center view is taken, as held-out samples are in training: an image is a clip of
 one frame shown as often as the model wants, and of a video an image model sees the middle frame.
 """
 
@@ -43,8 +43,8 @@ from maekit.evaluate.parts import Parts
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views
-from maekit.visualise.inputs import Inputs, find_inputs
-from maekit.visualise.sources import Chosen, choose
+from maekit.visualize.inputs import Inputs, find_inputs
+from maekit.visualize.sources import Chosen, choose
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +163,7 @@ def _unlisted(words: Sequence[str]) -> Iterator[str]:
 
 
 def _reader(inputs: Inputs, header: Header, chosen: Chosen) -> ViewReader:
-    """Reads the centre view of each input, as the run of the weights read its held-out samples."""
+    """Reads the center view of each input, as the run of the weights read its held-out samples."""
     recipe = chosen.recipe()
     spec = DataSpec(name="inputs", frames=header.clip[0])
     views = Views()

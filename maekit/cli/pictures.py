@@ -10,8 +10,8 @@ from maekit.cli.reporters import Reporters, TensorBoard
 from maekit.engine.checkpoint import write_bytes
 from maekit.engine.events import Note, Saved
 from maekit.errors import StorageError
-from maekit.visualise.step_pictures import name_of
-from maekit.visualise.timelapse import NAME, write_timelapse
+from maekit.visualize.step_pictures import name_of
+from maekit.visualize.timelapse import NAME, write_timelapse
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -53,7 +53,7 @@ VERB = "probe"
 KEPT = "features"  # folder below the run's, until its result is written
 _NAMES = {
     MODEL: "model",
-    RANDOM: "random initialisation",
+    RANDOM: "random initialization",
     PIXELS: "raw pixels",
     DIFFERENCES: "raw differences of frames",
 }
@@ -247,7 +247,7 @@ def _rehearse(
         **_begun(recipe),
         "protocol": job.protocol,
         "parameters": sum(each.numel() for each in job.encoder.parameters()),
-        "classes": len(job.labelled.classes),
+        "classes": len(job.labeled.classes),
         "views": views,
         "seconds": round((time.perf_counter() - began) / count * views, 1),
         "memory_bytes": int(each * views),
@@ -268,7 +268,7 @@ def _rehearse(
 
 
 def _sizes(job: LinearProbing) -> dict[str, int]:
-    tokens, classes = job.probing.encoder.grid.tokens, len(job.probing.labelled.classes)
+    tokens, classes = job.probing.encoder.grid.tokens, len(job.probing.labeled.classes)
     return {"tokens": tokens, "classes": classes}
 
 

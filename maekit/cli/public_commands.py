@@ -29,7 +29,7 @@ def weights_list(json: Json = False) -> None:
 
 def weights_get(
     name: Annotated[str, typer.Argument(metavar="NAME", help="One of `maekit weights list`.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Agree to the licence.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to the license.")] = False,
     url: Annotated[
         str | None,
         typer.Option("--url", metavar="URL", help="Fetch it from here instead (a copy)."),
@@ -39,7 +39,7 @@ def weights_get(
     ] = Path(),
     json: Json = False,
 ) -> None:
-    """Download public weights from their authors, after their licence was agreed to.
+    """Download public weights from their authors, after their license was agreed to.
 
     Example: maekit weights get mae_pretrain_vit_base_full --out weights
     """

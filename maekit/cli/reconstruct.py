@@ -22,17 +22,17 @@ from maekit.engine.training import pick_device
 from maekit.errors import DataError, RecipeError, StorageError
 from maekit.recipe.schema import MaskerSpec
 from maekit.recipe.yaml12 import parse
-from maekit.visualise.animate import save
-from maekit.visualise.hiding import Drawn, FromPicture, LikeTraining, Masks
-from maekit.visualise.inputs import Inputs, find_inputs, output_stems
-from maekit.visualise.reading import Clips
-from maekit.visualise.reconstruct import Models, Reconstructor
-from maekit.visualise.scores import Scores, pooled
-from maekit.visualise.sources import Chosen, choose, training_samples
+from maekit.visualize.animate import save
+from maekit.visualize.hiding import Drawn, FromPicture, LikeTraining, Masks
+from maekit.visualize.inputs import Inputs, find_inputs, output_stems
+from maekit.visualize.reading import Clips
+from maekit.visualize.reconstruct import Models, Reconstructor
+from maekit.visualize.scores import Scores, pooled
+from maekit.visualize.sources import Chosen, choose, training_samples
 
 if TYPE_CHECKING:
     from maekit.recipe.schema import Recipe
-    from maekit.visualise.inputs import Input
+    from maekit.visualize.inputs import Input
 
 PICTURES = Path("maekit-out")
 BAD_FILES = DataError.exit_code

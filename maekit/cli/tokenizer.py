@@ -8,7 +8,7 @@ from typing import Any
 
 from maekit.cli.training import Painter, Verb
 from maekit.tokenizer.train import VERB, TokenizerTraining, assemble
-from maekit.visualise.tokenizer import rebuilt
+from maekit.visualize.tokenizer import rebuilt
 
 
 def _painter(job: TokenizerTraining) -> Painter | None:

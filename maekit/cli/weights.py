@@ -13,9 +13,9 @@ from maekit.cli.reporters import Heard, Terminal
 from maekit.engine.build import completed, load_model
 from maekit.errors import MaekitError, RecipeError
 from maekit.weights import foreign
-from maekit.weights.adopt import LICENCES, Weights, read_foreign, report_of
+from maekit.weights.adopt import LICENSES, Weights, read_foreign, report_of
 from maekit.weights.file import find_weights, sha256
-from maekit.weights.formats import recognise
+from maekit.weights.formats import recognize
 from maekit.weights.hints import Given
 from maekit.weights.model import model_tensors
 from maekit.weights.onnx import export
@@ -48,7 +48,7 @@ def write_onnx(weights: Weights, path: Path) -> Written:
         if name.startswith("backbone.")
     }
     agrees = f"onnxruntime's tokens differ by {difference:.2g} of the largest value"
-    notes = [f"{agrees}; input pixels: normalised, [batch, C, T, H, W]"]
+    notes = [f"{agrees}; input pixels: normalized, [batch, C, T, H, W]"]
     behind = len(weights.tensors) - len(tensors)
     if behind:
         notes.insert(0, f"left out: {behind} tensors that are not the encoder's")
@@ -153,28 +153,28 @@ def _facts(source: str) -> tuple[dict[str, Any], Mapping[str, Tensor], Sequence[
         raise RecipeError("inspect reads files", where=source, hint=hint)
     found = foreign.read(path)
     files = foreign.files_of(path)
-    seen = recognise(found.tensors)
+    seen = recognize(found.tensors)
     if seen is None:
         unknown: dict[str, Any] = {"source": found.where, "format": "unknown"}
-        return unknown | dict.fromkeys(("header", "licence", "report")), found.tensors, files
+        return unknown | dict.fromkeys(("header", "license", "report")), found.tensors, files
     report = report_of(found, seen)
-    licence = LICENCES.get(seen.format.name)
+    known = LICENSES.get(seen.format.name)
     try:
         weights = read_foreign(found, Given(), ["*"])
     except MaekitError as error:
-        unclear = {"header": None, "licence": licence, "unclear": str(error)}
+        unclear = {"header": None, "license": known, "unclear": str(error)}
         facts = {"source": found.where, "format": report.kind, "report": report.as_dict()}
         return facts | unclear, found.tensors, files
-    return _described(weights, report.kind, licence), found.tensors, files
+    return _described(weights, report.kind, known), found.tensors, files
 
 
-def _described(weights: Weights, kind: str, licence: str | None) -> dict[str, Any]:
+def _described(weights: Weights, kind: str, known: str | None) -> dict[str, Any]:
     header = weights.header
     return {
         "source": weights.origin,
         "format": kind,
         "header": header.model_dump(mode="json"),
-        "licence": header.licence or licence,
+        "license": header.license or known,
         "report": weights.report.as_dict(),
     }
 

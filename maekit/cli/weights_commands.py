@@ -100,7 +100,7 @@ def inspect(
     ],
     json: Json = False,
 ) -> None:
-    """Say what a weights file holds: format, model, tensors, parameters, checksum, licence."""
+    """Say what a weights file holds: format, model, tensors, parameters, checksum, license."""
 
     def body() -> int:
         from maekit.cli.weights import inspect as work

@@ -23,9 +23,9 @@ def list_public(*, json: bool) -> int:
         print_json([asdict(file) for file in FILES])
     else:
         rows = [
-            (file.name, file.what, file.licence.partition(":")[0], file.where) for file in FILES
+            (file.name, file.what, file.license.partition(":")[0], file.where) for file in FILES
         ]
-        print_table(("name", "what", "licence", "address"), rows)
+        print_table(("name", "what", "license", "address"), rows)
     return 0
 
 
@@ -34,7 +34,7 @@ def get(name: str, *, yes: bool, url: str | None, out: Path, json: bool) -> int:
     file = find(name)
     address = address_of(file, url)
     typer.echo(f"{file.name}: {file.what}", err=True)
-    typer.echo(f"licence: {file.licence} ({file.source})", err=True)
+    typer.echo(f"license: {file.license} ({file.source})", err=True)
     typer.echo(f"address: {address}", err=True)
     _agree(file, yes=yes)
     with _bar() as progress:
@@ -45,7 +45,7 @@ def get(name: str, *, yes: bool, url: str | None, out: Path, json: bool) -> int:
             {
                 "name": file.name, "path": str(fetched.path), "address": address,
                 "bytes": fetched.bytes, "sha256": fetched.sha256, "md5": fetched.md5,
-                "md5_checked": file.md5 is not None, "licence": file.licence,
+                "md5_checked": file.md5 is not None, "license": file.license,
                 "source": file.source,
             }
         )  # fmt: skip
@@ -61,7 +61,7 @@ def get(name: str, *, yes: bool, url: str | None, out: Path, json: bool) -> int:
 
 
 def _agree(file: PublicFile, *, yes: bool) -> None:
-    """Ask whether the licence is agreed to, where it was not said already.
+    """Ask whether the license is agreed to, where it was not said already.
 
     Raises:
         RecipeError: it is not, or there is nobody to ask.
@@ -69,10 +69,10 @@ def _agree(file: PublicFile, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        msg = f"{file.name} is under a licence that has to be agreed to: {file.licence}"
+        msg = f"{file.name} is under a license that has to be agreed to: {file.license}"
         raise RecipeError(msg, hint="read it, and give --yes")
-    if not typer.confirm("Do you agree to this licence?", err=True):
-        raise RecipeError("not fetched: its licence was not agreed to")
+    if not typer.confirm("Do you agree to this license?", err=True):
+        raise RecipeError("not fetched: its license was not agreed to")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from maekit.data.clips import frame_ids
-from maekit.data.plan import Box, ColourChange, Plan
+from maekit.data.plan import Box, ColorChange, Plan
 from maekit.recipe.augment import (
     ColorJitter,
     FixedCrop,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _TRIES = 10  # as torchvision
 # Quarters of the room that a multi-scale crop leaves, (down, right): a 5 x 5 lattice's corners,
-# middles of the sides and centre, and the centres of its quarters.
+# middles of the sides and center, and the centers of its quarters.
 _PLACES = [(row, column) for row in range(5) for column in range(5) if (row + column) % 2 == 0]
 _ROUNDING = 1e-6  # a resized side that is whole but for floating point is whole
 _NEARLY = 3  # pixels: a crop so close to the output's size is taken at that size, unresized
@@ -50,7 +50,7 @@ def draw_plan(
     """
     ids = frame_ids(source.frames, spec, rng)
     if isinstance(augment, NoAugment):
-        box = _centre_box(source.height, source.width, size)
+        box = _center_box(source.height, source.width, size)
         flip = rng is not None and bool(rng.random() < augment.flip)
         return Plan(ids, box, "context", flip, augment.interpolation)
     if rng is None:
@@ -65,21 +65,21 @@ def draw_plan(
     else:
         box = _random_box(source.height, source.width, augment, rng)
     flip = bool(rng.random() < augment.flip)
-    colour = _colour(augment, rng) if isinstance(augment, ColorJitter) else ()
-    return Plan(ids, box, "crop", flip, augment.interpolation, colour)
+    color = _color(augment, rng) if isinstance(augment, ColorJitter) else ()
+    return Plan(ids, box, "crop", flip, augment.interpolation, color)
 
 
-def _colour(augment: ColorJitter, rng: np.random.Generator) -> tuple[ColourChange, ...]:
+def _color(augment: ColorJitter, rng: np.random.Generator) -> tuple[ColorChange, ...]:
     """Four changes in random order, as torchvision's ColorJitter draws them."""
 
     def factor(strength: float) -> float:
         return rng.uniform(max(0.0, 1 - strength), 1 + strength)
 
     changes = (
-        ColourChange("brightness", factor(augment.brightness)),
-        ColourChange("contrast", factor(augment.contrast)),
-        ColourChange("saturation", factor(augment.saturation)),
-        ColourChange("hue", rng.uniform(-augment.hue, augment.hue)),
+        ColorChange("brightness", factor(augment.brightness)),
+        ColorChange("contrast", factor(augment.contrast)),
+        ColorChange("saturation", factor(augment.saturation)),
+        ColorChange("hue", rng.uniform(-augment.hue, augment.hue)),
     )
     return tuple(changes[place] for place in rng.permutation(len(changes)))
 
@@ -99,8 +99,8 @@ def _fixed_box(
     return Box(top, left, box_height, box_width)
 
 
-def _centre_box(height: int, width: int, size: tuple[int, int]) -> Box:
-    """The largest centred box of the output's aspect: resize the short side, cut the centre."""
+def _center_box(height: int, width: int, size: tuple[int, int]) -> Box:
+    """The largest centered box of the output's aspect: resize the short side, cut the center."""
     box_height, box_width = largest_box(height, width, size)
     return Box((height - box_height) / 2, (width - box_width) / 2, box_height, box_width)
 
@@ -159,7 +159,7 @@ def _random_sides(
 
 
 def _random_box(height: int, width: int, augment: RandomCrop, rng: np.random.Generator) -> Box:
-    """The box of torchvision's RandomResizedCrop: ten tries, then the centre.
+    """The box of torchvision's RandomResizedCrop: ten tries, then the center.
 
     A single-try crop instead takes the first box, its sides at most the picture's.
     """

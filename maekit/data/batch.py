@@ -43,7 +43,7 @@ class Batch:
     hidden: np.ndarray | None  # bool [B*R, N]
     decode: np.ndarray | None  # bool [B*R, N]
     weight: np.ndarray  # float32 [B*R]: 0 for a bad sample, whose pixels are zeros
-    labels: np.ndarray  # int64 [B*R], -1 where unlabelled
+    labels: np.ndarray  # int64 [B*R], -1 where unlabeled
     keys: tuple[Key, ...]
     bad: tuple[BadFile, ...]
     padded: tuple[Key, ...] = ()  # of samples with fewer frames than their clips

@@ -29,7 +29,7 @@ class Order:
     """The order of ``samples`` samples in each epoch.
 
     ``full`` permutes all samples. ``window`` cuts the set into stretches of ``window`` samples,
-    permutes the stretches and the samples within each, so that a slow disk reads neighbours
+    permutes the stretches and the samples within each, so that a slow disk reads neighbors
     together; every epoch cuts at another place. ``none`` keeps the set's own order.
     """
 
@@ -147,7 +147,7 @@ def _feistel(values: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014); wraps around on purpose."""
+    """The finalizer of splitmix64 (Steele, Lea and Flood, 2014); wraps around on purpose."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     values ^= values >> np.uint64(31)

@@ -75,7 +75,7 @@ def _resize(
 
 
 def to_channels(pixels: np.ndarray, channels: int, where: str) -> np.ndarray:
-    """``[..., C]`` to ``[..., channels]``: gray and colour become each other, nothing else does.
+    """``[..., C]`` to ``[..., channels]``: gray and color become each other, nothing else does.
 
     Raises:
         DataError: the counts differ otherwise.

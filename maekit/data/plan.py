@@ -15,8 +15,8 @@ class Box(NamedTuple):
     width: float
 
 
-class ColourChange(NamedTuple):
-    """One operation on colours, and how far it goes: a factor, or for hue a share of the circle."""
+class ColorChange(NamedTuple):
+    """One operation on colors, and how far it goes: a factor, or for hue a share of the circle."""
 
     what: Literal["brightness", "contrast", "saturation", "hue"]
     amount: float
@@ -24,7 +24,7 @@ class ColourChange(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Frames, box, flip and colour of one view of one sample."""
+    """Frames, box, flip and color of one view of one sample."""
 
     frame_ids: tuple[int, ...]
     box: Box
@@ -33,4 +33,4 @@ class Plan:
     edge: Literal["crop", "context"]
     flip: bool
     interpolation: Literal["bicubic", "bilinear"]
-    colour: tuple[ColourChange, ...] = ()  # in this order, alike for all frames
+    color: tuple[ColorChange, ...] = ()  # in this order, alike for all frames

@@ -2,8 +2,8 @@
 
 ``open_image`` knows a picture's size, channels and depth without decoding it. 8-bit pictures are
 uint8, 16-bit ones uint16 (never scaled or clipped to 8), float ones float32 as read. Of animated
-files the first frame is read. (Pillow reads 16-bit *colour* PNGs at 8 bits, the high byte;
-16-bit colour TIFFs are read whole, by tifffile.)
+files the first frame is read. (Pillow reads 16-bit *color* PNGs at 8 bits, the high byte;
+16-bit color TIFFs are read whole, by tifffile.)
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def open_image(data: bytes, name: str, alpha: Alpha = "drop") -> OpenImage:
     Args:
         data: the whole file.
         name: the file, for errors; ``.npy`` files are known by it.
-        alpha: what becomes of transparency. ``drop`` shows the colours beneath it, as the
+        alpha: what becomes of transparency. ``drop`` shows the colors beneath it, as the
             official code's ``convert("RGB")``; ``keep`` makes it a channel.
 
     Raises:
@@ -228,7 +228,7 @@ def _png_exif(data: bytes) -> bytes:
 
 
 def _pillow_reads_tiff(data: bytes) -> bool:
-    """False for what Pillow refuses, or would narrow: 16-bit colour, a fourth plain band."""
+    """False for what Pillow refuses, or would narrow: 16-bit color, a fourth plain band."""
     try:
         image = Image.open(io.BytesIO(data), formats=["TIFF"])
     except UnidentifiedImageError:

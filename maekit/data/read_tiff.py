@@ -1,4 +1,4 @@
-"""TIFFs beyond Pillow: any number of channels, 16-bit colour, float colour. Needs tifffile."""
+"""TIFFs beyond Pillow: any number of channels, 16-bit color, float color. Needs tifffile."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 from maekit.data.augment import draw_plan
 from maekit.data.batch import BadFile, Layout, Sample
 from maekit.data.clips import resample
-from maekit.data.colour import apply
+from maekit.data.color import apply
 from maekit.data.masks import MaskDraw
 from maekit.data.pixels import DTYPES, cut, to_channels
 from maekit.data.seeded import generator
@@ -207,8 +207,8 @@ class SampleReader:
             }
             clip = np.stack([parts[frame] for frame in ids])
         clip = to_channels(clip, self.channels, source.id)
-        if plan.colour:
-            clip = apply(clip, plan.colour, source.id)
+        if plan.color:
+            clip = apply(clip, plan.color, source.id)
         return clip[:, :, ::-1] if plan.flip else clip
 
 

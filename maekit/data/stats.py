@@ -29,10 +29,10 @@ def imagenet(channels: int) -> Stats:
     """ImageNet's statistics.
 
     Gray gets the mean of the three means and of the three deviations, (0.449, 0.226): the
-    deviation of luma does not follow from those of the colours.
+    deviation of luma does not follow from those of the colors.
 
     Raises:
-        RecipeError: neither gray nor colour.
+        RecipeError: neither gray nor color.
     """
     if channels == len(_MEAN):
         return Stats(mean=_MEAN, std=_STD)
@@ -61,7 +61,7 @@ def auto_stats(
 ) -> Stats:
     """Statistics of the set's pixels in [0, 1] (floats as read), per channel.
 
-    Taken over up to ``limit`` evenly spaced samples, resized and cut to the centre; the same at
+    Taken over up to ``limit`` evenly spaced samples, resized and cut to the center; the same at
     every call. Bad samples are left out here, and counted when they are trained on.
 
     Raises:

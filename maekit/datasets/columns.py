@@ -65,7 +65,7 @@ def split(row: Row, columns: Columns, where: str) -> tuple[Span, str | None]:
         DataError: its fields are not those columns.
     """
     wanted = _NUMBERS[columns] + columns.endswith("label")
-    # A label may be missing where it is all there is: then the list is unlabelled.
+    # A label may be missing where it is all there is: then the list is unlabeled.
     if len(row.fields) != wanted and not (columns == "label" and not row.fields):
         text = " ".join(row.fields) or "none"
         what = f"the columns are {columns}, the fields after the path are {text}"

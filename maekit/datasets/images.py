@@ -92,7 +92,7 @@ class Images(FileSet):
         labels: Literal["auto", "none", "folder"] = Field(
             "auto",
             description="auto: a list's labels, or the folders right below path where all pictures "
-            "lie in two or more of them; folder: those folders, always; none: unlabelled",
+            "lie in two or more of them; folder: those folders, always; none: unlabeled",
         )
         root: Path | None = Field(
             None, description="what a list's rows are relative to; unset: the list's folder"
@@ -131,7 +131,7 @@ class Images(FileSet):
     def _index_list(self, path: Path, root: str, labels: Literal["auto", "none", "folder"]) -> None:
         refuse_folder_labels(labels, path)
         found = Labels()
-        self._list(root, Paths.of(_label_rows(path, found, labelled=labels == "auto")), path)
+        self._list(root, Paths.of(_label_rows(path, found, labeled=labels == "auto")), path)
         if found.seen:
             self._labels, self.classes = found.by_value()
 
@@ -142,11 +142,11 @@ _LAYOUT = (
 )
 
 
-def _label_rows(path: Path, labels: Labels, *, labelled: bool) -> Iterator[str]:
+def _label_rows(path: Path, labels: Labels, *, labeled: bool) -> Iterator[str]:
     """The paths of a list, their labels put aside; either every row has one, or none."""
     for row in read_list(path, SUFFIXES):
         yield row.path
-        if not labelled:
+        if not labeled:
             continue
         where = f"{path}:{row.line}"
         if len(row.fields) > 1:

@@ -138,7 +138,7 @@ class FileSet:
 
     @property
     def labels(self) -> np.ndarray | None:
-        """The label of every sample, int32 ``[n]``; None where nothing is labelled."""
+        """The label of every sample, int32 ``[n]``; None where nothing is labeled."""
         return self._labels
 
     def label(self, index: int) -> int | None:
@@ -159,7 +159,7 @@ class Labels:
 
     first: dict[str, int] = field(default_factory=dict)  # label to its number by appearance
     seen: list[int] = field(default_factory=list)
-    unlabelled: int = 0
+    unlabeled: int = 0
 
     def add(self, label: str) -> None:
         """The next sample's label."""
@@ -171,14 +171,14 @@ class Labels:
         Raises:
             DataError: this row is unlike those before it, or the label makes no sense.
         """
-        unlike = self.unlabelled if label is not None else len(self.seen)
+        unlike = self.unlabeled if label is not None else len(self.seen)
         if unlike:
             what = "has {}, the rows before it have {}".format(
                 *(("no label", "one") if label is None else ("a label", "none"))
             )
             raise DataError(what, where=where, hint="label every row, or set labels: none")
         if label is None:
-            self.unlabelled += 1
+            self.unlabeled += 1
         else:
             self.add(check_label(label, where))
 

@@ -1,4 +1,4 @@
-"""``sample-images``: labelled pictures that maekit draws itself, so that a first run needs no data.
+"""``sample-images``: labeled pictures that maekit draws itself, so that a first run needs no data.
 
 They are real JPEG files; the label is the kind of the main object in each scene.
 """

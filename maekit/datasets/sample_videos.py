@@ -1,4 +1,4 @@
-"""``sample-videos``: labelled clips that maekit draws itself, so that a first run needs no data.
+"""``sample-videos``: labeled clips that maekit draws itself, so that a first run needs no data.
 
 They are real MP4 files; the label is how things move, which no single frame tells.
 """

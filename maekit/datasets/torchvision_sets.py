@@ -198,14 +198,14 @@ class TorchvisionSets:
         except Exception as error:  # broken files make decoders raise anything at all
             msg = f"cannot be read: {type(error).__name__}: {error}"
             raise DataError(msg, where=self.name(index)) from error
-        # Unlabelled samples have None or -1.
+        # Unlabeled samples have None or -1.
         return TorchvisionSource(
             pixels, None if label is None or label < 0 else int(label), self.name(index)
         )
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    """``[H, W, C]`` uint8 of a picture in any of Pillow's modes: grey stays grey."""
+    """``[H, W, C]`` uint8 of a picture in any of Pillow's modes: gray stays gray."""
     if image.mode not in ("L", "RGB"):
         image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
     pixels = np.asarray(image)

@@ -120,7 +120,7 @@ class Videos(FileSet):
         labels: Literal["auto", "none", "folder"] = Field(
             "auto",
             description="auto: a list's labels, or the folders right below path where all videos "
-            "lie in two or more of them; folder: those folders, always; none: unlabelled",
+            "lie in two or more of them; folder: those folders, always; none: unlabeled",
         )
         root: Path | None = Field(
             None, description="what a list's rows are relative to; unset: the list's folder"

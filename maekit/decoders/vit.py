@@ -85,9 +85,9 @@ class ViTDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.head = nn.Linear(width, context.out_dim)
-        self._initialise(options.init)
+        self._initialize(options.init)
 
-    def _initialise(self, init: Init) -> None:
+    def _initialize(self, init: Init) -> None:
         """The papers' inits (models_mae.py; modeling_pretrain.py).
 
         VideoMAE's projection belongs to neither its encoder nor its decoder, whose inits are the

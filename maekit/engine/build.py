@@ -56,7 +56,7 @@ def written(spec: PartSpec) -> dict[str, Any]:
 
 
 def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
-    """A freshly initialised model; the same seed gives the same weights.
+    """A freshly initialized model; the same seed gives the same weights.
 
     Raises:
         PartError: a part is unknown, or the parts do not fit together.

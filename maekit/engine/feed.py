@@ -58,7 +58,7 @@ def open_dataset(spec: DataSpec, key: str) -> Dataset:
 
 
 def statistics_of(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -> Statistics:
-    """Mean and deviation that pixels are normalised with, computed once where it says auto.
+    """Mean and deviation that pixels are normalized with, computed once where it says auto.
 
     Raises:
         RecipeError: they are given for another number of channels.
@@ -128,7 +128,7 @@ def train_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> 
 
 
 def holdout_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> SampleReader:
-    """Reads held-out samples: the centre of each, and masks that never change."""
+    """Reads held-out samples: the center of each, and masks that never change."""
     pretrain = required_pretrain(recipe)
     return SampleReader(
         dataset,
@@ -147,7 +147,7 @@ def holdout_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -
 
 
 def picture_reader(recipe: Recipe, verb: str, dataset: Dataset, *, held_out: bool) -> SampleReader:
-    """Reads clips for a verb that hides nothing: drawn as its section says, or the centre."""
+    """Reads clips for a verb that hides nothing: drawn as its section says, or the center."""
     section: TrainingSection = getattr(recipe, verb)
     spec, augment = recipe.data.train, section.augment
     if held_out:
@@ -283,5 +283,5 @@ def tell_watch(workers: int, timeout: float, emit: Emit) -> None:
 def tell_classes(dataset: Dataset, key: str, emit: Emit) -> None:
     """How much there is to read."""
     classes = dataset.classes
-    labelled = "unlabelled" if classes is None else f"{len(classes)} classes"
-    emit(Note(f"{key}: {len(dataset):,} samples, {labelled}"))
+    labeled = "unlabeled" if classes is None else f"{len(classes)} classes"
+    emit(Note(f"{key}: {len(dataset):,} samples, {labeled}"))

@@ -80,11 +80,11 @@ KEYS = ("loss", "hidden_mse", "mean_fill_mse", "interpolated_fill_mse")
 
 
 def channel_means(patches: Tensor, channels: int) -> Tensor:
-    """The mean colour of patches ``[B, K, pt*ph*pw*C]``: ``[B, K, C]``."""
+    """The mean color of patches ``[B, K, pt*ph*pw*C]``: ``[B, K, C]``."""
     means: Tensor = patches.unflatten(-1, (-1, channels)).mean(dim=-2)
     return means
 
 
-def flat_patches(colours: Tensor, like: Tensor) -> Tensor:
-    """Colours ``[B, Q or 1, C]`` as flat patches of the shape of ``like`` ``[B, Q, P]``."""
-    return colours.repeat(1, 1, like.shape[-1] // colours.shape[-1])
+def flat_patches(colors: Tensor, like: Tensor) -> Tensor:
+    """Colors ``[B, Q or 1, C]`` as flat patches of the shape of ``like`` ``[B, Q, P]``."""
+    return colors.repeat(1, 1, like.shape[-1] // colors.shape[-1])

@@ -92,7 +92,7 @@ def make_sgd(groups: list[dict[str, Any]], momentum: float) -> torch.optim.SGD:
     """Momentum SGD over given groups: m = momentum * m + g, p = p - lr * m; without Nesterov."""
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, fused=True)  # as above
     if momentum:
-        # Its first step leaves the momentum uninitialised where it is skipped; from zeros the first
+        # Its first step leaves the momentum uninitialized where it is skipped; from zeros the first
         # one that is made is the same.
         for group in optimizer.param_groups:
             for parameter in group["params"]:

@@ -122,7 +122,7 @@ class Pretraining(HeldOutTraining):
                     yield [to_unit(view[good], self.device) for view in batch.views]
 
     def holdout_reader(self, dataset: Dataset) -> SampleReader:
-        """Reads the centre of each sample, under masks that never change."""
+        """Reads the center of each sample, under masks that never change."""
         return holdout_reader(self.recipe, dataset, self.model)
 
     def result(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from maekit.evaluate.features import Featurise, Pool
+    from maekit.evaluate.features import Featurize, Pool
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.probe import Probe
     from maekit.recipe.schema import DataSpec, Recipe
@@ -51,8 +51,8 @@ def assemble_probe(
     probe, spec = required_probe(recipe)
     data = recipe.data
     train, val = open_dataset(data.train, "data.train"), open_dataset(spec, "data.val")
-    labelled = check_labels(train, val)
-    tell_labels(train, labelled, emit)
+    labeled = check_labels(train, val)
+    tell_labels(train, labeled, emit)
     _tell_sampling(data.train, spec, emit)
     model, header = load_encoder(source, recipe)
     check_judge(probe, model.backbone.width)
@@ -68,7 +68,7 @@ def assemble_probe(
         header=header,
         train=train,
         val=val,
-        labelled=labelled,
+        labeled=labeled,
         pool=taken,
         precision=precision,
         ways=_ways(probe, header, model.to(device), floor.to(device), taken, precision),
@@ -94,7 +94,7 @@ def _ways(
     floor: MaskedAutoencoder,
     pool: Pool,
     precision: Precision,
-) -> dict[str, Featurise]:
+) -> dict[str, Featurize]:
     """What is judged, by name."""
     if probe.layer is not None and probe.kind == "linear" and probe.protocol == "paper":
         msg = "the paper's protocol is of the encoder's output, and probe.layer is of a block's"
@@ -102,13 +102,13 @@ def _ways(
     features = Features(model, pool, probe.layer, precision)
     random = features if floor is model else Features(floor, pool, probe.layer, precision)
     tokens = probe.kind == "attentive"
-    ways: dict[str, Featurise] = {
+    ways: dict[str, Featurize] = {
         MODEL: features,
         RANDOM: random,
-        PIXELS: Pixels(probe.pixels, model.normalise, tokens=tokens),
+        PIXELS: Pixels(probe.pixels, model.normalize, tokens=tokens),
     }
     if header.clip[0] > 1:
-        ways[DIFFERENCES] = Differences(probe.pixels, model.normalise, tokens=tokens)
+        ways[DIFFERENCES] = Differences(probe.pixels, model.normalize, tokens=tokens)
     return ways
 
 

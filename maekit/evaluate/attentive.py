@@ -1,7 +1,7 @@
 """An attentive probe: one cross-attention block with a learned query over frozen tokens.
 
 As V-JEPA's AttentivePooler of depth 1 (arXiv 2404.08471, appendix) and CAPI's: the query looks at
-normalised tokens, then an MLP, both residual, then a linear head.
+normalized tokens, then an MLP, both residual, then a linear head.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def fit_attentive(
         classes: K.
         options: heads, budget, optimizer.
         width: of the block.
-        seed: of the initialisation and the order.
+        seed: of the initialization and the order.
         device: where it is trained.
         told: hears each epoch's mean loss.
     """

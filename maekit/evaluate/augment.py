@@ -1,7 +1,7 @@
 """Fine-tuning's changes of pixels: RandAugment (timm's, in loader workers) and random erasing.
 
 Erasing follows timm's RandomErasing in ``pixel`` mode as MAE and VideoMAE use it
-(random_erasing.py): noise of a normal distribution on normalised values. For clips it is VideoMAE's
+(random_erasing.py): noise of a normal distribution on normalized values. For clips it is VideoMAE's
 ``cube``: one box for all frames, fresh noise in each.
 """
 
@@ -124,7 +124,7 @@ class RandomErase:
         self.repeats = repeats
 
     def __call__(self, pixels: Tensor, keys: Sequence[Key]) -> Tensor:
-        """Normalised pixels ``[B*R, C, T, H, W]`` of B samples; changed in place."""
+        """Normalized pixels ``[B*R, C, T, H, W]`` of B samples; changed in place."""
         _, channels, frames, height, width = pixels.shape
         for row in range(len(pixels)):
             key, repeat = keys[row // self.repeats], row % self.repeats

@@ -91,12 +91,12 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels ``[B, C, T, H, W]`` to ``[B, K]``."""
+        """Normalized pixels ``[B, C, T, H, W]`` to ``[B, K]``."""
         logits: Tensor = self.head(self.features(pixels))
         return logits
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Pooled and normalised features ``[B, D]`` of normalised pixels, as the head gets them."""
+        """Pooled and normalized features ``[B, D]`` of normalized pixels, as the head gets them."""
         mask = Mask.nothing_hidden(len(pixels), self.grid.tokens, pixels.device)
         last = len(self.backbone.blocks()) - 1
         encoded = self.backbone(pixels, mask, layers=(last,))
@@ -105,7 +105,7 @@ class Classifier(nn.Module):
         normed: Tensor = norm(pooled)
         return normed
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] to the space that the encoder works in."""
         return (pixels - self.mean) / self.std
 

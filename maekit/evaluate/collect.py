@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from maekit.data.bad_files import BadFiles
     from maekit.data.batch import Batch
     from maekit.data.order import Key
-    from maekit.evaluate.features import Featurise
+    from maekit.evaluate.features import Featurize
     from maekit.evaluate.parts import Parts
     from maekit.evaluate.views import ViewReader
 
@@ -159,7 +159,7 @@ class Reading:
 
 def collect(
     reader: ViewReader,
-    ways: Mapping[str, Featurise],
+    ways: Mapping[str, Featurize],
     rows: Sequence[int],
     reading: Reading,
     check: Check = strict,
@@ -183,7 +183,7 @@ def collect(
 
 def collect_parts(
     reader: ViewReader,
-    ways: Mapping[str, Featurise],
+    ways: Mapping[str, Featurize],
     parts: Parts,
     reading: Reading,
     *,
@@ -226,7 +226,7 @@ def collect_parts(
 
 def _encoded(
     reader: ViewReader,
-    ways: Mapping[str, Featurise],
+    ways: Mapping[str, Featurize],
     keys: list[list[Key]],
     reading: Reading,
     check: Check,

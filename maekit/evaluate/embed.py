@@ -20,7 +20,7 @@ from maekit.evaluate.collect import Reading, collect_parts, lenient
 from maekit.evaluate.parts import PART
 
 if TYPE_CHECKING:
-    from maekit.evaluate.features import Featurise
+    from maekit.evaluate.features import Featurize
     from maekit.evaluate.parts import Parts
     from maekit.evaluate.views import ViewReader
 
@@ -39,7 +39,7 @@ class Embedding:
 
 def embed(
     reader: ViewReader,
-    way: Featurise,
+    way: Featurize,
     parts: Parts,
     reading: Reading,
     go_on: Callable[[int, int], bool],

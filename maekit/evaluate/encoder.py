@@ -63,7 +63,7 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
 
     Args:
         source: as ``--from`` takes it, or ``scratch`` for the recipe's own, at its random
-            initialisation.
+            initialization.
         recipe: resolved for the verb that judges.
 
     Raises:
@@ -123,7 +123,7 @@ def _asked(found: Header, recipe: Recipe) -> Header:
 
 
 def untrained_encoder(recipe: Recipe, statistics: Statistics) -> tuple[MaskedAutoencoder, Header]:
-    """The recipe's own encoder at its random initialisation, in evaluation mode.
+    """The recipe's own encoder at its random initialization, in evaluation mode.
 
     Raises:
         RecipeError: the recipe has no model.
@@ -138,7 +138,7 @@ def untrained_encoder(recipe: Recipe, statistics: Statistics) -> tuple[MaskedAut
         channels=data.channels,
         mean=statistics.mean,
         std=statistics.std,
-        source="random initialisation",
+        source="random initialization",
     )
     return build_model(header, recipe.seed).eval(), header
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
 
 Pool = Literal["cls", "mean", "tokens"]
-Featurise = Callable[[Tensor], Tensor]  # float32 pixels in [0, 1], [B, C, T, H, W]; to [B, ...]
+Featurize = Callable[[Tensor], Tensor]  # float32 pixels in [0, 1], [B, C, T, H, W]; to [B, ...]
 
 
 class Features(nn.Module):
@@ -62,7 +62,7 @@ class Features(nn.Module):
         mask = Mask.nothing_hidden(len(pixels), model.grid.tokens, pixels.device)
         layers = () if self.block is None else (self.block,)
         with self.precision.autocast():
-            encoded = model.encode_visible(model.normalise(pixels), mask, layers)
+            encoded = model.encode_visible(model.normalize(pixels), mask, layers)
         tokens = (encoded.tokens if self.block is None else encoded.layers[0]).float()
         if self.pool == "cls":
             return tokens[:, 0]

@@ -144,7 +144,7 @@ class Finetuning(Training):
 
         def logits(pixels: Tensor) -> Tensor:
             with self.precision.autocast():
-                scores: Tensor = model(model.normalise(pixels))
+                scores: Tensor = model(model.normalize(pixels))
             return scores
 
         found = predict(
@@ -167,7 +167,7 @@ class Finetuning(Training):
         return view_reader(
             self.val,
             data.val,
-            views if all_views else views.centre,
+            views if all_views else views.center,
             size=data.height_width,
             channels=data.channels,
             float_ok=data.stats is not None,

@@ -13,7 +13,7 @@ from torch.nn import functional
 from maekit.engine.build import build_model
 
 if TYPE_CHECKING:
-    from maekit.evaluate.features import Featurise
+    from maekit.evaluate.features import Featurize
     from maekit.model import MaskedAutoencoder
     from maekit.weights.header import Header
 
@@ -27,18 +27,18 @@ def reduced(height: int, width: int, side: int) -> tuple[int, int]:
 class Pixels:
     """Raw pixels as features: every frame, reduced by area so that no side exceeds ``side``.
 
-    They are normalised as the encoder gets them: pixels in [0, 1] have cosines near 1 whatever they
-    show, and their nearest neighbours are a floor that is too low.
+    They are normalized as the encoder gets them: pixels in [0, 1] have cosines near 1 whatever they
+    show, and their nearest neighbors are a floor that is too low.
 
     Args:
         side: pixels.
-        normalise: pixels in [0, 1] to the encoder's space.
+        normalize: pixels in [0, 1] to the encoder's space.
         tokens: give them as the one token of a sequence, ``[B, 1, D]``, for attentive probes.
     """
 
-    def __init__(self, side: int, normalise: Featurise, *, tokens: bool = False) -> None:
+    def __init__(self, side: int, normalize: Featurize, *, tokens: bool = False) -> None:
         self.side = side
-        self.normalise = normalise
+        self.normalize = normalize
         self.tokens = tokens
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class Pixels:
         """``[B, C, T, H, W]`` to what is seen of it, ``[B, C, T, h, w]``."""
         frames, height, width = pixels.shape[2:]
         size = (frames, *reduced(height, width, self.side))
-        return functional.interpolate(self.normalise(pixels), size, mode="area")
+        return functional.interpolate(self.normalize(pixels), size, mode="area")
 
 
 class Differences(Pixels):
@@ -63,6 +63,6 @@ class Differences(Pixels):
 
 
 def untrained(header: Header, seed: int) -> MaskedAutoencoder:
-    """The encoder that a header describes, at its random initialisation."""
+    """The encoder that a header describes, at its random initialization."""
     bare = header.model_copy(update={"decoder": None, "target": None, "masker": None})
     return build_model(bare, seed)

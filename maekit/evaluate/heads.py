@@ -1,4 +1,4 @@
-"""What is put on pooled features: a linear layer, initialised as the papers say."""
+"""What is put on pooled features: a linear layer, initialized as the papers say."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_head(
         dropout: of the features, before the linear layer.
         init_std: of the truncated normal that the weights are drawn from.
         init_scale: instead, 0.02 times this (VideoMAE's --init_scale).
-        batch_norm: normalise features first, without scale and shift (MAE's linear probe).
+        batch_norm: normalize features first, without scale and shift (MAE's linear probe).
     """
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if batch_norm:

@@ -10,7 +10,7 @@ import torch
 
 from maekit.engine.events import Emit, Note
 from maekit.evaluate.attentive import fit_attentive, heads_of
-from maekit.evaluate.knn import NearestNeighbours
+from maekit.evaluate.knn import NearestNeighbors
 from maekit.evaluate.linear import fit_linear, library
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ def fit_judge(
         classes: K.
         width: of the attentive block: the encoder's.
         seed: of whatever is drawn.
-        device: where neighbours are sought and the attentive block is trained.
+        device: where neighbors are sought and the attentive block is trained.
         emit: hears of what did not go well.
     """
     if probe.kind == "linear":
         return _linear(features, labels, probe, classes, seed, emit)
     target = torch.from_numpy(labels)
     if probe.kind == "knn":
-        nearest = NearestNeighbours(
+        nearest = NearestNeighbors(
             torch.from_numpy(features).to(device),
             target.to(device),
             classes,

@@ -1,4 +1,4 @@
-"""k nearest neighbours by cosine, as DINO and others judge features without training anything."""
+"""k nearest neighbors by cosine, as DINO and others judge features without training anything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CHUNK = 4096  # queries at once, at most
 _NUMBERS = 2**28  # at once: 1 GiB in float32
 
 
-class NearestNeighbours:
+class NearestNeighbors:
     """Classes by the vote of the ``k`` nearest training features.
 
     Args:

@@ -20,7 +20,7 @@ _SIGMAS = 2.0  # how far above chance an accuracy must be to count as above
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """The classes of a training and a validation set.
 
     Attributes:
@@ -38,7 +38,7 @@ def labels_of(dataset: Dataset, key: str) -> np.ndarray:
     """The label of every row, int64 ``[n]``, without reading pixels.
 
     Raises:
-        DataError: the set is unlabelled.
+        DataError: the set is unlabeled.
     """
     if dataset.classes is None:
         hint = "give a list with labels, or one folder for each class"
@@ -59,7 +59,7 @@ def _label(dataset: Dataset, index: int, key: str) -> int:
     return label
 
 
-def check_labels(train: Dataset, val: Dataset) -> Labelled:
+def check_labels(train: Dataset, val: Dataset) -> Labeled:
     """Refuse labels that cannot be judged: one class, or classes that training never sees.
 
     Raises:
@@ -85,22 +85,22 @@ def check_labels(train: Dataset, val: Dataset) -> Labelled:
         raise DataError(what, where="data.val.path", hint=hint)
     numbers = {name: number for number, name in enumerate(classes)}
     mapped = np.array([numbers[names[int(label)]] for label in asked], np.int64)
-    return Labelled(classes, seen, mapped)
+    return Labeled(classes, seen, mapped)
 
 
-def tell_labels(train: Dataset, labelled: Labelled, emit: Emit) -> None:
+def tell_labels(train: Dataset, labeled: Labeled, emit: Emit) -> None:
     """Classes, counts and five examples, so that a person sees what is about to be learned."""
-    counts = np.bincount(labelled.train, minlength=len(labelled.classes))
-    held = np.bincount(labelled.val, minlength=len(labelled.classes))
+    counts = np.bincount(labeled.train, minlength=len(labeled.classes))
+    held = np.bincount(labeled.val, minlength=len(labeled.classes))
     emit(
         Note(
-            f"{np.count_nonzero(counts)} classes, {len(labelled.train):,} samples to train on "
-            f"({_range(counts)} a class), {len(labelled.val):,} to judge ({_range(held)} a class)"
+            f"{np.count_nonzero(counts)} classes, {len(labeled.train):,} samples to train on "
+            f"({_range(counts)} a class), {len(labeled.val):,} to judge ({_range(held)} a class)"
         )
     )
     for index in np.unique(np.linspace(0, len(train) - 1, EXAMPLES).round().astype(int)).tolist():
-        emit(Note(f"  {train.name(index)}: {labelled.classes[int(labelled.train[index])]}"))
-    absent = [name for name, n in zip(labelled.classes, counts.tolist(), strict=True) if not n]
+        emit(Note(f"  {train.name(index)}: {labeled.classes[int(labeled.train[index])]}"))
+    absent = [name for name, n in zip(labeled.classes, counts.tolist(), strict=True) if not n]
     if absent:
         emit(
             Note(f"{len(absent)} classes have no sample to train on: {', '.join(absent[:_SHOWN])}")

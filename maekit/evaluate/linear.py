@@ -23,10 +23,10 @@ _LEAST = 1e-6  # of a feature's deviation: one that is constant says nothing, an
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Multinomial logistic regression on standardised features.
+    """Multinomial logistic regression on standardized features.
 
     Attributes:
-        strength: C, the inverse regularisation that did best on the split.
+        strength: C, the inverse regularization that did best on the split.
         accuracies: of each strength, on the split; empty where there was nothing to choose, or no
             class has a sample to hold out: then the strength is the smallest.
         converged: whether the final fit ended before its iterations did.
@@ -73,7 +73,7 @@ def fit_linear(
         chosen_on = split(labels, options.held_out, seed)
         if chosen_on.any():
             accuracies = _accuracies(scaled, labels, chosen_on, strengths, options.iterations)
-    # Of equals the smallest: the strongest regularisation that does as well.
+    # Of equals the smallest: the strongest regularization that does as well.
     strength = min(accuracies or strengths, key=lambda c: (-accuracies.get(c, 0.0), c))
     model, converged = _fitted(scaled, labels, strength, options.iterations)
     return LinearProbe(mean, deviation, model, classes, strength, accuracies, converged)
@@ -99,7 +99,7 @@ def _accuracies(
 ) -> dict[float, float]:
     """The accuracy on the split of each strength, each fit begun where the one before ended.
 
-    The weakest regularisations take by far the longest: after ``_PATIENCE`` strengths in a row that
+    The weakest regularizations take by far the longest: after ``_PATIENCE`` strengths in a row that
     do worse than the best, the greater ones are left out.
     """
     found: dict[float, float] = {}

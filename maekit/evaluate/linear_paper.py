@@ -75,7 +75,7 @@ class ProbeStep:
     def __init__(self, probing: Probing, heads: Heads) -> None:
         self.probing = probing
         self.heads = heads
-        self.labels = torch.from_numpy(probing.labelled.train)
+        self.labels = torch.from_numpy(probing.labeled.train)
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
         """The sum of all heads' cross-entropies over good rows, and how many rows there are."""
@@ -160,7 +160,7 @@ class LinearProbing(Training):
     def _header(self) -> Header:
         described = ClassifierHeader(
             kind="multiclass",
-            outputs=self.probing.labelled.classes,
+            outputs=self.probing.labeled.classes,
             pool=_pool(self.probing),
             norm="pretrained",
             batch_norm=True,
@@ -205,14 +205,14 @@ def assemble(
     probing = assemble_probe(recipe, source, device, emit)
     _take_pooled_norm(probing)
     widths = _widths(probing)
-    heads = Heads(widths, len(probing.labelled.classes), recipe.seed).to(device)
+    heads = Heads(widths, len(probing.labeled.classes), recipe.seed).to(device)
     state = basis.state(heads, _optimizer(heads, probe.optimizer))
     state.extra["from"] = source
     return LinearProbing(basis, probing, _reader(basis, probe, probing), state, heads)
 
 
 def _take_pooled_norm(probing: Probing) -> None:
-    """Features as the exported classifier has them: tokens are pooled, then normalised.
+    """Features as the exported classifier has them: tokens are pooled, then normalized.
 
     For the class token, that of the paper, the order makes no difference.
     """
@@ -240,7 +240,7 @@ class _Pooled:
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
         with self.precision.autocast():
-            return self.classifier.features(self.classifier.normalise(pixels)).float()
+            return self.classifier.features(self.classifier.normalize(pixels)).float()
 
 
 def _widths(probing: Probing) -> dict[str, int]:

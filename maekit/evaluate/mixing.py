@@ -107,8 +107,8 @@ class Mixing:
         side = float(np.sqrt(1 - rng.beta(self.cutmix, self.cutmix)))
         edges = []
         for limit in (height, width):
-            half, centre = int(limit * side) // 2, int(rng.integers(limit))
-            edges.append((max(0, centre - half), min(limit, centre + half)))
+            half, center = int(limit * side) // 2, int(rng.integers(limit))
+            edges.append((max(0, center - half), min(limit, center + half)))
         (top, bottom), (left, right) = edges
         return Drawn(1.0, (top, left, bottom, right))
 

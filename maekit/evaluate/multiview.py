@@ -41,7 +41,7 @@ class Predictions:
         ids: the files or row names.
         labels: int64 ``[n]``.
         scores: float64 ``[n, K]``, averaged over views.
-        single: float64 ``[n, K]``, of the centre view.
+        single: float64 ``[n, K]``, of the center view.
     """
 
     rows: np.ndarray
@@ -61,7 +61,7 @@ class Predictions:
             dataset: names the rows.
             labels: int64 ``[n]``, of these rows.
             views: ``[n, V, K]``; each view's add up to 1.
-            middle: the place of the centre view, which is no part of the mean of others.
+            middle: the place of the center view, which is no part of the mean of others.
 
         Raises:
             NonFiniteError: a score is not finite.
@@ -129,7 +129,7 @@ def refuse_bad(batch: Batch) -> None:
 
 
 def _average(views: np.ndarray, middle: int, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of every view ``[n, V, K]`` to float64 ``[n, K]``: the mean, and the centre view's."""
+    """Scores of every view ``[n, V, K]`` to float64 ``[n, K]``: the mean, and the center view's."""
     scores = views.astype(np.float64)
     _refuse_nonfinite(scores, names)
     several = scores.shape[1] > 1

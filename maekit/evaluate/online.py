@@ -1,4 +1,4 @@
-"""A probe while pre-training: the same labelled samples judged again and again.
+"""A probe while pre-training: the same labeled samples judged again and again.
 
 The held-out masked loss says little of what a representation is worth; this does, cheaply.
 """
@@ -17,7 +17,7 @@ from maekit.engine.loop import Occasion
 from maekit.engine.step import to_unit
 from maekit.errors import DataError
 from maekit.evaluate.features import Features, auto_pool
-from maekit.evaluate.knn import NearestNeighbours
+from maekit.evaluate.knn import NearestNeighbors
 from maekit.evaluate.labels import chance_level, check_labels
 from maekit.evaluate.multiview import batches_of, top_k
 from maekit.evaluate.ridge import Ridge
@@ -146,14 +146,14 @@ class Online:
     def _scores(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
         if self.options.kind == "ridge":
             return Ridge(features, labels, self.classes, self.options.ridge).scores(queries)
-        judge = NearestNeighbours(
+        judge = NearestNeighbors(
             features, labels, self.classes, k=self.options.k, temperature=TEMPERATURE
         )
         return judge.probabilities(queries)
 
 
 def online_probe(job: Pretraining) -> Sequence[Occasion]:
-    """The occasion that a recipe asks for; none where it asks for none, or nothing is labelled."""
+    """The occasion that a recipe asks for; none where it asks for none, or nothing is labeled."""
     options = job.section.online_probe
     if options is None:
         return ()
@@ -162,7 +162,7 @@ def online_probe(job: Pretraining) -> Sequence[Occasion]:
         job.emit(Note("no data.val: no online probe"))
         return ()
     try:
-        labelled = check_labels(job.train, job.val)
+        labeled = check_labels(job.train, job.val)
     except DataError as error:
         job.emit(Note(f"no online probe: {error.where}: {error.what}"))
         return ()
@@ -181,7 +181,7 @@ def online_probe(job: Pretraining) -> Sequence[Occasion]:
             reader, labels, samples, workers=job.workers, timeout=data.timeout, emit=job.emit
         )
 
-    train = subset(job.train, data.train, labelled.train)
-    val = subset(job.val, data.val, labelled.val)
-    online = Online(job, options, train, val, len(labelled.classes))
+    train = subset(job.train, data.train, labeled.train)
+    val = subset(job.val, data.val, labeled.val)
+    online = Online(job, options, train, val, len(labeled.classes))
     return (Occasion(options.every, online),)

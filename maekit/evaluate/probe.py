@@ -34,7 +34,7 @@ from maekit.evaluate.encoder import digest_of_weights
 from maekit.evaluate.floor import reduced
 from maekit.evaluate.judges import Fit, fit_judge
 from maekit.evaluate.labels import (
-    Labelled,
+    Labeled,
     chance_level,
     warn_at_chance,
 )
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from maekit.contracts import Dataset
-    from maekit.evaluate.features import Featurise, Pool
+    from maekit.evaluate.features import Featurize, Pool
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.probe import Probe
     from maekit.recipe.schema import DataSpec, Recipe
@@ -84,10 +84,10 @@ class Probing:
     header: Header
     train: Dataset
     val: Dataset
-    labelled: Labelled
+    labeled: Labeled
     pool: Pool
     precision: Precision
-    ways: dict[str, Featurise]
+    ways: dict[str, Featurize]
     encoder: MaskedAutoencoder
     source: str
     ledger: BadFiles
@@ -160,7 +160,7 @@ class Probing:
         )
 
     def readers(self) -> tuple[ViewReader, ViewReader]:
-        """Of data.train (one centred view) and data.val (as many as are judged)."""
+        """Of data.train (one centered view) and data.val (as many as are judged)."""
         data, views = self.recipe.data, self.probe.views
         one = views.model_copy(update={"clips": 1, "crops": 1})
         return (
@@ -196,14 +196,14 @@ class Probing:
         """
         train_reader, val_reader = self.readers()
         train = self._parts(TRAIN, train_reader, kept).whole(PART, len(self.train))
-        labels, fits = self.labelled.train[train.rows], {}
+        labels, fits = self.labeled.train[train.rows], {}
         for name in self.ways:
             began = time.perf_counter()
             fits[name] = fit_judge(
                 train.features[name][:, 0],
                 labels,
                 self.probe,
-                classes=len(self.labelled.classes),
+                classes=len(self.labeled.classes),
                 width=self.encoder.backbone.width,
                 seed=self.recipe.seed,
                 device=self.device,
@@ -231,7 +231,7 @@ class Probing:
         for name, (judge, fitted) in fits.items():
             views = val.features[name]
             scores = judge(views.reshape(-1, *views.shape[2:])).reshape(*views.shape[:2], -1)
-            labels = self.labelled.val[val.rows]
+            labels = self.labeled.val[val.rows]
             made = Predictions.averaged(val.rows, self.val, labels, scores, reader.middle)
             found[name] = Judged(made, fitted)
             self.emit(Note(f"{name}: top-1 {made.top(1):.4f}"))
@@ -245,13 +245,13 @@ class Probing:
         floor = {name: each.predictions for name, each in judged.items() if name != MODEL}
         return {
             "protocol": self.protocol,
-            **model.summary(self.labelled.classes),
+            **model.summary(self.labeled.classes),
             "floor": {name: each.top(1) for name, each in floor.items()},
             "floor_top5": {name: each.top(TOP) for name, each in floor.items()},
-            "chance": chance_level(self.labelled.val),
+            "chance": chance_level(self.labeled.val),
             "settings": self.settings,
             "fitted": {name: each.fitted for name, each in judged.items()},
-            "classes": len(self.labelled.classes),
+            "classes": len(self.labeled.classes),
             "train_samples": len(self.train) - self.ledger.samples,
             "val_samples": len(model.rows),
             "from": self.source,

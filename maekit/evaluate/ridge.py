@@ -10,7 +10,7 @@ _LEAST = 1e-6  # of a feature's deviation: one that is constant says nothing
 
 
 class Ridge:
-    """Classes by regression on standardised features.
+    """Classes by regression on standardized features.
 
     Args:
         features: ``[n, D]`` of the training set.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class FinetuneStep:
-    """Normalises, erases, mixes, classifies and compares; ``loss(batch) -> (sum, weight)``."""
+    """Normalizes, erases, mixes, classifies and compares; ``loss(batch) -> (sum, weight)``."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class FinetuneStep:
         """The sum of the loss over good rows, and how many there are."""
         device = self.model.mean.device
         weight = torch.from_numpy(batch.weight)
-        pixels = self.model.normalise(to_unit(batch.views[0], device))
+        pixels = self.model.normalize(to_unit(batch.views[0], device))
         targets = self.task.targets([key.index for key in batch.keys], self.repeats).to(device)
         targets = self.task.smooth(targets, self.smoothing)
         if self.erase is not None:

@@ -19,7 +19,7 @@ from maekit.engine.events import Emit, Note
 from maekit.errors import DataError
 from maekit.evaluate.labels import (
     EXAMPLES,
-    Labelled,
+    Labeled,
     chance_level,
     check_labels,
     labels_of,
@@ -144,16 +144,16 @@ class Task:
 
 
 def task_of(kind: HeadKind, train: Dataset, val: Dataset) -> Task:
-    """The task that two labelled sets make.
+    """The task that two labeled sets make.
 
     Raises:
-        DataError: they are unlabelled, have one class, or data.val knows what data.train does not.
+        DataError: they are unlabeled, have one class, or data.val knows what data.train does not.
     """
     if kind == "multiclass":
-        labelled = check_labels(train, val)
-        width = len(labelled.classes)
-        sets = (Targets(labelled.train, width), Targets(labelled.val, width))
-        return Task(kind, labelled.classes, *sets, "top1")
+        labeled = check_labels(train, val)
+        width = len(labeled.classes)
+        sets = (Targets(labeled.train, width), Targets(labeled.val, width))
+        return Task(kind, labeled.classes, *sets, "top1")
     labels = [labels_of(train, "data.train"), labels_of(val, "data.val")]
     names = [tuple(each.classes or ()) for each in (train, val)]
     if kind == "multilabel":
@@ -178,8 +178,8 @@ def _targets(labels: Sequence[np.ndarray], tables: Sequence[np.ndarray]) -> tupl
 def tell_task(task: Task, train: Dataset, val: Dataset, emit: Emit) -> None:
     """Outputs, counts and five examples, so that a person sees what is about to be learned."""
     if task.kind == "multiclass":
-        labelled = Labelled(task.outputs, task.train.lines, task.val.lines)
-        tell_labels(train, labelled, emit)
+        labeled = Labeled(task.outputs, task.train.lines, task.val.lines)
+        tell_labels(train, labeled, emit)
         return
     what = "labels" if task.kind == "multilabel" else "values"
     emit(

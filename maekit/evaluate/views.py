@@ -31,7 +31,7 @@ _ROUNDING = 1e-6  # a resized side that is whole but for floating point is whole
 class ViewReader(SampleReader):
     """Reads all test views of a sample at once, as the repeats of one row: clip-major.
 
-    Of more than one, the centre view follows them (``Views``).
+    Of more than one, the center view follows them (``Views``).
 
     Args:
         test: how many views, and how they are cut.
@@ -42,7 +42,7 @@ class ViewReader(SampleReader):
     def plans(self, source: Source, key: Key) -> list[Plan]:  # noqa: ARG002 - nothing is drawn
         """Every view of an opened sample: clips in order, the crops of each in order."""
         plans = self._plans(source, self.test)
-        return plans if len(plans) == 1 else plans + self._plans(source, self.test.centre)
+        return plans if len(plans) == 1 else plans + self._plans(source, self.test.center)
 
     def _plans(self, source: Source, test: Views) -> list[Plan]:
         size = self.views[0].size
@@ -57,7 +57,7 @@ class ViewReader(SampleReader):
 
     @property
     def middle(self) -> int:
-        """The place of the centre view, which single-view numbers are of: the last."""
+        """The place of the center view, which single-view numbers are of: the last."""
         return self.test.read - 1
 
 
@@ -89,7 +89,7 @@ def view_reader(
 def clip_frames(available: int, spec: DataSpec, clips: int) -> list[tuple[int, ...]]:
     """The frames of each of ``clips`` clips of a video of ``available`` frames.
 
-    One clip is the centre clip of held-out samples. A video that is too short is padded with its
+    One clip is the center clip of held-out samples. A video that is too short is padded with its
     last frame.
     """
     if clips == 1:
@@ -120,8 +120,8 @@ def clip_frames(available: int, spec: DataSpec, clips: int) -> list[tuple[int, .
 def crop_box(height: int, width: int, size: tuple[int, int], test: Views, crop: int) -> Box:
     """Crop number ``crop`` of a picture: of the output's aspect, at a whole resized pixel.
 
-    One crop is centred exactly. Along the side that has room, the first crop touches one edge of
-    the picture and the last the other; across it they are centred.
+    One crop is centered exactly. Along the side that has room, the first crop touches one edge of
+    the picture and the last the other; across it they are centered.
     """
     largest = largest_box(height, width, size)
     sides = (largest[0] / test.enlarge, largest[1] / test.enlarge)

@@ -79,7 +79,7 @@ class Block:
 
 
 def _grow(places: NDArray[np.bool_], rng: np.random.Generator) -> None:
-    """Hide one more token: a neighbour of a hidden one, where there is any."""
+    """Hide one more token: a neighbor of a hidden one, where there is any."""
     padded = np.pad(places, 1)
     beside = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
     edge = np.flatnonzero(beside & ~places)

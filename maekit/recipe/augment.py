@@ -10,7 +10,7 @@ from maekit.recipe.section import Section
 
 
 class NoAugment(Section):
-    """Resize the short side and cut the centre; no flip unless asked for."""
+    """Resize the short side and cut the center; no flip unless asked for."""
 
     name: Literal["none"]
     flip: float = Field(0.0, ge=0, le=1, description="probability of a horizontal flip")

@@ -16,7 +16,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class CachedLinear(Section):
-    """Multinomial logistic regression on standardised features, solved to its optimum."""
+    """Multinomial logistic regression on standardized features, solved to its optimum."""
 
     strengths: tuple[Positive, ...] = Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
@@ -34,7 +34,7 @@ class CachedLinear(Section):
 class Nearest(Section):
     """The classes of the nearest training samples by cosine."""
 
-    k: int = Field(20, ge=1, description="how many neighbours vote (DINO: 20)")
+    k: int = Field(20, ge=1, description="how many neighbors vote (DINO: 20)")
     temperature: float | None = Field(
         0.07, gt=0, description="a vote weighs exp(cosine / temperature); null: one vote each"
     )
@@ -97,7 +97,7 @@ class Probe(TrainingSection):
     protocol: Literal["paper", "cached"] = Field(
         "paper",
         description="of linear: paper trains batch norm and a linear layer on augmented crops "
-        "(MAE, with LARS); cached is exact on the features of centre crops",
+        "(MAE, with LARS); cached is exact on the features of center crops",
     )
     pool: Literal["auto", "cls", "mean"] = Field(
         "auto",
@@ -155,7 +155,7 @@ class Probe(TrainingSection):
 
 
 class OnlineProbe(Section):
-    """A probe of a fixed labelled subset while pre-training, and the best checkpoint by it."""
+    """A probe of a fixed labeled subset while pre-training, and the best checkpoint by it."""
 
     every: int = Field(1000, ge=1, description="steps")
     kind: Literal["knn", "ridge"] = "knn"
@@ -165,5 +165,5 @@ class OnlineProbe(Section):
     pool: Literal["auto", "cls", "mean"] = Field(
         "mean", description="of tokens; auto: the class token where there is one, else the mean"
     )
-    k: int = Field(10, ge=1, description="neighbours that vote, of knn")
+    k: int = Field(10, ge=1, description="neighbors that vote, of knn")
     ridge: float = Field(0.1, gt=0, description="penalty of ridge, per training sample")

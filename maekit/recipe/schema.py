@@ -146,7 +146,7 @@ class Data(Section):
     channels: int = Field(3, ge=1, le=4096, description="1 and 3 are converted to each other")
     stats: Stats | Literal["imagenet", "auto"] | None = Field(
         None,
-        description="normalisation of the pixels; unset: imagenet for integer pixels, "
+        description="normalization of the pixels; unset: imagenet for integer pixels, "
         "an error for float ones",
     )
     shuffle: Literal["full", "window"] = Field(
@@ -218,7 +218,7 @@ class Pretrain(HeldOutSection):
     loss_on: Literal["hidden", "all"] = Field("hidden", description="tokens that are predicted")
     optimizer: PretrainAdamW = PretrainAdamW()
     online_probe: OnlineProbe | None = Field(
-        None, description="judge features of labelled samples every so many steps"
+        None, description="judge features of labeled samples every so many steps"
     )
 
 
@@ -258,7 +258,7 @@ class Recipe(Section):
     expected: tuple[Expected, ...] = Field((), description="numbers this recipe should reach")
 
     @model_validator(mode="after")
-    def _colours_are_there(self) -> Self:
+    def _colors_are_there(self) -> Self:
         if self.data.channels in (1, 3):
             return self
         for verb in VERBS:

@@ -10,9 +10,9 @@ from maekit.recipe.section import Section
 
 
 class Views(Section):
-    """Clips x crops of each test sample, whose scores are averaged; 1 x 1 is the centre clip.
+    """Clips x crops of each test sample, whose scores are averaged; 1 x 1 is the center clip.
 
-    Where there are more, the centre clip is read beside them, and is no part of their mean: numbers
+    Where there are more, the center clip is read beside them, and is no part of their mean: numbers
     of a single view are of it, so that they are of the same view while training and at the end.
     """
 
@@ -26,12 +26,12 @@ class Views(Section):
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
     @property
-    def centre(self) -> Views:
+    def center(self) -> Views:
         """The one view that single-view numbers are of."""
         return self.model_copy(update={"clips": 1, "crops": 1})
 
     @property
     def read(self) -> int:
-        """How many views of a sample are read: all of them, and the centre where it is not all."""
+        """How many views of a sample are read: all of them, and the center where it is not all."""
         count = self.clips * self.crops
         return count if count == 1 else count + 1

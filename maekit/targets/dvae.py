@@ -28,7 +28,7 @@ class DVAEToken:
     The view is resized so that one code stands for one token: ``grid * stride`` pixels, 112 x 112
     for 14 x 14 tokens and DALL-E's stride of 8. Of a clip it has one frame for each time slot.
 
-    Codes are no pixels, and a code's picture depends on its neighbours', which the encoder of the
+    Codes are no pixels, and a code's picture depends on its neighbors', which the encoder of the
     dVAE takes from hidden pixels too: this target paints no pictures.
     """
 

@@ -26,7 +26,7 @@ EDGE = 0.1  # what is kept free at both ends of [0, 1], where a logit has no bou
 
 
 class Convolution(nn.Module):
-    """A convolution that keeps the size, with DALL-E's names and initialisation.
+    """A convolution that keeps the size, with DALL-E's names and initialization.
 
     Weights are normal with a variance of 1 / (inputs of an output), biases zero.
     """

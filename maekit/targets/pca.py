@@ -122,11 +122,11 @@ class Moments:
         rows = rows.to(device, torch.float64)
         self.mean, self.scatter = self.mean.to(device), self.scatter.to(device)
         mean = rows.mean(dim=0)
-        centred = rows - mean
+        centered = rows - mean
         shift = mean - self.mean
         total = self.count + len(rows)
         weight = self.count * len(rows) / total
-        self.scatter += centred.T @ centred + weight * torch.outer(shift, shift)
+        self.scatter += centered.T @ centered + weight * torch.outer(shift, shift)
         self.mean += shift * (len(rows) / total)
         self.count = total
 

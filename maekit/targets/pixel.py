@@ -1,22 +1,23 @@
-"""Pixel targets: raw (MAE section 3) and normalised by each patch's own statistics.
+"""Pixel targets: raw (MAE section 3) and normalized by each patch's own statistics.
 
-MAE and VideoMAE disagree on how a patch is normalised; each disagreement is an option. Variances
+MAE and VideoMAE disagree on how a patch is normalized; each disagreement is an option. Variances
 are unbiased in both. Which frames of a clip are to be predicted is VideoMAE's table 1c.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from maekit.contracts import Grid, PartContext, PartOptions, View
+from maekit.recipe.spelling import american
 from maekit.tokens import Mask, gather, patchify, spread
 
 LossName = Literal["mse", "l1", "smooth-l1"]
@@ -32,9 +33,9 @@ class Pixel:
     """
 
     class Options(PartOptions):
-        space: Literal["normalised", "unit"] = Field(
-            "normalised",
-            description="normalised: after data.stats (MAE); unit: [0, 1] pixels (VideoMAE)",
+        space: Annotated[Literal["normalized", "unit"], BeforeValidator(american)] = Field(
+            "normalized",
+            description="normalized: after data.stats (MAE); unit: [0, 1] pixels (VideoMAE)",
         )
         loss: LossName = Field("mse", description="per value, averaged over a patch")
         frames: Literal["same", "center", "double"] = Field(
@@ -134,7 +135,7 @@ class Pixel:
 
 
 class NormPixel(Pixel):
-    """The pixels of a patch, normalised by the mean and unbiased variance of that patch."""
+    """The pixels of a patch, normalized by the mean and unbiased variance of that patch."""
 
     class Options(Pixel.Options):
         statistics: Literal["joint", "per-channel"] = Field(

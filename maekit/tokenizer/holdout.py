@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from maekit.engine.precision import Precision
     from maekit.targets.dvae_networks import DVAE
 
-KEYS = ("psnr", "mean_colour_psnr", "codes_used", "codes_used_fraction", "perplexity")
+KEYS = ("psnr", "mean_color_psnr", "codes_used", "codes_used_fraction", "perplexity")
 
 
 @torch.no_grad()
@@ -26,8 +26,8 @@ def measure(model: DVAE, batches: Sequence[Batch], precision: Precision) -> dict
     """Rebuild held-out pictures from their most likely codes.
 
     ``psnr`` is in decibel, of the mean squared error over all values in [0, 1];
-    ``mean_colour_psnr`` the same of pictures whose every ``stride x stride`` square has its mean
-    colour; ``codes_used`` counts the codes that occur, ``perplexity`` is the exponential of the
+    ``mean_color_psnr`` the same of pictures whose every ``stride x stride`` square has its mean
+    color; ``codes_used`` counts the codes that occur, ``perplexity`` is the exponential of the
     entropy of their frequencies. All None where every sample is bad.
     """
     was_training = model.training
@@ -42,7 +42,7 @@ def measure(model: DVAE, batches: Sequence[Batch], precision: Precision) -> dict
         pixels = as_pictures(to_unit(batch.views[0][good], device))
         with precision.autocast():
             rebuilt, codes = model.reconstruct(pixels)
-        for place, guess in enumerate((rebuilt, mean_colours(pixels, model.sizes.stride))):
+        for place, guess in enumerate((rebuilt, mean_colors(pixels, model.sizes.stride))):
             errors[place] += (guess.float() - pixels).square().sum().cpu().double()
         values += pixels.numel()
         counts += torch.bincount(codes.flatten(), minlength=len(counts)).cpu()
@@ -53,14 +53,14 @@ def measure(model: DVAE, batches: Sequence[Batch], precision: Precision) -> dict
     ours, plain = (psnr(error / values) for error in errors.tolist())
     return {
         "psnr": ours,
-        "mean_colour_psnr": plain,
+        "mean_color_psnr": plain,
         "codes_used": float(used),
         "codes_used_fraction": used / len(counts),
         "perplexity": perplexity(counts),
     }
 
 
-def mean_colours(pixels: Tensor, stride: int) -> Tensor:
+def mean_colors(pixels: Tensor, stride: int) -> Tensor:
     """``[B, C, H, W]`` with the mean of each ``stride x stride`` square in all of it."""
     return F.interpolate(F.avg_pool2d(pixels, stride), scale_factor=stride, mode="nearest")
 

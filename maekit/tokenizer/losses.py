@@ -95,7 +95,7 @@ def relaxed_bound(
     temperature: Tensor,
     kl_weight: Tensor,
 ) -> Tensor:
-    """What is minimised, per picture: ``[n]``.
+    """What is minimized, per picture: ``[n]``.
 
     Both terms are divided by the values of a picture, as DALL-E does: at 8 x 8 x 3 values a code
     the divergence of a code weighs ``kl_weight / 192``.

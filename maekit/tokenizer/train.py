@@ -131,7 +131,7 @@ class TokenizerTraining(HeldOutTraining):
             self.emit(Note(f"starting from {self.given}"))
 
     def holdout_reader(self, dataset: Dataset) -> SampleReader:
-        """Reads the centre of each sample."""
+        """Reads the center of each sample."""
         return picture_reader(self.recipe, VERB, dataset, held_out=True)
 
     def measure(self) -> dict[str, float | None]:

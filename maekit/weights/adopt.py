@@ -1,4 +1,4 @@
-"""A foreign file becomes maekit's: recognised, held to 100 %, renamed, described."""
+"""A foreign file becomes maekit's: recognized, held to 100 %, renamed, described."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from maekit.errors import WeightsError
 from maekit.weights.foreign import Foreign
-from maekit.weights.formats import Recognised, recognise
+from maekit.weights.formats import Recognized, recognize
 from maekit.weights.header import Header
 from maekit.weights.hints import Given, hints_of
 from maekit.weights.infer import infer
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Of what each project has released; a file that somebody trained with its code is their own.
-LICENCES = {
+LICENSES = {
     "mae": "not in the file; facebookresearch/mae's own releases: CC BY-NC 4.0",
     "videomae": "not in the file; MCG-NJU/VideoMAE's own releases: CC BY-NC 4.0",
     "mae_st": "not in the file; facebookresearch/mae_st's own releases: CC BY-NC 4.0",
@@ -37,7 +37,7 @@ class Weights:
         origin: what was opened, for people.
         report: what became of each tensor.
         foreign: whether somebody else wrote them; then options that leave no trace in weights
-            (initialisation) are not known.
+            (initialization) are not known.
         fresh: tensors that the file lacks and that may start afresh, because the user allowed it.
     """
 
@@ -53,9 +53,9 @@ def read_foreign(found: Foreign, given: Given, allow_missing: Sequence[str] = ()
     """A foreign file's tensors under our names, with the header that describes them.
 
     Raises:
-        WeightsError: not recognised, or not complete.
+        WeightsError: not recognized, or not complete.
     """
-    seen = _recognised(found)
+    seen = _recognized(found)
     report = report_of(found, seen)
     report.check(found.where, allow_missing)
     tensors = _mapped(found, seen)
@@ -73,7 +73,7 @@ def read_foreign(found: Foreign, given: Given, allow_missing: Sequence[str] = ()
         notes.append(f"not in the file, to start afresh: {', '.join(sorted(fresh))}")
     said = {
         "source": f"{seen.format.title}, {Path(found.where).name}",
-        "licence": LICENCES.get(seen.format.name),
+        "license": LICENSES.get(seen.format.name),
     }
     header = inferred.header.model_copy(update=said)
     origin = f"{found.where} ({seen.format.title})"
@@ -87,8 +87,8 @@ def read_foreign(found: Foreign, given: Given, allow_missing: Sequence[str] = ()
     )
 
 
-def _recognised(found: Foreign) -> Recognised:
-    seen = recognise(found.tensors)
+def _recognized(found: Foreign) -> Recognized:
+    seen = recognize(found.tensors)
     if seen is not None:
         return seen
     if {"blocks.input.w", "blocks.output.conv.w"} & found.tensors.keys() and any(
@@ -108,7 +108,7 @@ def _recognised(found: Foreign) -> Recognised:
     raise WeightsError(msg, where=found.where, hint=hint)
 
 
-def report_of(found: Foreign, seen: Recognised) -> Report:
+def report_of(found: Foreign, seen: Recognized) -> Report:
     """What of a file has a place, and what a whole file would have beside it."""
     reshaped = []
     for rule in seen.rules:
@@ -137,6 +137,6 @@ def report_of(found: Foreign, seen: Recognised) -> Report:
     )
 
 
-def _mapped(found: Foreign, seen: Recognised) -> dict[str, Tensor]:
+def _mapped(found: Foreign, seen: Recognized) -> dict[str, Tensor]:
     theirs = {name: found.tensors[own] for name, own in seen.names.items()}
     return to_ours(seen.rules, theirs, found.where)

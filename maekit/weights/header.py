@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from maekit.contracts import Grid
 from maekit.version import __version__
@@ -38,7 +38,8 @@ class FileHeader(BaseModel):
     format: int = FORMAT
     maekit: str = __version__
     source: str | None = None  # where the weights come from: recipe, steps
-    licence: str | None = None
+    # Files written before this spelling call it "licence".
+    license: str | None = Field(None, validation_alias=AliasChoices("license", "licence"))
 
 
 class Header(FileHeader):

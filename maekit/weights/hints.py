@@ -54,11 +54,11 @@ def hints_of(found: Foreign, family: str) -> Hints:
     if found.config:
         return _of_config(found, family)
     args = found.args
-    normalised = args.get("norm_pix_loss", args.get("normlize_target"))
+    normalized = args.get("norm_pix_loss", args.get("normlize_target"))
     target = None
     # VideoMAE's flag is type=bool: whatever was typed, it is a bool here.
-    if isinstance(normalised, bool):
-        target = "norm-pixel" if normalised else "pixel"
+    if isinstance(normalized, bool):
+        target = "norm-pixel" if normalized else "pixel"
     return Hints(
         target=target,
         frames=_count(args.get("num_frames")),
@@ -85,8 +85,8 @@ def _of_config(found: Foreign, family: str) -> Hints:
             f"config.json has layer_norm_eps {epsilon}; maekit computes with 1e-6, as the papers' "
             "code does: features differ from transformers' in about the fifth digit"
         )
-    normalised = _said(config, "norm_pix_loss", _flag, found.where)
-    target = None if normalised is None else ("norm-pixel" if normalised else "pixel")
+    normalized = _said(config, "norm_pix_loss", _flag, found.where)
+    target = None if normalized is None else ("norm-pixel" if normalized else "pixel")
     return Hints(
         target=target,
         heads=_said(config, "num_attention_heads", _count, found.where),

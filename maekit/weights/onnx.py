@@ -31,7 +31,7 @@ ONE_FILE = 1_900_000_000
 def export(model: MaskedAutoencoder, path: Path, header: Header) -> float:
     """Write the encoder with nothing hidden, and compare it with onnxruntime's answer.
 
-    The input ``pixels`` is float32 ``[batch, C, T, H, W]`` in the model's normalised space, of any
+    The input ``pixels`` is float32 ``[batch, C, T, H, W]`` in the model's normalized space, of any
     batch; the output ``tokens`` is ``[batch, prefix + N, D]``, as of ``model.encode``. Mean,
     deviation and clip are in the file's metadata. Tokens are gathered, never picked by a boolean
     map, which some runtimes get wrong silently (pytorch/TensorRT#2024). The weights of a model

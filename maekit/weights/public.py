@@ -1,6 +1,6 @@
 """The weights that the papers' authors published: where they are, and how they are fetched.
 
-Nothing is mirrored: a file comes from its authors' own address, after its licence was agreed to.
+Nothing is mirrored: a file comes from its authors' own address, after its license was agreed to.
 Addresses are those of the projects' own pages, which each entry's ``source`` names.
 """
 
@@ -45,7 +45,7 @@ class PublicFile:
     address: str | None = None
     page: str | None = None
     md5: str | None = None
-    licence: str = NON_COMMERCIAL
+    license: str = NON_COMMERCIAL
 
     @property
     def where(self) -> str:
@@ -63,12 +63,12 @@ def _mae() -> list[PublicFile]:
     for size, md5 in digits.items():
         name = f"mae_pretrain_vit_{size}"
         what = f"MAE ViT-{size[0].upper()}, ImageNet-1k: "
-        pretrain, visualise = f"{base}/pretrain/{name}", f"{base}/visualize/mae_visualize_vit_"
+        pretrain, visualize = f"{base}/pretrain/{name}", f"{base}/visualize/mae_visualize_vit_"
         files += [
             PublicFile(name, f"{what}encoder", readme, f"{pretrain}.pth", md5=md5),
             PublicFile(
                 f"{name}_full",
-                f"{what}encoder and decoder, normalised pixels",
+                f"{what}encoder and decoder, normalized pixels",
                 f"{issues} 8",
                 f"{pretrain}_full.pth",
             ),
@@ -76,7 +76,7 @@ def _mae() -> list[PublicFile]:
                 f"mae_visualize_vit_{size}",
                 f"{what}encoder and decoder, plain pixels: for pictures",
                 f"{issues} 3",
-                f"{visualise}{size}.pth",
+                f"{visualize}{size}.pth",
             ),
         ]
     gan = PublicFile(

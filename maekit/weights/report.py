@@ -14,7 +14,7 @@ class Report:
     """How a file's tensors and a format's keys came together.
 
     Attributes:
-        kind: the format that was recognised.
+        kind: the format that was recognized.
         matched: how many of the file's tensors have a place.
         missing: keys that a whole file of this kind has and this one lacks.
         unexpected: keys of the file that have no place in maekit's model.

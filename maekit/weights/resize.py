@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from maekit.model import MaskedAutoencoder
 
-Inflate = Literal["average", "centre"]
+Inflate = Literal["average", "center"]
 
 
 class Change(NamedTuple):
@@ -94,8 +94,8 @@ def inflate(weight: Tensor, frames: int, how: Inflate) -> Tensor:
     """A patch embedding ``[D, C, 1, ph, pw]`` of cubes: ``[D, C, frames, ph, pw]``.
 
     ``average`` gives each frame 1 / frames of it, so that a still clip is embedded as its picture;
-    ``centre`` gives all of it to frame ``frames // 2`` and zeros to the others (ViViT, arXiv
-    2103.15691, section 3.4: filter inflation and central frame initialisation).
+    ``center`` gives all of it to frame ``frames // 2`` and zeros to the others (ViViT, arXiv
+    2103.15691, section 3.4: filter inflation and central frame initialization).
     """
     if frames == 1:
         return weight
@@ -121,7 +121,7 @@ def _embed(
         changes.append(Change(key, *counts, "the sum over channels kept"))
         weight = change_channels(weight, channels)
     if weight.shape[2] == 1 and frames > 1:
-        what = {"average": "averaged over them", "centre": f"in the one numbered {frames // 2}"}
+        what = {"average": "averaged over them", "center": f"in the one numbered {frames // 2}"}
         changes.append(Change(key, "1 frame", str(frames), what[how]))
         weight = inflate(weight, frames, how)
     tensors[key] = weight

@@ -45,7 +45,7 @@ def open_weights(
 
     Raises:
         RecipeError: nothing is there, or ``given`` cannot be.
-        WeightsError: unreadable, not recognised, or not 100 % of what it should be.
+        WeightsError: unreadable, not recognized, or not 100 % of what it should be.
     """
     found = open_native(source)
     if found is not None:

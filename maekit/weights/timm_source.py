@@ -10,7 +10,7 @@ from maekit.errors import RecipeError, WeightsError
 from maekit.recipe.suggest import suggest
 from maekit.weights.adopt import Weights, read_foreign
 from maekit.weights.foreign import Foreign
-from maekit.weights.formats import recognise
+from maekit.weights.formats import recognize
 from maekit.weights.header import Header
 from maekit.weights.hints import Given
 from maekit.weights.report import Report
@@ -43,12 +43,12 @@ def open_timm(name: str, given: Given, allow_missing: Sequence[str]) -> Weights:
         },
         preprocessor={"image_mean": config["mean"], "image_std": config["std"]},
     )
-    seen = recognise(found.tensors)
+    seen = recognize(found.tensors)
     if seen is not None and not seen.missing and not seen.unexpected and _plain(model):
         weights = read_foreign(found, given, allow_missing)
-        licence = config.get("license")
+        declared = config.get("license")
         return Weights(
-            weights.header.model_copy(update={"licence": licence}),
+            weights.header.model_copy(update={"license": declared}),
             weights.tensors, weights.origin, weights.report, foreign=True,
         )  # fmt: skip
     return _as_timm_vit(name, model, found, config)
@@ -137,7 +137,7 @@ def _as_timm_vit(name: str, model: nn.Module, found: Foreign, config: dict[str, 
         mean=config["mean"],
         std=config["std"],
         source=f"timm, {name}",
-        licence=config.get("license"),
+        license=config.get("license"),
     )
     notes = ("not a plain ViT: it runs as the backbone timm-vit", "no decoder weights: it encodes")
     report = Report("timm", len(tensors), aside=tuple(aside), notes=notes)

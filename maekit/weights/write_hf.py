@@ -25,10 +25,10 @@ from maekit.weights.write import Written, left_out, patch_of, renamed
 _ALWAYS = {"loss": "mse", "frames": "same"}
 _TARGETS: Mapping[Family, Mapping[bool, Mapping[str, str]]] = {
     "mae": {
-        False: {"name": "pixel", "space": "normalised"},
+        False: {"name": "pixel", "space": "normalized"},
         True: {
             "name": "norm-pixel",
-            "space": "normalised",
+            "space": "normalized",
             "statistics": "joint",
             "eps": "inside",
         },
@@ -60,8 +60,8 @@ def write_hf(weights: Weights, path: Path) -> Written:
     patch = patch_of(weights)
     if family == "mae":
         _check_square(header, patch, title)
-    normalised = _norm_pix_loss(header, family, title)
-    config = _config(header, structure, patch, normalised)
+    normalized = _norm_pix_loss(header, family, title)
+    config = _config(header, structure, patch, normalized)
     tensors = renamed(HF_VIDEOMAE if family == "videomae" else HF_MAE, structure, weights)
     if structure.decoder is None:
         # An encoder alone is the base model, whose keys have no prefix.
@@ -95,23 +95,23 @@ def _check_square(header: Header, patch: tuple[int, int, int], title: str) -> No
 
 
 def _norm_pix_loss(header: Header, family: Family, title: str) -> bool | None:
-    """How transformers must normalise its target; None without a decoder."""
+    """How transformers must normalize its target; None without a decoder."""
     if header.decoder is None:
         return None
     if header.target is None:
         msg = f"{title} must know what its decoder predicts, and the weights do not say"
         raise WeightsError(msg, where="--to", hint="give --target norm-pixel or --target pixel")
     target = header.target | options_of("targets", header.target).model_dump(mode="json")
-    for normalised, wanted in _TARGETS[family].items():
+    for normalized, wanted in _TARGETS[family].items():
         if all(target.get(key) == value for key, value in {**_ALWAYS, **wanted}.items()):
-            return normalised
+            return normalized
     said = ", ".join(f"{key} {value}" for key, value in target.items())
     msg = f"{title} has no such target: {said}"
     raise WeightsError(msg, where="--to", hint="use --to maekit, which keeps it")
 
 
 def _config(
-    header: Header, structure: Structure, patch: tuple[int, int, int], normalised: bool | None
+    header: Header, structure: Structure, patch: tuple[int, int, int], normalized: bool | None
 ) -> dict[str, Any]:
     """What transformers builds the model from; every size that it has a default for is said."""
     backbone, decoder = structure
@@ -143,7 +143,7 @@ def _config(
             "decoder_num_hidden_layers": decoder.depth,
             "decoder_num_attention_heads": decoder.heads,
             "decoder_intermediate_size": int(decoder.width * decoder.mlp_ratio),
-            "norm_pix_loss": normalised,
+            "norm_pix_loss": normalized,
         }
     ratio = (header.masker or {}).get("ratio")
     if not video and ratio is not None:

@@ -223,7 +223,7 @@ def header(name: str, clip: tuple[int, int, int], **more: Any) -> Header:
     ("name", "size", "reason"),
     [
         ("convnext_atto", 64, "timm's ConvNeXt works on whole pictures"),
-        ("vit_tiny_r_s16_p8_224", 128, "HybridEmbed mixes the pixels of neighbouring patches"),
+        ("vit_tiny_r_s16_p8_224", 128, "HybridEmbed mixes the pixels of neighboring patches"),
     ],
 )
 def test_refused_at_build_where_tokens_are_hidden(name: str, size: int, reason: str) -> None:

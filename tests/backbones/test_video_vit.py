@@ -1,4 +1,4 @@
-"""The video model: VideoMAE's counts, positions and initialisation, and what is an option."""
+"""The video model: VideoMAE's counts, positions and initialization, and what is an option."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_unset_positions_of_the_decoder_follow_the_grid() -> None:
     assert torch.equal(image.decoder.positions(), sincos_2d(Grid(1, 2, 3), 16))  # type: ignore[union-attr,operator]
 
 
-def test_videomaes_initialisation() -> None:
+def test_videomaes_initialization() -> None:
     model = make(width=192, mask_token=True)
     encoder: Any = model.backbone
     # PyTorch's convolution and linear layers: uniform within 1 / sqrt(inputs).

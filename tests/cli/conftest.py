@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from labelled import RECIPE as LABELLED
-from labelled import paint
+from labeled import RECIPE as LABELED
+from labeled import paint
 from small_runs import RECIPE, draw
 from two_classes import RECIPE as TWO
 from two_classes import draw as draw_two
@@ -53,13 +53,13 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def labeled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A recipe over 36 pictures of three classes, in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
     paint(tmp_path / "pictures" / "train", 12, seed=0)
     paint(tmp_path / "pictures" / "val", 4, seed=1)
-    path = tmp_path / "labelled.yaml"
-    path.write_text(LABELLED.format(pictures=tmp_path / "pictures"))
+    path = tmp_path / "labeled.yaml"
+    path.write_text(LABELED.format(pictures=tmp_path / "pictures"))
     return str(path)
 
 

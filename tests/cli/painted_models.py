@@ -52,9 +52,9 @@ def save_model(
 
 
 def draw_picture(path: Path, seed: int = 0, size: tuple[int, int] = (40, 56)) -> Path:
-    """Smooth colours with an edge and some noise, as natural pictures have them."""
+    """Smooth colors with an edge and some noise, as natural pictures have them."""
     rng = np.random.default_rng(seed)
-    # Light varies more than colour does.
+    # Light varies more than color does.
     cells = rng.integers(20, 200, (4, 5, 1)) + rng.integers(0, 40, (4, 5, 3))
     coarse = Image.fromarray(cells.astype(np.uint8))
     pixels = np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC)).astype(float)

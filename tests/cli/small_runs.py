@@ -45,7 +45,7 @@ pretrain:
 
 
 def draw(folder: Path, count: int, seed: int) -> None:
-    """Pictures of smooth colours, so that there is something to learn."""
+    """Pictures of smooth colors, so that there is something to learn."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     for number in range(count):

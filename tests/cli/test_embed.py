@@ -36,10 +36,10 @@ def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(cli: Cli, labelled: str) -> str:
+def run(cli: Cli, labeled: str) -> str:
     """A short pre-training over the pictures of the working directory."""
-    assert cli("pretrain", labelled, "-q", "pretrain.steps=2").code == 0
-    return "runs/labelled/1"
+    assert cli("pretrain", labeled, "-q", "pretrain.steps=2").code == 0
+    return "runs/labeled/1"
 
 
 def features(path: str | Path) -> tuple[list[str], np.ndarray]:
@@ -53,13 +53,13 @@ def encoded(run: str, files: list[str]) -> torch.Tensor:
     pixels = []
     for file in files:
         picture = Image.open(file)
-        height = picture.width * 16 / 24  # the largest centred box of the model's aspect
+        height = picture.width * 16 / 24  # the largest centered box of the model's aspect
         top = (picture.height - height) / 2
         box = (0, top, picture.width, top + height)
         small = picture.resize((24, 16), Image.Resampling.BICUBIC, box=box)
         pixels.append(torch.from_numpy(np.array(small)).permute(2, 0, 1)[:, None] / 255)
     with torch.inference_mode():
-        return model.encode(model.normalise(torch.stack(pixels)))
+        return model.encode(model.normalize(torch.stack(pixels)))
 
 
 def test_features_are_the_encoders(cli: Cli, run: str) -> None:

@@ -31,9 +31,9 @@ def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(cli: Cli, labelled: str) -> str:
+def run(cli: Cli, labeled: str) -> str:
     """A short pre-training over the pictures of the working directory."""
-    assert cli("pretrain", labelled, "-q", "pretrain.steps=2", "--out", "run").code == 0
+    assert cli("pretrain", labeled, "-q", "pretrain.steps=2", "--out", "run").code == 0
     return "run"
 
 
@@ -103,12 +103,12 @@ def test_two_calls_do_not_write_one_file(cli: Cli, run: str) -> None:
     assert cli(*words).code == 0
 
 
-def test_clips_are_cut_as_the_run_cut_them(cli: Cli, labelled: str) -> None:
+def test_clips_are_cut_as_the_run_cut_them(cli: Cli, labeled: str) -> None:
     """Pictures are resized by the verb's own interpolation; frames are taken at its stride."""
     for name in ("bicubic", "bilinear"):
         crops = f"pretrain.augment={{name: random-resized-crop, interpolation: {name}}}"
         words = (crops, "pretrain.steps=2", "-q")
-        assert cli("pretrain", labelled, *words, "--out", name).code == 0
+        assert cli("pretrain", labeled, *words, "--out", name).code == 0
     picture = Image.open("pictures/val/red/00.png")
     box = (0, (picture.height - 20) / 2, 30, (picture.height + 20) / 2)
     for name, how in (("bicubic", 3), ("bilinear", 2)):
@@ -118,13 +118,13 @@ def test_clips_are_cut_as_the_run_cut_them(cli: Cli, labelled: str) -> None:
         pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None, :, None] / 255
         model = maekit.load(name)
         with torch.inference_mode():
-            expected = model.encode(model.normalise(pixels))[:, 0].numpy()
+            expected = model.encode(model.normalize(pixels))[:, 0].numpy()
         with np.load(f"{name}.npz") as file:
             np.testing.assert_allclose(file["features"], expected, atol=1e-5)
             assert json.loads(str(file["maekit"]))["interpolation"] == name
 
 
-def test_a_probes_run_has_its_own_sampling(cli: Cli, labelled: str) -> None:
+def test_a_probes_run_has_its_own_sampling(cli: Cli, labeled: str) -> None:
     """The overlay of the verb that wrote the weights counts, not that of pre-training."""
     paper = (
         "probe.protocol=paper",
@@ -134,7 +134,7 @@ def test_a_probes_run_has_its_own_sampling(cli: Cli, labelled: str) -> None:
     )
     more = ("probe.data={val: {stride: 3}}", "probe.views.interpolation=bilinear")
     words = (*paper, *more, "--from", "scratch", "--out", "judged", "-q")
-    assert cli("probe", labelled, *words).code == 0
+    assert cli("probe", labeled, *words).code == 0
     asked = ("--from", "judged", "--pool", "mean", "--out", "x.npz", "-q")
     assert cli("embed", "pictures/val/red", *asked).code == 0
     with np.load("x.npz") as file:

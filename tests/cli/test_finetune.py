@@ -65,7 +65,7 @@ def test_two_classes_are_learned_from_a_pre_training_found_by_itself(cli: Cli, t
     assert header.classifier.outputs == ("l", "r")
     file = Path(rows[0]["id"])
     image = torch.from_numpy(np.array(Image.open(file).resize((24, 16), Image.Resampling.BICUBIC)))
-    pixels = model.normalise(image.permute(2, 0, 1)[None, :, None] / 255)
+    pixels = model.normalize(image.permute(2, 0, 1)[None, :, None] / 255)
     with torch.no_grad():
         scores = model(pixels).softmax(1)[0].tolist()
     assert scores == pytest.approx(rows[0]["scores"], abs=0.02)

@@ -1,4 +1,4 @@
-"""The online probe: a curve, the best checkpoint by it, and off where nothing is labelled."""
+"""The online probe: a curve, the best checkpoint by it, and off where nothing is labeled."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def curve(run: str) -> dict[int, dict[str, Any]]:
     return {line["step"]: line["probe"] for line in lines if "probe" in line}
 
 
-def test_the_curve_and_the_best_checkpoint(cli: Cli, labelled: str) -> None:
-    assert cli("pretrain", labelled, ASKED, "--out", "run", "-q").code == 0
+def test_the_curve_and_the_best_checkpoint(cli: Cli, labeled: str) -> None:
+    assert cli("pretrain", labeled, ASKED, "--out", "run", "-q").code == 0
     found = curve("run")
     assert sorted(found) == [0, 2, 4, 6]
     assert all(0 <= each["top1"] <= 1 for each in found.values())
@@ -50,10 +50,10 @@ def test_the_curve_and_the_best_checkpoint(cli: Cli, labelled: str) -> None:
     assert Path(f"run/checkpoints/step-{step:08d}/model.safetensors").is_file()
 
 
-def test_it_is_worked_out_from_the_weights(cli: Cli, labelled: str) -> None:
-    """Ridge on the mean tokens of the centre crops, by scikit-learn."""
+def test_it_is_worked_out_from_the_weights(cli: Cli, labeled: str) -> None:
+    """Ridge on the mean tokens of the center crops, by scikit-learn."""
     words = "pretrain.online_probe={every: 6, samples: 36, kind: ridge, ridge: 0.5}"
-    assert cli("pretrain", labelled, words, "--out", "run", "-q").code == 0
+    assert cli("pretrain", labeled, words, "--out", "run", "-q").code == 0
     for split in ("train", "val"):
         out = ("--pool", "mean", "--out", f"{split}.npz")
         assert cli("embed", f"pictures/{split}", "--from", "run", *out, "-q").code == 0
@@ -85,34 +85,34 @@ def test_ridge_is_scikit_learns() -> None:
     np.testing.assert_allclose(ours.scores(torch.from_numpy(queries)).numpy(), expected, atol=1e-10)
 
 
-def test_it_changes_nothing_of_the_training(cli: Cli, labelled: str) -> None:
-    assert cli("pretrain", labelled, "--out", "without", "-q").code == 0
-    assert cli("pretrain", labelled, ASKED, "--out", "with", "-q").code == 0
+def test_it_changes_nothing_of_the_training(cli: Cli, labeled: str) -> None:
+    assert cli("pretrain", labeled, "--out", "without", "-q").code == 0
+    assert cli("pretrain", labeled, ASKED, "--out", "with", "-q").code == 0
     assert same_weights("without", "with")
     assert "probe" not in result_of("without")
 
 
 def test_many_clips_are_read_anew_each_time(
-    cli: Cli, labelled: str, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, labeled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cli("pretrain", labelled, ASKED, "--out", "kept", "-q").code == 0
+    assert cli("pretrain", labeled, ASKED, "--out", "kept", "-q").code == 0
     monkeypatch.setattr(online, "KEPT_BYTES", 0)
-    assert cli("pretrain", labelled, ASKED, "--out", "read", "-q").code == 0
+    assert cli("pretrain", labeled, ASKED, "--out", "read", "-q").code == 0
     assert curve("kept") == curve("read")
 
 
-def test_samples_that_cannot_be_read_are_left_out_and_said_once(cli: Cli, labelled: str) -> None:
+def test_samples_that_cannot_be_read_are_left_out_and_said_once(cli: Cli, labeled: str) -> None:
     Path("pictures/val/red/01.png").write_bytes(b"bad")
     words = ("pretrain.validate.samples=1", "pretrain.pictures.samples=1", "--out", "run")
-    made = cli("pretrain", labelled, ASKED, *words)
+    made = cli("pretrain", labeled, ASKED, *words)
     assert made.code == 0, made.err
     assert made.err.count("the online probe leaves out 1 of 12 samples") == 1
     assert made.err.count("red/01.png") == 1
     assert curve("run")[2]["chance"] == pytest.approx(4 / 11)
 
 
-def test_an_interrupted_run_has_the_same_curve_and_best(cli: Cli, labelled: str) -> None:
-    words = ("pretrain", labelled, "pretrain.online_probe={every: 2, samples: 30, k: 3}", "-q")
+def test_an_interrupted_run_has_the_same_curve_and_best(cli: Cli, labeled: str) -> None:
+    words = ("pretrain", labeled, "pretrain.online_probe={every: 2, samples: 30, k: 3}", "-q")
     assert cli(*words, "--out", "whole").code == 0
     measure, calls = online.Online.measure, []
 
@@ -133,12 +133,12 @@ def test_an_interrupted_run_has_the_same_curve_and_best(cli: Cli, labelled: str)
     assert same_weights("cut", "whole")
 
 
-def test_without_labels_it_is_off_and_said(cli: Cli, labelled: str) -> None:
-    unlabelled = cli("pretrain", labelled, ASKED, "data.train.labels=none", "--out", "a")
-    assert unlabelled.code == 0
-    assert "no online probe: data.train.path: the set has no labels" in unlabelled.err
+def test_without_labels_it_is_off_and_said(cli: Cli, labeled: str) -> None:
+    unlabeled = cli("pretrain", labeled, ASKED, "data.train.labels=none", "--out", "a")
+    assert unlabeled.code == 0
+    assert "no online probe: data.train.path: the set has no labels" in unlabeled.err
     assert curve("a") == {}
-    without = cli("pretrain", labelled, ASKED, "~data.val", "--out", "b")
+    without = cli("pretrain", labeled, ASKED, "~data.val", "--out", "b")
     assert without.code == 0
     assert "no data.val: no online probe" in without.err
 
@@ -155,7 +155,7 @@ def test_without_labels_it_is_off_and_said(cli: Cli, labelled: str) -> None:
     ],
 )
 def test_every_key_of_the_online_probe_does_something(
-    cli: Cli, labelled: str, changed: str, both: str, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, labeled: str, changed: str, both: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores: list[list[float]] = []
     scored = online.Online._scores
@@ -168,21 +168,21 @@ def test_every_key_of_the_online_probe_does_something(
     monkeypatch.setattr(online.Online, "_scores", listening)
     key = "pretrain.online_probe."
     common = [ASKED, *([key + both] if both else [])]
-    assert cli("pretrain", labelled, *common, "-q", "--out", "one").code == 0
+    assert cli("pretrain", labeled, *common, "-q", "--out", "one").code == 0
     before = list(scores)
     scores.clear()
-    assert cli("pretrain", labelled, *common, key + changed, "-q", "--out", "two").code == 0
+    assert cli("pretrain", labeled, *common, key + changed, "-q", "--out", "two").code == 0
     assert scores != before
 
 
 def test_the_best_checkpoint_outlives_the_others(
-    cli: Cli, labelled: str, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, labeled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is kept though the recipe keeps one."""
     tops = iter([0.1, 0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
     monkeypatch.setattr(online.Online, "measure", lambda self: {"top1": next(tops), "chance": 0.3})
     words = "pretrain.online_probe={every: 1}"
-    assert cli("pretrain", labelled, words, "--out", "run", "-q").code == 0
+    assert cli("pretrain", labeled, words, "--out", "run", "-q").code == 0
     assert result_of("run")["best"]["step"] == 1
     kept = sorted(path.name for path in Path("run/checkpoints").glob("step-*"))
     assert kept == ["step-00000001", "step-00000006"]

@@ -60,7 +60,7 @@ def test_the_weights_describe_and_load_themselves(cli: Cli, small: str) -> None:
     assert cli("pretrain", small, "--out", "run", "-q").code == 0
     header = read_header(Path("run/weights.safetensors"))
     assert header.target == {
-        "name": "norm-pixel", "space": "normalised", "loss": "mse", "statistics": "joint",
+        "name": "norm-pixel", "space": "normalized", "loss": "mse", "statistics": "joint",
         "eps": "inside", "frames": "same",
     }  # fmt: skip
     assert header.masker is not None

@@ -30,10 +30,10 @@ def probed(cli: Cli, *words: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_result_has_accuracies_and_their_floor(cli: Cli, labelled: str, kind: str) -> None:
-    result = probed(cli, labelled, "--kind", kind, "--out", "out")
+def test_result_has_accuracies_and_their_floor(cli: Cli, labeled: str, kind: str) -> None:
+    result = probed(cli, labeled, "--kind", kind, "--out", "out")
     assert result == result_of("out")
-    assert (result["verb"], result["exit"], result["recipe"]) == ("probe", 0, "labelled")
+    assert (result["verb"], result["exit"], result["recipe"]) == ("probe", 0, "labeled")
     assert result["protocol"].startswith(kind)
     assert 0 <= result["top1"] <= result["top5"] == 1  # of three classes
     assert result["per_class"].keys() == {"blue", "green", "red"}
@@ -54,26 +54,26 @@ def test_result_has_accuracies_and_their_floor(cli: Cli, labelled: str, kind: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_probes_are_equal(cli: Cli, labelled: str, kind: str) -> None:
+def test_two_probes_are_equal(cli: Cli, labeled: str, kind: str) -> None:
     for out in ("one", "two"):
-        probed(cli, labelled, "--kind", kind, "--out", out)
+        probed(cli, labeled, "--kind", kind, "--out", out)
     one, two = (Path(out, "predictions.jsonl").read_bytes() for out in ("one", "two"))
     assert one == two
 
 
-def test_views_are_reported_beside_a_single_one(cli: Cli, labelled: str) -> None:
+def test_views_are_reported_beside_a_single_one(cli: Cli, labeled: str) -> None:
     views = "probe.views={clips: 1, crops: 3, enlarge: 1.5}"
-    result = probed(cli, labelled, views, "--out", "three")
+    result = probed(cli, labeled, views, "--out", "three")
     assert result["settings"]["views"] == "1x3"
     assert 0 <= result["single_view"]["top1"] <= 1
-    one = probed(cli, labelled, "probe.views.enlarge=1.5", "--out", "one")
+    one = probed(cli, labeled, "probe.views.enlarge=1.5", "--out", "one")
     assert one["single_view"] == {key: one[key] for key in ("top1", "top5")}
 
 
-def test_the_table_names_the_floor(cli: Cli, labelled: str) -> None:
-    result = cli("probe", labelled, "--kind", "knn", "--from", "scratch", "--compare-expected")
+def test_the_table_names_the_floor(cli: Cli, labeled: str) -> None:
+    result = cli("probe", labeled, "--kind", "knn", "--from", "scratch", "--compare-expected")
     assert result.code == 0
-    for words in ("knn", "floor: random initialisation", "floor: raw pixels", "chance"):
+    for words in ("knn", "floor: random initialization", "floor: raw pixels", "chance"):
         assert words in result.out
     assert "3 classes, 36 samples to train on (12 a class), 12 to judge (4 a class)" in result.err
     assert result.err.count(": blue\n") == 2  # of five examples, evenly spaced
@@ -82,50 +82,50 @@ def test_the_table_names_the_floor(cli: Cli, labelled: str) -> None:
     assert "finetune.top1" not in result.out
 
 
-def test_what_is_expected_never_changes_the_exit_code(cli: Cli, labelled: str) -> None:
-    result = probed(cli, labelled, "--kind", "knn", "--compare-expected")
+def test_what_is_expected_never_changes_the_exit_code(cli: Cli, labeled: str) -> None:
+    result = probed(cli, labeled, "--kind", "knn", "--compare-expected")
     inside = {each["metric"]: each["inside"] for each in result["expected"]}
     assert inside == {"probe.top1": True, "probe.floor.random": False}
-    assert "expected" not in probed(cli, labelled, "--kind", "knn")
+    assert "expected" not in probed(cli, labeled, "--kind", "knn")
 
 
-def test_the_newest_finished_pretraining_is_judged(cli: Cli, labelled: str) -> None:
-    refused = cli("probe", labelled)
+def test_the_newest_finished_pretraining_is_judged(cli: Cli, labeled: str) -> None:
+    refused = cli("probe", labeled)
     assert refused.code == 2
-    assert "no finished pre-training run of labelled" in refused.err
+    assert "no finished pre-training run of labeled" in refused.err
     assert "--from scratch" in refused.err
-    assert cli("pretrain", labelled, "-q").code == 0
-    assert cli("pretrain", labelled, "-q", "pretrain.steps=2", "--seed", "3").code == 0
-    again = cli("probe", labelled, "--kind", "knn", "--json")
-    assert "runs/labelled/2, the newest finished pre-training" in again.err
+    assert cli("pretrain", labeled, "-q").code == 0
+    assert cli("pretrain", labeled, "-q", "pretrain.steps=2", "--seed", "3").code == 0
+    again = cli("probe", labeled, "--kind", "knn", "--json")
+    assert "runs/labeled/2, the newest finished pre-training" in again.err
     result = json.loads(again.out)
-    assert result["weights"] == "runs/labelled/2"
-    other = cli("probe", labelled, "--kind", "knn", "--json", "--from", "runs/labelled/1")
-    assert json.loads(other.out)["weights"] == "runs/labelled/1"
+    assert result["weights"] == "runs/labeled/2"
+    other = cli("probe", labeled, "--kind", "knn", "--json", "--from", "runs/labeled/1")
+    assert json.loads(other.out)["weights"] == "runs/labeled/1"
     # The folder of the first probe is no pre-training: it is not taken for one.
-    assert Path("runs/labelled/3/predictions.jsonl").is_file()
+    assert Path("runs/labeled/3/predictions.jsonl").is_file()
 
 
-def test_weights_of_another_model_are_refused_with_both_values(cli: Cli, labelled: str) -> None:
-    assert cli("pretrain", labelled, "-q").code == 0
-    refused = cli("probe", labelled, "model.backbone.depth=3")
+def test_weights_of_another_model_are_refused_with_both_values(cli: Cli, labeled: str) -> None:
+    assert cli("pretrain", labeled, "-q").code == 0
+    refused = cli("probe", labeled, "model.backbone.depth=3")
     assert refused.code == 3
     assert "backbone.depth: 2 in the weights, 3 asked" in refused.err
-    other = cli("probe", labelled, "data.size=[24, 24]", "--kind", "knn", "-q")
+    other = cli("probe", labeled, "data.size=[24, 24]", "--kind", "knn", "-q")
     assert other.code == 0  # size is of load time
 
 
-def test_refused_before_anything_is_computed(cli: Cli, labelled: str) -> None:
+def test_refused_before_anything_is_computed(cli: Cli, labeled: str) -> None:
     scratch = ("--from", "scratch")
-    assert cli("probe", labelled, "~data.val", *scratch).code == 2
-    assert cli("probe", labelled, "~probe", *scratch).code == 2
-    assert cli("probe", labelled, "--kind", "knn", "~probe", *scratch).code in (0, 2)
-    alone = cli("probe", labelled, "data.train.path=pictures/train/red", *scratch)
+    assert cli("probe", labeled, "~data.val", *scratch).code == 2
+    assert cli("probe", labeled, "~probe", *scratch).code == 2
+    assert cli("probe", labeled, "--kind", "knn", "~probe", *scratch).code in (0, 2)
+    alone = cli("probe", labeled, "data.train.path=pictures/train/red", *scratch)
     assert alone.code == 6
     assert "no labels" in alone.err
     single = cli(
         "probe",
-        labelled,
+        labeled,
         "data.train.path=pictures/train/red",
         "data.train.labels=none",
         *scratch,
@@ -133,31 +133,31 @@ def test_refused_before_anything_is_computed(cli: Cli, labelled: str) -> None:
     assert single.code == 6
     Path("pictures/val/violet").mkdir()
     Path("pictures/val/red/00.png").rename("pictures/val/violet/00.png")
-    strange = cli("probe", labelled, *scratch)
+    strange = cli("probe", labeled, *scratch)
     assert strange.code == 6
     assert "data.train has not: violet" in strange.err
 
 
-def test_one_class_is_refused(cli: Cli, labelled: str) -> None:
+def test_one_class_is_refused(cli: Cli, labeled: str) -> None:
     Path("one.csv").write_text("path,label\npictures/train/red/00.png,red\n")
-    refused = cli("probe", labelled, "data.train.path=one.csv", "--from", "scratch")
+    refused = cli("probe", labeled, "data.train.path=one.csv", "--from", "scratch")
     assert refused.code == 6
     assert "all 1 samples are of one class: red" in refused.err
 
 
-def test_a_bad_file_of_val_is_fatal_and_of_train_is_left_out(cli: Cli, labelled: str) -> None:
+def test_a_bad_file_of_val_is_fatal_and_of_train_is_left_out(cli: Cli, labeled: str) -> None:
     Path("pictures/train/red/03.png").write_bytes(b"bad")
-    result = probed(cli, labelled, "--kind", "knn", "--out", "out")
+    result = probed(cli, labeled, "--kind", "knn", "--out", "out")
     assert (result["train_samples"], result["bad_files"]) == (35, 1)
     assert next(read_lines(Path("out/bad_files.jsonl")))["file"].endswith("red/03.png")
     Path("pictures/val/red/02.png").write_bytes(b"bad")
-    fatal = cli("probe", labelled, "--kind", "knn", "--from", "scratch", "--out", "fatal")
+    fatal = cli("probe", labeled, "--kind", "knn", "--from", "scratch", "--out", "fatal")
     assert fatal.code == 6
     assert "pictures/val/red/02.png: cannot be read" in fatal.err
     assert result_of("fatal")["exit"] == 6
 
 
-def test_chance_is_warned_of(cli: Cli, labelled: str) -> None:
+def test_chance_is_warned_of(cli: Cli, labeled: str) -> None:
     rows = [
         f"pictures/val/{name}/0{n}.png,{'abc'[n % 3]}" for name in ("red", "blue") for n in range(4)
     ]
@@ -165,14 +165,14 @@ def test_chance_is_warned_of(cli: Cli, labelled: str) -> None:
     rows = [f"pictures/train/red/{n:02d}.png,{'abc'[n % 3]}" for n in range(12)]
     Path("train.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
     sets = ("data.train.path=train.csv", "data.val.path=val.csv")
-    result = cli("probe", labelled, *sets, "--kind", "knn", "--from", "scratch")
+    result = cli("probe", labeled, *sets, "--kind", "knn", "--from", "scratch")
     assert result.code == 0
     assert "no better than chance" in result.err
 
 
-def test_a_dry_run_writes_nothing(cli: Cli, labelled: str) -> None:
+def test_a_dry_run_writes_nothing(cli: Cli, labeled: str) -> None:
     before = sorted(Path().rglob("*"))
-    result = cli("probe", labelled, "--from", "scratch", "--dry-run", "--json", "-q")
+    result = cli("probe", labeled, "--from", "scratch", "--dry-run", "--json", "-q")
     assert result.code == 0
     costs = json.loads(result.out)
     assert costs["views"] == 48
@@ -180,11 +180,11 @@ def test_a_dry_run_writes_nothing(cli: Cli, labelled: str) -> None:
     assert sorted(Path().rglob("*")) == before
 
 
-def test_folders_that_hold_something_are_kept(cli: Cli, labelled: str) -> None:
-    probed(cli, labelled, "--kind", "knn", "--out", "out")
-    refused = cli("probe", labelled, "--kind", "knn", "--out", "out", "--from", "scratch")
+def test_folders_that_hold_something_are_kept(cli: Cli, labeled: str) -> None:
+    probed(cli, labeled, "--kind", "knn", "--out", "out")
+    refused = cli("probe", labeled, "--kind", "knn", "--out", "out", "--from", "scratch")
     assert refused.code == 2
-    probed(cli, labelled, "--kind", "knn", "--out", "out", "--overwrite")
+    probed(cli, labeled, "--kind", "knn", "--out", "out", "--overwrite")
     assert Path("out.overwritten").is_dir()
 
 
@@ -204,19 +204,19 @@ CHANGES = [
 ]
 
 
-def judged(cli: Cli, labelled: str, out: str, *words: str) -> Any:
-    cli("probe", labelled, *words, "--from", "scratch", "--json", "-q", "--out", out)
+def judged(cli: Cli, labeled: str, out: str, *words: str) -> Any:
+    cli("probe", labeled, *words, "--from", "scratch", "--json", "-q", "--out", out)
     result = {key: value for key, value in result_of(out).items() if key != "seconds"}
     scores = [line["scores"] for line in read_lines(Path(out, "predictions.jsonl"))]
     numbers = ("floor", "floor_top5", "fitted", "top1")
     return scores, [result[key] for key in numbers if key in result]
 
 
-def test_every_probe_key_does_something(cli: Cli, labelled: str) -> None:
-    before = judged(cli, labelled, "before")
-    assert before == judged(cli, labelled, "again")
+def test_every_probe_key_does_something(cli: Cli, labeled: str) -> None:
+    before = judged(cli, labeled, "before")
+    assert before == judged(cli, labeled, "again")
     for number, change in enumerate(CHANGES):
-        assert judged(cli, labelled, f"after-{number}", change) != before, change
+        assert judged(cli, labeled, f"after-{number}", change) != before, change
 
 
 KEYS = {
@@ -233,29 +233,29 @@ KEYS = {
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_every_key_of_a_kind_does_something(cli: Cli, labelled: str, kind: str) -> None:
-    before = judged(cli, labelled, "before", "--kind", kind)
+def test_every_key_of_a_kind_does_something(cli: Cli, labeled: str, kind: str) -> None:
+    before = judged(cli, labeled, "before", "--kind", kind)
     for number, change in enumerate(KEYS[kind]):
-        assert judged(cli, labelled, f"after-{number}", "--kind", kind, change) != before, change
+        assert judged(cli, labeled, f"after-{number}", "--kind", kind, change) != before, change
 
 
-def test_the_split_does_something(cli: Cli, labelled: str) -> None:
+def test_the_split_does_something(cli: Cli, labeled: str) -> None:
     """It decides on the strength: held out is another share of train."""
     shares = ("0.1", "0.9")
     fits = [
-        probed(cli, labelled, f"probe.linear.held_out={share}", "--out", share)["fitted"]["model"]
+        probed(cli, labeled, f"probe.linear.held_out={share}", "--out", share)["fitted"]["model"]
         for share in shares
     ]
     assert fits[0]["accuracies"] != fits[1]["accuracies"]
 
 
-def test_somebody_elses_weights_are_judged_alike(cli: Cli, labelled: str) -> None:
+def test_somebody_elses_weights_are_judged_alike(cli: Cli, labeled: str) -> None:
     """transformers' folder of the same encoder gives the same scores and features."""
     square = "data.size=16"  # transformers' ViTMAE knows no other pictures
-    assert cli("pretrain", labelled, square, "-q", "--out", "pre").code == 0
+    assert cli("pretrain", labeled, square, "-q", "--out", "pre").code == 0
     assert cli("weights", "convert", "pre", "theirs", "--to", "hf").code == 0
     for source, out in (("pre", "ours"), ("hf:theirs", "theirs-judged")):
-        words = (labelled, square, "--kind", "knn", "--from", source, "-q")
+        words = (labeled, square, "--kind", "knn", "--from", source, "-q")
         assert cli("probe", *words, "--out", out).code == 0
         embedded = cli("embed", "pictures/val", "--from", source, "--out", f"{out}.npz", "-q")
         assert embedded.code == 0, embedded.err

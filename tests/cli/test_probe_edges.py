@@ -34,72 +34,72 @@ def nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_timm_names_that_are_none_are_refused_before_there_is_a_folder(
-    cli: Cli, labelled: str
+    cli: Cli, labeled: str
 ) -> None:
     for words in (("probe.protocol=paper",), ("--kind", "knn")):
-        refused = cli("probe", labelled, *words, "--from", "timm:no_such_model")
+        refused = cli("probe", labeled, *words, "--from", "timm:no_such_model")
         assert refused.code == 2
         assert "has no model 'no_such_model'" in refused.err
         assert not Path("runs").exists()
 
 
 def test_a_missing_library_is_known_before_features_are_made(
-    cli: Cli, labelled: str, nothing_is_read: None, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, labeled: str, nothing_is_read: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
-    refused = cli("probe", labelled, *SCRATCH)
+    refused = cli("probe", labeled, *SCRATCH)
     assert refused.code == 2
     assert "maekit[probe]" in refused.err
 
 
 def test_heads_that_do_not_divide_are_known_before_features_are_made(
-    cli: Cli, labelled: str, nothing_is_read: None
+    cli: Cli, labeled: str, nothing_is_read: None
 ) -> None:
     words = ("--kind", "attentive", "probe.attentive.heads=3")
-    refused = cli("probe", labelled, *words, *SCRATCH)
+    refused = cli("probe", labeled, *words, *SCRATCH)
     assert refused.code == 2
     assert "3 heads do not divide" in refused.err
 
 
 @pytest.mark.parametrize("kind", ["linear", "knn", "attentive"])
-def test_weights_that_are_no_numbers_are_an_error(cli: Cli, labelled: str, kind: str) -> None:
-    assert cli("pretrain", labelled, "-q", "pretrain.steps=1", "--out", "run").code == 0
+def test_weights_that_are_no_numbers_are_an_error(cli: Cli, labeled: str, kind: str) -> None:
+    assert cli("pretrain", labeled, "-q", "pretrain.steps=1", "--out", "run").code == 0
     path = Path("run/weights.safetensors")
     tensors, header = read_tensors(path), read_header(path)
     name = "backbone.transformer.1.mlp.fc1.weight"
     tensors[name] = torch.full_like(tensors[name], torch.inf)
     write_weights(Path("lost.safetensors"), tensors, header)
-    refused = cli("probe", labelled, "--kind", kind, "--from", "lost.safetensors")
+    refused = cli("probe", labeled, "--kind", kind, "--from", "lost.safetensors")
     assert refused.code == 4
     assert f"lost.safetensors: {name} holds NaN or infinity" in refused.err
 
 
-def test_a_bad_file_that_is_listed_twice_is_two_samples(cli: Cli, labelled: str) -> None:
+def test_a_bad_file_that_is_listed_twice_is_two_samples(cli: Cli, labeled: str) -> None:
     rows = [f"pictures/train/{c}/{n:02d}.png,{c}" for c in ("red", "blue") for n in range(6)]
     Path("twice.csv").write_text("path,label\n" + "\n".join([*rows, rows[0]]) + "\n")
     Path("pictures/train/red/00.png").write_bytes(b"bad")
     Path("twice-val.csv").write_text("path,label\n" + "\n".join(rows[1:]) + "\n")
     words = ("data.train.path=twice.csv", "data.val.path=twice-val.csv", "--kind", "knn")
-    made = cli("probe", labelled, *words, *SCRATCH, "--json", "-q")
+    made = cli("probe", labeled, *words, *SCRATCH, "--json", "-q")
     assert made.code == 0, made.err
     result = json.loads(made.out)
     assert (result["train_samples"], result["bad_files"]) == (11, 1)
 
 
-def test_one_sample_a_class_leaves_no_strength_to_choose(cli: Cli, labelled: str) -> None:
+def test_one_sample_a_class_leaves_no_strength_to_choose(cli: Cli, labeled: str) -> None:
     rows = [f"pictures/train/{c}/00.png,{c}" for c in ("red", "blue", "green")]
     Path("few.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
-    made = cli("probe", labelled, "data.train.path=few.csv", *SCRATCH, "--json")
+    made = cli("probe", labeled, "data.train.path=few.csv", *SCRATCH, "--json")
     assert made.code == 0, made.err
     assert "no class has two samples" in made.err
     fitted = json.loads(made.out)["fitted"]["model"]
     assert (fitted["strength"], fitted["accuracies"]) == (0.01, {})
 
 
-def test_the_settings_say_what_was_done(cli: Cli, labelled: str) -> None:
+def test_the_settings_say_what_was_done(cli: Cli, labeled: str) -> None:
     views = "probe.views={crops: 2, enlarge: 1.5, interpolation: bilinear}"
     words = (views, "data.train.stride=2", "probe.pool=mean", "probe.precision=bf16", "--seed", "4")
-    made = cli("probe", labelled, *words, *SCRATCH, "--kind", "knn", "--json")
+    made = cli("probe", labeled, *words, *SCRATCH, "--kind", "knn", "--json")
     result = json.loads(made.out)
     assert result["settings"] == {
         "pool": "mean",
@@ -119,12 +119,12 @@ def test_the_settings_say_what_was_done(cli: Cli, labelled: str) -> None:
         "temperature": 0.07,
     }
     assert "data.train and data.val sample frames differently" in made.err
-    other = cli("probe", labelled, *words[1:-1], "5", *SCRATCH, "--kind", "knn", "--json", "-q")
+    other = cli("probe", labeled, *words[1:-1], "5", *SCRATCH, "--kind", "knn", "--json", "-q")
     assert json.loads(other.out)["encoder_sha256"] != result["encoder_sha256"]
 
 
-def test_a_dry_run_tells_how_much_memory_features_take(cli: Cli, labelled: str) -> None:
+def test_a_dry_run_tells_how_much_memory_features_take(cli: Cli, labeled: str) -> None:
     sizes = {"knn": 32 + 32 + 8 * 5 * 3, "attentive": 2 * 6 * 32 + 8 * 5 * 3}
     for kind, numbers in sizes.items():
-        made = cli("probe", labelled, "--kind", kind, *SCRATCH, "--dry-run", "--json", "-q")
+        made = cli("probe", labeled, "--kind", kind, *SCRATCH, "--dry-run", "--json", "-q")
         assert json.loads(made.out)["memory_bytes"] == 48 * numbers * 4

@@ -37,14 +37,14 @@ def drift(path: Path, down: bool, seed: int) -> None:
     """A blurred square on gray that moves along one axis, from a random place."""
     rng = np.random.default_rng(seed)
     place = rng.integers(4, 12, 2)
-    colour = rng.integers(0, 2, 3) * 255
+    color = rng.integers(0, 2, 3) * 255
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width = stream.height = SIDE
         for step in range(4):
             frame = np.full((SIDE, SIDE, 3), 128, np.uint8)
             top, left = place + 4 * step * np.array([down, not down])
-            frame[top : top + 8, left : left + 8] = colour
+            frame[top : top + 8, left : left + 8] = color
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
 

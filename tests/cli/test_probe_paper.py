@@ -39,15 +39,15 @@ PAPER = (
 SCRATCH = ("--from", "scratch")
 
 
-def probed(cli: Cli, labelled: str, out: str, *words: str) -> dict[str, Any]:
-    result = cli("probe", labelled, *PAPER, *SCRATCH, "--json", "-q", "--out", out, *words)
+def probed(cli: Cli, labeled: str, out: str, *words: str) -> dict[str, Any]:
+    result = cli("probe", labeled, *PAPER, *SCRATCH, "--json", "-q", "--out", out, *words)
     assert result.code == 0, result.err
     found: dict[str, Any] = json.loads(result.out)
     return found
 
 
-def test_result_and_files(cli: Cli, labelled: str) -> None:
-    result = probed(cli, labelled, "out", "--compare-expected")
+def test_result_and_files(cli: Cli, labeled: str) -> None:
+    result = probed(cli, labeled, "out", "--compare-expected")
     assert (result["verb"], result["exit"], result["protocol"]) == ("probe", 0, "linear/paper")
     assert (result["steps"], result["samples"]) == (6, 72)
     assert result["floor"].keys() == {"random", "pixels"}
@@ -60,7 +60,7 @@ def test_result_and_files(cli: Cli, labelled: str) -> None:
 
 
 def test_an_untrained_encoder_is_its_own_floor(
-    cli: Cli, labelled: str, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, labeled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, np.ndarray] = {}
     result = linear_paper.Probing.result
@@ -70,13 +70,13 @@ def test_an_untrained_encoder_is_its_own_floor(
         return result(self, judged)
 
     monkeypatch.setattr(linear_paper.Probing, "result", noting)
-    probed(cli, labelled, "out")
+    probed(cli, labeled, "out")
     np.testing.assert_array_equal(seen["model"], seen["random"])
     assert seen["model"].std() > 0
 
 
-def test_the_weights_are_a_classifier(cli: Cli, labelled: str) -> None:
-    probed(cli, labelled, "out")
+def test_the_weights_are_a_classifier(cli: Cli, labeled: str) -> None:
+    probed(cli, labeled, "out")
     model, header = load_classifier("out")
     assert header.classifier is not None
     assert header.classifier.outputs == ("blue", "green", "red")
@@ -89,7 +89,7 @@ def test_the_weights_are_a_classifier(cli: Cli, labelled: str) -> None:
         small = picture.resize((24, 16), Image.Resampling.BICUBIC, box=box)
         pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None, :, None] / 255
         with torch.inference_mode():
-            scores = model(model.normalise(pixels)).softmax(-1)[0]
+            scores = model(model.normalize(pixels)).softmax(-1)[0]
         assert scores.tolist() == pytest.approx(line["scores"], abs=1e-4)
 
 
@@ -116,9 +116,9 @@ def official(
     return head.eval()
 
 
-def test_the_head_is_trained_as_the_official_code_does(cli: Cli, labelled: str) -> None:
-    probed(cli, labelled, "out")
-    recipe = resolve(load(labelled, PAPER), "probe")
+def test_the_head_is_trained_as_the_official_code_does(cli: Cli, labeled: str) -> None:
+    probed(cli, labeled, "out")
+    recipe = resolve(load(labeled, PAPER), "probe")
     basis = Basis.of(recipe, "probe", torch.device("cpu"), lambda _: None, None)
     job = linear_paper.assemble(recipe, torch.device("cpu"), lambda _: None, source="scratch")
     features, labels = [], []
@@ -128,7 +128,7 @@ def test_the_head_is_trained_as_the_official_code_does(cli: Cli, labelled: str) 
         pixels = torch.from_numpy(np.concatenate([s.views[0] for s in samples])) / 255
         model = job.probing.encoder
         with torch.no_grad():
-            features.append(model.encode(model.normalise(pixels))[:, 0])
+            features.append(model.encode(model.normalize(pixels))[:, 0])
         labels.append(torch.tensor([s.label for s in samples]))
     peak = 10 * 12 / 256
     # Two steps of warm-up from 0, then half a cosine over the other four.
@@ -146,8 +146,8 @@ def test_the_head_is_trained_as_the_official_code_does(cli: Cli, labelled: str) 
     )
 
 
-def test_crops_are_single_tries_and_flipped(labelled: str) -> None:
-    recipe = resolve(load(labelled, PAPER), "probe")
+def test_crops_are_single_tries_and_flipped(labeled: str) -> None:
+    recipe = resolve(load(labeled, PAPER), "probe")
     job = linear_paper.assemble(recipe, torch.device("cpu"), lambda _: None, source="scratch")
     assert recipe.probe is not None
     assert (recipe.probe.augment.name, recipe.probe.augment.flip) == ("single-try-crop", 0.5)
@@ -157,11 +157,11 @@ def test_crops_are_single_tries_and_flipped(labelled: str) -> None:
     assert {plan.flip for plan in plans} == {True, False}
 
 
-def test_a_killed_probe_goes_on_where_it_was(cli: Cli, labelled: str) -> None:
+def test_a_killed_probe_goes_on_where_it_was(cli: Cli, labeled: str) -> None:
     import os
     import signal
 
-    probed(cli, labelled, "whole")
+    probed(cli, labeled, "whole")
     update = linear_paper.ProbeStep.loss
     calls = []
 
@@ -173,9 +173,9 @@ def test_a_killed_probe_goes_on_where_it_was(cli: Cli, labelled: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(linear_paper.ProbeStep, "loss", interrupting)
-        stopped = cli("probe", labelled, *PAPER, *SCRATCH, "-q", "--out", "cut")
+        stopped = cli("probe", labeled, *PAPER, *SCRATCH, "-q", "--out", "cut")
     assert stopped.code == 75
-    resumed = cli("probe", labelled, *PAPER, "-q", "--out", "cut", "--resume")
+    resumed = cli("probe", labeled, *PAPER, "-q", "--out", "cut", "--resume")
     assert resumed.code == 0, resumed.err
     assert losses("cut") == losses("whole")
     assert same_weights("cut", "whole")
@@ -184,7 +184,7 @@ def test_a_killed_probe_goes_on_where_it_was(cli: Cli, labelled: str) -> None:
         for out in ("whole", "cut")
     )
     assert whole == cut
-    other = cli("probe", labelled, *PAPER, "probe.pool=mean", "--out", "cut", "--resume")
+    other = cli("probe", labeled, *PAPER, "probe.pool=mean", "--out", "cut", "--resume")
     assert other.code == 2
 
 
@@ -208,41 +208,41 @@ CHANGES = (
 )
 
 
-def trained_head(cli: Cli, labelled: str, out: str, *words: str) -> dict[str, torch.Tensor]:
-    result = cli("probe", labelled, *words, *SCRATCH, "-q", "--out", out)
+def trained_head(cli: Cli, labeled: str, out: str, *words: str) -> dict[str, torch.Tensor]:
+    result = cli("probe", labeled, *words, *SCRATCH, "-q", "--out", out)
     assert result.code == 0, result.err
     found = load_classifier(out)[0].state_dict()
     return {name: value for name, value in found.items() if name.startswith("head.")}
 
 
-def test_every_key_of_training_does_something(cli: Cli, labelled: str) -> None:
-    before = trained_head(cli, labelled, "before", *PAPER)
+def test_every_key_of_training_does_something(cli: Cli, labeled: str) -> None:
+    before = trained_head(cli, labeled, "before", *PAPER)
     for number, change in enumerate(CHANGES):
         words = [word for word in PAPER if not change.startswith(word.partition("=")[0])]
         if change.startswith(("probe.samples", "probe.epochs")):
             words = [word for word in words if "steps" not in word or "warmup" in word]
-        after = trained_head(cli, labelled, f"after-{number}", *words, change)
+        after = trained_head(cli, labeled, f"after-{number}", *words, change)
         assert any(not torch.equal(after[name], before[name]) for name in before), change
 
 
-def test_what_would_do_nothing_is_refused(cli: Cli, labelled: str) -> None:
+def test_what_would_do_nothing_is_refused(cli: Cli, labeled: str) -> None:
     for words in ("probe.compile=true", "probe.activation_checkpointing=true", "probe.layer=1"):
-        assert cli("probe", labelled, *PAPER, words, *SCRATCH).code == 2
+        assert cli("probe", labeled, *PAPER, words, *SCRATCH).code == 2
 
 
-def test_the_default_is_the_papers(labelled: str) -> None:
-    recipe = resolve(load(labelled, ["~probe.protocol", "~probe.kind"]), "probe")
+def test_the_default_is_the_papers(labeled: str) -> None:
+    recipe = resolve(load(labeled, ["~probe.protocol", "~probe.kind"]), "probe")
     probe = recipe.probe
     assert probe is not None
     assert (probe.protocol, probe.with_budget().epochs, probe.warmup.epochs) == ("paper", 90, 10)
     assert probe.batch.global_ * probe.optimizer.base_lr / 256 == pytest.approx(6.4)
-    other = resolve(load(labelled, ["probe={steps: 3}"]), "probe").probe
+    other = resolve(load(labeled, ["probe={steps: 3}"]), "probe").probe
     assert other is not None
     assert (other.with_budget().epochs, other.with_budget().steps) == (None, 3)
 
 
-def test_a_dry_run_of_it(cli: Cli, labelled: str) -> None:
-    result = cli("probe", labelled, *PAPER, *SCRATCH, "--dry-run", "--json", "-q")
+def test_a_dry_run_of_it(cli: Cli, labeled: str) -> None:
+    result = cli("probe", labeled, *PAPER, *SCRATCH, "--dry-run", "--json", "-q")
     assert result.code == 0, result.err
     costs = json.loads(result.out)
     assert (costs["verb"], costs["steps"], costs["classes"]) == ("probe", 6, 3)

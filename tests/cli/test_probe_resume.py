@@ -60,10 +60,10 @@ def interrupt_at(patch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["cached", "paper"])
-def test_a_run_of_another_verb_is_left_as_it_was(cli: Cli, labelled: str, protocol: str) -> None:
-    assert cli("pretrain", labelled, "-q", "--out", "pre").code == 0
+def test_a_run_of_another_verb_is_left_as_it_was(cli: Cli, labeled: str, protocol: str) -> None:
+    assert cli("pretrain", labeled, "-q", "--out", "pre").code == 0
     before = files("pre")
-    words = (labelled, f"probe.protocol={protocol}", "--from", "pre", "--out", "pre")
+    words = (labeled, f"probe.protocol={protocol}", "--from", "pre", "--out", "pre")
     refused = cli("probe", *words, "--resume")
     assert refused.code == 2
     assert "a run of `maekit pretrain`, not probe" in refused.err
@@ -71,15 +71,15 @@ def test_a_run_of_another_verb_is_left_as_it_was(cli: Cli, labelled: str, protoc
 
 
 def test_a_finished_probe_is_told_again_and_no_other_takes_its_place(
-    cli: Cli, labelled: str
+    cli: Cli, labeled: str
 ) -> None:
-    first = cli("probe", labelled, *KNN, *SCRATCH, "--out", "out", "--json", "-q")
+    first = cli("probe", labeled, *KNN, *SCRATCH, "--out", "out", "--json", "-q")
     assert first.code == 0
     before = files("out")
-    again = cli("probe", labelled, *KNN, "--out", "out", "--resume", "--json")
+    again = cli("probe", labeled, *KNN, "--out", "out", "--resume", "--json")
     assert (again.code, again.out) == (0, first.out)
     assert "out is finished" in again.err
-    compared = cli("probe", labelled, *KNN, "--out", "out", "--resume", "--compare-expected")
+    compared = cli("probe", labeled, *KNN, "--out", "out", "--resume", "--compare-expected")
     assert "inside" in compared.out
     paper = (
         "probe.protocol=paper",
@@ -88,7 +88,7 @@ def test_a_finished_probe_is_told_again_and_no_other_takes_its_place(
         "probe.batch.global=8",
     )
     for other in (["--kind", "attentive"], ["--kind", "linear", *paper]):
-        refused = cli("probe", labelled, *other, *SCRATCH, "--out", "out", "--resume")
+        refused = cli("probe", labeled, *other, *SCRATCH, "--out", "out", "--resume")
         assert refused.code == 2
         assert "probe.kind: 'knn' before" in refused.err
     assert files("out") == before
@@ -96,10 +96,10 @@ def test_a_finished_probe_is_told_again_and_no_other_takes_its_place(
 
 @pytest.mark.parametrize("kind", ["linear", "knn", "attentive"])
 def test_an_interrupted_probe_goes_on_with_the_features_that_it_has(
-    cli: Cli, labelled: str, kind: str, kept: list[tuple[str, int]]
+    cli: Cli, labeled: str, kind: str, kept: list[tuple[str, int]]
 ) -> None:
-    words = (labelled, "--kind", kind)
-    assert cli("pretrain", labelled, "-q", "--out", "runs/labelled/1").code == 0
+    words = (labeled, "--kind", kind)
+    assert cli("pretrain", labeled, "-q", "--out", "runs/labeled/1").code == 0
     assert cli("probe", *words, "-q", "--out", "whole").code == 0
     kept.clear()
     with pytest.MonkeyPatch.context() as patch:
@@ -109,7 +109,7 @@ def test_an_interrupted_probe_goes_on_with_the_features_that_it_has(
     assert "go on with --resume --out cut" in stopped.err
     assert result_of("cut")["exit"] == 75
     # A newer pre-training is not taken in the middle of a probe.
-    assert cli("pretrain", labelled, "-q", "--seed", "3").code == 0
+    assert cli("pretrain", labeled, "-q", "--seed", "3").code == 0
     other = cli("probe", *words, "probe.pixels=4", "--out", "cut", "--resume")
     assert other.code == 2
     assert "probe.pixels: 8 before, 4 now" in other.err
@@ -128,30 +128,30 @@ def test_an_interrupted_probe_goes_on_with_the_features_that_it_has(
 
 
 def test_a_probe_that_is_stopped_while_fitting_keeps_its_features(
-    cli: Cli, labelled: str, kept: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+    cli: Cli, labeled: str, kept: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopping(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probing, "fit_judge", stopping)
-        assert cli("probe", labelled, *SCRATCH, "-q").code == 130
+        assert cli("probe", labeled, *SCRATCH, "-q").code == 130
     made = len(kept)
     assert made == 11
     # Without --out it is the newest unfinished one that goes on.
-    assert cli("probe", labelled, "--resume", "-q").code == 0
+    assert cli("probe", labeled, "--resume", "-q").code == 0
     assert len(kept) == made
-    assert result_of("runs/labelled/1")["exit"] == 0
+    assert result_of("runs/labeled/1")["exit"] == 0
 
 
 def test_features_of_files_that_changed_are_refused(
-    cli: Cli, labelled: str, kept: list[tuple[str, int]]
+    cli: Cli, labeled: str, kept: list[tuple[str, int]]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         interrupt_at(patch, 5)
-        assert cli("probe", labelled, *KNN, *SCRATCH, "-q", "--out", "cut").code == 75
+        assert cli("probe", labeled, *KNN, *SCRATCH, "-q", "--out", "cut").code == 75
     path = Path("pictures/val/red/00.png")
     path.write_bytes(path.read_bytes() + b"\0")
-    refused = cli("probe", labelled, *KNN, "--out", "cut", "--resume")
+    refused = cli("probe", labeled, *KNN, "--out", "cut", "--resume")
     assert refused.code == 2
     assert "other inputs, weights or options" in refused.err

@@ -54,14 +54,14 @@ def by_hand(
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.05])
-def test_the_head_is_trained_as_by_hand(cli: Cli, labelled: str, decay: float) -> None:
+def test_the_head_is_trained_as_by_hand(cli: Cli, labeled: str, decay: float) -> None:
     words = [*SGD, f"probe.optimizer.weight_decay={decay}"]
-    result = cli("probe", labelled, *words, *SCRATCH, "--json", "-q", "--out", "out")
+    result = cli("probe", labeled, *words, *SCRATCH, "--json", "-q", "--out", "out")
     assert result.code == 0, result.err
     options = json.loads(result.out)["settings"]["optimizer"]
     assert (options["name"], options["momentum"], options["weight_decay"]) == ("sgd", 0.9, decay)
     assert "trust" not in options
-    recipe = resolve(load(labelled, words), "probe")
+    recipe = resolve(load(labeled, words), "probe")
     basis = Basis.of(recipe, "probe", torch.device("cpu"), lambda _: None, None)
     job = linear_paper.assemble(recipe, torch.device("cpu"), lambda _: None, source="scratch")
     features, labels = [], []
@@ -70,7 +70,7 @@ def test_the_head_is_trained_as_by_hand(cli: Cli, labelled: str, decay: float) -
         pixels = torch.from_numpy(np.concatenate([s.views[0] for s in samples])) / 255
         model = job.probing.encoder
         with torch.no_grad():
-            features.append(model.encode(model.normalise(pixels))[:, 0])
+            features.append(model.encode(model.normalize(pixels))[:, 0])
         labels.append(torch.tensor([s.label for s in samples]))
     peak = 4 * 12 / 256
     rates = [0, peak / 2] + [peak * (1 + np.cos(np.pi * k / 4)) / 2 for k in range(4)]
@@ -85,18 +85,18 @@ def test_the_head_is_trained_as_by_hand(cli: Cli, labelled: str, decay: float) -
     assert (ours.head.linear.weight - still.weight).abs().max() > 0.01  # it has learned
 
 
-def test_every_key_of_sgd_does_something(cli: Cli, labelled: str) -> None:
-    before = trained_head(cli, labelled, "before", *SGD)
+def test_every_key_of_sgd_does_something(cli: Cli, labeled: str) -> None:
+    before = trained_head(cli, labeled, "before", *SGD)
     changes = {"base_lr": 2, "momentum": 0.5, "weight_decay": 0.1, "min_lr": 0.3, "name": "lars"}
     for key, value in changes.items():
         options = {"name": "sgd", "base_lr": 4} | {key: value}
         words = [*BUDGET, f"probe.optimizer={json.dumps(options)}"]
-        after = trained_head(cli, labelled, f"after-{key}", *words)
+        after = trained_head(cli, labeled, f"after-{key}", *words)
         assert any(not torch.equal(after[name], before[name]) for name in before), key
 
 
-def test_lars_is_what_is_meant_without_a_name(labelled: str) -> None:
-    probe = resolve(load(labelled, PAPER), "probe").probe
+def test_lars_is_what_is_meant_without_a_name(labeled: str) -> None:
+    probe = resolve(load(labeled, PAPER), "probe").probe
     assert probe is not None
     assert (probe.optimizer.name, probe.optimizer.base_lr) == ("lars", 10)
 
@@ -114,16 +114,16 @@ def test_lars_is_what_is_meant_without_a_name(labelled: str) -> None:
         ("probe.optimizer=sgd", "`optimizer: {name: sgd}`"),
     ],
 )
-def test_what_makes_no_sense_is_refused(cli: Cli, labelled: str, word: str, told: str) -> None:
-    refused = cli("probe", labelled, word, *SCRATCH)
+def test_what_makes_no_sense_is_refused(cli: Cli, labeled: str, word: str, told: str) -> None:
+    refused = cli("probe", labeled, word, *SCRATCH)
     assert refused.code == 2
     assert told in " ".join(refused.err.split())
 
 
 def test_a_killed_probe_by_sgd_goes_on_where_it_was(
-    cli: Cli, labelled: str, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, labeled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = trained_head(cli, labelled, "whole", *SGD)
+    whole = trained_head(cli, labeled, "whole", *SGD)
     loss, calls = linear_paper.ProbeStep.loss, []
 
     def interrupting(self: Any, batch: Any) -> Any:
@@ -134,8 +134,8 @@ def test_a_killed_probe_by_sgd_goes_on_where_it_was(
 
     with monkeypatch.context() as patch:
         patch.setattr(linear_paper.ProbeStep, "loss", interrupting)
-        assert cli("probe", labelled, *SGD, *SCRATCH, "-q", "--out", "cut").code == 75
-    resumed = cli("probe", labelled, *SGD, "-q", "--out", "cut", "--resume")
+        assert cli("probe", labeled, *SGD, *SCRATCH, "-q", "--out", "cut").code == 75
+    resumed = cli("probe", labeled, *SGD, "-q", "--out", "cut", "--resume")
     assert resumed.code == 0, resumed.err
     head = load_classifier("cut")[0].state_dict()
     assert all(torch.equal(value, head[name]) for name, value in whole.items())

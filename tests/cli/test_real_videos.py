@@ -70,7 +70,7 @@ def test_two_epochs_on_a_real_set(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["asl20", "arid6-orig-sample"])
-def test_an_epoch_of_unlabelled_clips_runs_to_the_end(
+def test_an_epoch_of_unlabeled_clips_runs_to_the_end(
     cli: Cli, recipe: str, shared_data: Path, name: str
 ) -> None:
     words = [f"data.train.path={shared_data / name}", "pretrain.epochs=1"]

@@ -33,7 +33,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("target", ["pixel", "norm-pixel"])
 @pytest.mark.parametrize("constant", [0.0, 0.3, -0.3, -1.0])
-@pytest.mark.parametrize("kind", ["photo", "colours", "noise"])
+@pytest.mark.parametrize("kind", ["photo", "colors", "noise"])
 def test_whoever_predicts_a_constant_gains_nothing(
     cli: Cli, target: str, constant: float, kind: str
 ) -> None:
@@ -42,7 +42,7 @@ def test_whoever_predicts_a_constant_gains_nothing(
         draw_picture(Path(f"light/{seed}.png"), seed)
         rng = np.random.default_rng(seed)
         if kind != "photo":
-            cells = rng.integers(0, 256, (4, 6, 3) if kind == "colours" else (40, 60, 3))
+            cells = rng.integers(0, 256, (4, 6, 3) if kind == "colors" else (40, 60, 3))
             picture = Image.fromarray(cells.astype(np.uint8)).resize((60, 40))
             picture.save(f"light/{seed}.png")
         # With its negative, of the same name and so with the same mask, no constant can be lucky.

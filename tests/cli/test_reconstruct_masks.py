@@ -64,7 +64,7 @@ def test_like_training_hides_what_the_step_hid(cli: Cli, small: str) -> None:
     from maekit.engine.pretrain import assemble
     from maekit.recipe.load import load
     from maekit.registry import resolve
-    from maekit.visualise import reconstruct
+    from maekit.visualize import reconstruct
 
     assert cli("pretrain", small, "pretrain.steps=4", "--out", "run", "-q").code == 0
     draw_picture(Path("a.png"))

@@ -50,7 +50,7 @@ TARGETS = {
     "pixel of blocks": ["pretrain.masker.name=block", "pretrain.masker.min_area=4"],
     "middle frame": [*VIDEOS, "pretrain.target.frames=center"],
     "twice the frames": [*VIDEOS, "pretrain.target.frames=double"],
-    "normalised middle frame": [
+    "normalized middle frame": [
         *VIDEOS, "pretrain.target.name=norm-pixel", "pretrain.target.frames=center",
     ],
     "dual masking": [*VIDEOS, "pretrain.decoder_masker.name=running-cell"],

@@ -65,7 +65,7 @@ SHORT = "pretrain.steps=3"
 def draw_tiles(folder: Path, count: int, seed: int) -> None:
     """Pictures of tiles of 4 x 4 pixels in four shades, each with a bright right half.
 
-    Neighbours are alike, so that hidden ones can be guessed; no mean colour shows the halves.
+    Neighbors are alike, so that hidden ones can be guessed; no mean color shows the halves.
     """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
@@ -96,7 +96,7 @@ def with_dvae(cli: Cli, tiles: str) -> str:
     return tiles
 
 
-def test_a_trained_dvae_beats_mean_colours_and_teaches(cli: Cli, tiles: str) -> None:
+def test_a_trained_dvae_beats_mean_colors_and_teaches(cli: Cli, tiles: str) -> None:
     done = cli("tokenizer", tiles, "tokenizer.steps=200", "--out", "dvae", "--json")
     assert done.code == 0, done.err
     result = json.loads(done.out)
@@ -107,7 +107,7 @@ def test_a_trained_dvae_beats_mean_colours_and_teaches(cli: Cli, tiles: str) -> 
     assert (result["vocabulary"], result["stride"]) == (32, 4)
     assert result["loss_last"] < result["loss_first"]
     holdout = result["holdout"]
-    assert holdout["psnr"] > holdout["mean_colour_psnr"] + 1
+    assert holdout["psnr"] > holdout["mean_color_psnr"] + 1
     assert holdout["codes_used_fraction"] > 0.05
     assert holdout["codes_used"] == holdout["codes_used_fraction"] * 32
     assert 1 < holdout["perplexity"] <= holdout["codes_used"]

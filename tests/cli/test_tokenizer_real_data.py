@@ -1,4 +1,4 @@
-"""The small recipe on real pictures: its codes beat mean colours, and can be learnt."""
+"""The small recipe on real pictures: its codes beat mean colors, and can be learnt."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_dvae_tiny_on_scenes(
     done = cli("tokenizer", "dvae_tiny", *data, "--out", "dvae", "--json")
     assert done.code == 0, done.err
     holdout = json.loads(done.out)["holdout"]
-    assert holdout["psnr"] > holdout["mean_colour_psnr"] + 0.5
+    assert holdout["psnr"] > holdout["mean_color_psnr"] + 0.5
     assert holdout["codes_used_fraction"] > 0.05
     Path("target.yaml").write_text(RECIPE)
     target = "pretrain.target={name: dvae-token, weights: dvae, vocabulary: 512, stride: 8}"

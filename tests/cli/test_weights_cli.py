@@ -117,7 +117,7 @@ def test_inspect(cli: Cli, own: str) -> None:
     assert theirs["header"] is None
     assert "--heads" in theirs["unclear"]
     assert theirs["parameters"] == mine["parameters"]
-    assert "CC BY-NC 4.0" in theirs["licence"]
+    assert "CC BY-NC 4.0" in theirs["license"]
     names = {each["name"] for each in theirs["tensors"]}
     assert {"cls_token", "decoder_blocks.0.mlp.fc2.bias"} <= names
     shown = cli("weights", "inspect", "mae.pth")

@@ -168,14 +168,14 @@ def test_a_folder_of_timms_hub_says_its_size_and_statistics(cli: Cli) -> None:
     assert maekit.load("hub").grid == (1, 2, 8)
 
 
-def test_the_licence_goes_along(cli: Cli) -> None:
+def test_the_license_goes_along(cli: Cli) -> None:
     write("own.safetensors", decoder=None, target=None)
     converted(cli, "own.safetensors", "encoder.pth", "--to", "mae")
     converted(cli, "encoder.pth", "back.safetensors", "--to", "maekit")
-    licence = read_header(Path("back.safetensors")).licence
-    assert licence is not None
-    assert "CC BY-NC 4.0" in licence
-    assert licence in cli("weights", "inspect", "back.safetensors").out
+    found = read_header(Path("back.safetensors")).license
+    assert found is not None
+    assert "CC BY-NC 4.0" in found
+    assert found in cli("weights", "inspect", "back.safetensors").out
 
 
 def test_blocks_are_inspected_in_their_order(cli: Cli) -> None:

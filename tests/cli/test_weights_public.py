@@ -80,7 +80,7 @@ def test_every_file_says_where_it_is_and_who_says_so(weights: Any) -> None:
     for file in files:
         assert (file["address"] is None) != (file["page"] is None)
         assert file["source"].startswith(("facebookresearch/mae", "MCG-NJU/VideoMAE"))
-        assert "CC BY-NC" in file["licence"]
+        assert "CC BY-NC" in file["license"]
     by_name = {file["name"]: file for file in files}
     assert by_name["mae_pretrain_vit_huge"]["md5"] == "9bdbb0"
     assert by_name["mae_visualize_vit_huge"]["address"].endswith(
@@ -94,7 +94,7 @@ def test_a_file_is_fetched_whole_with_its_digest(weights: Any, server: str, tmp_
     words = ("get", NAME, "--yes", "--url", f"{server}/w.pth", "--out", str(out))
     code, said, err = weights(*words, "--json")
     assert code == 0, err
-    assert err.index("licence: CC BY-NC 4.0") < err.index(f"address: {server}/w.pth")
+    assert err.index("license: CC BY-NC 4.0") < err.index(f"address: {server}/w.pth")
     result = json.loads(said)
     path = out / f"{NAME}.pth"
     assert path.read_bytes() == CONTENT
@@ -146,7 +146,7 @@ def test_offline_names_the_address_first(weights: Any, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_licence_has_to_be_agreed_to(
+def test_the_license_has_to_be_agreed_to(
     weights: Any, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("get", NAME, "--url", f"{server}/w.pth", "--out", str(tmp_path))

@@ -42,7 +42,7 @@ finetune:
 
 
 def draw(folder: Path, count: int, seed: int) -> None:
-    """Two classes that differ by the side that is bright, not by colour."""
+    """Two classes that differ by the side that is bright, not by color."""
     rng = np.random.default_rng(seed)
     for number in range(count):
         kind = "lr"[number % 2]

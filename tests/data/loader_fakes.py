@@ -164,7 +164,7 @@ class Unborn:
 
 
 def _refuse() -> None:
-    what = "no licence for this dataset on this machine"
+    what = "no license for this dataset on this machine"
     raise RuntimeError(what)
 
 

@@ -57,7 +57,7 @@ def test_random_boxes_are_distributed_as_torchvisions() -> None:
 @pytest.mark.parametrize(("height", "width", "box"), [
     (1, 4000, (0, 1999, 1, 1)), (4000, 1, (1999, 0, 1, 1)), (60, 3000, (0, 1460, 60, 80)),
 ])  # fmt: skip
-def test_pictures_too_long_for_any_box_are_cut_in_the_centre(
+def test_pictures_too_long_for_any_box_are_cut_in_the_center(
     height: int, width: int, box: tuple[int, ...]
 ) -> None:
     scale = RandomResizedCrop(name="random-resized-crop", scale=(1.0, 1.0))
@@ -67,7 +67,7 @@ def test_pictures_too_long_for_any_box_are_cut_in_the_centre(
 
 @settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 400), st.integers(1, 400))
-def test_none_takes_the_largest_centred_box_of_the_output_aspect(
+def test_none_takes_the_largest_centered_box_of_the_output_aspect(
     height: int, width: int, h: int, w: int
 ) -> None:
     top, left, box_height, box_width = draw_plan(
@@ -81,7 +81,7 @@ def test_none_takes_the_largest_centred_box_of_the_output_aspect(
     assert left == pytest.approx((width - box_width) / 2)
 
 
-def test_none_is_resize_then_centre_crop() -> None:
+def test_none_is_resize_then_center_crop() -> None:
     rng = np.random.default_rng(0)
     frame = np.asarray(
         Image.fromarray(rng.integers(0, 255, (30, 40, 3), np.uint8)).resize((400, 300))

@@ -133,7 +133,7 @@ def test_broken_masker_ends_the_run() -> None:
 
 
 def test_workers_that_cannot_start_end_the_run_with_the_cause() -> None:
-    with pytest.raises(RankError, match="no licence for this dataset"):
+    with pytest.raises(RankError, match="no license for this dataset"):
         read_all(make_reader(Unborn()), [[Key(0, 0)]], 2)
 
 

@@ -36,17 +36,15 @@ def boxes(
     return Counter(tuple(draw_plan(crop, clip, SPEC, size, rng).box) for _ in range(draws))
 
 
-def test_sizes_are_pairs_of_neighbouring_scales() -> None:
+def test_sizes_are_pairs_of_neighboring_scales() -> None:
     # 240 * (1, 0.875, 0.75, 0.66), rounded down; (w, h) at most one scale apart: 10 of 16 pairs.
     sides = [240, 210, 180, 158]
     drawn = boxes(240, 320, (112, 112))
     sizes = Counter()
     for (_, _, height, width), times in drawn.items():
         sizes[height, width] += times
-    neighbours = {
-        (a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) < 2
-    }
-    assert set(sizes) == neighbours
+    neighbors = {(a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) < 2}
+    assert set(sizes) == neighbors
     assert len(sizes) == 10
     deviation = np.sqrt(4000 * 0.1 * 0.9)
     assert max(abs(times - 400) for times in sizes.values()) < 4.5 * deviation

@@ -61,7 +61,7 @@ def test_every_sample_is_as_likely_at_every_place(samples: int) -> None:
 
 
 @pytest.mark.parametrize("samples", [4000, 50000])
-def test_neighbours_and_epochs_are_unrelated(samples: int) -> None:
+def test_neighbors_and_epochs_are_unrelated(samples: int) -> None:
     order = Order(samples, 4)
     first, second = (order.block(epoch, 0, samples).astype(float) for epoch in (0, 1))
     for a, b in ((first[:-1], first[1:]), (first, second), (first, np.arange(samples))):
@@ -76,7 +76,7 @@ def test_all_orders_of_a_small_set_come_up() -> None:
     assert counts.min() > 50
 
 
-def test_windows_keep_neighbours_together_and_move_from_epoch_to_epoch() -> None:
+def test_windows_keep_neighbors_together_and_move_from_epoch_to_epoch() -> None:
     samples, window = 10_000, 1000
     order = Order(samples, 0, "window", window)
     starts = set()

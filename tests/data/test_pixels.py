@@ -71,15 +71,15 @@ def test_floats_stay_within_what_they_were_and_nan_stays_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_gray_and_colour_become_each_other(dtype: str) -> None:
-    colour = (RNG.random((9, 8, 3)) * 255).astype(dtype)
-    gray = to_channels(colour, 1, "x")
+def test_gray_and_color_become_each_other(dtype: str) -> None:
+    color = (RNG.random((9, 8, 3)) * 255).astype(dtype)
+    gray = to_channels(color, 1, "x")
     assert (gray.shape, gray.dtype) == ((9, 8, 1), dtype)
     if dtype == "uint8":
-        pillow = np.asarray(Image.fromarray(colour).convert("L"))
+        pillow = np.asarray(Image.fromarray(color).convert("L"))
         np.testing.assert_array_equal(gray[..., 0], pillow)
     else:
-        np.testing.assert_allclose(gray[..., 0], colour @ [0.299, 0.587, 0.114], atol=1.0)
+        np.testing.assert_allclose(gray[..., 0], color @ [0.299, 0.587, 0.114], atol=1.0)
     np.testing.assert_array_equal(to_channels(gray, 3, "x"), np.dstack([gray] * 3))
     white = np.full((1, 1, 3), 65535, np.uint16)
     assert to_channels(white, 1, "x").item() == 65535

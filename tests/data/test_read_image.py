@@ -89,10 +89,10 @@ def test_sixteen_bits_stay_sixteen_bits(data: bytes) -> None:
 def test_tiffs_and_arrays_of_any_channels(array: np.ndarray) -> None:
     whole = array.reshape(12, 20, -1)
     np.testing.assert_array_equal(decoded(npy(array), "x.npy"), whole)
-    colour = {"photometric": "rgb"} if whole.shape[2] == 3 else {"photometric": "minisblack"}
-    np.testing.assert_array_equal(decoded(tiff(array, planarconfig="contig", **colour)), whole)
+    color = {"photometric": "rgb"} if whole.shape[2] == 3 else {"photometric": "minisblack"}
+    np.testing.assert_array_equal(decoded(tiff(array, planarconfig="contig", **color)), whole)
     if array.ndim == 3:
-        planes = tiff(np.moveaxis(array, -1, 0), planarconfig="separate", **colour)
+        planes = tiff(np.moveaxis(array, -1, 0), planarconfig="separate", **color)
         np.testing.assert_array_equal(decoded(planes), whole)
 
 

@@ -35,7 +35,7 @@ def test_the_same_with_workers_and_from_a_part_of_the_set() -> None:
     assert stats_of(Fakes(), limit=5) != stats_of(Fakes())
 
 
-def test_imagenet_is_for_gray_and_colour() -> None:
+def test_imagenet_is_for_gray_and_color() -> None:
     assert imagenet(3).mean == (0.485, 0.456, 0.406)
     assert imagenet(1).std[0] == pytest.approx(0.226)
     with pytest.raises(RecipeError, match="auto"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from maekit.datasets.drawing import noise, scenes, textures
 from maekit.datasets.drawing.brush import Brush, Light, Pose
-from maekit.datasets.drawing.colour import rgb
+from maekit.datasets.drawing.color import rgb
 
 LIGHT = Light.from_angle(-1.0, 0.5)
 PATTERNS = [
@@ -159,7 +159,7 @@ def test_noise_is_periodic_and_steady() -> None:
 
 
 def test_masking_is_a_real_problem_with_something_to_win(pictures: np.ndarray) -> None:
-    """Interpolation gains on the mean colour, yet most of what it misses lies between patches."""
+    """Interpolation gains on the mean color, yet most of what it misses lies between patches."""
     rng = np.random.default_rng(0)
     side = 64 // PATCH
     patches = pictures.reshape(-1, side, PATCH, side, PATCH, 3).swapaxes(2, 3)

@@ -64,8 +64,8 @@ def test_lists_of_frame_folders(tmp_path: Path) -> None:
     numbered = listed(tmp_path, '"my clips/v 1" 3 8 1\nv2 32 -1 0\n')
     assert (frames_of(numbered), labels_of(numbered)) == ([8, 10], [1, 0])
     assert numbered.open(0).read([0, 7])[:, 0, 0, 0].tolist() == [3, 10]
-    unlabelled = listed(tmp_path, '"my clips/v 1" 1 5\nv2 0 -1\n')
-    assert (frames_of(unlabelled), labels_of(unlabelled)) == ([5, 10], [None, None])
+    unlabeled = listed(tmp_path, '"my clips/v 1" 1 5\nv2 0 -1\n')
+    assert (frames_of(unlabeled), labels_of(unlabeled)) == ([5, 10], [None, None])
     for text, reason in {
         "v2 20 0": "asks for 20 frames; the video has 10",
         "v2 29 5 0": "no picture with the number 29; the first one is img_00030",

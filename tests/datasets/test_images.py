@@ -37,7 +37,7 @@ def test_class_folders_are_labels(tmp_path: Path) -> None:
     assert images(tmp_path, labels="none").classes is None
 
 
-def test_flat_and_single_folders_are_unlabelled_unless_asked(tmp_path: Path) -> None:
+def test_flat_and_single_folders_are_unlabeled_unless_asked(tmp_path: Path) -> None:
     draw(tmp_path / "one" / "a.png")
     assert images(tmp_path).classes is None
     assert images(tmp_path, labels="folder").classes == ("one",)
@@ -92,7 +92,7 @@ def test_a_list_takes_every_row_as_it_stands(tmp_path: Path) -> None:
     ("a.jpg 1\nb.jpg -1\n", 2, "label '-1'"),
     ("a.jpg 1 2\n", 1, "2 fields after the path"),
 ])  # fmt: skip
-def test_half_labelled_lists(tmp_path: Path, text: str, line: int, reason: str) -> None:
+def test_half_labeled_lists(tmp_path: Path, text: str, line: int, reason: str) -> None:
     (tmp_path / "l.txt").write_text(text)
     with pytest.raises(DataError, match=reason) as error:
         images(tmp_path / "l.txt")

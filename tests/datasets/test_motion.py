@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from maekit.datasets.drawing import backdrops, motion, scenes
 from maekit.datasets.drawing.brush import Brush, Light
-from maekit.datasets.drawing.colour import rgb
+from maekit.datasets.drawing.color import rgb
 from maekit.datasets.drawing.motion import MOTIONS, draw_clip, track
 
 NAMES = sorted(MOTIONS)
@@ -29,7 +29,7 @@ def clips() -> np.ndarray:
     return np.stack(drawn).astype(np.float32) / 255
 
 
-def nearest_neighbours(features: np.ndarray) -> float:
+def nearest_neighbors(features: np.ndarray) -> float:
     """10-NN accuracy of the last VAL among the first TRAIN; chance is 1/8."""
     flat = features.reshape(len(features), -1)
     known, asked = flat[:TRAIN], flat[TRAIN:]
@@ -56,9 +56,9 @@ def test_no_frame_tells_the_motion_but_differences_do(clips: np.ndarray) -> None
     at = np.random.default_rng(0).integers(FRAMES, size=len(clips))
     frame = clips[np.arange(len(clips)), at]
     coarse = frame.reshape(len(clips), SIZE // 4, 4, SIZE // 4, 4, 3).mean(axis=(2, 4))
-    assert nearest_neighbours(frame) < 0.22  # chance 0.125, three standard errors 0.09
-    assert nearest_neighbours(coarse) < 0.22
-    assert nearest_neighbours(motion_energy(clips)) > 0.6
+    assert nearest_neighbors(frame) < 0.22  # chance 0.125, three standard errors 0.09
+    assert nearest_neighbors(coarse) < 0.22
+    assert nearest_neighbors(motion_energy(clips)) > 0.6
 
 
 @pytest.mark.parametrize("name", NAMES)

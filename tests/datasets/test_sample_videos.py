@@ -54,7 +54,7 @@ def test_what_is_read_is_what_was_drawn(tmp_path: Path) -> None:
         drawn = draw_clip(file.parent.name, 6, 64, rng).astype(float)
         read = dataset.open(index).read(range(6)).astype(float)
         mine = np.square(read - drawn).mean(axis=(1, 2, 3))
-        assert mine.max() < 200  # 25 dB; colour is kept at half the resolution
+        assert mine.max() < 200  # 25 dB; color is kept at half the resolution
         ends = np.square(drawn[0] - drawn[-1]).mean()
         assert np.square(read[0] - drawn[0]).mean() < 0.5 * ends  # the frames are in order
 

@@ -119,7 +119,7 @@ def test_a_set_of_files(eurosat: Path) -> None:
         dataset.open(2)
 
 
-def test_unlabelled_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unlabeled_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """STL10's own files are gigabytes: small ones, whose checksums are taken as right."""
     from torchvision.datasets import STL10
 

@@ -97,11 +97,11 @@ DIALECTS = {
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_dialects(dialect: str, folder: Path) -> None:
-    text, labelled = DIALECTS[dialect]
+    text, labeled = DIALECTS[dialect]
     dataset = listed(folder, text)
     assert frames_of(dataset) == [20, 21, 22]
-    assert labels_of(dataset) == ([2, 0, 2] if labelled else [None] * 3)
-    assert dataset.classes == (("0", "1", "2") if labelled else None)
+    assert labels_of(dataset) == ([2, 0, 2] if labeled else [None] * 3)
+    assert dataset.classes == (("0", "1", "2") if labeled else None)
     assert labels_of(listed(folder, text, labels="none")) == [None] * 3
     check_dataset(dataset)
 

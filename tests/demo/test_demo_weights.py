@@ -26,7 +26,7 @@ RECIPE = str(WEIGHTS.with_name("recipe.yaml"))
 def test_the_file_is_small_and_free() -> None:
     assert WEIGHTS.stat().st_size <= 3_000_000
     header = read_header(WEIGHTS)
-    assert header.licence == "CC0-1.0"
+    assert header.license == "CC0-1.0"
     assert header.source is not None
     assert "recipe.yaml" in header.source
     assert {tensor.dtype for tensor in read_tensors(WEIGHTS).values()} == {torch.float16}

@@ -39,7 +39,7 @@ pretrain:
 """
 
 
-class Centred(Pixel):
+class Centered(Pixel):
     """Pixels minus the mean patch of what it was fitted on."""
 
     fits = 0
@@ -69,11 +69,11 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretraining:
 
     def make(kind: str, spec: Any, context: Any = None) -> Any:
         if kind == "targets":
-            return Centred(Centred.Options(), context)
+            return Centered(Centered.Options(), context)
         return plain(kind, spec, context)
 
     monkeypatch.setattr(registry, "make", make)
-    Centred.fits = 0
+    Centered.fits = 0
     recipe = resolve(load(tmp_path / "fitted.yaml"), "pretrain")
     return assemble(recipe, torch.device("cpu"), lambda event: None)
 
@@ -82,14 +82,14 @@ def test_fitted_before_the_first_step_and_saved_with_the_weights(
     job: Pretraining, tmp_path: Path
 ) -> None:
     job.prepare(None)
-    assert Centred.fits == 1
+    assert Centered.fits == 1
     assert job.state.step == 0
     job.export(tmp_path / "weights.safetensors")
     model, _ = load_model(tmp_path / "weights.safetensors")
-    assert isinstance(model.target, Centred)
-    assert isinstance(job.model.target, Centred)
+    assert isinstance(model.target, Centered)
+    assert isinstance(job.model.target, Centered)
     assert torch.equal(model.target.mean_patch, job.model.target.mean_patch)
-    assert Centred.fits == 1
+    assert Centered.fits == 1
 
 
 def test_never_fitted_on_resume(job: Pretraining, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_never_fitted_on_resume(job: Pretraining, tmp_path: Path) -> None:
     job.model.target.mean_patch = None  # type: ignore[union-attr]
     loaded, _ = checkpoints.newest_good()
     job.prepare(loaded)
-    assert Centred.fits == 1
+    assert Centered.fits == 1
     assert torch.equal(job.model.target.mean_patch, fitted)  # type: ignore[union-attr]
 
 

@@ -62,7 +62,7 @@ def test_the_loss_is_over_the_tokens_asked_for(target: dict[str, Any], loss_on: 
     every = make_mask(model, batch, loss_on)
     by_hand = 0.0
     with torch.no_grad():
-        encoded = model.encode_visible(model.normalise(tensors[0]), every).tokens
+        encoded = model.encode_visible(model.normalize(tensors[0]), every).tokens
         for row, token in zip(*np.nonzero(asked), strict=True):
             one = Mask(
                 every.visible[row : row + 1],

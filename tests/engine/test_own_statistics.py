@@ -19,7 +19,7 @@ from maekit.model import Statistics
 from maekit.recipe.load import load
 from maekit.recipe.schema import Recipe
 from maekit.registry import resolve
-from maekit.visualise.training import reconstructions
+from maekit.visualize.training import reconstructions
 
 tifffile = pytest.importorskip("tifffile", reason="needs the extra maekit[tiff]")
 

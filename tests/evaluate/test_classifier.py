@@ -77,7 +77,7 @@ def test_the_same_weights_in_timms_vit_give_the_same_logits() -> None:
     torch.testing.assert_close(one(pixels()), other(pixels()[:, :, 0]), rtol=1e-4, atol=1e-5)
 
 
-def test_heads_are_initialised_as_the_papers_say() -> None:
+def test_heads_are_initialized_as_the_papers_say() -> None:
     torch.manual_seed(0)
     for head, std in (
         (make_head(400, 500), 2e-5),

@@ -41,7 +41,7 @@ def reader(*broken: int) -> ViewReader:
 
 
 def tints(pixels: torch.Tensor) -> torch.Tensor:
-    """Mean colours, ``[B, 3]``."""
+    """Mean colors, ``[B, 3]``."""
     return pixels.mean(dim=(2, 3, 4))
 
 

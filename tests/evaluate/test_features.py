@@ -32,7 +32,7 @@ def clips(count: int, *, seed: int = 0) -> torch.Tensor:
 def test_pools_are_those_of_the_tokens() -> None:
     encoder, pixels = model(), clips(4)
     with torch.no_grad():
-        tokens = encoder.encode(encoder.normalise(pixels))
+        tokens = encoder.encode(encoder.normalize(pixels))
     assert tokens.shape == (4, 7, 32)
     assert torch.equal(Features(encoder, "cls", None, FP32)(pixels), tokens[:, 0])
     assert torch.equal(Features(encoder, "mean", None, FP32)(pixels), tokens[:, 1:].mean(1))
@@ -98,7 +98,7 @@ def gather(
 def test_features_of_a_set_keep_its_order() -> None:
     rows, features = gather(dataset())
     assert rows.tolist() == list(range(11))
-    assert features.shape == (11, 2 + 1, 32)  # two clips, and the centre view
+    assert features.shape == (11, 2 + 1, 32)  # two clips, and the center view
     some, same = gather(dataset(), [7, 3])
     assert some.tolist() == [7, 3]
     np.testing.assert_allclose(same, features[[7, 3]], atol=1e-6)

@@ -19,7 +19,7 @@ from maekit.errors import RecipeError
 from maekit.evaluate import judges, linear
 from maekit.evaluate.attentive import AttentiveHead, fit_attentive, heads_of
 from maekit.evaluate.floor import Differences, Pixels, reduced
-from maekit.evaluate.knn import NearestNeighbours
+from maekit.evaluate.knn import NearestNeighbors
 from maekit.evaluate.linear import LinearProbe, fit_linear, split
 from maekit.recipe.probe import Attentive, CachedLinear, Probe
 
@@ -28,8 +28,8 @@ def blobs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Overlapping classes of features of very different sizes."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, count)
-    centres = np.random.default_rng(9).normal(size=(3, 6))
-    features = centres[labels] + rng.normal(size=(count, 6))
+    centers = np.random.default_rng(9).normal(size=(3, 6))
+    features = centers[labels] + rng.normal(size=(count, 6))
     return (features * [1, 10, 100, 0.1, 1, 1] + 5).astype(np.float32), labels
 
 
@@ -140,7 +140,7 @@ def test_without_scikit_learn_it_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("temperature", [None, 0.07, 0.5])
-def test_neighbours_are_scikit_learns(temperature: float | None) -> None:
+def test_neighbors_are_scikit_learns(temperature: float | None) -> None:
     features, labels = blobs(200)
     queries, _ = blobs(40, seed=1)
 
@@ -153,24 +153,24 @@ def test_neighbours_are_scikit_learns(temperature: float | None) -> None:
 
     theirs = KNeighborsClassifier(9, weights=votes, metric="cosine", algorithm="brute")
     theirs.fit(features, labels)
-    ours = NearestNeighbours(
+    ours = NearestNeighbors(
         torch.from_numpy(features), torch.from_numpy(labels), 3, k=9, temperature=temperature
     )
     found = ours.probabilities(torch.from_numpy(queries)).numpy()
     np.testing.assert_allclose(found, theirs.predict_proba(queries), atol=1e-4)
 
 
-def test_more_neighbours_than_there_are() -> None:
+def test_more_neighbors_than_there_are() -> None:
     features, labels = torch.eye(3), torch.tensor([0, 1, 1])
-    judge = NearestNeighbours(features, labels, 2, k=20, temperature=None)
+    judge = NearestNeighbors(features, labels, 2, k=20, temperature=None)
     assert judge.k == 3
     assert judge.probabilities(features)[0].tolist() == pytest.approx([1 / 3, 2 / 3])
 
 
-def test_neighbours_do_not_hold_a_vote_for_each_class() -> None:
+def test_neighbors_do_not_hold_a_vote_for_each_class() -> None:
     """One number for each class of each training sample would be gigabytes on ImageNet."""
     features, labels = torch.randn(500, 2), torch.arange(500)
-    judge = NearestNeighbours(features, labels, 500, k=3, temperature=None)
+    judge = NearestNeighbors(features, labels, 500, k=3, temperature=None)
     held = [value for value in vars(judge).values() if isinstance(value, torch.Tensor)]
     assert sum(value.numel() for value in held) < 2000
     assert judge.probabilities(features).sum(1).tolist() == pytest.approx([1] * 500)
@@ -251,7 +251,7 @@ def test_strengths_beyond_the_best_are_left_out() -> None:
         assert all(probe.accuracies[strength] < best for strength in tried[-2:])
 
 
-def test_differences_are_of_neighbouring_frames() -> None:
+def test_differences_are_of_neighboring_frames() -> None:
     pixels = torch.rand(2, 3, 4, 4, 8)
     small = pixels.reshape(2, 3, 4, 2, 2, 4, 2).mean(dim=(4, 6))
     expected = torch.stack([small[:, :, i + 1] - small[:, :, i] for i in range(3)], dim=2) / 2

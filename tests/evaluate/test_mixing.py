@@ -114,7 +114,7 @@ def test_the_area_of_a_box_follows_its_beta_distribution() -> None:
     """A Beta(1, 1) share is uniform; the box that is not cut at an edge has 1 - share of it."""
     one = mixing(cutmix=1.0)
     shares = [own_share(one.draw(Key(0, n), 0, 400, 400), 400, 400) for n in range(1500)]
-    # E[area / (H W)] of a centred box of side s, cut at the edges: (s - s^2/4)^2, s^2 uniform.
+    # E[area / (H W)] of a centered box of side s, cut at the edges: (s - s^2/4)^2, s^2 uniform.
     sides = np.sqrt((np.arange(4000) + 0.5) / 4000)
     expected = 1 - float(np.mean((sides - sides**2 / 4) ** 2))
     assert np.mean(shares) == pytest.approx(expected, abs=0.02)

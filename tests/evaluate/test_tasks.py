@@ -16,7 +16,7 @@ from maekit.evaluate.tasks import Targets, Task, mean_average_precision, task_of
 
 
 class Named:
-    """A labelled set of which only the labels matter."""
+    """A labeled set of which only the labels matter."""
 
     def __init__(self, *names: str) -> None:
         self.classes: Sequence[str] = tuple(sorted(set(names)))

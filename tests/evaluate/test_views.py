@@ -1,4 +1,4 @@
-"""Test views: which frames and boxes; one view is the centre clip of held-out samples."""
+"""Test views: which frames and boxes; one view is the center clip of held-out samples."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_crops_of_a_portrait_for_a_wide_model() -> None:
 
 @pytest.mark.parametrize("sampling", ["dense", "spread", "segments"])
 @pytest.mark.parametrize("shape", [(40, 60), (61, 33), (48, 48)])
-def test_one_view_is_the_centre_clip(sampling: str, shape: tuple[int, int]) -> None:
+def test_one_view_is_the_center_clip(sampling: str, shape: tuple[int, int]) -> None:
     source = Clip(23, *shape)
     clips = spec(4, 1 if sampling == "segments" else 2, sampling)
     reader = view_reader(Clips([source]), clips, Views(), size=(16, 24), channels=3)
@@ -158,12 +158,12 @@ def test_views_are_clip_major() -> None:
     assert views.shape == (7, 3, 2, 20, 20)
     np.testing.assert_array_equal(views[:6, 0, 0, 0, 0], [0, 0, 19, 19, 38, 38])  # first frame
     np.testing.assert_array_equal(views[:6, 2, 0, 0, 0], [0, 40, 0, 40, 0, 40])  # first column
-    assert reader.middle == 6  # the centre view, behind them
+    assert reader.middle == 6  # the center view, behind them
 
 
 @pytest.mark.parametrize("test", [Views(clips=2), Views(clips=5, crops=3), Views(crops=2)])
 @pytest.mark.parametrize("sampling", ["dense", "spread", "segments"])
-def test_the_centre_view_is_that_of_one_view(sampling: str, test: Views) -> None:
+def test_the_center_view_is_that_of_one_view(sampling: str, test: Views) -> None:
     """Of no clips and crops is it one of them in general: the curve's view is read by itself."""
     source = Clip(23, 20, 61)
     clips = spec(4, 1 if sampling == "segments" else 3, sampling)

@@ -62,7 +62,7 @@ def test_blocks_are_one_map_of_the_exact_count(
     assert mask[0].sum() == by_hand(grid.h * grid.w, ratio, rounding)
 
 
-def neighbours_alike(mask: np.ndarray) -> float:
+def neighbors_alike(mask: np.ndarray) -> float:
     """How often a token and the one beside it, right or below, are both hidden or both seen."""
     right, below = mask[:, :, 1:] == mask[:, :, :-1], mask[:, 1:] == mask[:, :-1]
     return float(np.concatenate([right.ravel(), below.ravel()]).mean())
@@ -71,11 +71,11 @@ def neighbours_alike(mask: np.ndarray) -> float:
 def test_blocks_hold_together() -> None:
     grid = Grid(1, 14, 14)
     rng = np.random.default_rng(0)
-    alike = [neighbours_alike(block()(grid, rng)) for _ in range(200)]
+    alike = [neighbors_alike(block()(grid, rng)) for _ in range(200)]
     assert np.mean(alike) > 0.8  # random masks: 0.5
 
 
-def test_blocks_reach_every_place_and_favour_no_side() -> None:
+def test_blocks_reach_every_place_and_favor_no_side() -> None:
     often = share(block(), Grid(1, 10, 10), 3000)[0]
     assert often.min() > 0.05  # a corner lies in fewer rectangles than the middle
     np.testing.assert_allclose(often, often[::-1], atol=0.06)

@@ -46,7 +46,7 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def randomise(module: nn.Module, std: float = 0.15, *, quiet: bool = False, seed: int = 0) -> None:
+def randomize(module: nn.Module, std: float = 0.15, *, quiet: bool = False, seed: int = 0) -> None:
     """Give all parameters normal values: a fresh model's zeros and ones would hide a mix-up.
 
     Args:
@@ -83,7 +83,7 @@ def random_hidden(batch: int, tokens: int, count: int, seed: int = 1) -> Tensor:
 def uneven_pixels(*shape: int, seed: int = 2) -> Tensor:
     """Pixels in [0, 1], ``[B, C, T, H, W]``, whose right half has a fiftieth of the contrast.
 
-    There it shows where the epsilon of a normalised target stands.
+    There it shows where the epsilon of a normalized target stands.
     """
     pixels = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
     half = shape[-1] // 2

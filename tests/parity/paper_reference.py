@@ -85,9 +85,9 @@ def mae_st_table(weights: Weights, part: str) -> Tensor:
 
 def layer_norm(x: Tensor, weights: Weights, name: str) -> Tensor:
     """Over the last axis, with the biased variance."""
-    centred = x - x.mean(-1, keepdim=True)
-    deviation = (centred.pow(2).mean(-1, keepdim=True) + EPS).sqrt()
-    return centred / deviation * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    centered = x - x.mean(-1, keepdim=True)
+    deviation = (centered.pow(2).mean(-1, keepdim=True) + EPS).sqrt()
+    return centered / deviation * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
 def linear(x: Tensor, weights: Weights, name: str) -> Tensor:
@@ -135,7 +135,7 @@ def blocks(x: Tensor, weights: Weights, name: str, heads: int, *, key_bias: bool
 
 
 def encode(clip: Tensor, visible: list[int], weights: Weights, paper: Paper) -> Tensor:
-    """A normalised clip to ``[prefix + K, D]``."""
+    """A normalized clip to ``[prefix + K, D]``."""
     cut = patches(clip, paper.patch)
     kernel, bias = weights["backbone.patch_embed.weight"], weights["backbone.patch_embed.bias"]
     tokens = []
@@ -184,7 +184,7 @@ def raw(patch: Tensor) -> Tensor:
     return patch.reshape(-1)
 
 
-def mae_normalised(patch: Tensor) -> Tensor:
+def mae_normalized(patch: Tensor) -> Tensor:
     """All values of a patch together; epsilon inside the root."""
     values = patch.reshape(-1)
     mean = values.sum() / len(values)
@@ -192,7 +192,7 @@ def mae_normalised(patch: Tensor) -> Tensor:
     return (values - mean) / (variance + EPS) ** 0.5
 
 
-def videomae_normalised(cube: Tensor) -> Tensor:
+def videomae_normalized(cube: Tensor) -> Tensor:
     """Each channel of a cube by itself; epsilon outside the root."""
     out = torch.empty_like(cube)
     for channel in range(cube.shape[-1]):

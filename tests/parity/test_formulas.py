@@ -12,7 +12,7 @@ import numpy as np
 import paper_reference as paper
 import pytest
 import torch
-from agreement import QUIET, assert_agree, gradients, random_hidden, randomise, uneven_pixels
+from agreement import QUIET, assert_agree, gradients, random_hidden, randomize, uneven_pixels
 from torch import Tensor
 
 from maekit.data.batch import Batch
@@ -25,10 +25,10 @@ from maekit.weights.header import Header
 BATCH = 2
 MEAN, STD = (0.4, 0.5, 0.6, 0.45), (0.2, 0.3, 0.25, 0.35)
 TARGETS: dict[str, tuple[dict[str, Any], paper.Target]] = {
-    "mae": ({"name": "norm-pixel"}, paper.mae_normalised),
+    "mae": ({"name": "norm-pixel"}, paper.mae_normalized),
     "videomae": (
         {"name": "norm-pixel", "space": "unit", "statistics": "per-channel", "eps": "outside"},
-        paper.videomae_normalised,
+        paper.videomae_normalized,
     ),
     "raw": ({"name": "pixel"}, paper.raw),
     "raw-unit": ({"name": "pixel", "space": "unit"}, paper.raw),
@@ -59,7 +59,7 @@ class Case(NamedTuple):
             mean=MEAN[: self.channels], std=STD[: self.channels],
         )  # fmt: skip
         model = build_model(header).eval()
-        randomise(model, std=0.2, quiet=quiet)
+        randomize(model, std=0.2, quiet=quiet)
         return model
 
     def scaled(self, pixels: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def test_the_papers_numbers(name: str, target: str, quiet: bool) -> None:
     setup = case.paper(weights, quiet=quiet)
     theirs = expected(case, setup, weights, pixels, hidden, target)
     theirs["loss"].backward()
-    out = model(model.normalise(pixels), hidden)
+    out = model(model.normalize(pixels), hidden)
     total, count = step_loss(model, pixels, hidden)
     loss = total / count
     loss.backward()
@@ -196,7 +196,7 @@ def test_dual_masking_is_videomaev2s_loss() -> None:
         visible, tokens = tokens_where(~row), tokens_where(wanted)
         encoded = paper.encode(case.scaled(clip), visible, weights, setup)
         pred = paper.videomae_decode(encoded, visible, tokens, weights, setup)
-        aim = paper.truth(clip.double(), tokens, case.patch, paper.videomae_normalised)
+        aim = paper.truth(clip.double(), tokens, case.patch, paper.videomae_normalized)
         per_token = (pred - aim).pow(2).mean(dim=-1)
         for token, value in zip(tokens, per_token, strict=True):
             if row[token]:  # bool_masked_pos[~decode_mask]

@@ -11,7 +11,7 @@ from typing import Any
 import hf_names
 import pytest
 import torch
-from agreement import IMAGENET, assert_agree, gradients, output_of, randomise, uneven_pixels
+from agreement import IMAGENET, assert_agree, gradients, output_of, randomize, uneven_pixels
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from maekit.backbones.vit import Shape
@@ -59,9 +59,9 @@ def compare(size: tuple[int, int, Shape, Shape], norm_pixels: bool, quiet: bool)
     with torch.no_grad():
         reference.vit.embeddings.position_embeddings.copy_(own.backbone.positions.table)
         reference.decoder.decoder_pos_embed.copy_(own.decoder.positions.table)
-    randomise(reference, std=encoder.width**-0.5, quiet=quiet)
+    randomize(reference, std=encoder.width**-0.5, quiet=quiet)
     model.load_state_dict(hf_names.vit_mae(reference.state_dict()), strict=True)
-    images = model.normalise(uneven_pixels(2, 3, 1, side, side))
+    images = model.normalize(uneven_pixels(2, 3, 1, side, side))
     tokens = (side // patch) ** 2
     noise = torch.rand(2, tokens, generator=torch.Generator().manual_seed(1))
     keep = int(tokens * (1 - RATIO))
@@ -87,7 +87,7 @@ def compare(size: tuple[int, int, Shape, Shape], norm_pixels: bool, quiet: bool)
 
 
 @pytest.mark.parametrize("quiet", [False, True], ids=["loud", "quiet"])
-@pytest.mark.parametrize("norm_pixels", [True, False], ids=["normalised", "raw"])
+@pytest.mark.parametrize("norm_pixels", [True, False], ids=["normalized", "raw"])
 def test_same_weights_same_numbers(norm_pixels: bool, quiet: bool) -> None:
     compare(SMALL, norm_pixels, quiet)
 

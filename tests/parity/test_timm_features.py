@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from agreement import assert_agree, gradients, random_hidden, randomise
+from agreement import assert_agree, gradients, random_hidden, randomize
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -58,7 +58,7 @@ def compare(
     reference: nn.Module, model: MaskedAutoencoder, hidden: Tensor | None, *, quiet: bool = False
 ) -> None:
     width = model.backbone.width
-    randomise(reference, std=width**-0.5, quiet=quiet)
+    randomize(reference, std=width**-0.5, quiet=quiet)
     model.load_state_dict(renamed(reference.state_dict()), strict=True)
     images = torch.randn(2, 3, *model.clip, generator=torch.Generator().manual_seed(1))
     mask = Mask.nothing_hidden(2, model.grid.tokens)

@@ -1,7 +1,7 @@
 """Our VideoMAE against transformers' VideoMAEForPreTraining: same weights, same numbers.
 
 Theirs must be told: LayerNorm's epsilon (1e-12 and 1e-5 by default, 1e-6 in VideoMAE), and a
-normalisation with the statistics that it undoes the target with.
+normalization with the statistics that it undoes the target with.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agreement import (
     gradients,
     output_of,
     random_hidden,
-    randomise,
+    randomize,
     uneven_pixels,
 )
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
@@ -47,7 +47,7 @@ def theirs(size: Size, norm_pixels: bool) -> Any:
     model: Any = VideoMAEForPreTraining(config)
     model.eval()
     model.decoder.norm.eps = 1e-6
-    randomise(model, std=encoder.width**-0.5)
+    randomize(model, std=encoder.width**-0.5)
     return model
 
 
@@ -72,7 +72,7 @@ def pair(size: Size, norm_pixels: bool) -> tuple[Any, MaskedAutoencoder]:
 def compare(size: Size, norm_pixels: bool, batch: int = 3) -> None:
     """Loss, prediction, encoder output and all gradients."""
     reference, model = pair(size, norm_pixels)
-    pixels = model.normalise(uneven_pixels(batch, 3, *size[0]))
+    pixels = model.normalize(uneven_pixels(batch, 3, *size[0]))
     tokens = model.grid.tokens
     hidden = random_hidden(batch, tokens, tokens * 2 // 3)
     out = model(pixels, hidden)
@@ -88,7 +88,7 @@ def compare(size: Size, norm_pixels: bool, batch: int = 3) -> None:
 
 
 @pytest.mark.parametrize("size", [SMALL, TALL], ids=["wide", "tall"])
-@pytest.mark.parametrize("norm_pixels", [True, False], ids=["normalised", "raw"])
+@pytest.mark.parametrize("norm_pixels", [True, False], ids=["normalized", "raw"])
 def test_same_weights_same_numbers(size: Size, norm_pixels: bool) -> None:
     compare(size, norm_pixels)
 

@@ -78,7 +78,7 @@ PERTURBED: dict[str, tuple[list[str], list[str]]] = {
     "video-vit.positions": (["model.backbone.positions=learned"], []),
     "video-vit.positions_grid": (["model.backbone.positions_grid=[1,4,6]"], []),
     "video-vit.inflate": (
-        ["model.backbone.inflate=centre"],
+        ["model.backbone.inflate=center"],
         ["--from", "FOLDER/image.safetensors", "model.backbone.positions=sincos-2d"],
     ),
     "video-vit.drop_path": (["model.backbone.drop_path=0.9"], ["model.backbone.depth=2"]),

@@ -40,8 +40,8 @@ def test_agrees_with_scikit_learn(clips: torch.Tensor) -> None:
     target = pca()
     target.fit([[part] for part in clips.split([7, 1, 20, 12])])
     shape = (1, 3, 1, 1, 1)
-    normalised = (clips.double() - torch.tensor(MEAN).view(shape)) / torch.tensor(STD).view(shape)
-    patches = patchify(normalised, (2, 4, 4)).flatten(0, 1).numpy()
+    normalized = (clips.double() - torch.tensor(MEAN).view(shape)) / torch.tensor(STD).view(shape)
+    patches = patchify(normalized, (2, 4, 4)).flatten(0, 1).numpy()
     theirs = decomposition.PCA(5, svd_solver="full").fit(patches)
     state = target.state()
     np.testing.assert_allclose(state["mean"], theirs.mean_, atol=1e-6)
@@ -64,7 +64,7 @@ def test_moments_do_not_depend_on_how_rows_come() -> None:
     np.testing.assert_allclose(moments.covariance(), np.cov(rows.numpy().T), rtol=1e-6)
 
 
-@pytest.mark.parametrize("space", ["unit", "normalised"])
+@pytest.mark.parametrize("space", ["unit", "normalized"])
 def test_all_components_paint_the_pixels_back(clips: torch.Tensor, space: str) -> None:
     target = pca(96, space=space)
     target.fit([[clips]])

@@ -29,7 +29,7 @@ def reference(
 ) -> np.ndarray:
     """Patch by patch, from the papers' formulas."""
     clip = pixels.numpy().astype(np.float64)
-    if space == "normalised":
+    if space == "normalized":
         shape = (1, 3, 1, 1, 1)
         clip = (clip - np.reshape(MEAN, shape)) / np.reshape(STD, shape)
     out = np.zeros((2, mask.queries.shape[1], 96))
@@ -46,7 +46,7 @@ def reference(
     return out
 
 
-@pytest.mark.parametrize("space", ["normalised", "unit"])
+@pytest.mark.parametrize("space", ["normalized", "unit"])
 def test_pixel_is_the_patch_in_its_space(sample: tuple[torch.Tensor, Mask], space: str) -> None:
     target = Pixel(Pixel.Options.model_validate({"space": space}), CONTEXT)
     truth = target.encode([sample[0]], sample[1])
@@ -58,7 +58,7 @@ def test_pixel_is_the_patch_in_its_space(sample: tuple[torch.Tensor, Mask], spac
 @pytest.mark.parametrize(
     ("space", "statistics", "eps"),
     list(
-        itertools.product(["normalised", "unit"], ["joint", "per-channel"], ["inside", "outside"])
+        itertools.product(["normalized", "unit"], ["joint", "per-channel"], ["inside", "outside"])
     ),
 )
 def test_norm_pixel_is_the_papers_formula(
@@ -85,7 +85,7 @@ def test_where_epsilon_stands_shows_on_a_flat_patch() -> None:
 
 
 @pytest.mark.parametrize("statistics", ["joint", "per-channel"])
-@pytest.mark.parametrize("space", ["normalised", "unit"])
+@pytest.mark.parametrize("space", ["normalized", "unit"])
 def test_decode_with_true_statistics_undoes_encode(
     sample: tuple[torch.Tensor, Mask], statistics: str, space: str
 ) -> None:

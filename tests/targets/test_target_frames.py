@@ -59,7 +59,7 @@ def test_twice_the_frames_are_a_view_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("kind", [Pixel, NormPixel])
-@pytest.mark.parametrize("space", ["unit", "normalised"])
+@pytest.mark.parametrize("space", ["unit", "normalized"])
 def test_decode_undoes_encode_for_every_choice(kind: type[Pixel], space: str) -> None:
     torch.manual_seed(0)
     double = torch.rand(2, 3, 16, 8, 12)
@@ -72,6 +72,6 @@ def test_decode_undoes_encode_for_every_choice(kind: type[Pixel], space: str) ->
     middle = center.decode(center.encode([clip], mask), clip, mask, "truth")
     first = truth.unflatten(-1, (2, -1))[:, :, :1]
     assert torch.allclose(middle.unflatten(-1, (2, -1)), first.expand(-1, -1, 2, -1), atol=1e-5)
-    if kind is Pixel:  # normalised ones are undone by the clip's own statistics
+    if kind is Pixel:  # normalized ones are undone by the clip's own statistics
         again = twice.decode(twice.encode([clip, double], mask), clip, mask, "truth")
         assert torch.allclose(again, truth, atol=1e-5)

@@ -14,7 +14,7 @@ from scipy import stats
 from maekit.data.order import Key
 from maekit.recipe.tokenizer import DVAESizes, KLWeight, Temperature
 from maekit.targets.dvae_networks import DVAE, map_pixels
-from maekit.tokenizer.holdout import mean_colours, perplexity, psnr
+from maekit.tokenizer.holdout import mean_colors, perplexity, psnr
 from maekit.tokenizer.losses import (
     annealed,
     divergence,
@@ -129,6 +129,6 @@ def test_measures() -> None:
     assert perplexity(torch.tensor([5, 5, 0, 5, 5])) == pytest.approx(4)
     assert perplexity(torch.tensor([0, 9])) == pytest.approx(1)
     pixels = torch.arange(16.0).reshape(1, 1, 4, 4)
-    flat = mean_colours(pixels, 2)
+    flat = mean_colors(pixels, 2)
     assert flat[0, 0, 0].tolist() == [2.5, 2.5, 4.5, 4.5]
     assert flat[0, 0, 3].tolist() == [10.5, 10.5, 12.5, 12.5]

@@ -85,6 +85,6 @@ def bicubic(rows: torch.Tensor, old: Grid, new: Grid) -> torch.Tensor:
         image = F.interpolate(image, size=(new.h, new.w), mode="bicubic", align_corners=False)
         slots.append(image[0].permute(1, 2, 0).double().numpy())
     stack = np.stack(slots).reshape(old.t, -1)
-    centres = (np.arange(new.t) + 0.5) * old.t / new.t - 0.5
-    columns = [np.interp(centres, np.arange(old.t), column) for column in stack.T]
+    centers = (np.arange(new.t) + 0.5) * old.t / new.t - 0.5
+    columns = [np.interp(centers, np.arange(old.t), column) for column in stack.T]
     return torch.tensor(np.stack(columns, axis=1)).reshape(new.tokens, -1).float()

@@ -30,7 +30,7 @@ from maekit.weights.report import Report
 from maekit.weights.resize import change_channels, inflate
 
 
-@pytest.mark.parametrize("how", ["average", "centre"])
+@pytest.mark.parametrize("how", ["average", "center"])
 def test_a_cube_from_a_patch(how: Any) -> None:
     weight = torch.randn(5, 3, 1, 4, 4)
     cube = inflate(weight, 4, how)

@@ -1,4 +1,4 @@
-"""Files of the official projects: recognised, complete, and described as they are."""
+"""Files of the official projects: recognized, complete, and described as they are."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_mae_at_official_sizes(size: str, full: bool, tmp_path: Path) -> None:
         assert header.decoder is not None
         assert header.decoder["heads"] == 16
         assert header.target == {
-            "name": "norm-pixel", "space": "normalised", "loss": "mse", "frames": "same",
+            "name": "norm-pixel", "space": "normalized", "loss": "mse", "frames": "same",
             "statistics": "joint", "eps": "inside",
         }  # fmt: skip
     else:

@@ -51,7 +51,7 @@ def test_features_are_timms(
     assert f"from https://huggingface.co/timm/{name} unless it is cached" in caplog.text
     assert weights.header.backbone["name"] == backbone
     assert weights.header.decoder is None
-    assert weights.header.licence
+    assert weights.header.license
     ours, header = load_model(weights)
     pixels = torch.randn(1, 3, 1, *header.clip[1:])
     expected = fetched[0].forward_features(pixels[:, :, 0])

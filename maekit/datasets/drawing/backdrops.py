@@ -10,7 +10,7 @@ import numpy as np
 from maekit.datasets.drawing import noise, textures
 from maekit.datasets.drawing.brush import Brush, Light, Pose
 from maekit.datasets.drawing.chance import happens, one_of, sign
-from maekit.datasets.drawing.colour import hsv, mix, near, rgb
+from maekit.datasets.drawing.color import hsv, mix, near, rgb
 from maekit.datasets.drawing.textures import Material
 
 _SUN = rgb(1.0, 0.95, 0.75)
@@ -43,10 +43,10 @@ def _floor(picture: np.ndarray, material: Material, horizon: float, vanish: floa
     x, y = x[first:], y[first:]
     depth = (1 - horizon) / (y - horizon + 0.02)
     pixel = depth**2 / size
-    colour = material((x - vanish) * depth, depth, pixel)
+    color = material((x - vanish) * depth, depth, pixel)
     haze = np.clip((depth - 2) / 14, 0, 0.6)
     far = picture[:, first - 1].mean(axis=1).reshape(3, 1, 1)
-    picture[:, first:] = colour * (1 - haze) + haze * far
+    picture[:, first:] = color * (1 - haze) + haze * far
 
 
 def _ground(rng: np.random.Generator) -> Material:
@@ -98,7 +98,7 @@ def landscape(size: int, rng: np.random.Generator) -> Backdrop:
 
 
 def room(size: int, rng: np.random.Generator) -> Backdrop:
-    """A papered, tiled, panelled or brick wall over a floor, with light from one side."""
+    """A papered, tiled, paneled or brick wall over a floor, with light from one side."""
     x, y = _coordinates(size)
     horizon = rng.uniform(0.5, 0.72)
     offset = (rng.uniform(), rng.uniform())

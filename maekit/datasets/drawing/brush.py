@@ -30,7 +30,7 @@ class Light(NamedTuple):
 class Pose:
     """Where an object lies: its own square [-1, 1] x [-1, 1] (x right, y down) in the picture."""
 
-    x: float  # the centre, in sides of the picture
+    x: float  # the center, in sides of the picture
     y: float
     scale: float  # half its extent, in sides
     angle: float = 0.0  # radians, clockwise as seen
@@ -48,7 +48,7 @@ class Brush:
         x, y: the object's own coordinates of each pixel in the window, ``[h, w]``.
         pixel: one pixel's span in these coordinates.
         alpha: what is covered so far, ``[h, w]`` in [0, 1].
-        colour: premultiplied by alpha, ``[3, h, w]``.
+        color: premultiplied by alpha, ``[3, h, w]``.
     """
 
     def __init__(self, size: int, pose: Pose, light: Light) -> None:
@@ -69,7 +69,7 @@ class Brush:
         )
         height, width = len(dy), len(dx)
         self.alpha = np.zeros((height, width), np.float32)
-        self.colour = np.zeros((3, height, width), np.float32)
+        self.color = np.zeros((3, height, width), np.float32)
 
     def polygon(self, points: np.ndarray) -> np.ndarray:
         """The coverage ``[h, w]`` of a polygon ``[P, 2]`` of (x, y) in own coordinates."""
@@ -82,13 +82,13 @@ class Brush:
         )
         height, width = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
         sheet = Image.new("L", (width * _FINE, height * _FINE))
-        # Pillow's polygon covers the pixels whose centres lie half a pixel further.
+        # Pillow's polygon covers the pixels whose centers lie half a pixel further.
         outline = [tuple(point) for point in (fine * _FINE - 0.5).tolist()]
         ImageDraw.Draw(sheet).polygon(outline, fill=255)
         return np.asarray(sheet.reduce(_FINE), np.float32) / 255
 
     def ellipse(self, x: float, y: float, across: float, down: float) -> np.ndarray:
-        """The coverage ``[h, w]`` of an ellipse with centre (x, y) and these radii."""
+        """The coverage ``[h, w]`` of an ellipse with center (x, y) and these radii."""
         distance = np.hypot((self.x - x) / across, (self.y - y) / down) - 1
         return self.inside(distance * min(across, down))
 
@@ -103,21 +103,21 @@ class Brush:
             return
         # Most parts of an object are small beside its window.
         part = (..., slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        cover, colour, alpha = mask[part], self.colour[part], self.alpha[part]
-        colour *= 1 - cover
-        colour += np.broadcast_to(paint, self.colour.shape)[part] * cover
+        cover, color, alpha = mask[part], self.color[part], self.alpha[part]
+        color *= 1 - cover
+        color += np.broadcast_to(paint, self.color.shape)[part] * cover
         alpha *= 1 - cover
         alpha += cover
 
     def glaze(self, mask: np.ndarray, gain: np.ndarray | float) -> None:
         """Lighten or darken what is painted already by ``gain`` within ``mask``."""
-        self.colour = self.colour * (1 + (np.asarray(gain) - 1) * mask)
+        self.color = self.color * (1 + (np.asarray(gain) - 1) * mask)
 
     def lay(self, picture: np.ndarray) -> None:
         """Lay the object into ``picture [3, size, size]``, in place."""
         part = picture[:, self.rows, self.columns]
         part *= 1 - self.alpha
-        part += self.colour
+        part += self.color
 
     def spread(self) -> np.ndarray:
         """The object's coverage over the whole picture, ``[size, size]``."""
@@ -126,7 +126,7 @@ class Brush:
         return whole
 
 
-def _window(centre: float, reach: float, size: int) -> slice:
-    start = min(max(math.floor((centre - reach) * size), 0), size - 1)
-    stop = max(min(math.ceil((centre + reach) * size), size), start + 1)
+def _window(center: float, reach: float, size: int) -> slice:
+    start = min(max(math.floor((center - reach) * size), 0), size - 1)
+    stop = max(min(math.ceil((center + reach) * size), size), start + 1)
     return slice(start, stop)

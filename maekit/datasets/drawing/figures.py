@@ -9,7 +9,7 @@ import numpy as np
 
 from maekit.datasets.drawing import noise, textures
 from maekit.datasets.drawing.chance import happens, one_of, sign
-from maekit.datasets.drawing.colour import Palette, hsv, mix, near, rgb
+from maekit.datasets.drawing.color import Palette, hsv, mix, near, rgb
 from maekit.datasets.drawing.textures import Material
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ def _rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarr
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
 
-def star(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
+def star(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
     """A star folded along its rays: one half of each ray is lit, the other in shade."""
     points = int(rng.integers(5, 8))
     inner = rng.uniform(0.4, 0.55)
     angles = np.arange(2 * points) * np.pi / points - np.pi / 2
     radii = np.where(np.arange(2 * points) % 2 == 0, 0.98, inner)
     outline = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
-    brush.fill(brush.polygon(outline), colours.base * 0.9)
+    brush.fill(brush.polygon(outline), colors.base * 0.9)
     for index in range(2 * points):
         facet = np.stack([np.zeros(2), outline[index], outline[(index + 1) % (2 * points)]])
         toward = angles[index] + (np.pi / points if index % 2 else -np.pi / points)
@@ -39,11 +39,11 @@ def star(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
         brush.glaze(brush.polygon(facet), 1.0 + 0.3 * facing + (0.08 if index % 2 else -0.08))
 
 
-def tree(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
+def tree(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
     """A fir of stacked skirts, or a round crown of leafy clumps."""
     hue = one_of(rng, (0.26, 0.3, 0.3, 0.34, 0.34, 0.12, 0.05))
     green = near(hsv(hue, rng.uniform(0.5, 0.8), rng.uniform(0.4, 0.7)), rng, 0.03)
-    green = 0.9 * green + 0.1 * colours.base
+    green = 0.9 * green + 0.1 * colors.base
     trunk = rng.uniform(0.07, 0.12)
     bark = 0.85 + 0.3 * np.clip(brush.x / trunk, -1, 1) * brush.light.x
     brush.fill(brush.polygon(_rectangle(-trunk, 0.0, trunk, 0.97)), _BROWN * bark)
@@ -69,11 +69,11 @@ def tree(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
         brush.fill(brush.ellipse(x, y, radius, radius), paint)
 
 
-def house(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
+def house(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
     """A gabled front and a side wall under one roof, with a door and windows."""
     split, eaves = rng.uniform(-0.2, 0.1), rng.uniform(-0.25, -0.05)
     walls = one_of(rng, (textures.plain, textures.bricks, textures.planks))
-    wall = _WHITE + (colours.base - _WHITE) * rng.uniform(0.2, 0.8)
+    wall = _WHITE + (colors.base - _WHITE) * rng.uniform(0.2, 0.8)
     material = Material(walls, wall * 0.75, wall, 3.0, grain=0.02)
     sideways = 0.2 * brush.light.x
     front, side = 0.9 - sideways, 0.85 + sideways
@@ -82,7 +82,7 @@ def house(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
     gable = np.array([[-0.9, 0.97], [-0.9, eaves], [middle, -0.85], [split, eaves], [split, 0.97]])
     brush.fill(brush.polygon(_rectangle(split, eaves, 0.88, 0.9)), paint * side)
     brush.fill(brush.polygon(gable), paint * front)
-    tiles = Material(textures.stripes, colours.dark, colours.dark * 1.5 + 0.05, 9.0, math.pi / 2)
+    tiles = Material(textures.stripes, colors.dark, colors.dark * 1.5 + 0.05, 9.0, math.pi / 2)
     roof = np.array(
         [[middle, -0.92], [0.62, -0.92], [0.97, eaves + 0.05], [split + 0.05, eaves + 0.05]]
     )
@@ -90,12 +90,10 @@ def house(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
         brush.fill(brush.polygon(_rectangle(0.25, -1.0, 0.42, -0.6)), _CLAY)
     brush.fill(brush.polygon(roof), tiles(brush.x, brush.y, brush.pixel) * (0.95 + sideways))
     rim = np.array([[middle, -0.93], [middle, -0.78], [-0.93, eaves + 0.12], [-0.98, eaves]])
-    brush.fill(brush.polygon(rim), colours.dark * 1.1)
+    brush.fill(brush.polygon(rim), colors.dark * 1.1)
     glass = rgb(0.55, 0.72, 0.85) * rng.uniform(0.6, 1.1)
     door = middle + rng.uniform(-0.12, 0.12)
-    brush.fill(
-        brush.polygon(_rectangle(door - 0.14, 0.38, door + 0.14, 0.97)), colours.accent * 0.8
-    )
+    brush.fill(brush.polygon(_rectangle(door - 0.14, 0.38, door + 0.14, 0.97)), colors.accent * 0.8)
     for x in (split + 0.18, split + 0.55):
         pane = _rectangle(x, 0.15, x + 0.22, 0.5)
         brush.fill(brush.polygon(_rectangle(x - 0.04, 0.11, x + 0.26, 0.54)), _WHITE * side)
@@ -104,10 +102,10 @@ def house(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
     brush.fill(brush.ellipse(middle, -0.2, 0.09, 0.09), glass)
 
 
-def fish(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
+def fish(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
     """A lens of a body with a forked tail, fins, an eye, and stripes or scales."""
     tall = rng.uniform(0.42, 0.6)
-    fin = colours.accent * 0.85
+    fin = colors.accent * 0.85
     tail = np.array([[0.45, 0.0], [0.97, -0.5], [0.84, 0.0], [0.97, 0.5]])
     brush.fill(brush.polygon(tail), fin * (0.8 + 0.3 * brush.x))
     back = np.array([[-0.35, -tall * 0.8], [0.25, -tall - 0.3], [0.4, -0.1]])
@@ -125,17 +123,17 @@ def fish(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
     share = share * brush.inside(-0.42 - brush.x)  # the head stays plain
     round_y = np.clip(brush.y / np.maximum(half, 0.05), -1, 1)
     brightness = 0.85 + 0.35 * round_y * brush.light.y
-    brush.fill(body, mix(colours.base, colours.accent, share) * brightness)
+    brush.fill(body, mix(colors.base, colors.accent, share) * brightness)
     brush.fill(brush.polygon(np.array([[-0.2, 0.08], [0.12, -0.05], [0.1, 0.28]])), fin * 1.05)
     brush.fill(brush.ellipse(-0.62, -0.1, 0.12, 0.12), _WHITE)
     brush.fill(brush.ellipse(-0.64, -0.1, 0.06, 0.06), rgb(0.08, 0.08, 0.08))
 
 
-def leaf(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
+def leaf(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
     """A pointed blade with a midrib, paired veins, and two halves lit differently."""
     hue = one_of(rng, (0.3, 0.25, 0.14, 0.07, 0.02))
     green = near(hsv(hue, rng.uniform(0.55, 0.85), rng.uniform(0.5, 0.8)), rng, 0.04)
-    green = 0.85 * green + 0.15 * colours.base
+    green = 0.85 * green + 0.15 * colors.base
     width, bow = rng.uniform(0.42, 0.6), rng.uniform(-0.15, 0.15)
     shift = bow * (1 - brush.y**2)
     x = brush.x - shift
@@ -156,7 +154,7 @@ def leaf(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
     brush.fill(brush.inside(rib), green * 0.5 + 0.4)
 
 
-def flag(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
+def flag(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
     """A chequered, banded or crossed cloth that waves from a pole."""
     side = sign(rng)
     pole, length = side * -0.82, 1.72
@@ -179,11 +177,11 @@ def flag(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
         upright = np.abs(along - 0.36) * length - 0.14
         share = brush.inside(np.minimum(upright, np.abs(down - 0.5) * height - 0.14))
     fold = 0.95 + 2.2 * swing * np.cos(wave) * side * math.copysign(1, brush.light.x)
-    cloth = mix(colours.base, colours.accent, share)
+    cloth = mix(colors.base, colors.accent, share)
     if look == "checker" and happens(rng, 0.5):
-        cloth = mix(colours.dark * 0.6, _WHITE, share)
+        cloth = mix(colors.dark * 0.6, _WHITE, share)
     brush.fill(brush.inside(distance), cloth * fold)
     stick = np.maximum(np.abs(brush.x - pole) - 0.055, np.abs(brush.y) - 0.97)
     rounded = np.clip((brush.x - pole) / 0.055, -1, 1)
     brush.fill(brush.inside(stick), _BROWN * (1.15 + 0.5 * rounded * brush.light.x))
-    brush.fill(brush.ellipse(pole, -0.93, 0.08, 0.07), colours.accent)
+    brush.fill(brush.ellipse(pole, -0.93, 0.08, 0.07), colors.accent)

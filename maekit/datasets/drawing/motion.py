@@ -17,7 +17,7 @@ from PIL import Image
 from maekit.datasets.drawing import backdrops
 from maekit.datasets.drawing.brush import Brush, Pose
 from maekit.datasets.drawing.chance import happens, one_of
-from maekit.datasets.drawing.colour import bright_palette
+from maekit.datasets.drawing.color import bright_palette
 from maekit.datasets.drawing.scenes import KINDS, Film, Spot, drop_shadow, paint
 
 VERSION = 1  # raise it with every change of what is drawn: cached clips are then drawn anew

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from maekit.datasets.drawing import backdrops, figures, solids
 from maekit.datasets.drawing.brush import Brush, Light, Pose
 from maekit.datasets.drawing.chance import happens, one_of, sign
-from maekit.datasets.drawing.colour import Palette, bright_palette, hsv, near, rgb
+from maekit.datasets.drawing.color import Palette, bright_palette, hsv, near, rgb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ KINDS: dict[str, Kind] = {
 class Spot(NamedTuple):
     """Where in a scene an object is wanted."""
 
-    x: float  # the centre, in sides of the picture
+    x: float  # the center, in sides of the picture
     scale: float  # half the extent, in sides
     nearness: float  # of its foot: 0 at the horizon, 1 at the lower edge
 
@@ -148,15 +148,15 @@ def _foreground(size: int, light: Light, rng: np.random.Generator) -> Brush:
 
 def _fence(brush: Brush, rng: np.random.Generator) -> None:
     """Upright posts with a rail across."""
-    colour = near(hsv(rng.uniform(0.05, 0.12), rng.uniform(0.05, 0.5), rng.uniform(0.4, 0.9)), rng)
+    color = near(hsv(rng.uniform(0.05, 0.12), rng.uniform(0.05, 0.5), rng.uniform(0.4, 0.9)), rng)
     spacing, half = rng.uniform(0.35, 0.6), rng.uniform(0.05, 0.08)
     top = rng.uniform(0.1, 0.5)
     x = (brush.x + rng.uniform()) / spacing
     off = (x - np.round(x)) * spacing
     rail = np.abs(brush.y - top - 0.18) - 0.05
-    brush.fill(brush.inside(rail), colour * 0.85)
+    brush.fill(brush.inside(rail), color * 0.85)
     post = np.maximum(np.abs(off) - half, top - brush.y + np.abs(off))
-    brush.fill(brush.inside(post), colour * (1 + 0.25 * off / half * brush.light.x))
+    brush.fill(brush.inside(post), color * (1 + 0.25 * off / half * brush.light.x))
 
 
 def _grass(brush: Brush, rng: np.random.Generator) -> None:
@@ -179,12 +179,12 @@ def _grass(brush: Brush, rng: np.random.Generator) -> None:
 
 def _rope(brush: Brush, rng: np.random.Generator) -> None:
     """One or two sagging cords from side to side."""
-    colour = hsv(rng.uniform(), rng.uniform(0.1, 0.7), rng.uniform(0.3, 0.9))
+    color = hsv(rng.uniform(), rng.uniform(0.1, 0.7), rng.uniform(0.3, 0.9))
     for _ in range(int(rng.integers(1, 3))):
         level, sag, tilt = rng.uniform(-0.8, 0.6), rng.uniform(-0.2, 0.2), rng.uniform(-0.4, 0.4)
         off = brush.y - level - tilt * brush.x - sag * brush.x**2
         half = rng.uniform(0.04, 0.08)
-        brush.fill(brush.inside(np.abs(off) - half), colour * (1 - 0.3 * off / half))
+        brush.fill(brush.inside(np.abs(off) - half), color * (1 - 0.3 * off / half))
 
 
 class Film(NamedTuple):

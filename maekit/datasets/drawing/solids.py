@@ -9,7 +9,7 @@ import numpy as np
 
 from maekit.datasets.drawing import textures
 from maekit.datasets.drawing.chance import happens, one_of, sign
-from maekit.datasets.drawing.colour import Palette, mix, rgb
+from maekit.datasets.drawing.color import Palette, mix, rgb
 from maekit.datasets.drawing.textures import Material
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def lit(brush: Brush, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return brightness
 
 
-def ball(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
+def ball(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
     """A sphere: plain, banded, or a beach ball."""
     x, y = brush.x / 0.96, brush.y / 0.96
     z = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))
@@ -44,7 +44,7 @@ def ball(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
     brightness = lit(brush, x, y)
     light = brush.light
     gleam = np.clip((x * light.x + y * light.y + z * light.z - 0.93) / 0.07, 0, 1) ** 2
-    paint = mix(colours.base, colours.accent, share) * brightness
+    paint = mix(colors.base, colors.accent, share) * brightness
     brush.fill(brush.ellipse(0, 0, 0.96, 0.96), paint + 0.45 * gleam)
 
 
@@ -61,7 +61,7 @@ def _face_coordinates(
     return inverse[0, 0] * x + inverse[0, 1] * y, inverse[1, 0] * x + inverse[1, 1] * y
 
 
-def box(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
+def box(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
     """A cuboid seen from above a corner: three faces, each lit by its own normal."""
     yaw, pitch = rng.uniform(0.35, 1.2), rng.uniform(0.3, 0.6)
     width, depth, height = rng.uniform(0.7, 1.0, 3)
@@ -77,7 +77,7 @@ def box(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
     near = np.array([-(low[0] + high[0]) / 2 * scale, 0.97])  # the nearest corner, on the ground
     looks = (textures.plain, textures.plain, textures.planks, textures.stripes, textures.checker)
     repeats = float(rng.integers(2, 5))
-    material = Material(one_of(rng, looks), colours.base, colours.accent, repeats, grain=0.02)
+    material = Material(one_of(rng, looks), colors.base, colors.accent, repeats, grain=0.02)
     sideways = 0.25 * brush.light.x
     faces = (
         (near + up, right, -up, 0.78 + sideways),
@@ -90,7 +90,7 @@ def box(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
         brush.fill(_face(brush, corner, along, down), paint)
 
 
-def mug(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
+def mug(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
     """A cup with an elliptic mouth, bands around the body and a handle at one side."""
     half, lip = rng.uniform(0.5, 0.62), rng.uniform(0.1, 0.2)
     side = sign(rng)
@@ -99,7 +99,7 @@ def mug(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
     tube = np.abs(handle - 0.8) / 0.2
     brush.fill(
         brush.inside((tube - 1) * 0.07),
-        colours.base * (0.55 + 0.4 * np.sqrt(np.clip(1 - tube**2, 0, 1))),
+        colors.base * (0.55 + 0.4 * np.sqrt(np.clip(1 - tube**2, 0, 1))),
     )
     across = np.clip(brush.x / half, -1, 1)
     bend = lip * np.sqrt(1 - across**2)  # how far a level line around the body hangs down
@@ -113,15 +113,15 @@ def mug(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
     body = np.maximum(np.abs(brush.x) - half, brush.y - bottom - bend)
     body = np.maximum(body, top - brush.y)
     shading = lit(brush, across * 0.98, np.zeros_like(across))
-    brush.fill(brush.inside(body), mix(colours.base, colours.accent, band) * shading)
-    brush.fill(brush.ellipse(0, top, half, lip), colours.base * 1.05)
+    brush.fill(brush.inside(body), mix(colors.base, colors.accent, band) * shading)
+    brush.fill(brush.ellipse(0, top, half, lip), colors.base * 1.05)
     inner = brush.ellipse(0, top, half * 0.86, lip * 0.8)
     inside = 0.5 - 0.25 * np.clip(brush.x / half * math.copysign(1, brush.light.x), -1, 1)
-    brush.fill(inner, colours.dark * 0.6 + colours.base * inside * 0.6)
+    brush.fill(inner, colors.dark * 0.6 + colors.base * inside * 0.6)
 
 
-def ring(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
-    """A torus seen a little from the side, plain or with blocks of a second colour."""
+def ring(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
+    """A torus seen a little from the side, plain or with blocks of a second color."""
     squash, thick = rng.uniform(0.65, 1.0), rng.uniform(0.2, 0.32)
     middle = 0.97 - thick
     x, y = brush.x, brush.y / squash
@@ -133,17 +133,17 @@ def ring(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
         share = 0.5 + 0.5 * textures.square(turns, np.full_like(x, 2 * brush.pixel))
     clipped = np.clip(across, -1, 1)
     shading = lit(brush, clipped * x / radius, clipped * y / radius)
-    paint = mix(colours.base, colours.accent, share) * shading
+    paint = mix(colors.base, colors.accent, share) * shading
     brush.fill(brush.inside((np.abs(across) - 1) * thick * squash), paint)
 
 
-def wheel(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
+def wheel(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
     """A tyre, a rim, a hub and straight spokes."""
     radius = np.hypot(brush.x, brush.y)
     spokes = int(rng.integers(3, 7))
     tyre, rim = 0.97, rng.uniform(0.7, 0.8)
     turn = np.arctan2(brush.y, brush.x)
-    rubber = rgb(0.16, 0.16, 0.18) + 0.1 * colours.dark
+    rubber = rgb(0.16, 0.16, 0.18) + 0.1 * colors.dark
     rounded = (radius - (tyre + rim) / 2) / ((tyre - rim) / 2)
     clipped = np.clip(rounded, -1, 1) * 0.9
     shading = lit(brush, clipped * np.cos(turn), clipped * np.sin(turn))
@@ -153,16 +153,16 @@ def wheel(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
     off = (turn - start) - step * np.round((turn - start) / step)
     spoke = np.maximum(np.abs(np.sin(off)) * radius - width, radius - rim)
     if happens(rng, 0.4):
-        brush.fill(brush.ellipse(0, 0, rim, rim), colours.dark * 0.8)
+        brush.fill(brush.ellipse(0, 0, rim, rim), colors.dark * 0.8)
     bright = 0.8 + 0.25 * (brush.x * brush.light.x + brush.y * brush.light.y)
-    brush.fill(brush.inside(spoke), colours.accent * bright)
+    brush.fill(brush.inside(spoke), colors.accent * bright)
     brush.fill(brush.inside(np.abs(rounded) * 0.12 - 0.12), rubber * 1.6 * shading)
-    brush.fill(brush.inside(np.abs(radius - rim) - 0.05), colours.base * bright)
-    brush.fill(brush.ellipse(0, 0, 0.2, 0.2), colours.base * bright)
-    brush.fill(brush.ellipse(0, 0, 0.08, 0.08), colours.dark)
+    brush.fill(brush.inside(np.abs(radius - rim) - 0.05), colors.base * bright)
+    brush.fill(brush.ellipse(0, 0, 0.2, 0.2), colors.base * bright)
+    brush.fill(brush.ellipse(0, 0, 0.08, 0.08), colors.dark)
 
 
-def ladder(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
+def ladder(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
     """Two rails that draw together upward, and even rungs between them."""
     foot, head = rng.uniform(0.5, 0.65), rng.uniform(0.32, 0.48)
     rungs = int(rng.integers(4, 7))
@@ -174,8 +174,8 @@ def ladder(brush: Brush, colours: Palette, rng: np.random.Generator) -> None:
     bar = np.abs(height - np.round(height)) * spacing - 0.06
     within = np.maximum(edge, np.abs(brush.y) - 0.97)
     rounded = np.clip((height - np.round(height)) * spacing / 0.06, -1, 1)
-    rung = colours.base * (0.8 - 0.25 * rounded * math.copysign(1, -brush.light.y))
+    rung = colors.base * (0.8 - 0.25 * rounded * math.copysign(1, -brush.light.y))
     brush.fill(brush.inside(np.maximum(bar, within)), rung)
     profile = np.clip(edge / rail, -1, 1) * np.sign(brush.x)
     rails = np.maximum(np.abs(edge) - rail, np.abs(brush.y) - 0.97)
-    brush.fill(brush.inside(rails), colours.base * (0.95 + 0.3 * profile * brush.light.x))
+    brush.fill(brush.inside(rails), colors.base * (0.95 + 0.3 * profile * brush.light.x))

@@ -1,4 +1,4 @@
-"""Materials: a pattern between two colours with a little grain, at any scale and angle.
+"""Materials: a pattern between two colors with a little grain, at any scale and angle.
 
 A pattern is a function ``(u, v, pixel) -> [h, w]`` in [0, 1]: ``u, v`` are texture coordinates,
 one unit a repeat, and ``pixel`` is how many units one pixel spans there, so that a pattern fades
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maekit.datasets.drawing import noise
-from maekit.datasets.drawing.colour import mix
+from maekit.datasets.drawing.color import mix
 
 Pattern = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -75,7 +75,7 @@ def dots(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
 
 
 def bricks(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """A bond of bricks, each of its own tone, in light mortar (the low colour)."""
+    """A bond of bricks, each of its own tone, in light mortar (the low color)."""
     row = np.floor(2 * v)
     along = u + 0.5 * (row % 2)
     joint = np.maximum(lines(along, 0.07, pixel), lines(2 * v, 0.14, 2 * pixel))
@@ -133,7 +133,7 @@ def patches(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Material:
-    """A pattern laid at a scale, an angle and an offset, between two colours."""
+    """A pattern laid at a scale, an angle and an offset, between two colors."""
 
     pattern: Pattern
     low: np.ndarray  # [3, 1, 1], where the pattern is 0
@@ -144,13 +144,13 @@ class Material:
     grain: float = 0.03  # relative depth of the noise on top
 
     def __call__(self, x: np.ndarray, y: np.ndarray, pixel: np.ndarray | float) -> np.ndarray:
-        """Colours ``[3, h, w]`` at coordinates ``x, y [h, w]``; ``pixel`` is one pixel's span."""
+        """Colors ``[3, h, w]`` at coordinates ``x, y [h, w]``; ``pixel`` is one pixel's span."""
         cosine, sine = math.cos(self.angle), math.sin(self.angle)
         u = self.repeats * (cosine * x + sine * y) + self.offset[0]
         v = self.repeats * (cosine * y - sine * x) + self.offset[1]
         span = np.asarray(self.repeats * pixel, np.float32)
-        colour = mix(self.low, self.high, self.pattern(u, v, span))
+        color = mix(self.low, self.high, self.pattern(u, v, span))
         if self.grain:
             speckle = noise.sample(1.5, x / 3 + self.offset[0], y / 3 + self.offset[1])
-            colour *= 1 + self.grain * speckle
-        return colour
+            color *= 1 + self.grain * speckle
+        return color

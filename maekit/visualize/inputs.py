@@ -1,0 +1,187 @@
+"""Which pictures and videos a command line means, how they are opened, and what results are called.
+
+What a file is shows in its suffix; one without a known suffix is tried as a picture, then as a
+video. Animated pictures are read by their first frame, except that GIF and APNG are videos to a
+model of more than one frame.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from maekit.data.files import is_url, read_bytes
+from maekit.data.read_image import Alpha, open_image
+from maekit.data.read_video import open_video
+from maekit.datasets.images import SUFFIXES as PICTURES
+from maekit.datasets.images import ImageSource
+from maekit.datasets.listing import walk
+from maekit.datasets.videos import SUFFIXES as VIDEOS
+from maekit.datasets.videos import VideoSource
+from maekit.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from maekit.contracts import Source
+
+MOVING_PICTURES = frozenset({".apng", ".gif"})
+_LONGEST_STEM = 180  # bytes: what file systems allow, less the endings that are put on
+_MAGIC = set("*?[")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file of the command line.
+
+    Attributes:
+        path: as it is opened.
+        name: as it is shown; bytes that are no text are replaced.
+        kind: by its suffix; unknown ones are tried.
+        missing: why there is no such file; None where there is one.
+    """
+
+    path: str
+    name: str
+    kind: Literal["image", "video", "unknown"]
+    missing: str | None = None
+
+
+def find_inputs(
+    words: Sequence[str], *, moving: bool = False, purpose: str = "reconstruct"
+) -> list[Input]:
+    """The files that words mean: files and links as they are, folders by suffix at any depth
+    (hidden files skipped), patterns (``**`` goes through folders), fsspec URLs.
+
+    Args:
+        moving: whether GIF and APNG are videos.
+        purpose: what they are for, as errors say it.
+
+    Raises:
+        RecipeError: nothing at all is there.
+    """
+    found = [each for word in words for each in _meant(word, moving)]
+    if all(each.missing for each in found):
+        what = "; ".join(f"{each.name}: {each.missing}" for each in found) or "no INPUT"
+        hint = "pictures, videos, folders of them, or quoted patterns ('photos/**/*.jpg')"
+        raise RecipeError(f"nothing to {purpose}: {what}", where="INPUT", hint=hint)
+    return found
+
+
+def _meant(word: str, moving: bool) -> Iterator[Input]:
+    if is_url(word):
+        yield _input(word, moving)
+    elif os.path.isdir(word):  # noqa: PTH112 - strings, as names that are no text pass through them
+        inside = [f"{word.rstrip('/') or '/'}/{file}" for file in walk(word, PICTURES | VIDEOS)]
+        yield from (_input(path, moving) for path in inside)
+        if not inside:
+            yield _absent(word, "no pictures or videos in this folder, at any depth")
+    elif os.path.lexists(word):
+        yield _input(word, moving)
+    elif _MAGIC & set(word):
+        matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - as above
+        for match in matches:
+            yield from _meant(match, moving)
+        if not matches:
+            yield _absent(word, "no file matches")
+    else:
+        yield _absent(word, "no such file or folder")
+
+
+def _input(path: str, moving: bool) -> Input:
+    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122
+    kind: Literal["image", "video", "unknown"] = "unknown"
+    if suffix in VIDEOS or (moving and suffix in MOVING_PICTURES):
+        kind = "video"
+    elif suffix in PICTURES:
+        kind = "image"
+    return Input(path, shown(path), kind)
+
+
+def _absent(word: str, why: str) -> Input:
+    return Input(word, shown(word), "unknown", why)
+
+
+def shown(path: str) -> str:
+    """A path as text: bytes that are none become question marks."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+@dataclass
+class Inputs:
+    """Inputs as a dataset, unlabeled."""
+
+    items: Sequence[Input]
+    alpha: Alpha = "drop"
+    classes: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def name(self, index: int) -> str:
+        """The file, as it is shown."""
+        return self.items[index].name
+
+    def open(self, index: int) -> Source:
+        """Open an input; raises as ``open_input``."""
+        return open_input(self.items[index], self.alpha)
+
+
+def open_input(item: Input, alpha: Alpha) -> Source:
+    """Open a file without decoding its pixels.
+
+    Raises:
+        DataError: it is missing, or neither a picture nor a video.
+        OSError: the system cannot read it.
+    """
+    if item.missing is not None:
+        raise DataError(item.missing, where=item.name)
+    if item.kind == "video":
+        return _video(item)
+    if item.kind == "image":
+        return _image(item, alpha)
+    try:
+        return _image(item, alpha)
+    except DataError as no_image:
+        try:
+            return _video(item)
+        except DataError as no_video:
+            what = f"neither a picture ({no_image.what}) nor a video ({no_video.what})"
+            raise DataError(what, where=item.name) from no_video
+
+
+def _image(item: Input, alpha: Alpha) -> Source:
+    return ImageSource(open_image(read_bytes(item.path), item.name, alpha), None, item.name)
+
+
+def _video(item: Input) -> Source:
+    video = open_video(item.path, item.name)
+    return VideoSource(video, range(video.frames), None, item.name)
+
+
+def output_stems(paths: Iterable[str]) -> list[str]:
+    """A file name without suffix for each input: its own, numbered where others have the same.
+
+    Names that differ only in case count as the same, as they are on some file systems.
+    """
+    wanted = [_stem(path) for path in paths]
+    taken = {stem.casefold() for stem in wanted}
+    given: set[str] = set()
+    stems = []
+    for stem in wanted:
+        name, number = stem, 1
+        while name.casefold() in given or (number > 1 and name.casefold() in taken):
+            number += 1
+            name = f"{stem}-{number}"
+        given.add(name.casefold())
+        stems.append(name)
+    return stems
+
+
+def _stem(path: str) -> str:
+    stem = Path(shown(path).rstrip("/")).stem or "input"
+    while len(stem.encode()) > _LONGEST_STEM:
+        stem = stem[:-1]
+    return stem

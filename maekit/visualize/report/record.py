@@ -1,0 +1,227 @@
+"""What a run folder holds, read as far as it came: nothing in it needs to be there or whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maekit.engine.run_folder import LOCK, OURS, in_use, read_lines, read_result, verb_of
+from maekit.errors import RecipeError
+from maekit.recipe.yaml12 import Plain, parse
+from maekit.visualize.report.markup import duration
+
+LOG_LINES = 40
+EXITS = {
+    1: "a bug",
+    2: "usage or recipe",
+    3: "weights do not match",
+    4: "non-finite loss",
+    5: "out of memory",
+    6: "data",
+    7: "storage",
+    8: "a worker died",
+}
+_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+_STOPPED = (75, 130)  # resumable, and the second Ctrl-C
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run stands.
+
+    ``state`` is finished, running, interrupted, crashed, killed (it left no word), or empty.
+    """
+
+    state: str
+    text: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder.
+
+    Attributes:
+        verb: the command that made it; None where it has not said so yet.
+        steps: records of metrics.jsonl that tell an update, in order.
+        measured: those that tell a measurement: ``{"step": ..., "holdout": {...}}``.
+        recipe: the resolved recipe; None where there is none that can be read.
+        log: its last lines.
+        when: from when to when log.txt goes; empty where there is none.
+        notes: what could not be read, and why.
+    """
+
+    path: Path
+    verb: str | None
+    verdict: Verdict
+    steps: list[dict[str, Any]]
+    measured: list[dict[str, Any]]
+    result: dict[str, Any]
+    recipe: Plain
+    recipe_text: str
+    environment: dict[str, Any]
+    bad_files: list[dict[str, Any]]
+    log: list[str]
+    when: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """Finished updates, as far as anyone wrote them down."""
+        logged = int(self.steps[-1]["step"]) if self.steps else 0
+        return max(logged, int(self.result.get("steps") or 0))
+
+    @property
+    def holdout(self) -> dict[str, float | None]:
+        """The newest held-out errors; empty where none were measured."""
+        for record in reversed(self.measured):
+            if isinstance(record.get("holdout"), dict):
+                found: dict[str, float | None] = record["holdout"]
+                return found
+        return {}
+
+    def last(self, key: str) -> Any:  # noqa: ANN401 (any JSON value)
+        """The newest value that was logged with the steps, or None."""
+        return next((step[key] for step in reversed(self.steps) if step.get(key) is not None), None)
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        RecipeError: it is no run folder.
+    """
+    _check_run(path)
+    notes: list[str] = []
+    records = [line for line in read_lines(path / "metrics.jsonl") if _is_count(line.get("step"))]
+    steps = [record for record in records if "loss" in record]
+    result = read_result(path)
+    text = _text(path / "recipe.yaml", notes)
+    lines = _text(path / "log.txt", notes).splitlines()
+    return Run(
+        path=path,
+        verb=verb_of(path),
+        verdict=_verdict(result, steps, running=in_use(path / LOCK)),
+        steps=steps,
+        measured=[record for record in records if "loss" not in record],
+        result=result,
+        recipe=_recipe(text, notes),
+        recipe_text=text,
+        environment=_environment(path / "env.json", notes),
+        bad_files=list(read_lines(path / "bad_files.jsonl")),
+        log=lines[-LOG_LINES:],
+        when=_when(lines),
+        notes=notes,
+    )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def names_of(paths: list[Path]) -> list[str]:
+    """The shortest ends of resolved paths, of two parts or more, that tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    length = 2
+    while True:
+        names = [str(Path(*each[-length:])) for each in parts]
+        if len(set(names)) == len(set(parts)) or length >= max(len(each) for each in parts):
+            return names
+        length += 1
+
+
+def _check_run(path: Path) -> None:
+    if not path.exists():
+        raise RecipeError("there is no such folder", where=str(path), hint=_runs_near(Path("runs")))
+    if not path.is_dir():
+        raise RecipeError("not a folder", where=str(path), hint="give the run's folder")
+    # A run that has only begun holds its lock and its log, and no recipe yet.
+    begun = (path / "lock").is_file() and (path / "log.txt").is_file()
+    if not begun and not any((path / name).is_file() for name in OURS):
+        msg = "this is not a run: it holds neither recipe.yaml nor result.json"
+        raise RecipeError(msg, where=str(path), hint=_runs_near(path))
+
+
+def _runs_near(folder: Path) -> str:
+    depths = ("*", "*/*")  # runs, and runs of recipes; a deeper search could take minutes
+    found = {
+        each.parent for name in OURS for deep in depths for each in folder.glob(f"{deep}/{name}")
+    }
+    if not found:
+        return "name a folder that `maekit pretrain` wrote, by default runs/<recipe>/<n>"
+    shown = sorted(str(each) for each in found)
+    more = f", and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return "name a run: " + ", ".join(shown[:5]) + more
+
+
+def _verdict(result: dict[str, Any], steps: list[dict[str, Any]], *, running: bool) -> Verdict:
+    at = _progress(result, steps)
+    code = result.get("exit")
+    logged = int(steps[-1]["step"]) if steps else 0
+    if running:
+        left = steps[-1].get("seconds_left") if steps else None
+        return Verdict("running", f"Running, {at}", _left(left))
+    if code == 0:
+        return Verdict("finished", f"Finished, {at}")
+    if code is None and not logged:
+        return Verdict("empty", "Nothing was logged", "No step and no result.json.")
+    if code is None or logged > int(result.get("steps") or 0):
+        # result.json, where there is one, is of the time before this run was resumed.
+        detail = "The process ended without a result.json: killed, or its machine went down."
+        return Verdict("killed", f"Ended without a result, {at}", detail)
+    error = str(result.get("error") or "")
+    if code in _STOPPED:
+        return Verdict("interrupted", f"Interrupted, {at}", "It goes on with --resume.")
+    reason = f" ({EXITS[code]})" if code in EXITS else ""
+    return Verdict("crashed", f"Crashed with exit code {code}{reason}, {at}", error)
+
+
+def _progress(result: dict[str, Any], steps: list[dict[str, Any]]) -> str:
+    done = max(int(result.get("steps") or 0), int(steps[-1]["step"]) if steps else 0)
+    if not done:
+        return "no step logged"
+    total = next((step["total_steps"] for step in reversed(steps) if "total_steps" in step), None)
+    return f"step {done:,}" if total is None else f"step {done:,} of {int(total):,}"
+
+
+def _when(lines: list[str]) -> str:
+    times = [found[0] for line in lines if (found := _TIME.match(line))]
+    return f"Logged from {times[0]} to {times[-1]}, local time." if times else ""
+
+
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f"When last told, {duration(seconds)} were left."
+
+
+def _text(path: Path, notes: list[str]) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        notes.append(f"{path.name} cannot be read: {error.strerror}")
+        return ""
+
+
+def _recipe(text: str, notes: list[str]) -> Plain:
+    try:
+        node = parse(text, "recipe.yaml")
+    except RecipeError as error:
+        notes.append(f"{error.where}: {error.what}")
+        return None
+    return None if node is None else node.plain
+
+
+def _environment(path: Path, notes: list[str]) -> dict[str, Any]:
+    text = _text(path, notes)
+    if not text:
+        return {}
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        notes.append(f"{path.name} is not JSON: {error}")
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,169 @@
+"""How good a painted picture is where it is painted: PSNR, SSIM, and the gain over any fill.
+
+All pixels are in [0, 1] (or the data's own range brought to it) and are not clipped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST = 100.0  # dB: what an exact picture gets, so that every score is a number
+_RADIUS, _SIGMA = 5, 1.5  # of SSIM's window: 11 x 11 pixels (Wang et al. 2004, section III-B)
+_C1, _C2 = 0.01**2, 0.03**2  # for a range of 1
+_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One picture against the original, over the pixels that were predicted."""
+
+    squares: float  # sum of squared differences
+    values: int  # how many: pixels times channels
+    ssim: float
+
+    @property
+    def psnr(self) -> float:
+        """In dB, at most ``MOST``."""
+        return psnr(self.squares / self.values)
+
+    def plain(self) -> dict[str, float]:
+        """For JSON."""
+        return {"psnr": round(self.psnr, _DIGITS), "ssim": round(self.ssim, _DIGITS)}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one reconstruction.
+
+    Attributes:
+        prediction: with the statistics of visible patches.
+        fills: pictures without a model, by name: the three of ``fills``, and ``zero_prediction``.
+        truth_statistics: with those of the hidden patches, which leak the answer; None where the
+            target has none to undo.
+        ceiling: the target's own truth, with the statistics of visible patches; None where that is
+            the original.
+        hidden: the fraction of tokens that was hidden and predicted.
+    """
+
+    prediction: Guess
+    fills: Mapping[str, Guess]
+    truth_statistics: Guess | None
+    ceiling: Guess | None
+    hidden: float
+
+    @property
+    def gain_db(self) -> float:
+        """PSNR over that of the best fill.
+
+        One of the fills is what a prediction of zeros paints, so zeros gain nothing on any picture.
+        Another constant may be lucky on one; over a set in which each picture is as likely as its
+        negative none gains anything, as its error there is that of zeros and its own square.
+        """
+        return self.prediction.psnr - max(fill.psnr for fill in self.fills.values())
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON, as design section 8 has it."""
+        leaking = self.truth_statistics
+        return {
+            **self.prediction.plain(),
+            "gain_db": round(self.gain_db, _DIGITS),
+            "fills": {name: fill.plain() for name, fill in self.fills.items()},
+            "truth_statistics": None if leaking is None else leaking.plain(),
+            "ceiling": None if self.ceiling is None else round(self.ceiling.psnr, _DIGITS),
+            "hidden": round(self.hidden, _DIGITS),
+        }
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB for a range of 1, at most ``MOST``; NaN stays NaN."""
+    if math.isnan(mse):
+        return mse
+    return min(MOST, -10 * math.log10(mse)) if mse > 0 else MOST
+
+
+def guess(original: np.ndarray, picture: np.ndarray, where: np.ndarray) -> Guess:
+    """Compare two pictures over some of their pixels.
+
+    Args:
+        original, picture: ``[T, H, W, C]``; the picture is the original where nothing was painted,
+            so that SSIM's windows see what an eye sees.
+        where: bool ``[T, H, W]``: the pixels that count, at least one. SSIM takes the windows that
+            are centered on them.
+    """
+    difference = (picture.astype(np.float64) - original)[where]
+    similarity = ssim_map(original, picture)
+    return Guess(float((difference**2).sum()), difference.size, float(similarity[where].mean()))
+
+
+def pooled(scores: Iterable[Scores]) -> dict[str, Any]:
+    """PSNR, fills and gain of all pixels together: the error of a set, not a mean of decibels."""
+    listed = list(scores)
+    if not listed:
+        return {"psnr": None, "gain_db": None, "fills": {}}
+    names = listed[0].fills
+    prediction = _together(each.prediction for each in listed)
+    fills = {name: _together(each.fills[name] for each in listed) for name in names}
+    return {
+        "psnr": round(prediction, _DIGITS),
+        "gain_db": round(prediction - max(fills.values()), _DIGITS),
+        "fills": {name: round(value, _DIGITS) for name, value in fills.items()},
+    }
+
+
+def _together(guesses: Iterable[Guess]) -> float:
+    listed = list(guesses)
+    return psnr(sum(each.squares for each in listed) / sum(each.values for each in listed))
+
+
+def ssim_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Structural similarity around each pixel, float64 ``[T, H, W]``, the mean over channels.
+
+    Wang et al. 2004 (IEEE TIP 13(4)) with its Gaussian window; frames are compared one by one, and
+    pictures are mirrored at their edges, so that every pixel has a window.
+
+    Args:
+        one, other: ``[T, H, W, C]``, for a range of 1.
+    """
+    return np.stack([_similarity(*pair) for pair in zip(one, other, strict=True)])
+
+
+def _similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """``ssim_map`` of one frame ``[H, W, C]``."""
+    x, y = (
+        torch.from_numpy(np.ascontiguousarray(each, np.float64)).permute(2, 0, 1)[:, None]
+        for each in (one, other)
+    )
+    mean_x, mean_y, xx, yy, xy = (_blurred(each) for each in (x, y, x * x, y * y, x * y))
+    var_x, var_y, covariance = xx - mean_x**2, yy - mean_y**2, xy - mean_x * mean_y
+    similarity = ((2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)) / (
+        (mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2)
+    )
+    frame: np.ndarray = similarity.mean(dim=(0, 1)).numpy()
+    return frame
+
+
+def _blurred(planes: Tensor) -> Tensor:
+    """Gaussian means ``[M, 1, H, W]``."""
+    steps = torch.arange(-_RADIUS, _RADIUS + 1, dtype=planes.dtype)
+    window = torch.exp(-(steps**2) / (2 * _SIGMA**2))
+    window = window / window.sum()
+    height, width = planes.shape[-2:]
+    padded = planes[..., _mirrored(height), :][..., _mirrored(width)]
+    rows = F.conv2d(padded, window.view(1, 1, -1, 1))
+    return F.conv2d(rows, window.view(1, 1, 1, -1))
+
+
+def _mirrored(length: int) -> Tensor:
+    """Indices ``-radius .. length + radius - 1``, those outside mirrored at the edge."""
+    places = torch.arange(-_RADIUS, length + _RADIUS) % (2 * length)
+    return torch.minimum(places, 2 * length - 1 - places)
