@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maekit.atomic import write_bytes
 from maekit.cli.reporters import Reporters, TensorBoard
-from maekit.engine.checkpoint import write_bytes
 from maekit.engine.events import Note, Saved
 from maekit.errors import StorageError
 from maekit.visualize.step_pictures import name_of

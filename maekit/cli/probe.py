@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from maekit.atomic import write_text
 from maekit.cli.dry_run import dry_run as dry_run_training
 from maekit.cli.dry_run import size
 from maekit.cli.exits import code_of
@@ -19,7 +20,6 @@ from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import Heard, LogFile, Reporters, Terminal, duration
 from maekit.cli.resume import check_same, check_verb, runs_to_resume
 from maekit.cli.training import INTERRUPTED, Asked, Verb, choose_folder, train
-from maekit.engine.checkpoint import write_text
 from maekit.engine.events import Note
 from maekit.engine.run_folder import (
     PREDICTIONS,

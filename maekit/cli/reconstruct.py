@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from maekit.atomic import write_text
 from maekit.cli.output import as_json, print_json, print_table
 from maekit.cli.reporters import Heard, Terminal
-from maekit.engine.checkpoint import write_text
 from maekit.engine.events import Note
 from maekit.engine.feed import required_pretrain, stream_of, train_reader
 from maekit.engine.run_folder import RUNS, new_folder, plain

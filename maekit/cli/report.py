@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from maekit.atomic import write_bytes
 from maekit.cli.output import print_json, print_table
-from maekit.engine.checkpoint import write_bytes
 from maekit.engine.run_folder import plain
 from maekit.errors import RecipeError, StorageError
 from maekit.visualize.report.markup import duration, number

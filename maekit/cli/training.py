@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from rich.console import Console
 
+from maekit.atomic import write_text
 from maekit.cli.exits import code_of
 from maekit.cli.expected import compare
 from maekit.cli.pictures import Pictures, film
 from maekit.cli.reporters import Heard, JsonLines, LogFile, Reporters, TensorBoard, Terminal
 from maekit.cli.result import make_result, tell_result
 from maekit.cli.resume import check_same, check_verb, runs_to_resume
-from maekit.engine.checkpoint import Checkpoints, Loaded, write_state, write_text
+from maekit.engine.checkpoint import Checkpoints, Loaded, write_state
 from maekit.engine.events import Emit, Note
 from maekit.engine.loop import Occasion, run
 from maekit.engine.run_folder import (

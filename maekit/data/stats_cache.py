@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from maekit.atomic import write_text
 from maekit.data.cache import cache_folder
 from maekit.recipe.schema import Stats
 
@@ -58,12 +58,7 @@ def keep(key: str, stats: Stats) -> None:
     """
     place = _place(key)
     place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_name(f".{place.name}-{secrets.token_hex(6)}")
-    try:
-        draft.write_text(stats.model_dump_json(), encoding="utf-8")
-        draft.replace(place)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_text(place, stats.model_dump_json())
 
 
 def _place(key: str) -> Path:

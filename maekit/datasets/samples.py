@@ -10,9 +10,6 @@ import errno
 import hashlib
 import json
 import logging
-import secrets
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
+from maekit.atomic import make_folder_atomically, sweep
 from maekit.contracts import PartOptions
 from maekit.data.cache import cache_folder
 from maekit.errors import DataError, StorageError
@@ -134,30 +132,19 @@ def _fill(folder: Path, options: SampleOptions, drawing: Drawing) -> None:
     """
     _log.info("drawing %d sample %s into %s", drawing.count, drawing.noun, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
-    draft = folder.with_name(f".{folder.name}-{secrets.token_hex(6)}")
-    try:
+    # What drawings that were killed have left.
+    sweep(folder.parent, f"{folder.name}-*", older_than=_STALE)
+
+    def draw(draft: Path) -> None:
         for label in drawing.classes:
-            (draft / label).mkdir(parents=True)
+            (draft / label).mkdir()
         for index in range(drawing.count):
             label = drawing.classes[index % len(drawing.classes)]
             rng = np.random.default_rng([options.seed, _SPLITS[options.split], index])
             drawing.write(draft / label / f"{index:05d}{drawing.suffix}", label, rng)
-        try:
-            draft.rename(folder)
-        except OSError as error:
-            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
-
-def _sweep(folder: Path) -> None:
-    """Remove what drawings that were killed have left beside ``folder``."""
-    for draft in folder.parent.glob(f".{folder.name}-*"):
-        try:
-            age = time.time() - draft.stat().st_mtime
-        except FileNotFoundError:  # its process has just finished
-            continue
-        if age > _STALE:
-            shutil.rmtree(draft, ignore_errors=True)
+    try:
+        make_folder_atomically(folder, draw)
+    except OSError as error:
+        if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
+            raise

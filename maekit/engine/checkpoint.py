@@ -9,7 +9,6 @@ checkpoint.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from maekit.atomic import make_folder_atomically, sweep, write_text
 from maekit.errors import StorageError, WeightsError
 from maekit.weights.file import read_tensors, sha256, write_weights
 
@@ -74,14 +74,14 @@ class Checkpoints:
         final = self.folder / f"step-{state.step:08d}"
         if _is_good(final):  # interrupted again right after a resume: nothing is new
             return final
-        partial = self.folder / f".partial-{final.name}-{os.getpid()}"
-        try:
-            partial.mkdir(parents=True)
-            write_state(partial, state, tensors, header)
+
+        def fill(draft: Path) -> None:
+            write_state(draft, state, tensors, header)
             if final.exists():
                 shutil.rmtree(final)  # it is damaged
-            partial.rename(final)
-            _sync_folder(self.folder)
+
+        try:
+            make_folder_atomically(final, fill)
             write_text(self.folder / "last", final.name)
             if best:
                 write_text(self.folder / BEST, final.name)
@@ -89,8 +89,6 @@ class Checkpoints:
             msg = f"the checkpoint could not be written: {error}"
             hint = "free space or check the folder's permissions, then --resume"
             raise StorageError(msg, where=str(final), hint=hint) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         earlier = [each for each in self._all() if each.name < final.name]
         later = [each for each in self._all() if each.name > final.name]
         dropped = earlier[: max(0, len(earlier) - self.keep + 1)]
@@ -100,8 +98,7 @@ class Checkpoints:
 
     def sweep(self) -> None:
         """Remove what killed processes left half written; the run's lock must be held."""
-        for partial in self.folder.glob(".partial-*"):
-            shutil.rmtree(partial)
+        sweep(self.folder)
 
     def newest_good(self) -> tuple[Loaded | None, list[str]]:
         """The newest checkpoint whose files are whole, and notes on newer ones that are not."""
@@ -225,28 +222,3 @@ def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:
     if moment.shape != parameter.shape:
         return moment.to(parameter.device)
     return torch.empty_like(parameter, requires_grad=False).copy_(moment)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file so that it is old or new, never half."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a small file so that it is old or new, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable (POSIX; elsewhere folders cannot be opened)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

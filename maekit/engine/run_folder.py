@@ -17,7 +17,7 @@ from typing import IO, Any, Self
 
 import torch
 
-from maekit.engine.checkpoint import write_text
+from maekit.atomic import write_text
 from maekit.errors import RecipeError, StorageError
 from maekit.version import __version__
 

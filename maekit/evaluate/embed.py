@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from maekit.atomic import write_atomically
 from maekit.errors import RecipeError, StorageError
 from maekit.evaluate.collect import Reading, collect_parts, lenient
 from maekit.evaluate.parts import PART
@@ -88,16 +89,12 @@ def write(path: Path, kind: Format, made: Embedding, about: dict[str, Any]) -> N
         StorageError: the disk is full or not writable.
     """
     writers = {"npz": _npz, "safetensors": _safetensors, "parquet": _parquet}
-    draft = path.with_name(f".{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        writers[kind](draft, made, about)
-        draft.replace(path)
+        write_atomically(path, lambda draft: writers[kind](draft, made, about))
     except OSError as error:
         msg = f"the embedding cannot be written: {error}"
         raise StorageError(msg, where=str(path), hint="free some space, or --out") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _npz(path: Path, made: Embedding, about: dict[str, Any]) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maekit.atomic import write_text
 from maekit.data.loader import Loader
 from maekit.data.order import Key
-from maekit.engine.checkpoint import write_text
 from maekit.engine.step import to_unit
 from maekit.errors import DataError, NonFiniteError
 

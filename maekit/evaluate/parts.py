@@ -7,7 +7,6 @@ with some samples' features each, and what could not be read.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from maekit.atomic import write_atomically, write_text
 from maekit.data.batch import BadFile
-from maekit.engine.checkpoint import write_text
 from maekit.errors import RecipeError, StorageError
 from maekit.evaluate.collect import Collected
 
@@ -64,14 +63,14 @@ class Parts:
             StorageError: the disk is full or not writable.
         """
         path = self._path(number)
-        draft = path.with_name(f".{path.name}")
         arrays = {f"{_PREFIX}{name}": features for name, features in made.features.items()}
-        try:
-            with draft.open("wb") as file:
+
+        def write(draft: Path) -> None:
+            with draft.open("wb") as file:  # given a path, np.savez would add a suffix
                 np.savez(file, rows=made.rows, unread=json.dumps(made.unread), **arrays)  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
+
+        try:
+            write_atomically(path, write)
         except OSError as error:
             msg = f"a part cannot be written: {error}"
             raise StorageError(msg, where=str(path), hint="free some space, then again") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from maekit.engine.checkpoint import write_bytes
+from maekit.atomic import write_bytes
 from maekit.visualize.step_pictures import evenly, open_picture, steps_on_disk
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from maekit.atomic import write_atomically
 from maekit.errors import WeightsError
 from maekit.weights.header import FORMAT, FileHeader, Header
 
@@ -25,7 +25,7 @@ KEY = "maekit"  # of the header, in the file's metadata
 def write_weights(
     path: Path, tensors: Mapping[str, Tensor], header: FileHeader | None = None
 ) -> str:
-    """Write tensors under a temporary name, read them back, and rename; returns the sha256.
+    """Write tensors whole or not at all; return the sha256 of the file as read back.
 
     Raises:
         OSError: the disk is full or not writable; ``path`` is then untouched.
@@ -33,17 +33,13 @@ def write_weights(
     metadata = {"format": "pt"}
     if header is not None:
         metadata[KEY] = header.model_dump_json()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        _save(ready, temporary, metadata)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        digest = sha256(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return digest
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def write(draft: Path) -> str:
+        _save(ready, draft, metadata)
+        return sha256(draft)
+
+    return write_atomically(path, write)
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:

@@ -7,7 +7,6 @@ Addresses are those of the projects' own pages, which each entry's ``source`` na
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from maekit.atomic import write_atomically, write_text
 from maekit.errors import RecipeError, StorageError, WeightsError
 from maekit.recipe.suggest import suggest
 from maekit.version import __version__
@@ -178,21 +178,21 @@ def fetch(
     final = folder / _file_name(file, address)
     if final.exists():
         raise RecipeError(f"{final} is there already", hint="delete it, or give another --out")
-    temporary = final.with_name(f".{final.name}.{os.getpid()}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with closing(_opened(address)) as answer, temporary.open("wb") as out:
+
+    def download(draft: Path) -> Fetched:
+        with closing(_opened(address)) as answer, draft.open("wb") as out:
             fetched = _copied(answer, address, out, final, progress)
         _check_md5(file, fetched, address)
         record = final.with_name(f"{final.name}.sha256")
-        record.write_text(f"{fetched.sha256}  {final.name}\n")  # as sha256sum reads it
-        temporary.replace(final)
+        write_text(record, f"{fetched.sha256}  {final.name}\n")  # as sha256sum reads it
+        return fetched
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return write_atomically(final, download)
     except OSError as error:
         msg = f"cannot write {final}: {error}"
         raise StorageError(msg, hint="free space, or give another --out") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return fetched
 
 
 def _file_name(file: PublicFile, address: str) -> str:
@@ -240,8 +240,6 @@ def _copied(
     if count == 0 or (total is not None and count != total):
         msg = f"{count:,} bytes arrived, {total or 'more'} were announced"
         raise WeightsError(msg, where=address, hint="try again")
-    out.flush()
-    os.fsync(out.fileno())
     return Fetched(final, count, sha.hexdigest(), md5.hexdigest())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from maekit.atomic import write_atomically
 from maekit.errors import RecipeError
 from maekit.weights.adopt import Weights
 from maekit.weights.file import write_weights
@@ -168,16 +168,13 @@ def _target_note(header: Header, family: Family) -> str:
 
 
 def _pickle(path: Path, value: object) -> None:
-    """``torch.save`` under a temporary name, then renamed: written whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
+    """Write as ``torch.save`` does, whole or not at all."""
+
+    def write(draft: Path) -> None:
+        with draft.open("wb") as file:  # given a path, torch.save keeps its name in the archive
             torch.save(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_atomically(path, write)
 
 
 def check_destination(path: Path, *, folder: bool, overwrite: bool) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from maekit.atomic import write_text
 from maekit.errors import RecipeError, WeightsError
 from maekit.layers import LAYER_NORM_EPS
 from maekit.weights.adopt import Weights
@@ -190,4 +191,4 @@ def _prepare(path: Path) -> None:
 
 
 def _json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2) + "\n")

@@ -90,7 +90,7 @@ def test_an_interrupted_drawing_leaves_nothing_and_is_redone(
 
 def test_leftovers_of_a_killed_drawing_are_removed_once_old(tmp_path: Path) -> None:
     folder = Path(build(tmp_path).name(0)).parents[1]
-    old, young = folder.with_name(".train-dead"), folder.with_name(".train-busy")
+    old, young = folder.with_name(".partial-train-dead"), folder.with_name(".partial-train-busy")
     for draft in (old, young):
         (draft / "ball").mkdir(parents=True)
     os.utime(old, (1, 1))
