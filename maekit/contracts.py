@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -45,6 +45,17 @@ class PartOptions(BaseModel):
     """Base of every part's ``Options``: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    # Options that may change when weights are loaded: no tensor depends on them, or it is resized.
+    load_time: ClassVar[frozenset[str]] = frozenset()
+
+    def structure(self) -> dict[str, Any]:
+        """Return what weights depend on, as JSON values: all options but those of ``load_time``.
+
+        Weights fit where it is equal. Where two options say the same (a size, and its width and
+        depth), return one spelling of both.
+        """
+        return self.model_dump(mode="json", exclude=set(self.load_time))
 
 
 @dataclass(frozen=True)

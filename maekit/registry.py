@@ -12,24 +12,22 @@ import re
 import sys
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic_core import to_jsonable_python
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from maekit.contracts import PartOptions
 from maekit.errors import PartError
 from maekit.recipe.dump import as_dict
-from maekit.recipe.explain import dotted, validated
-from maekit.recipe.load import Loaded, with_overlays
+from maekit.recipe.explain import validated
+from maekit.recipe.load import LoadedRecipe, with_overlays
 from maekit.recipe.merge import CORE_OWNED
-from maekit.recipe.schema import OVERLAYS, VERBS, PartSpec, Recipe, parts
+from maekit.recipe.schema import OVERLAYS, VERBS, PartSpec, Recipe, Untyped
 from maekit.recipe.suggest import suggest
-from maekit.recipe.yaml12 import Mark, Node, tree
+from maekit.recipe.yaml12 import Mark, tree
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from maekit.contracts import PartContext
-    from maekit.recipe.yaml12 import KeyPath
 
 KINDS = ("maskers", "targets", "backbones", "decoders", "datasets")
 OURS = "maekit"
@@ -176,35 +174,93 @@ def options_of(kind: str, name: str) -> type[PartOptions]:
     return options
 
 
-def make(kind: str, spec: PartSpec, context: PartContext | None = None) -> Any:  # noqa: ANN401
+def installed_options_of(kind: str, name: str) -> type[PartOptions] | None:
+    """Return a part's ``Options`` class, or None where the part cannot be had.
+
+    Weights say what they hold whether or not its parts are installed; building one tells.
+    """
+    try:
+        return options_of(kind, name)
+    except PartError:
+        return None
+
+
+def resolve(source: LoadedRecipe, verb: str | None = None) -> Recipe:
+    """Validate a whole recipe together with its parts: options with defaults, paths absolute.
+
+    Args:
+        source: what ``read`` returned.
+        verb: merge this verb's ``data:`` and ``model:`` overlays first; without it they stay,
+            each checked, with absolute paths.
+
+    Raises:
+        PartError: a part is unknown or broken, with the place that names it.
+        RecipeError: lists everything that is wrong, in the core's keys and in parts' options.
+    """
+    if verb is not None:
+        return validated(Recipe, with_overlays(source, verb).tree, options_of)
+    recipe = validated(Recipe, source.tree, options_of)
+    for each in VERBS:
+        section = source.tree.fields.get(each)
+        overlays = [key for key in OVERLAYS if section and key in section.fields]
+        if not overlays:
+            continue
+        merged = as_dict(resolve(source, each))
+        completed = {key: _as_in(source.data[each][key], merged[key]) for key in overlays}
+        recipe = recipe.model_copy(
+            update={each: getattr(recipe, each).model_copy(update=completed)}
+        )
+    return recipe
+
+
+def _as_in(overlay: Any, merged: Any) -> Any:  # noqa: ANN401
+    """Return the overlay's keys with the values that the merged recipe has for them."""
+    if isinstance(overlay, dict) and isinstance(merged, dict):
+        # What a resolved recipe leaves out stays as it is written.
+        return {key: _as_in(value, merged.get(key, value)) for key, value in overlay.items()}
+    return merged
+
+
+Spec = TypeVar("Spec", bound=PartSpec)
+
+
+def spec_of(kind: type[Spec], part: Mapping[str, Any]) -> Spec:
+    """Return a part's spec, with typed options, from its flat mapping.
+
+    Raises:
+        PartError: as ``find``.
+        RecipeError: an option is wrong.
+    """
+    here = tree(dict(part), Mark(f"{kind.kind[:-1]} {part.get('name')}"))
+    return validated(kind, here, options_of)
+
+
+def typed(spec: Spec) -> Spec:
+    """Return a part's spec with typed options, where it was read without the part.
+
+    Raises:
+        PartError: as ``find``.
+        RecipeError: an option is wrong.
+    """
+    return spec_of(type(spec), spec.written) if isinstance(spec.options, Untyped) else spec
+
+
+def build(spec: PartSpec, context: PartContext | None = None) -> Any:  # noqa: ANN401
     """Build a part as ``Class(options)``, or ``Class(options, context)`` if it takes both.
 
     Raises:
         PartError: as ``find``, or the part needs a context and there is none.
         RecipeError: an option is wrong.
     """
-    part = find(kind, spec.name)
-    here = tree(spec.options, Mark(f"{kind[:-1]} {spec.name}"))
-    options = validated(options_of(kind, spec.name), here, ())
+    part = find(spec.kind, spec.name)
+    spec = typed(spec)
     if not _takes_context(part):
-        return part(options)
+        return part(spec.options)
     if context is None:
         raise PartError(
-            f"{entry(kind, spec.name)} can only be built for a model: it needs a context"
+            f"{entry(spec.kind, spec.name)} can only be built for a model: it needs a context"
         )
-    return part(options, context)
-
-
-def with_defaults(kind: str, spec: PartSpec) -> dict[str, Any]:
-    """A part as plain data: its name and all its options, those that are unset too.
-
-    Raises:
-        PartError: as ``find``.
-        RecipeError: an option is wrong.
-    """
-    here = tree(spec.options, Mark(f"{kind[:-1]} {spec.name}"))
-    options = validated(options_of(kind, spec.name), here, ())
-    return {"name": spec.name} | options.model_dump(mode="json", by_alias=True)
+    return part(spec.options, context)
 
 
 def _takes_context(part: type[Any]) -> bool:
@@ -215,75 +271,3 @@ def _takes_context(part: type[Any]) -> bool:
         if parameter.kind in positional
     ]
     return len(needed) > 1
-
-
-def resolve(source: Loaded, verb: str | None = None) -> Recipe:
-    """The whole recipe: every part's options checked, with defaults, paths absolute.
-
-    Args:
-        source: what ``load`` returned.
-        verb: merge this verb's ``data:`` and ``model:`` overlays first; without it they stay,
-            each checked, with absolute paths.
-
-    Raises:
-        PartError: a part is unknown or broken, with the place that names it.
-        RecipeError: an option is unknown or wrong, with its place.
-    """
-    if verb is not None:
-        return _complete(with_overlays(source, verb))
-    recipe = as_dict(_complete(source))
-    for each in VERBS:
-        section = source.tree.fields.get(each)
-        overlays = [key for key in OVERLAYS if section and key in section.fields]
-        if not overlays:
-            continue
-        merged = as_dict(_complete(with_overlays(source, each)))
-        for key in overlays:
-            recipe[each][key] = _as_in(source.data[each][key], merged[key])
-    return validated(Recipe, tree(recipe, source.tree.mark), ())
-
-
-def _as_in(overlay: Any, merged: Any) -> Any:  # noqa: ANN401
-    """The overlay's keys with the values that the merged recipe has for them."""
-    if isinstance(overlay, dict) and isinstance(merged, dict):
-        # What a resolved recipe leaves out stays as it is written.
-        return {key: _as_in(value, merged.get(key, value)) for key, value in overlay.items()}
-    return merged
-
-
-def _complete(loaded: Loaded) -> Recipe:
-    plain = as_dict(loaded.recipe)
-    for path, spec in parts(loaded.recipe):
-        options = _options_at(loaded.tree, path, spec)
-        place = plain
-        for key in path:
-            place = place[key]
-        place.update(_plain_options(options))
-    return validated(Recipe, tree(plain, loaded.tree.mark), ())
-
-
-def _options_at(recipe: Node, path: KeyPath, spec: PartSpec) -> PartOptions:
-    try:
-        options = options_of(spec.kind, spec.name)
-    except PartError as error:
-        raise PartError(
-            f"{dotted((*path, 'name'))}: {error.what}",
-            where=str(recipe.mark_of((*path, "name"))),
-            hint=error.hint,
-        ) from error
-    here = tree(spec.options, Mark(dotted(path)))
-    return validated(options, here, path, recipe)
-
-
-def _plain_options(options: PartOptions) -> dict[str, Any]:
-    def absolute(value: Any) -> Any:  # noqa: ANN401
-        if isinstance(value, Path):
-            return str(value.expanduser().absolute())
-        if isinstance(value, dict):
-            return {key: absolute(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return [absolute(item) for item in value]
-        return value
-
-    plain = absolute(options.model_dump(by_alias=True))
-    return {str(key): value for key, value in to_jsonable_python(plain).items()}

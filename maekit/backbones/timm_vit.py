@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -73,6 +73,8 @@ class TimmViT(nn.Module):
     returns: Literal["visible", "all"] = "visible"
 
     class Options(PartOptions):
+        load_time: ClassVar[frozenset[str]] = frozenset({"drop_path"})
+
         model: str = Field(
             min_length=1, description="a model's name in timm, as vit_small_patch16_224"
         )

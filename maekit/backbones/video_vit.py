@@ -6,7 +6,7 @@ positions: learned-separable, init: mae-st``.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -29,6 +29,8 @@ class VideoViT(VisionTransformer):
     inflates = ("image-vit",)
 
     class Options(ViTOptions):
+        load_time: ClassVar[frozenset[str]] = ViTOptions.load_time | {"inflate"}
+
         patch: tuple[Side, Side, Side] = Field(
             (2, 16, 16), description="[frames, height, width] of a cube, in pixels"
         )

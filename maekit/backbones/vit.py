@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -53,6 +53,10 @@ Tokens = Annotated[int, Field(ge=1)]
 class ViTOptions(PartOptions):
     """What any of these encoders can be asked for beside its patch; the defaults are MAE's."""
 
+    load_time: ClassVar[frozenset[str]] = frozenset(
+        {"drop_path", "init", "positions", "positions_grid"}
+    )
+
     size: Size = Field("base", description="tiny, small, base, large or huge")
     width: int | None = Field(None, ge=1, description="instead of the size's width")
     depth: int | None = Field(None, ge=1, description="instead of the size's depth")
@@ -87,6 +91,12 @@ class ViTOptions(PartOptions):
         """Of the size, where nothing else is asked for."""
         base = SIZES[self.size]
         return Shape(self.width or base.width, self.depth or base.depth, self.heads or base.heads)
+
+    def structure(self) -> dict[str, Any]:
+        """Return what weights depend on, a size as its width, depth and heads."""
+        plain = super().structure()
+        del plain["size"]
+        return plain | asdict(self.shape)
 
 
 class VisionTransformer(nn.Module):

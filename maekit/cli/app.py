@@ -3,6 +3,7 @@ help; work is imported inside the bodies, so that ``maekit --help`` costs no mor
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ from maekit.cli import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 app = typer.Typer(
     name="maekit",
@@ -40,7 +41,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Torch's threads wait for each other by spinning, which costs up to eight times the work where
     # anything else wants a core (loader workers do); set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    app(args=None if argv is None else list(argv), prog_name="maekit")
+    _commands()(args=None if argv is None else list(argv), prog_name="maekit")
+
+
+@functools.cache
+def _commands() -> Callable[..., object]:
+    """Build the command tree once: callers in one process run many commands."""
+    return typer.main.get_command(app)
 
 
 def _version(wanted: bool) -> None:

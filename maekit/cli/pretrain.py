@@ -22,10 +22,10 @@ OWN_FILES = {"quickstart": "images", "quickstart_video": "videos"}
 
 def _painter(job: Pretraining) -> Painter | None:
     shown = job.shown
-    if shown is None or not can_paint(job.model):
+    pictures = job.section.pictures
+    if shown is None or pictures is None or not can_paint(job.model):
         return None
-    every = job.section.pictures.every
-    return Painter(every, lambda: reconstructions(job.model, shown, job.precision))
+    return Painter(pictures.every, lambda: reconstructions(job.model, shown, job.precision))
 
 
 def _sizes(job: Pretraining) -> dict[str, int]:

@@ -39,7 +39,7 @@ from maekit.evaluate.multiview import TOP
 from maekit.evaluate.parts import source_of
 from maekit.evaluate.probe import DIFFERENCES, MODEL, PIXELS, RANDOM, VAL
 from maekit.recipe.dump import dump
-from maekit.recipe.load import load
+from maekit.recipe.load import read
 from maekit.registry import resolve
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def probe(
     """Judge features as a recipe says; returns the exit code."""
     given = {"seed": seed, "probe.kind": kind}
     overrides += [f"{key}={value}" for key, value in given.items() if value is not None]
-    loaded = load(recipe, overrides)
+    loaded = read(recipe, overrides)
     resolved = resolve(loaded, VERB)
     terminal = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
     for note in loaded.notes:

@@ -11,7 +11,7 @@ from maekit.cli.output import as_json, print_json, print_table
 from maekit.errors import MaekitError, PartError, RecipeError
 from maekit.recipe.dump import dump, to_yaml
 from maekit.recipe.json_schema import PartSchema, json_schema
-from maekit.recipe.load import load, read_file, read_tree
+from maekit.recipe.load import load, read, read_file, read_tree
 from maekit.recipe.schema import VERBS
 from maekit.recipe.shipped import find, shipped
 from maekit.registry import listed, names_of, options_of, resolve
@@ -45,7 +45,7 @@ def _about(path: Path) -> str:
 
 def show(source: str, overrides: Sequence[str], *, resolved: bool) -> int:
     """Print a recipe: as written, merged with its parents and overrides, or resolved."""
-    loaded = load(source, overrides)
+    loaded = read(source, overrides) if resolved else load(source, overrides)
     for note in loaded.notes:
         typer.echo(f"note: {note}", err=True)
     if resolved:
@@ -100,7 +100,7 @@ def validate(sources: Sequence[str], *, json: bool) -> int:
 
 
 def _describe(source: str) -> list[str]:
-    loaded = load(source)
+    loaded = read(source)
     recipe = resolve(loaded)
     lines: list[str] = []
     if recipe.tokenizer is not None:

@@ -22,6 +22,7 @@ from maekit.engine.training import pick_device
 from maekit.errors import DataError, RecipeError, StorageError
 from maekit.recipe.schema import MaskerSpec
 from maekit.recipe.yaml12 import parse
+from maekit.registry import spec_of
 from maekit.visualize.animate import save
 from maekit.visualize.hiding import Drawn, FromPicture, LikeTraining, Masks
 from maekit.visualize.inputs import Inputs, find_inputs, output_stems
@@ -202,10 +203,10 @@ def _masks(hidden: Hidden, models: Models, chosen: Chosen, recipe: Recipe | None
     if hidden.like_training is not None:
         return _training_masks(hidden.like_training, models, chosen, recipe)
     still = models.header.clip[0] == 1
-    own = models.header.masker or (_IMAGES if still else _VIDEOS)
-    spec = MaskerSpec.model_validate(own) if hidden.masker is None else _masker(hidden.masker)
+    own = models.header.masker or spec_of(MaskerSpec, _IMAGES if still else _VIDEOS)
+    spec = own if hidden.masker is None else _masker(hidden.masker)
     ratios = _ratios(hidden.ratio)
-    if hidden.masker is not None and ratios and "ratio" in spec.options:
+    if hidden.masker is not None and ratios and "ratio" in spec.options.model_fields_set:
         msg = f"--masker {hidden.masker} has a ratio already, and --ratio does not go with it"
         raise RecipeError(msg, where="command line", hint="leave one of them out")
     specs = [_with_ratio(spec, ratio) for ratio in ratios] or [spec]
@@ -213,7 +214,7 @@ def _masks(hidden: Hidden, models: Models, chosen: Chosen, recipe: Recipe | None
 
 
 def _with_ratio(spec: MaskerSpec, ratio: float) -> MaskerSpec:
-    return MaskerSpec.model_validate({"name": spec.name, **spec.options, "ratio": ratio})
+    return spec_of(MaskerSpec, spec.written | {"ratio": ratio})
 
 
 def _masker(text: str) -> MaskerSpec:
@@ -293,7 +294,7 @@ def _clips(recipe: Recipe | None, *, native: bool) -> Clips:
 def _told(models: Models) -> str:
     header = models.header
     t, h, w = header.clip
-    target = (header.target or {}).get("name", "none")
+    target = "none" if header.target is None else header.target.name
     return f"clip {t}x{h}x{w}, target {target}"
 
 

@@ -13,10 +13,10 @@ from maekit.visualize.tokenizer import rebuilt
 
 def _painter(job: TokenizerTraining) -> Painter | None:
     shown = job.shown
-    if shown is None:
+    pictures = job.section.pictures
+    if shown is None or pictures is None:
         return None
-    every = job.section.pictures.every
-    return Painter(every, lambda: rebuilt(job.model, shown, job.precision))
+    return Painter(pictures.every, lambda: rebuilt(job.model, shown, job.precision))
 
 
 def _codes(job: TokenizerTraining) -> tuple[int, int]:

@@ -39,7 +39,7 @@ from maekit.engine.stop import Interrupted, StopSignal
 from maekit.engine.training import Training, pick_device, section_of
 from maekit.errors import NonFiniteError, RecipeError
 from maekit.recipe.dump import dump
-from maekit.recipe.load import load
+from maekit.recipe.load import read
 from maekit.registry import resolve
 from maekit.weights.source import local_path
 
@@ -137,7 +137,7 @@ def command(
     """Train as a recipe says; returns the exit code."""
     if seed is not None:
         overrides = [*overrides, f"seed={seed}"]
-    loaded = load(recipe, overrides)
+    loaded = read(recipe, overrides)
     resolved = resolve(loaded, verb.name)
     console = Console(stderr=True, highlight=False)
     terminal = Terminal(console, title=verb.name, quiet=quiet, verbose=verbose)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -36,6 +36,8 @@ class ViTDecoder(nn.Module):
     """
 
     class Options(PartOptions):
+        load_time: ClassVar[frozenset[str]] = frozenset({"init", "positions", "positions_grid"})
+
         width: int = Field(512, ge=4)
         depth: int = Field(8, ge=0, description="blocks; 0: a linear head")
         heads: int = Field(16, ge=1)

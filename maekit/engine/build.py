@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -39,20 +40,15 @@ def header_of(recipe: Recipe, statistics: Statistics) -> Header:
         msg = "pre-training needs a decoder"
         raise RecipeError(msg, where="model.decoder", hint="add decoder: {name: vit}")
     return Header(
-        backbone=written(recipe.model.backbone),
-        decoder=written(recipe.model.decoder),
-        target=written(recipe.pretrain.target),
-        masker=written(recipe.pretrain.masker),
+        backbone=recipe.model.backbone,
+        decoder=recipe.model.decoder,
+        target=recipe.pretrain.target,
+        masker=recipe.pretrain.masker,
         clip=(recipe.data.train.frames, *recipe.data.height_width),
         channels=recipe.data.channels,
         mean=statistics.mean,
         std=statistics.std,
     )
-
-
-def written(spec: PartSpec) -> dict[str, Any]:
-    """A part as plain data."""
-    return spec.model_dump(mode="json")
 
 
 def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
@@ -63,7 +59,7 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
     """
     context = PartContext(header.clip, header.channels, header.mean, header.std)
     with seeded(seed, purpose="init"):
-        backbone = registry.make("backbones", _spec(header.backbone), context)
+        backbone = registry.build(header.backbone, context)
         if header.masker is not None:
             _check_hides(backbone, header)
         context = replace(
@@ -77,12 +73,12 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
         )
         target = None
         if header.target is not None:
-            target = registry.make("targets", _spec(header.target), context)
+            target = registry.build(header.target, context)
         out_dim = header.out_dim if target is None else target.out_dim
         decoder = None
         if header.decoder is not None and out_dim is not None:
             context = replace(context, out_dim=out_dim)
-            decoder = registry.make("decoders", _spec(header.decoder), context)
+            decoder = registry.build(header.decoder, context)
     statistics = Statistics(header.mean, header.std)
     return MaskedAutoencoder(backbone, decoder, target, header.clip, statistics)
 
@@ -91,12 +87,8 @@ def _check_hides(backbone: Backbone, header: Header) -> None:
     """Refuse a backbone that cannot leave out what a masker hides."""
     reason = getattr(backbone, "keeps_all", None)
     if reason is not None:
-        msg = f"{_spec(header.backbone).name} cannot leave hidden tokens out: {reason}"
+        msg = f"{header.backbone.name} cannot leave hidden tokens out: {reason}"
         raise PartError(msg, where="model.backbone", hint="take a backbone that can: image-vit")
-
-
-def _spec(part: Mapping[str, Any]) -> PartSpec:
-    return PartSpec.model_validate(part)
 
 
 def agreed_header(found: Header, asked: Header, where: str) -> Agreed:
@@ -106,17 +98,35 @@ def agreed_header(found: Header, asked: Header, where: str) -> Agreed:
         WeightsError: they differ beyond what changes at load time.
     """
     found, asked = complete(found), complete(asked)
+    return agree(found, asked, model_of(found), model_of(asked), where)
+
+
+def model_of(header: Header) -> MaskedAutoencoder:
+    """The model of a header on the meta device, where tensors have shapes but no values.
+
+    The last two are kept, as loading compares the weights' model with the one asked for, which is
+    the same one more often than not; never change them.
+    """
+    # What does not decide on the model is left out, so that equal models are built once.
+    text = complete(header).model_dump_json(exclude={"maekit", "source", "license", "grid"})
+    return _on_meta_device(text, tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=2)
+def _on_meta_device(
+    text: str,
+    search_path: tuple[str, ...],  # noqa: ARG001 - decides which plugins are found
+) -> MaskedAutoencoder:
     with torch.device("meta"):
-        return agree(found, asked, build_model(found), build_model(asked), where)
+        return build_model(Header.model_validate_json(text))
 
 
 def complete(header: Header) -> Header:
-    """A header with every option of its parts, those that an older maekit did not know too."""
-    parts = {"backbones": "backbone", "decoders": "decoder", "targets": "target"}
+    """Return a header whose parts are typed: each is installed and knows its options."""
     return header.model_copy(
         update={
-            key: registry.with_defaults(kind, _spec(part))
-            for kind, key in parts.items()
+            key: registry.typed(part)
+            for key in ("backbone", "decoder", "target")
             if (part := getattr(header, key)) is not None
         }
     )
@@ -128,8 +138,7 @@ def fill(model: MaskedAutoencoder, weights: Weights, fresh_decoder: str | None) 
     Raises:
         WeightsError: they do not match the model.
     """
-    with torch.device("meta"):
-        old = build_model(weights.header)
+    old = model_of(weights.header)
     tensors, changes = resize(
         weights.tensors, old, model, fresh_decoder=fresh_decoder, where=weights.origin
     )
@@ -170,8 +179,7 @@ def completed(weights: Weights) -> Weights:
         own = model.state_dict()
         filled = weights.tensors | {name: own[name] for name in weights.fresh}
         return replace(weights, header=_with_grid(header, model), tensors=filled, fresh=frozenset())
-    with torch.device("meta"):
-        model = build_model(weights.header)
+    model = model_of(weights.header)
     fitted = {name for name in weights.tensors if name.startswith(TARGET)}
     problems = mismatches(model, {k: v for k, v in weights.tensors.items() if k not in fitted})
     if problems:
@@ -199,7 +207,7 @@ def hidden_count(masker: Masker, grid: Grid, spec: PartSpec, where: str) -> int:
         hidden = int(masker(grid, generator(0, purpose="mask")).sum())
     if 0 < hidden < grid.tokens:
         return hidden
-    settings = ", ".join(f"{key} {value}" for key, value in spec.options.items())
+    settings = ", ".join(f"{key} {value}" for key, value in spec.options)
     what = "nothing" if hidden <= 0 else "everything"
     msg = f"{spec.name} ({settings}) hides {what} of a grid of {grid} = {grid.tokens} tokens"
     raise PartError(msg, where=where, hint="change the ratio, data.size or the patch size")
@@ -272,10 +280,10 @@ def _masked_tokens(recipe: Recipe, model: MaskedAutoencoder) -> int:
         return 0
     units = mask_grid(model)
     unit_tokens = model.grid.tokens // units.tokens
-    masker = registry.make("maskers", pretrain.masker)
+    masker = registry.build(pretrain.masker)
     hidden = hidden_count(masker, units, pretrain.masker, "pretrain.masker")
     if pretrain.decoder_masker is not None:
-        other = registry.make("maskers", pretrain.decoder_masker)
+        other = registry.build(pretrain.decoder_masker)
         hidden_count(other, units, pretrain.decoder_masker, "pretrain.decoder_masker")
     return hidden * unit_tokens if hidden > 0 else hidden
 

@@ -43,7 +43,7 @@ def open_dataset(spec: DataSpec, key: str) -> Dataset:
         DataError: nothing is in it.
     """
     try:
-        dataset: Dataset = registry.make("datasets", spec)
+        dataset: Dataset = registry.build(spec)
     except DataError as error:
         # A dataset does not know which of the recipe's sets it is, nor where it is published.
         if error.where is None or not error.where.startswith("data."):
@@ -117,8 +117,8 @@ def train_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> 
         channels=recipe.data.channels,
         seed=recipe.seed,
         purpose="pretrain",
-        masker=registry.make("maskers", pretrain.masker),
-        decoder_masker=None if other is None else registry.make("maskers", other),
+        masker=registry.build(pretrain.masker),
+        decoder_masker=None if other is None else registry.build(other),
         grid=model.grid,
         mask_unit=model.backbone.mask_unit,
         repeats=pretrain.repeats,
@@ -138,7 +138,7 @@ def holdout_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -
         channels=recipe.data.channels,
         seed=recipe.seed,
         purpose="holdout",
-        masker=registry.make("maskers", pretrain.masker),
+        masker=registry.build(pretrain.masker),
         grid=model.grid,
         mask_unit=model.backbone.mask_unit,
         held_out=True,

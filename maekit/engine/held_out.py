@@ -74,8 +74,9 @@ class HeldOutTraining(Training):
 
         size = min(self.split.per_device, BATCH_HELD_OUT)
         self.held_out = read(self.section.validate_.samples, size)
-        shown = self.section.pictures.samples
-        self.shown = read(shown, shown)[0]
+        if self.section.pictures is not None:
+            shown = self.section.pictures.samples
+            self.shown = read(shown, shown)[0]
 
     def validate(self, state: TrainState) -> None:
         """An occasion: measure the held-out error."""

@@ -77,8 +77,10 @@ class Pretraining(HeldOutTraining):
 
     def _pin(self, options: Mapping[str, Any]) -> None:
         """Keep with the weights what says which frozen network they were trained against."""
-        target = (self.header.target or {}) | dict(options)
-        self.header = self.header.model_copy(update={"target": target})
+        target = self.header.target
+        if target is not None:
+            pinned = target.with_options(target.options.model_copy(update=dict(options)))
+            self.header = self.header.model_copy(update={"target": pinned})
 
     def tensors(self) -> dict[str, Tensor]:
         """Encoder, decoder, and what the target fitted."""
@@ -99,7 +101,7 @@ class Pretraining(HeldOutTraining):
             for note in self.weights.report.notes:
                 self.emit(Note(note))
             if self.weights.header.target is None and self.fresh_decoder is None:
-                target = (self.header.target or {}).get("name")
+                target = None if self.header.target is None else self.header.target.name
                 text = f"the weights' target is unknown: the recipe's is taken, {target}"
                 self.emit(Note(text, warning=True))
             for change in fill(self.model, self.weights, self.fresh_decoder):

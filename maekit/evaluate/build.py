@@ -55,7 +55,8 @@ def make_classifier(
         norm=options.norm,
         dropout=head.dropout,
     )
-    backbone = header.backbone | _place(model, trained=options.positions == "trainable")
+    placed = _place(model, trained=options.positions == "trainable")
+    backbone = header.backbone.with_options(header.backbone.options.model_copy(update=placed))
     model.frozen = freeze(model, options.blocks)
     changed = {"backbone": backbone, "classifier": described, "grid": model.grid}
     return model, header.model_copy(update=changed)

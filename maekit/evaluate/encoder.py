@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from maekit.data.stats import imagenet
-from maekit.engine.build import agreed_header, build_model, fill, written
+from maekit.engine.build import agreed_header, build_model, fill
 from maekit.engine.events import Emit, Note
 from maekit.engine.run_folder import RUNS, newest_finished
 from maekit.errors import NonFiniteError, RecipeError
@@ -114,7 +114,7 @@ def _asked(found: Header, recipe: Recipe) -> Header:
     data = recipe.data
     asked = {"clip": (data.train.frames, *data.height_width), "channels": data.channels}
     if recipe.model is not None:
-        asked["backbone"] = written(recipe.model.backbone)
+        asked["backbone"] = recipe.model.backbone
     given = data.stats == "imagenet" or isinstance(data.stats, Stats)
     if given or found.channels != data.channels:
         stats = data.stats if isinstance(data.stats, Stats) else imagenet(data.channels)
@@ -133,7 +133,7 @@ def untrained_encoder(recipe: Recipe, statistics: Statistics) -> tuple[MaskedAut
         msg = "the recipe has no model"
         raise RecipeError(msg, where="--from scratch", hint="add model.backbone, or give weights")
     header = Header(
-        backbone=written(recipe.model.backbone),
+        backbone=recipe.model.backbone,
         clip=(data.train.frames, *data.height_width),
         channels=data.channels,
         mean=statistics.mean,

@@ -36,7 +36,7 @@ def as_dict(model: BaseModel) -> dict[str, Any]:
         elif value is not None or field.default is not None:
             plain[key] = given[key]
     if isinstance(model, PartSpec):
-        plain |= {key: given[key] for key in model.options}
+        plain |= model.options.model_dump(mode="json", by_alias=True)
     return plain
 
 

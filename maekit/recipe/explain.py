@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from maekit.errors import RecipeError
+from maekit.errors import PartError, RecipeError
 from maekit.recipe.dump import to_yaml
 from maekit.recipe.merge import classes
+from maekit.recipe.schema import OPTIONS_OF, OptionsOf, PartSpec
 from maekit.recipe.suggest import suggest
 
 if TYPE_CHECKING:
@@ -61,44 +62,63 @@ _EXAMPLE = "`maekit recipes show quickstart` prints a complete recipe"
 M = TypeVar("M", bound=BaseModel)
 
 
-def validated(model: type[M], value: Node, path: KeyPath = (), recipe: Node | None = None) -> M:
-    """Build ``model`` from a tree; raises RecipeError that lists all that is wrong.
+def validated(model: type[M], tree: Node, options_of: OptionsOf | None = None) -> M:
+    """Build ``model`` from a tree of values that know their places.
 
     Args:
         model: the class to build.
-        value: what to build it from.
-        path: where ``value`` stands in ``recipe``.
-        recipe: the tree that knows the places; by default ``value`` itself.
+        tree: what to build it from.
+        options_of: finds the classes of parts' options; without it they stay as written.
+
+    Raises:
+        RecipeError: lists everything that is wrong, each with its place.
+        PartError: a part cannot be had, and nothing else is wrong.
     """
     try:
         # As JSON, strictly: lists become tuples, but "3" and true are no numbers.
         return model.model_validate_json(
-            json.dumps(value.plain), strict=True, by_alias=True, by_name=False
+            json.dumps(tree.plain),
+            strict=True,
+            by_alias=True,
+            by_name=False,
+            context={OPTIONS_OF: options_of},
         )
     except ValidationError as error:
-        raise explain(error, recipe or value, model, path) from error
+        raise explain(error, _Scope(tree, model, options_of)) from error
 
 
-def explain(
-    error: ValidationError, tree: Node, model: type[BaseModel], prefix: KeyPath = ()
-) -> RecipeError:
-    """Turn a ValidationError into one RecipeError that lists everything that is wrong.
+@dataclass(frozen=True)
+class _Scope:
+    """What was validated: the tree, the class that it was to become, and who knows the parts."""
 
-    Args:
-        error: what Pydantic found.
-        tree: the whole recipe, with marks.
-        model: the class that was validated.
-        prefix: the path in ``tree`` of what was validated; its keys may be a part's options.
-    """
+    tree: Node
+    model: type[BaseModel]
+    options_of: OptionsOf | None
+
+    def options_at(self, path: KeyPath, spec: type[BaseModel]) -> list[type[BaseModel]]:
+        """Return the class of the options of the part at ``path``, if there is one."""
+        name = self.tree.at((*path, "name"))
+        if self.options_of is None or not issubclass(spec, PartSpec):
+            return []
+        try:
+            found = self.options_of(spec.kind, str(name.value)) if name else None
+        except PartError:
+            return []
+        return [] if found is None else [found]
+
+
+def explain(error: ValidationError, scope: _Scope) -> RecipeError | PartError:
+    """Turn a ValidationError into one error that lists everything that is wrong."""
     grouped: dict[KeyPath, list[_Finding]] = {}
     for details in error.errors(include_url=False):
-        finding = _find(details, tree, prefix)
+        finding = _find(details, scope.tree)
         grouped.setdefault(finding.union or finding.path, []).append(finding)
     problems: list[_Problem] = []
     for findings in grouped.values():
-        problems += _problems(findings, tree, model, prefix)
+        problems += _problems(findings, scope)
     if len(problems) == 1:
-        return RecipeError(problems[0].what, where=problems[0].where, hint=problems[0].hint)
+        kind = PartError if problems[0].of_part else RecipeError
+        return kind(problems[0].what, where=problems[0].where, hint=problems[0].hint)
     lines = [f"\n  {found.where}: {found.what} ({found.hint})" for found in problems]
     return RecipeError(
         f"{len(problems)} problems:{''.join(lines)}",
@@ -111,6 +131,7 @@ class _Problem:
     where: str
     what: str
     hint: str
+    of_part: bool = False  # the part itself cannot be had
 
 
 @dataclass(frozen=True)
@@ -123,8 +144,9 @@ class _Finding:
     tags: tuple[str, ...]
 
 
-def _find(details: ErrorDetails, tree: Node, prefix: KeyPath) -> _Finding:
-    path, tags = prefix, []
+def _find(details: ErrorDetails, tree: Node) -> _Finding:
+    path: KeyPath = ()
+    tags: list[str] = []
     union: KeyPath | None = None
     location = details["loc"]
     for position, key in enumerate(location):
@@ -140,10 +162,9 @@ def _find(details: ErrorDetails, tree: Node, prefix: KeyPath) -> _Finding:
     return _Finding(details, path, union, tuple(tags))
 
 
-def _problems(
-    findings: list[_Finding], tree: Node, model: type[BaseModel], prefix: KeyPath
-) -> Iterator[_Problem]:
+def _problems(findings: list[_Finding], scope: _Scope) -> Iterator[_Problem]:
     """The findings at one key, of which a union has one or more for each branch."""
+    tree = scope.tree
     ranks = [_rank(finding) for finding in findings]
     near = [found for found, rank in zip(findings, ranks, strict=True) if rank == min(ranks)]
     shapes = [_expected(found.details) for found in near]
@@ -151,11 +172,12 @@ def _problems(
         path = near[0].path
         words = list(dict.fromkeys(shape for shape in shapes if shape))
         what = f"{dotted(path)}: expected {' or '.join(words)}, got {_show(tree.at(path))}"
-        yield _Problem(str(tree.mark_of(path)), what, _hint(near, tree, model, prefix))
+        yield _Problem(str(tree.mark_of(path)), what, _hint(near, scope))
         return
     for found in near:
         what = f"{dotted(found.path)}: {_wrong(found, tree)}" if found.path else _wrong(found, tree)
-        yield _Problem(str(tree.mark_of(found.path)), what, _hint([found], tree, model, prefix))
+        of_part = bool(found.details.get("ctx", {}).get("part"))
+        yield _Problem(str(tree.mark_of(found.path)), what, _hint([found], scope), of_part)
 
 
 def _rank(finding: _Finding) -> int:
@@ -190,14 +212,14 @@ def _wrong(finding: _Finding, tree: Node) -> str:
     return f"{message[:1].lower()}{message[1:]}"
 
 
-def _hint(findings: list[_Finding], tree: Node, model: type[BaseModel], prefix: KeyPath) -> str:
+def _hint(findings: list[_Finding], scope: _Scope) -> str:
     finding = findings[0]
     kind = finding.details["type"]
     own = finding.details.get("ctx", {}).get("hint")  # of an error that knows what to try
     if own is not None:
         return str(own)
     if kind == "extra_forbidden":
-        return _unknown_key(finding, tree, model, prefix)
+        return _unknown_key(finding, scope)
     words = [word for found in findings for word in _words(found.details)]
     value = finding.details["input"]
     if kind == "union_tag_invalid":
@@ -205,7 +227,7 @@ def _hint(findings: list[_Finding], tree: Node, model: type[BaseModel], prefix: 
     if words:
         near = suggest(value, words) if isinstance(value, str) else None
         return near or f"known: {', '.join(words)}"
-    field = _field_at(model, finding, prefix)
+    field = _field_at(finding, scope)
     if field is None:
         return _EXAMPLE
     if kind in {"model_type", "model_attributes_type"} and isinstance(value, str):
@@ -221,19 +243,19 @@ def _about(field: FieldInfo) -> str:
     return "; ".join(about) or _EXAMPLE
 
 
-def _unknown_key(finding: _Finding, tree: Node, model: type[BaseModel], prefix: KeyPath) -> str:
+def _unknown_key(finding: _Finding, scope: _Scope) -> str:
     word = str(finding.path[-1])
-    around = _models_at(model, finding.path[len(prefix) :], finding.tags)
+    around = _models_at(finding.path, finding.tags, scope)
     here = [key for inner in around for key in _keys(inner)]
     near = suggest(word, here)
     if near:
         return near
-    if not prefix:
+    if not any(issubclass(inner, PartSpec) for inner in around):
         # A key of another branch of the union that stands here has this very path.
-        for path in _key_paths(model, ()):
+        for path in _key_paths(scope.model, ()):
             if path[-1] == word and path != finding.path:
                 return f"did you mean '{'.'.join(path)}'?"
-    outer = tree.at(finding.path[:-1])
+    outer = scope.tree.at(finding.path[:-1])
     free = [key for key in here if outer is None or key not in outer.fields]
     return f"known here: {', '.join(free)}" if free else "remove it: no further key is known here"
 
@@ -255,13 +277,12 @@ def _models_in(field: FieldInfo) -> list[type[BaseModel]]:
     return [found for found in classes(field.annotation) if issubclass(found, BaseModel)]
 
 
-def _models_at(
-    model: type[BaseModel], path: KeyPath, tags: tuple[str, ...]
-) -> list[type[BaseModel]]:
-    """The classes that may stand around the last key of ``path``, which starts at ``model``."""
-    around = [model]
-    for key in path[:-1]:
+def _models_at(path: KeyPath, tags: tuple[str, ...], scope: _Scope) -> list[type[BaseModel]]:
+    """Return the classes that may stand around the last key of ``path``."""
+    around = [scope.model]
+    for end, key in enumerate(path[:-1], start=1):
         around = [inner for field in _fields(around, key) for inner in _models_in(field)]
+        around += [own for inner in around for own in scope.options_at(path[:end], inner)]
         chosen = [inner for inner in around if _literal_name(inner) & set(tags)]
         around = chosen or around
     return around
@@ -276,11 +297,11 @@ def _fields(models: Iterable[type[BaseModel]], key: str | int) -> list[FieldInfo
     ]
 
 
-def _field_at(model: type[BaseModel], finding: _Finding, prefix: KeyPath) -> FieldInfo | None:
-    """The field of a finding's key, or of the nearest key around it that is one."""
-    path = finding.path[len(prefix) :]
+def _field_at(finding: _Finding, scope: _Scope) -> FieldInfo | None:
+    """Return the field of a finding's key, or of the nearest key around it that is one."""
+    path = finding.path
     while path:
-        fields = _fields(_models_at(model, path, finding.tags), path[-1])
+        fields = _fields(_models_at(path, finding.tags, scope), path[-1])
         if fields:
             return fields[0]
         path = path[:-1]

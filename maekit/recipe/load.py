@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maekit.errors import RecipeError
-from maekit.recipe.dump import as_dict
 from maekit.recipe.explain import validated
 from maekit.recipe.merge import check_alternatives, merge, remove
 from maekit.recipe.overrides import parse_overrides
 from maekit.recipe.schema import OVERLAYS, VERBS, Recipe
 from maekit.recipe.shipped import find, find_parent
 from maekit.recipe.suggest import suggest
-from maekit.recipe.yaml12 import KeyPath, Mark, Node, parse, tree
+from maekit.recipe.yaml12 import KeyPath, Mark, Node, parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,20 +23,27 @@ MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A recipe with what it was made from.
+class LoadedRecipe:
+    """A recipe as it was read: what it says, where each value stands.
 
     Attributes:
-        recipe: the checked recipe; parts' own options are checked by ``registry.resolve``.
         tree: parents, recipe and command line merged, each value with its mark.
         path: the recipe's file.
         notes: what the user should hear, such as a removed key that was not there.
     """
 
-    recipe: Recipe
     tree: Node
     path: Path
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe with its core keys validated and parts' options as written.
+
+        Raises:
+            RecipeError: lists everything that is wrong, each with its place.
+        """
+        return validated(Recipe, self.tree)
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -50,8 +56,19 @@ class Loaded:
         return {path: node.mark for path, node in self.tree.walk()}
 
 
-def load(source: str | Path, overrides: Sequence[str] = ()) -> Loaded:
-    """Load a recipe by path, or by name if it is a shipped one.
+def load(source: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read a recipe and validate its core keys; its parts are validated by ``registry.resolve``.
+
+    Raises:
+        RecipeError: as ``read``, or a core key is wrong.
+    """
+    found = read(source, overrides)
+    found.recipe  # noqa: B018 - validates
+    return found
+
+
+def read(source: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read a recipe by path, or by name if it is a shipped one, without checking its keys.
 
     Args:
         source: a file, or the name of a shipped recipe (``quickstart``).
@@ -62,22 +79,15 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     """
     path = find(source)
     merged, notes = parse_overrides(overrides).apply(read_tree(path))
-    return Loaded(validated(Recipe, merged), merged, path, notes)
+    return LoadedRecipe(merged, path, notes)
 
 
-def for_verb(source: Loaded | Recipe, verb: str) -> Recipe:
-    """The recipe as one verb sees it: its ``data:`` and ``model:`` overlays merged and gone.
+def with_overlays(source: LoadedRecipe, verb: str) -> LoadedRecipe:
+    """Return the recipe as one verb sees it: its ``data:`` and ``model:`` overlays merged and gone.
 
     Raises:
-        RecipeError: the recipe has no section for the verb, or an overlay is wrong.
+        RecipeError: the recipe has no section for the verb.
     """
-    return with_overlays(source, verb).recipe
-
-
-def with_overlays(source: Loaded | Recipe, verb: str) -> Loaded:
-    """As ``for_verb``, with the marks kept."""
-    if isinstance(source, Recipe):
-        source = Loaded(source, tree(as_dict(source), Mark(f"recipe {source.name}")), Path())
     section = source.tree.fields.get(verb)
     if section is None or section.value is None:
         raise RecipeError(
@@ -94,7 +104,7 @@ def with_overlays(source: Loaded | Recipe, verb: str) -> Loaded:
         merged = remove(merged, (verb, key)) or merged
         if overlay.value is not None:
             merged = merge(merged, Node({key: overlay}, overlay.mark))
-    return Loaded(validated(Recipe, merged), merged, source.path, source.notes)
+    return LoadedRecipe(merged, source.path, source.notes)
 
 
 def read_tree(path: Path) -> Node:

@@ -1,21 +1,39 @@
-"""The shape of a recipe: what a user may ask for. Torch-free; parts' own options are checked by
-``maekit.registry.resolve``, which knows the installed plugins."""
+"""The shape of a recipe: what a user may ask for. Torch-free; the classes of parts' options come
+from ``maekit.registry``, which knows the installed plugins, as validation context."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    get_args,
+)
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic_core.core_schema import ErrorType
 
+from maekit.errors import PartError
 from maekit.recipe.augment import ColorJitter
 from maekit.recipe.finetune import Finetune
 from maekit.recipe.probe import OnlineProbe, Probe
@@ -27,18 +45,133 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class PartSpec(BaseModel):
-    """A part by name, with its options beside the name."""
+class Untyped(BaseModel):
+    """A part's options as written, where the part's class was not looked up."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+
+# Finds the class of a part's options by kind and name; given as validation context, since the
+# recipe knows no part. None: the part is not to be looked up, its options stay as written.
+OptionsOf = Callable[[str, str], type[BaseModel] | None]
+OPTIONS_OF = "options_of"
+
+
+class PartSpec(BaseModel):
+    """A part by name, with its options beside the name.
+
+    What is written is validated in one go: the name, the core's own keys, and the options by the
+    part's own class, so that all mistakes are found at once.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: ClassVar[str]  # the registry's word for what stands here
     name: str = Field(min_length=1, description="the part's name, or distribution/name")
 
+    _options: BaseModel = PrivateAttr(default_factory=Untyped)
+
     @property
-    def options(self) -> dict[str, Any]:
-        """The part's own options, as written."""
-        return dict(self.model_extra or {})
+    def options(self) -> BaseModel:
+        """The part's own options: an object of its ``Options`` class."""
+        return self._options
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """Return name, core's keys and options as one flat mapping of JSON values."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def with_options(self, options: BaseModel) -> Self:
+        """Return the same part with other options."""
+        copied = self.model_copy()
+        copied._options = options  # noqa: SLF001 - its own
+        return copied
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _validate_options(
+        cls, value: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        if not isinstance(value, dict):
+            return handler(value)
+        core = cls.model_fields.keys()
+        own = {key: each for key, each in value.items() if key not in core}
+        problems: list[InitErrorDetails] = []
+        options: BaseModel = Untyped()
+        name = value.get("name")
+        if isinstance(name, str) and name:
+            try:
+                options = _validated_options(cls.kind, name, own, info)
+            except ValidationError as error:
+                problems += map(_raised_again, error.errors(include_url=False))
+        elif own:
+            options = Untyped.model_validate(own)
+        try:
+            spec = handler({key: each for key, each in value.items() if key in core})
+        except ValidationError as error:
+            problems += map(_raised_again, error.errors(include_url=False))
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, problems)
+        # In place: of a constructor's call this is the instance itself.
+        spec._options = options  # noqa: SLF001
+        return spec
+
+    @model_serializer(mode="wrap")
+    def _flat(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        core: dict[str, Any] = handler(self)
+        return core | self._options.model_dump(mode=info.mode, by_alias=True)
+
+
+def _validated_options(
+    kind: str, name: str, written: dict[str, Any], info: ValidationInfo
+) -> BaseModel:
+    options_of: OptionsOf | None = (info.context or {}).get(OPTIONS_OF)
+    try:
+        found = None if options_of is None else options_of(kind, name)
+    except PartError as error:
+        context = {"what": error.what, "hint": error.hint, "part": True}
+        unknown = PydanticCustomError("part", "{what}", context)
+        details = InitErrorDetails(type=unknown, loc=("name",), input=name)
+        raise ValidationError.from_exception_data(kind, [details]) from error
+    if found is None:
+        return Untyped.model_validate(written)
+    # As JSON, like the recipe around it: lists become tuples, but "3" and true are no numbers.
+    options = found.model_validate_json(
+        json.dumps(written), strict=True, by_alias=True, by_name=False
+    )
+    # What was validated must mean the same files wherever it is read again.
+    paths = {key: _absolute(getattr(options, key)) for key in type(options).model_fields}
+    moved = {key: path for key, path in paths.items() if path is not getattr(options, key)}
+    return options.model_copy(update=moved) if moved else options
+
+
+def _absolute(value: Any) -> Any:  # noqa: ANN401
+    """Return a value with every path in it made absolute; the value itself if it holds none."""
+    if isinstance(value, Path):
+        return value.expanduser().absolute()
+    if isinstance(value, dict):
+        changed = {key: _absolute(each) for key, each in value.items()}
+        return changed if any(changed[key] is not value[key] for key in value) else value
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = [_absolute(each) for each in value]
+        same = all(new is old for new, old in zip(items, value, strict=True))
+        return value if same else type(value)(items)
+    return value
+
+
+_PYDANTICS = frozenset(get_args(ErrorType))  # the types of errors that can be raised by name
+
+
+def _raised_again(details: ErrorDetails) -> InitErrorDetails:
+    """Make of an error that Pydantic found one that can be raised again."""
+    kind: Any = details["type"]
+    context = details.get("ctx", {})
+    if kind not in _PYDANTICS:
+        # As a value, since Pydantic would take braces in the message for a template's.
+        kind = PydanticCustomError(kind, "{_said}", {**context, "_said": details["msg"]})
+    return InitErrorDetails(type=kind, loc=details["loc"], input=details["input"], ctx=context)
 
 
 class BackboneSpec(PartSpec):

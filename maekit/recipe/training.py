@@ -115,4 +115,6 @@ class HeldOutSection(TrainingSection):
     """Of verbs that are judged by what they make of fixed held-out samples."""
 
     validate_: Validate = Field(Validate(), alias="validate")
-    pictures: Pictures = Pictures()
+    pictures: Pictures | None = Field(
+        Pictures(), description="of held-out samples, drawn while training; null: none"
+    )

@@ -86,7 +86,7 @@ class Drawn:
 
     def __init__(self, specs: Sequence[MaskerSpec], seed: int, *, whole: bool = False) -> None:
         # Made first: that is what checks the options of which the label speaks.
-        self.maskers = [(registry.make("maskers", spec), _label(spec)) for spec in specs]
+        self.maskers = [(registry.build(spec), _label(spec)) for spec in specs]
         self.seed = seed
         self.whole = whole
 
@@ -248,5 +248,5 @@ def _one(hidden: np.ndarray) -> Pass:
 
 
 def _label(spec: MaskerSpec) -> str:
-    ratio = spec.options.get("ratio")
+    ratio = getattr(spec.options, "ratio", None)
     return spec.name if ratio is None else f"{spec.name} {float(ratio):g}"

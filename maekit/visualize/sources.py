@@ -12,7 +12,7 @@ from maekit.engine.checkpoint import Checkpoints
 from maekit.engine.feed import open_dataset, required_pretrain
 from maekit.engine.run_folder import verb_of
 from maekit.errors import MaekitError, WeightsError
-from maekit.recipe.load import for_verb, load
+from maekit.recipe.load import load, with_overlays
 from maekit.weights.file import find_weights, read_header
 from maekit.weights.source import is_foreign
 
@@ -43,7 +43,7 @@ class Chosen:
         """The recipe of the run that the weights are from, with the overlays of its verb."""
         if self.folder is None or not (self.folder / "recipe.yaml").is_file():
             return None
-        return for_verb(load(self.folder / "recipe.yaml"), self.verb)
+        return with_overlays(load(self.folder / "recipe.yaml"), self.verb).recipe
 
     @property
     def verb(self) -> str:

@@ -7,20 +7,20 @@ and an image model's patch in a model of cubes.
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from maekit import registry
 from maekit.errors import WeightsError
 from maekit.layers import FIXED, Positions
 
 if TYPE_CHECKING:
+    from maekit.contracts import PartOptions
     from maekit.model import MaskedAutoencoder
+    from maekit.recipe.schema import PartSpec, TargetSpec
     from maekit.weights.header import Header
 
-# Options of backbones and decoders that no tensor of the weights depends on, or that are resized.
-LOAD_TIME = frozenset({"drop_path", "inflate", "init", "positions", "positions_grid"})
-
+_PATCH = frozenset({"patch"})  # compared by itself: it may grow from one frame to several
+_PLACED = frozenset({"positions", "positions_grid"})
 _PLACE = frozenset({"weights"})  # where a file lies that is known by its checksum
 
 
@@ -51,28 +51,32 @@ def agree(
         WeightsError: parts or statistics differ beyond what changes at load time; each is named
             with both values.
     """
-    inflates = found.backbone["name"] in getattr(new.backbone, "inflates", ())
+    inflates = found.backbone.name in getattr(new.backbone, "inflates", ())
     fresh = _why_fresh(found, asked, old, new)
     target, pinned = _pinned(found.target, asked.target)
     problems = _other_patch(old, new)
-    free = LOAD_TIME | {"patch"} | ({"name"} if inflates else set())
+    free = _PATCH | ({"name"} if inflates else set())
     problems += _differences("backbone", found.backbone, asked.backbone, free)
     if fresh is None:
-        problems += _differences("decoder", found.decoder, asked.decoder, LOAD_TIME)
+        problems += _differences("decoder", found.decoder, asked.decoder)
         if found.target is not None:  # else nobody knows what it was
-            free = _PLACE if pinned else frozenset()
-            problems += _differences("target", found.target, target, free)
+            problems += _differences("target", found.target, target, _PLACE if pinned else None)
     if found.channels == asked.channels:
         for key in ("mean", "std"):
             problems += _difference(key, getattr(found, key), getattr(asked, key))
-    parts = {"backbone": asked.backbone, "decoder": asked.decoder}
-    for key, options in parts.items():
-        if options is None or (key == "decoder" and fresh is not None):
+    parts: dict[str, PartSpec | None] = {"backbone": asked.backbone, "decoder": asked.decoder}
+    for key, part in parts.items():
+        if part is None or (key == "decoder" and fresh is not None):
             continue
         before, after = (_positions(getattr(model, key)) for model in (old, new))
-        if before is not None and after is not None:
-            theirs = getattr(found, key).get("positions")
-            parts[key], more = _placed(key, options, theirs, before, after)
+        # Only of parts that have both options: a table of another part's keeps its own ways.
+        if (
+            before is not None
+            and after is not None
+            and type(part.options).model_fields.keys() >= _PLACED
+        ):
+            placed, more = _placed(key, part, getattr(found, key), before, after)
+            parts[key] = placed
             problems += more
     if problems:
         msg = "the recipe asks for another model: " + "; ".join(problems)
@@ -80,18 +84,18 @@ def agree(
     return Agreed(asked.model_copy(update={**parts, "target": target, "grid": new.grid}), fresh)
 
 
-def _pinned(
-    found: dict[str, Any] | None, asked: dict[str, Any] | None
-) -> tuple[dict[str, Any] | None, bool]:
+def _pinned(found: TargetSpec | None, asked: TargetSpec | None) -> tuple[TargetSpec | None, bool]:
     """The target asked for, held to the file of a frozen network that the weights were trained for.
 
     Such a file is known by its checksum, wherever it lies; the target refuses another when it
     reads it.
     """
-    known = None if found is None else found.get("sha256")
-    if asked is None or known is None or asked.get("sha256") not in (None, known):
+    known = None if found is None else getattr(found.options, "sha256", None)
+    if asked is None or known is None:
         return asked, False
-    return asked | {"sha256": known}, True
+    if getattr(asked.options, "sha256", known) not in (None, known):
+        return asked, False
+    return asked.with_options(asked.options.model_copy(update={"sha256": known})), True
 
 
 def _why_fresh(
@@ -104,7 +108,7 @@ def _why_fresh(
         return "there are no decoder weights in this file"
     if found.channels != asked.channels:
         return f"it predicts {found.channels} channels, not {asked.channels}"
-    if old.backbone.patch != new.backbone.patch or found.backbone["name"] != asked.backbone["name"]:
+    if old.backbone.patch != new.backbone.patch or found.backbone.name != asked.backbone.name:
         return "it predicts an image's patches"
     return None
 
@@ -118,27 +122,22 @@ def _other_patch(old: MaskedAutoencoder, new: MaskedAutoencoder) -> list[str]:
 
 
 def _differences(
-    key: str, found: dict[str, Any] | None, asked: dict[str, Any] | None, free: frozenset[str]
+    key: str, found: PartSpec | None, asked: PartSpec | None, free: AbstractSet[str] | None = None
 ) -> list[str]:
     if found is None or asked is None:
-        return _difference(key, found, asked)
-    found, asked = (_spelled_out(key, part) for part in (found, asked))
+        written = (None if part is None else part.written for part in (found, asked))
+        return _difference(key, *written)
+    before, after = (_structure(part) for part in (found, asked))
     return [
         line
-        for option in sorted((found.keys() | asked.keys()) - free)
-        for line in _difference(f"{key}.{option}", found.get(option), asked.get(option))
+        for option in sorted((before.keys() | after.keys()) - (free or set()))
+        for line in _difference(f"{key}.{option}", before.get(option), after.get(option))
     ]
 
 
-def _spelled_out(key: str, part: dict[str, Any]) -> dict[str, Any]:
-    """A part's options where each structure has one spelling: a size is its width, depth, heads."""
-    options = registry.options_of(f"{key}s", part["name"])
-    chosen = options.model_validate({k: v for k, v in part.items() if k != "name"})
-    plain = {"name": part["name"]} | chosen.model_dump(mode="json")
-    shape = getattr(chosen, "shape", None)
-    if shape is None:
-        return plain
-    return {k: v for k, v in plain.items() if k != "size"} | asdict(shape)
+def _structure(part: PartSpec) -> dict[str, Any]:
+    options = cast("PartOptions", part.options)  # headers are completed before they are compared
+    return {"name": part.name} | options.structure()
 
 
 def _difference(key: str, found: object, asked: object) -> list[str]:
@@ -151,21 +150,21 @@ def _positions(part: object) -> Positions | None:
 
 
 def _placed(
-    key: str, options: dict[str, Any], theirs: str | None, old: Positions, new: Positions
-) -> tuple[dict[str, Any], list[str]]:
+    key: str, part: PartSpec, theirs: PartSpec, old: Positions, new: Positions
+) -> tuple[PartSpec, list[str]]:
     """A part's options with its positions as the weights have them, and what contradicts them.
 
     A kind that follows from the grid would change with it, so it is written down; a fixed table
     keeps the grid that it was made for.
     """
-    kind = options.get("positions") or theirs or old.kind
-    placed = dict(options)
-    if options.get("positions") is None and kind != new.kind:
+    options: Any = part.options
+    kind = options.positions or getattr(theirs.options, "positions", None) or old.kind
+    placed: dict[str, Any] = {}
+    if options.positions is None and kind != new.kind:
         placed["positions"] = kind
-    if kind != old.kind or kind not in FIXED:
-        return placed, []
-    made_for, wanted = tuple(old.made_for), options.get("positions_grid")
-    if wanted is not None and tuple(wanted) != made_for:
-        return placed, _difference(f"{key}.positions_grid", list(made_for), list(wanted))
-    placed["positions_grid"] = None if made_for == tuple(new.grid) else list(made_for)
-    return placed, []
+    if kind == old.kind and kind in FIXED:
+        made_for, wanted = tuple(old.made_for), options.positions_grid
+        if wanted is not None and tuple(wanted) != made_for:
+            return part, _difference(f"{key}.positions_grid", list(made_for), list(wanted))
+        placed["positions_grid"] = None if made_for == tuple(new.grid) else made_for
+    return part.with_options(options.model_copy(update=placed)), []

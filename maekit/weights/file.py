@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 
 from maekit.atomic import write_atomically
 from maekit.errors import WeightsError
+from maekit.recipe.schema import OPTIONS_OF
+from maekit.registry import installed_options_of
 from maekit.weights.header import FORMAT, FileHeader, Header
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def read_header_as(expected: type[H], path: Path) -> H:
             hint="`maekit pretrain` writes an autoencoder, `maekit tokenizer` a dvae",
         )
     try:
-        header = expected.model_validate_json(text)
+        header = expected.model_validate_json(text, context={OPTIONS_OF: installed_options_of})
     except ValidationError as error:
         msg = f"the header cannot be understood: {error.errors()[0]['msg']}"
         raise WeightsError(msg, where=str(path), hint="update maekit") from error

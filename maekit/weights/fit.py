@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from maekit import registry
-from maekit.contracts import PartOptions
+from pydantic import BaseModel
+
 from maekit.errors import WeightsError
 from maekit.weights.formats import Family
 from maekit.weights.header import Header
@@ -75,17 +75,17 @@ def structure_of(header: Header, family: Family, title: str, *, encoder: bool = 
     """
     name, wanted = _BACKBONES[family]
     problems = []
-    if header.backbone["name"] != name:
-        msg = f"{title} holds the backbone {name}, this is {header.backbone['name']}"
+    if header.backbone.name != name:
+        msg = f"{title} holds the backbone {name}, this is {header.backbone.name}"
         raise WeightsError(msg, where="--to", hint=_OTHERS)
-    backbone = options_of("backbones", header.backbone)
+    backbone: Any = header.backbone.options
     problems += _misfits("backbone", backbone, wanted)
     decoder = None
     if header.decoder is not None and not encoder:
-        if header.decoder["name"] != "vit":
-            problems.append(f"decoder {header.decoder['name']} (vit)")
+        if header.decoder.name != "vit":
+            problems.append(f"decoder {header.decoder.name} (vit)")
         else:
-            decoder = options_of("decoders", header.decoder)
+            decoder = header.decoder.options
             default = {"positions": "sincos-2d" if header.clip[0] == 1 else "sincos-1d"}
             problems += _misfits("decoder", decoder, _DECODERS[family], default)
     if problems:
@@ -97,14 +97,8 @@ def structure_of(header: Header, family: Family, title: str, *, encoder: bool = 
 _OTHERS = "use --to maekit, which holds every model"
 
 
-def options_of(kind: str, part: Mapping[str, Any]) -> PartOptions:
-    """A part's options, those too that a header leaves at their defaults."""
-    chosen = {key: value for key, value in part.items() if key != "name"}
-    return registry.options_of(kind, part["name"]).model_validate(chosen)
-
-
 def _misfits(
-    part: str, options: PartOptions, wanted: Allowed, default: Mapping[str, object] | None = None
+    part: str, options: BaseModel, wanted: Allowed, default: Mapping[str, object] | None = None
 ) -> list[str]:
     """Options that a format has no place for, with what it could hold."""
     found = []

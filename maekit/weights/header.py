@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from maekit.contracts import Grid
+from maekit.recipe.schema import BackboneSpec, DecoderSpec, MaskerSpec, TargetSpec
 from maekit.version import __version__
 
 FORMAT = 1
@@ -46,12 +47,12 @@ class Header(FileHeader):
     """The description of a masked autoencoder."""
 
     kind: Literal["autoencoder"] = "autoencoder"
-    backbone: dict[str, Any]  # the part's name and all its options
-    decoder: dict[str, Any] | None = None
-    target: dict[str, Any] | None = None
+    backbone: BackboneSpec  # in the file: the part's name and all its options
+    decoder: DecoderSpec | None = None
+    target: TargetSpec | None = None
     # Values per token that the decoder predicts, where the target is unknown.
     out_dim: int | None = None
-    masker: dict[str, Any] | None = None
+    masker: MaskerSpec | None = None
     classifier: ClassifierHeader | None = None
     clip: tuple[int, int, int]  # the model's own input in pixels: (T, H, W)
     channels: int

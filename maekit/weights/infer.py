@@ -13,6 +13,8 @@ from maekit import registry
 from maekit.contracts import Grid, PartOptions
 from maekit.errors import RecipeError, WeightsError
 from maekit.layers import sincos_2d
+from maekit.recipe.schema import BackboneSpec, DecoderSpec, TargetSpec
+from maekit.registry import spec_of
 from maekit.weights.formats import Family
 from maekit.weights.header import Header
 from maekit.weights.hints import IMAGENET, KINETICS, Given, Hints
@@ -167,7 +169,7 @@ def _backbone(
     hints: Hints,
     given: Given,
     where: str,
-) -> dict[str, Any]:
+) -> BackboneSpec:
     name = "image-vit" if family == "mae" else "video-vit"
     options = registry.options_of("backbones", name)
     shapes = _published(options)
@@ -192,7 +194,7 @@ def _backbone(
     elif family == "mae_st":
         chosen |= {"class_token": True, "qkv_bias": "all", "init": "mae"}
         chosen["positions"] = "learned-separable"
-    return {"name": name} | options.model_validate(chosen).model_dump(mode="json")
+    return spec_of(BackboneSpec, {"name": name} | chosen)
 
 
 def _published(options: type[PartOptions]) -> dict[str, Any]:
@@ -217,7 +219,7 @@ def _decoder(
     hints: Hints,
     given: Given,
     where: str,
-) -> dict[str, Any]:
+) -> DecoderSpec:
     width = _shape(tensors, "decoder.embed.weight", 2, where)[0]
     _, depth, ratio = _sizes(tensors, DECODER_BLOCK, where)
     known = DECODER_HEADS[family]
@@ -232,8 +234,7 @@ def _decoder(
         chosen["positions"] = "sincos-1d" if one_slot else None
     else:
         chosen |= {"class_token": True, "positions": "learned-separable"}
-    options = registry.options_of("decoders", "vit")
-    return {"name": "vit"} | options.model_validate(chosen).model_dump(mode="json")
+    return spec_of(DecoderSpec, {"name": "vit"} | chosen)
 
 
 def _sizes(tensors: Mapping[str, Tensor], block: str, where: str) -> tuple[int, int, float]:
@@ -291,7 +292,7 @@ def _table_kind(
     return "sincos-2d" if same else "learned"
 
 
-def _target(family: Family, hints: Hints, given: Given, notes: list[str]) -> dict[str, Any] | None:
+def _target(family: Family, hints: Hints, given: Given, notes: list[str]) -> TargetSpec | None:
     """What the decoder predicts: no key tells it (facebookresearch/mae#12)."""
     name = given.target or hints.target
     if name is None or (family == "mae_st" and given.target is None):
@@ -300,7 +301,7 @@ def _target(family: Family, hints: Hints, given: Given, notes: list[str]) -> dic
     return target_part(family, name)
 
 
-def target_part(family: Family, name: str) -> dict[str, Any]:
+def target_part(family: Family, name: str) -> TargetSpec:
     """A pixel target as a family's code computes it.
 
     Raises:
@@ -314,8 +315,7 @@ def target_part(family: Family, name: str) -> dict[str, Any]:
         chosen = {"space": "unit"}
         if name == "norm-pixel":
             chosen |= {"statistics": "per-channel", "eps": "outside"}
-    options = registry.options_of("targets", name)
-    return {"name": name} | options.model_validate(chosen).model_dump(mode="json")
+    return spec_of(TargetSpec, {"name": name} | chosen)
 
 
 _GIVE = "without it the model encodes, and predicts, but draws no pictures"

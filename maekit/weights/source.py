@@ -65,7 +65,7 @@ def _told(found: Weights, given: Given, allow_missing: Sequence[str]) -> Weights
         msg = "maekit's own weights describe themselves"
         hint = "leave out what you say of them (--target, --heads, --clip, --allow-missing)"
         raise RecipeError(msg, where=found.origin, hint=hint)
-    family: Family = "videomae" if header.backbone["name"] == "video-vit" else "mae"
+    family: Family = "videomae" if header.backbone.name == "video-vit" else "mae"
     target = target_part(family, str(given.target))
     patch = found.tensors["backbone.patch_embed.weight"].shape[1:]
     check_values(header.out_dim, math.prod(patch), found.origin)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from maekit.errors import RecipeError, WeightsError
+from maekit.recipe.schema import BackboneSpec
 from maekit.recipe.suggest import suggest
+from maekit.registry import spec_of
 from maekit.weights.adopt import Weights, read_foreign
 from maekit.weights.foreign import Foreign
 from maekit.weights.formats import recognize
@@ -131,7 +133,7 @@ def _as_timm_vit(name: str, model: nn.Module, found: Foreign, config: dict[str, 
     architecture = name.partition(".")[0]
     height, width = config["input_size"][1:]
     header = Header(
-        backbone={"name": "timm-vit", "model": architecture},
+        backbone=spec_of(BackboneSpec, {"name": "timm-vit", "model": architecture}),
         clip=(1, height, width),
         channels=config["input_size"][0],
         mean=config["mean"],

@@ -13,7 +13,7 @@ from maekit.atomic import write_atomically
 from maekit.errors import RecipeError
 from maekit.weights.adopt import Weights
 from maekit.weights.file import write_weights
-from maekit.weights.fit import Structure, options_of, structure_of
+from maekit.weights.fit import Structure, structure_of
 from maekit.weights.formats import MAE, VIDEOMAE, Family
 from maekit.weights.header import Header
 from maekit.weights.hints import IMAGENET
@@ -138,7 +138,7 @@ def _unsaid(header: Header, structure: Structure, family: Family) -> Iterator[st
     """What neither the file nor its shapes tell, and what would be taken for it."""
     encoder, decoder = structure.backbone.shape, structure.decoder
     flags = []
-    if published_heads(header.backbone["name"]).get(encoder.width) != encoder.heads:
+    if published_heads(header.backbone.name).get(encoder.width) != encoder.heads:
         flags.append(f"--heads {encoder.heads}")
     if decoder is not None and DECODER_HEADS[family].get(decoder.width) != decoder.heads:
         flags.append(f"--decoder-heads {decoder.heads}")
@@ -158,11 +158,11 @@ def _target_note(header: Header, family: Family) -> str:
     target = header.target
     if target is None:
         return "the file does not say its target: unknown"
-    note = f"the file does not say its target: {target['name']}"
-    if target["name"] not in PIXELS:
+    note = f"the file does not say its target: {target.name}"
+    if target.name not in PIXELS:
         return f"{note}, which {family}'s code does not know"
-    own = options_of("targets", target).model_dump(mode="json")
-    usual = target_part(family, target["name"])
+    own = target.options.model_dump(mode="json")
+    usual = target_part(family, target.name).written
     differ = [f"{key} {value}" for key, value in own.items() if usual[key] != value]
     return f"{note}, with {', '.join(differ)}, unlike {family}'s" if differ else note
 

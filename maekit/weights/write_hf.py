@@ -16,7 +16,7 @@ from maekit.errors import RecipeError, WeightsError
 from maekit.layers import LAYER_NORM_EPS
 from maekit.weights.adopt import Weights
 from maekit.weights.file import write_weights
-from maekit.weights.fit import Structure, options_of, structure_of
+from maekit.weights.fit import Structure, structure_of
 from maekit.weights.foreign import CONFIG, PREPROCESSOR, SINGLE
 from maekit.weights.formats import HF_MAE, HF_VIDEOMAE, Family
 from maekit.weights.header import Header
@@ -54,7 +54,7 @@ def write_hf(weights: Weights, path: Path) -> Written:
         RecipeError: the folder holds other weights, which would be found first.
     """
     header = weights.header
-    family: Family = "videomae" if header.backbone["name"] == "video-vit" else "mae"
+    family: Family = "videomae" if header.backbone.name == "video-vit" else "mae"
     model = "VideoMAE" if family == "videomae" else "ViTMAE"
     title = f"transformers' {model}"
     structure = structure_of(header, family, title)
@@ -102,7 +102,7 @@ def _norm_pix_loss(header: Header, family: Family, title: str) -> bool | None:
     if header.target is None:
         msg = f"{title} must know what its decoder predicts, and the weights do not say"
         raise WeightsError(msg, where="--to", hint="give --target norm-pixel or --target pixel")
-    target = header.target | options_of("targets", header.target).model_dump(mode="json")
+    target = header.target.written
     for normalized, wanted in _TARGETS[family].items():
         if all(target.get(key) == value for key, value in {**_ALWAYS, **wanted}.items()):
             return normalized
@@ -116,7 +116,7 @@ def _config(
 ) -> dict[str, Any]:
     """What transformers builds the model from; every size that it has a default for is said."""
     backbone, decoder = structure
-    video = header.backbone["name"] == "video-vit"
+    video = header.backbone.name == "video-vit"
     shape = backbone.shape
     config: dict[str, Any] = {
         "model_type": "videomae" if video else "vit_mae",
@@ -146,7 +146,7 @@ def _config(
             "decoder_intermediate_size": int(decoder.width * decoder.mlp_ratio),
             "norm_pix_loss": normalized,
         }
-    ratio = (header.masker or {}).get("ratio")
+    ratio = None if header.masker is None else header.masker.written.get("ratio")
     if not video and ratio is not None:
         config["mask_ratio"] = ratio
     ending = "Model" if decoder is None else "ForPreTraining"

@@ -15,7 +15,7 @@ from maekit.contracts import PartContext
 from maekit.engine.build import build_model
 from maekit.engine.step import recompute
 from maekit.errors import PartError
-from maekit.recipe.schema import PartSpec
+from maekit.recipe.schema import BackboneSpec
 from maekit.testing import check_backbone
 from maekit.tokens import Mask, gather
 from maekit.weights.header import Header
@@ -41,8 +41,8 @@ WHOLE = [
 
 def backbone(name: str, context: PartContext) -> TimmViT:
     torch.manual_seed(0)
-    spec = PartSpec.model_validate({"name": "timm-vit", "model": name})
-    built: TimmViT = registry.make("backbones", spec, context)
+    spec = BackboneSpec.model_validate({"name": "timm-vit", "model": name})
+    built: TimmViT = registry.build(spec, context)
     # timm's fresh tokens and positions are too small to show that they were exchanged.
     with torch.no_grad():
         for key, parameter in built.named_parameters():

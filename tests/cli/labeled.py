@@ -28,7 +28,7 @@ pretrain:
   optimizer: {{name: adamw, base_lr: 0.03}}
   checkpoint: {{steps: 2, keep: 1}}
   validate: {{every: 6, samples: 8}}
-  pictures: {{every: 6, samples: 2}}
+  pictures: null
 probe:
   kind: linear
   protocol: cached

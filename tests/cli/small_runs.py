@@ -40,8 +40,12 @@ pretrain:
   optimizer: {{name: adamw, base_lr: 0.03}}
   checkpoint: {{steps: 5}}
   validate: {{every: 6, samples: 8}}
-  pictures: {{every: 6, samples: 2}}
+  pictures: null
 """
+
+
+# Laid over the recipe by tests that look at pictures: drawing them is half of a small run's time.
+PICTURES = "pretrain.pictures={every: 6, samples: 2}"
 
 
 def draw(folder: Path, count: int, seed: int) -> None:

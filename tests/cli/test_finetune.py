@@ -300,7 +300,7 @@ def test_the_written_recipe_reads_back(cli: Cli, two: str) -> None:
     assert again.finetune is not None
     assert again.finetune.mixup == 0.8
     assert again.model is not None
-    assert again.model.backbone.options["drop_path"] == 0.2
+    assert again.model.backbone.written["drop_path"] == 0.2
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_another_size_is_said_and_survives_a_resume(cli: Cli, small: str) -> Non
     assert "decoder.positions: 1x2x3 to 1x3x5, bicubic in space, from the table made for" in told
     header = read_header(Path("second/weights.safetensors"))
     assert header.decoder is not None
-    assert header.decoder["positions_grid"] == [1, 2, 3]
+    assert header.decoder.written["positions_grid"] == [1, 2, 3]
     # Stopped after step 5 and gone on with, it ends with the same weights.
     shutil.copytree("second", "third")
     for step in (10, 12):

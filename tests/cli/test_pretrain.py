@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from small_runs import losses, result_of, same_weights, weights
+from small_runs import PICTURES, losses, result_of, same_weights, weights
 
 import maekit
 from maekit.engine.run_folder import read_lines
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def test_a_run_leaves_everything_behind(cli: Cli, small: str) -> None:
-    done = cli("pretrain", small, "--json")
+    done = cli("pretrain", small, PICTURES, "--json")
     assert done.code == 0, done.err
     run = Path("runs/small/1")
     left = {each.name for each in run.iterdir()}
@@ -59,12 +59,12 @@ def test_a_run_leaves_everything_behind(cli: Cli, small: str) -> None:
 def test_the_weights_describe_and_load_themselves(cli: Cli, small: str) -> None:
     assert cli("pretrain", small, "--out", "run", "-q").code == 0
     header = read_header(Path("run/weights.safetensors"))
-    assert header.target == {
+    assert header.target.written == {
         "name": "norm-pixel", "space": "normalized", "loss": "mse", "statistics": "joint",
         "eps": "inside", "frames": "same",
     }  # fmt: skip
     assert header.masker is not None
-    assert header.masker["ratio"] == 0.5
+    assert header.masker.written["ratio"] == 0.5
     assert header.clip == (1, 16, 24)
     model = maekit.load("run")
     assert model.statistics.mean == header.mean

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
-from small_runs import result_of
+from small_runs import PICTURES, result_of
 
 from maekit.cli.pictures import Pictures
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def test_a_run_and_two_runs(cli: Cli, small: str) -> None:
-    assert cli("pretrain", small, "-q").code == 0
+    assert cli("pretrain", small, PICTURES, "-q").code == 0
     assert cli("pretrain", small, "pretrain.masker.ratio=0.75", "-q").code == 0
     done = cli("report", "runs/small/1", "--json")
     assert done.code == 0, done.err
@@ -88,7 +88,7 @@ def test_what_cannot_be_reported_is_refused(cli: Cli, small: str) -> None:
 
 def test_training_leaves_a_film_and_pictures_in_tensorboard(cli: Cli, small: str) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    done = cli("pretrain", small, "--out", "run", "-v")
+    done = cli("pretrain", small, PICTURES, "--out", "run", "-v")
     assert done.code == 0
     assert "time-lapse: run/pictures/timelapse.gif" in done.err
     assert result_of("run")["timelapse"] == "run/pictures/timelapse.gif"
@@ -101,7 +101,7 @@ def test_training_leaves_a_film_and_pictures_in_tensorboard(cli: Cli, small: str
 def test_an_interrupted_run_has_a_film_that_goes_on_after_resume(
     cli: Cli, small: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["pretrain.steps=24", "pretrain.warmup.steps=0", "--out", "run"]
+    words = [PICTURES, "pretrain.steps=24", "pretrain.warmup.steps=0", "--out", "run"]
 
     def draw_and_stop(self: Pictures, state: TrainState) -> None:
         draw(self, state)

@@ -269,7 +269,7 @@ def test_a_run_knows_its_dvae_by_its_checksum(cli: Cli, with_dvae: str) -> None:
     assert cli("pretrain", with_dvae, *words, "--out", "run", "-q").code == 0
     header = read_header(Path("run/weights.safetensors"))
     assert header.target is not None
-    assert header.target["sha256"] == sha256(Path("dvae/weights.safetensors"))
+    assert header.target.written["sha256"] == sha256(Path("dvae/weights.safetensors"))
     assert not any("dvae" in name for name in read_tensors(Path("run/weights.safetensors")))
     # The same file elsewhere is the same dVAE.
     shutil.copytree("dvae", "copy")

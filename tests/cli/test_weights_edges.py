@@ -105,7 +105,7 @@ def test_what_a_pth_cannot_say_is_listed_with_the_flags_that_say_it(cli: Cli) ->
     assert "its target: norm-pixel, with statistics per-channel, unlike mae's" in notes
     back = ("a.pth", "back.safetensors", "--to", "maekit", "--heads", "4", "--decoder-heads", "2")
     converted(cli, *back)
-    assert read_header(Path("back.safetensors")).backbone["heads"] == 4
+    assert read_header(Path("back.safetensors")).backbone.written["heads"] == 4
     write("pca.safetensors", target={"name": "pca", "components": 4})
     notes = " ".join(converted(cli, "pca.safetensors", "b.pth", "--to", "mae")["written"])
     assert "its target: pca, which mae's code does not know" in notes

@@ -12,7 +12,7 @@ import torch
 
 from maekit import registry
 from maekit.contracts import Grid, PartContext
-from maekit.recipe.schema import PartSpec
+from maekit.recipe.schema import BackboneSpec, DataSpec, DecoderSpec, MaskerSpec, TargetSpec
 from maekit.recipe.tokenizer import DVAESizes
 from maekit.targets.dvae_networks import DVAE
 from maekit.testing import (
@@ -172,6 +172,9 @@ def places(
     }
 
 
+SPECS = {spec.kind: spec for spec in (BackboneSpec, DataSpec, DecoderSpec, MaskerSpec, TargetSpec)}
+
+
 @pytest.mark.parametrize(("kind", "name", "options"), CASES)
 def test_contract(
     kind: str, name: str, options: dict[str, Any], places: dict[str, dict[str, str]]
@@ -179,7 +182,7 @@ def test_contract(
     options = options | places.get(name, {})
     for context in contexts(kind, name):
         torch.manual_seed(0)
-        part = registry.make(kind, PartSpec.model_validate({"name": name} | options), context)
+        part = registry.build(SPECS[kind].model_validate({"name": name} | options), context)
         match kind:
             case "maskers":
                 check_masker(part, EVEN if name == "running-cell" else GRIDS)
@@ -213,8 +216,8 @@ def test_decoder_behind_an_encoder_that_returns_all() -> None:
         IMAGE,
         grid=Grid(1, 4, 6), patch=(1, 8, 8), width=32, prefix_tokens=1, returns="all", out_dim=192,
     )  # fmt: skip
-    spec = PartSpec.model_validate({"name": "vit", "width": 32, "depth": 1, "heads": 2})
-    check_decoder(registry.make("decoders", spec, context), context)
+    spec = DecoderSpec.model_validate({"name": "vit", "width": 32, "depth": 1, "heads": 2})
+    check_decoder(registry.build(spec, context), context)
 
 
 class Broken:
@@ -243,8 +246,8 @@ def test_a_broken_masker_is_caught(how: str, said: str) -> None:
 
 
 def test_a_leaking_backbone_is_caught() -> None:
-    spec = PartSpec.model_validate({"name": "image-vit"} | SMALL)
-    backbone = registry.make("backbones", spec, IMAGE)
+    spec = BackboneSpec.model_validate({"name": "image-vit"} | SMALL)
+    backbone = registry.build(spec, IMAGE)
     honest = backbone._embed
     backbone._embed = lambda pixels, mask: honest(pixels, mask) + pixels.mean()
     with pytest.raises(AssertionError, match="hidden pixels reach the encoder"):

@@ -18,7 +18,7 @@ from PIL import Image
 from maekit import registry
 from maekit.datasets.torchvision_sets import SETS, TorchvisionSets
 from maekit.errors import DataError, RecipeError
-from maekit.recipe.schema import PartSpec
+from maekit.recipe.schema import DataSpec
 from maekit.testing import check_dataset
 
 KIND = {np.dtype(np.uint8): 8}
@@ -62,8 +62,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def build(**options: Any) -> TorchvisionSets:
-    spec = PartSpec.model_validate({"name": "torchvision"} | options)
-    built: TorchvisionSets = registry.make("datasets", spec)
+    spec = DataSpec.model_validate({"name": "torchvision"} | options)
+    built: TorchvisionSets = registry.build(spec)
     return built
 
 

@@ -42,7 +42,7 @@ def test_it_is_the_model_of_its_recipe() -> None:
     recipe = resolve(load(RECIPE), "pretrain")
     header = read_header(WEIGHTS)
     for key in ("width", "depth", "heads", "patch"):
-        assert recipe.model.backbone.options[key] == header.backbone[key]
+        assert recipe.model.backbone.written[key] == header.backbone.written[key]
     assert header.clip == (1, *recipe.data.height_width)
 
 

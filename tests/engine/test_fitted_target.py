@@ -65,14 +65,14 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretraining:
         array = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
         Image.fromarray(array).save(tmp_path / f"{number}.png")
     (tmp_path / "fitted.yaml").write_text(RECIPE.format(folder=tmp_path))
-    plain = registry.make
+    plain = registry.build
 
-    def make(kind: str, spec: Any, context: Any = None) -> Any:
-        if kind == "targets":
+    def build(spec: Any, context: Any = None) -> Any:
+        if spec.kind == "targets":
             return Centered(Centered.Options(), context)
-        return plain(kind, spec, context)
+        return plain(spec, context)
 
-    monkeypatch.setattr(registry, "make", make)
+    monkeypatch.setattr(registry, "build", build)
     Centered.fits = 0
     recipe = resolve(load(tmp_path / "fitted.yaml"), "pretrain")
     return assemble(recipe, torch.device("cpu"), lambda event: None)

@@ -405,7 +405,11 @@ def of_file(name: str, path: Path) -> Iterator[tuple[str, Any]]:
     elif path.suffix == ".html":
         for number, line in enumerate(html_lines(path.read_text())):
             yield f"html {name} {number}", line
-    elif path.suffix in (".yaml", ".txt") or not path.suffix:
+    elif path.suffix == ".yaml":
+        import yaml
+
+        yield f"json {name}", masked(yaml.safe_load(path.read_text()))
+    elif path.suffix == ".txt" or not path.suffix:
         kind = "words" if path.name == "log.txt" else "json"
         text = path.read_text(errors="replace")
         if kind == "words":  # without the lines of tracebacks

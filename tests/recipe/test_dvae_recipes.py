@@ -35,7 +35,7 @@ def test_the_mae_recipe_changes_its_parents_target_only() -> None:
     assert ours.pretrain is not None
     assert ours.pretrain.model_copy(update={"target": parent.pretrain.target}) == parent.pretrain
     assert (ours.model, ours.data) == (parent.model, parent.data)
-    assert ours.pretrain.target.options["vocabulary"] == 8192
+    assert ours.pretrain.target.written["vocabulary"] == 8192
     assert [(each.metric, each.value) for each in ours.expected] == [("finetune.top1", 0.836)]
     # The decoder's last layer predicts 8192 codes where the parent's predicts 768 values.
     more = describe(ours).parameters - describe(parent).parameters

@@ -70,10 +70,10 @@ def test_messages(value: dict[str, object], message: str) -> None:
 def test_options_are_placed_in_the_recipe_around_them() -> None:
     recipe = parse("pretrain:\n  masker:\n    name: x\n    width: y\n", "f.yaml")
     assert recipe is not None
-    options = tree({"width": "y"}, Mark("elsewhere"))
     with pytest.raises(RecipeError) as caught:
-        validated(Inner, options, ("pretrain", "masker"), recipe)
-    assert str(caught.value).startswith("f.yaml:4: pretrain.masker.width: expected a whole number")
+        validated(Recipe, recipe, lambda kind, _: Inner if kind == "maskers" else None)
+    assert "f.yaml:4: pretrain.masker.width: expected a whole number" in str(caught.value)
+    assert "pretrain.target: missing" in str(caught.value)  # with what the core misses
 
 
 GOOD = """\

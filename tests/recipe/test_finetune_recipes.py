@@ -22,7 +22,7 @@ def recipe(name: str) -> tuple[Recipe, Finetune]:
 
 def drop_path(found: Recipe) -> float:
     assert found.model is not None
-    return float(found.model.backbone.options["drop_path"])
+    return float(found.model.backbone.written["drop_path"])
 
 
 class Image(NamedTuple):
@@ -160,4 +160,4 @@ def test_pre_training_sees_no_drop_path() -> None:
     for name in ("mae_in1k_vit_h", "videomae_k400_h"):
         found = resolve(load(name), "pretrain")
         assert found.model is not None
-        assert found.model.backbone.options["drop_path"] == 0
+        assert found.model.backbone.written["drop_path"] == 0

@@ -10,7 +10,7 @@ import pytest
 
 from maekit.errors import RecipeError
 from maekit.recipe.dump import dump
-from maekit.recipe.load import for_verb, load, read_tree
+from maekit.recipe.load import load, read_tree, with_overlays
 from maekit.recipe.shipped import find, shipped
 
 if TYPE_CHECKING:
@@ -194,26 +194,28 @@ pretrain:
     def test_they_follow_the_rules_of_a_child(self, write: Write) -> None:
         loaded = load(write("child.yaml", self.TEXT))
         assert loaded.recipe.data.size == 64
-        for source in (loaded, loaded.recipe):
-            recipe = for_verb(source, "pretrain")
-            assert recipe.data.size == 32
-            assert (recipe.data.train.name, recipe.data.train.frames) == ("other", 16)
-            assert recipe.data.train.options == {"root": "r"}
-            assert recipe.model.backbone.options == {"size": "small", "patch": 8}
-            assert recipe.pretrain is not None
-            assert recipe.pretrain.data is None
-            assert recipe.pretrain.model is None
+        recipe = with_overlays(loaded, "pretrain").recipe
+        assert recipe.data.size == 32
+        assert (recipe.data.train.name, recipe.data.train.frames) == ("other", 16)
+        assert recipe.data.train.options.model_dump(mode="json") == {"root": "r"}
+        assert recipe.model.backbone.options.model_dump(mode="json") == {
+            "size": "small",
+            "patch": 8,
+        }
+        assert recipe.pretrain is not None
+        assert recipe.pretrain.data is None
+        assert recipe.pretrain.model is None
 
     def test_a_wrong_key_in_one_has_its_place(self, write: Write) -> None:
         loaded = load(write("child.yaml", self.TEXT.replace("size: 32", "sise: 32")))
         with pytest.raises(RecipeError) as caught:
-            for_verb(loaded, "pretrain")
+            _ = with_overlays(loaded, "pretrain").recipe
         assert str(caught.value).startswith(f"{loaded.path}:3: data.sise: unknown key")
         assert "size" in str(caught.value.hint)
 
     def test_a_verb_without_a_section_is_an_error(self, parent: Path) -> None:
         with pytest.raises(RecipeError, match="no such section"):
-            for_verb(load(parent, ["~pretrain"]), "pretrain")
+            _ = with_overlays(load(parent, ["~pretrain"]), "pretrain").recipe
 
 
 class TestFinding:

@@ -10,7 +10,7 @@ from maekit.grid import Grid
 from maekit.recipe.augment import RandomResizedCrop
 from maekit.recipe.load import load
 from maekit.recipe.schema import Pretrain, Recipe
-from maekit.registry import make, resolve
+from maekit.registry import build, resolve
 
 # Encoder and whole model (MAE's code, counted; mmpretrain's metafile has the same), tokens, seen.
 IN1K = {
@@ -36,7 +36,7 @@ def test_imagenet_recipes_are_the_released_weights(name: str) -> None:
     assert model.grid.tokens == tokens
     assert model.grid.tokens - model.hidden == seen
     assert pretrain.target.name == "norm-pixel"
-    assert pretrain.target.options["statistics"] == "joint"
+    assert pretrain.target.written["statistics"] == "joint"
     assert (pretrain.epochs, pretrain.warmup.epochs) == (1600, 40)
     assert pretrain.warmup.endpoint is False
     assert pretrain.batch.global_ == 4096
@@ -86,9 +86,9 @@ def test_mae_st_is_its_command() -> None:
     assert pretrain.optimizer.lr_counts_repeats is False
     assert pretrain.precision == "fp32"
     assert ours.model.decoder is not None
-    decoder = ours.model.decoder.options
+    decoder = ours.model.decoder.written
     assert [decoder[key] for key in ("width", "depth", "heads")] == [512, 4, 16]
-    assert decoder["positions"] == ours.model.backbone.options["positions"] == "learned-separable"
+    assert decoder["positions"] == ours.model.backbone.written["positions"] == "learned-separable"
 
 
 def test_videomaev2_predicts_half_of_what_there_is() -> None:
@@ -96,7 +96,7 @@ def test_videomaev2_predicts_half_of_what_there_is() -> None:
     model = describe(ours)
     assert model.grid.tokens - model.hidden == 160
     assert pretrain.decoder_masker is not None
-    masker = make("maskers", pretrain.decoder_masker)
+    masker = build(pretrain.decoder_masker)
     clip = (16, 224, 224, 3)
     assert MaskDraw(masker, model.grid, (1, 1, 1), clip, hides=False).count == 784
     assert (pretrain.repeats, pretrain.repeat_from) == (4, "same-frames")
@@ -108,7 +108,7 @@ def test_videomaev2_predicts_half_of_what_there_is() -> None:
 def test_videomaev2s_large_one_keeps_four_decoder_blocks() -> None:
     ours, pretrain = recipe("videomae_v2_l")
     assert ours.model.decoder is not None
-    decoder = ours.model.decoder.options
+    decoder = ours.model.decoder.written
     assert [decoder[key] for key in ("width", "depth", "heads")] == [512, 4, 8]
     assert (pretrain.epochs, pretrain.warmup.epochs, pretrain.batch.global_) == (300, 30, 1536)
     assert pretrain.optimizer.base_lr == 1e-3

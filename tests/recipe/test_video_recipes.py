@@ -55,7 +55,7 @@ def test_a_recipe_has_the_numbers_of_its_script(name: str) -> None:
     assert ours.pretrain.optimizer.base_lr == published.base_lr
     decoder = ours.model.decoder
     assert decoder is not None
-    sizes = tuple(decoder.options[key] for key in ("width", "depth", "heads"))
+    sizes = tuple(decoder.written[key] for key in ("width", "depth", "heads"))
     assert sizes == published.decoder
     model = describe(ours)
     assert model.parameters == published.parameters
@@ -74,9 +74,12 @@ def test_what_all_scripts_share(name: str) -> None:
     pretrain = ours.pretrain
     assert pretrain is not None
     assert pretrain.masker.name == "tube"
-    assert pretrain.masker.options == {"ratio": masked(name), "rounding": "hidden"}
+    assert pretrain.masker.options.model_dump(mode="json") == {
+        "ratio": masked(name),
+        "rounding": "hidden",
+    }
     assert pretrain.target.name == "norm-pixel"
-    assert pretrain.target.options == {
+    assert pretrain.target.options.model_dump(mode="json") == {
         "space": "unit", "statistics": "per-channel", "eps": "outside", "loss": "mse",
         "frames": "same",
     }  # fmt: skip
@@ -98,14 +101,14 @@ def test_what_all_scripts_share(name: str) -> None:
 
 
 def test_each_data_set_has_its_own_lists() -> None:
-    places = {recipe(name).data.train.options["path"] for name in PUBLISHED}
+    places = {recipe(name).data.train.written["path"] for name in PUBLISHED}
     assert len(places) == 4  # the sizes of Kinetics-400 share one
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_encoder_is_its_size_and_nothing_else(name: str) -> None:
     backbone = recipe(name).model.backbone
-    options = backbone.options
+    options = backbone.written
     assert backbone.name == "video-vit"
     assert options["heads"] is options["width"] is options["depth"] is None
     assert tuple(options["patch"]) == (2, 16, 16)
@@ -118,7 +121,7 @@ def test_the_encoder_is_its_size_and_nothing_else(name: str) -> None:
 def test_the_decoder_starts_and_counts_as_the_encoder(name: str) -> None:
     decoder = recipe(name).model.decoder
     assert decoder is not None
-    options = decoder.options
+    options = decoder.written
     assert decoder.name == "vit"
     assert (options["mlp_ratio"], options["qkv_bias"], options["init"]) == (4, "qv", "videomae")
     assert (options["positions"], options["embed_bias"]) == ("sincos-1d", False)

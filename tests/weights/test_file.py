@@ -9,11 +9,17 @@ import torch
 from safetensors.torch import save_file
 
 from maekit.errors import MaekitError, RecipeError, WeightsError
+from maekit.recipe.schema import BackboneSpec
+from maekit.registry import spec_of
 from maekit.weights.file import find_weights, read_header, read_tensors, sha256, write_weights
 from maekit.weights.header import Header
 
 HEADER = Header(
-    backbone={"name": "image-vit"}, clip=(1, 8, 8), channels=3, mean=(0.5,) * 3, std=(0.5,) * 3
+    backbone=spec_of(BackboneSpec, {"name": "image-vit"}),
+    clip=(1, 8, 8),
+    channels=3,
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
 )
 
 

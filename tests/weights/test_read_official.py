@@ -22,7 +22,6 @@ from safetensors.torch import save_file
 
 from maekit.engine.build import completed, load_model
 from maekit.errors import RecipeError, WeightsError
-from maekit.weights.fit import options_of
 from maekit.weights.source import Given, Weights, open_weights
 
 HEADS = Given(heads=4, decoder_heads=2)
@@ -55,13 +54,13 @@ def test_mae_at_official_sizes(size: str, full: bool, tmp_path: Path) -> None:
     assert not report.missing
     assert not report.unexpected
     assert "not weights of the model, not read: optimizer, epoch, scaler" in report.notes
-    assert header.backbone["size"] == size
-    assert header.backbone["patch"] == patch
+    assert header.backbone.written["size"] == size
+    assert header.backbone.written["patch"] == patch
     assert header.clip == (1, 224, 224)
     if full:
         assert header.decoder is not None
-        assert header.decoder["heads"] == 16
-        assert header.target == {
+        assert header.decoder.written["heads"] == 16
+        assert header.target.written == {
             "name": "norm-pixel", "space": "normalized", "loss": "mse", "frames": "same",
             "statistics": "joint", "eps": "inside",
         }  # fmt: skip
@@ -78,14 +77,17 @@ def test_videomae_at_official_sizes(size: str, tmp_path: Path) -> None:
     weights = completed(opened({"model": state, "epoch": 1}, tmp_path, Given("norm-pixel")))
     assert weights.report.matched == len(state)
     header = weights.header
-    assert header.backbone["size"] == size
-    shape: Any = options_of("backbones", header.backbone)
+    assert header.backbone.written["size"] == size
+    shape: Any = header.backbone.options
     assert shape.shape.heads == heads
     assert header.clip == (16, 224, 224)
     assert header.decoder is not None
-    assert header.decoder["heads"] == decoder_heads
+    assert header.decoder.written["heads"] == decoder_heads
     assert header.target is not None
-    assert (header.target["statistics"], header.target["eps"]) == ("per-channel", "outside")
+    assert (header.target.written["statistics"], header.target.written["eps"]) == (
+        "per-channel",
+        "outside",
+    )
 
 
 def test_mae_st_with_its_own_decoder_class_token(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_videomae_v2_giant(tmp_path: Path) -> None:
     compiled = {f"_orig_mod.{name}": tensor for name, tensor in state.items()}
     weights = completed(opened({"module": compiled}, tmp_path, Given("norm-pixel")))
     assert weights.report.matched == len(state)
-    backbone = weights.header.backbone
+    backbone = weights.header.backbone.written
     assert (backbone["width"], backbone["depth"], backbone["heads"]) == (1408, 40, 16)
     assert int(1408 * backbone["mlp_ratio"]) == 6144
 
@@ -246,9 +248,9 @@ def test_the_fixed_table_is_known_again(tmp_path: Path) -> None:
 
     state = dict(SMALL["mae encoder"])
     state["pos_embed"] = torch.cat([torch.zeros(1, 48), sincos_2d(Grid(1, 4, 4), 48)])[None]
-    assert opened(state, tmp_path).header.backbone["positions"] == "sincos-2d"
+    assert opened(state, tmp_path).header.backbone.written["positions"] == "sincos-2d"
     state["pos_embed"] = state["pos_embed"] + 1e-3
-    assert opened(state, tmp_path).header.backbone["positions"] == "learned"
+    assert opened(state, tmp_path).header.backbone.written["positions"] == "learned"
 
 
 def test_other_models_are_refused_by_name(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_the_same_size_is_bit_equal(
     assert fresh is None
     for part in (agreed.backbone, agreed.decoder):
         assert part is not None
-        assert part.get("positions_grid") is None
+        assert part.written.get("positions_grid") is None
     after = build_model(agreed, seed=5)
     assert (
         fill(after, Weights(described, model_tensors(before), "weights", Report("maekit", 0)), None)
@@ -124,11 +124,11 @@ def test_a_chain_of_sizes_resizes_a_fixed_table_from_the_first(tmp_path: Path) -
     described = header((8, 32, 48), VIDEO | {"positions": "sincos-1d"})
     path = saved(tmp_path / "a.safetensors", described)
     smaller, first = load_model(path, clip=(4, 16, 24))
-    assert first.backbone["positions_grid"] == [4, 4, 6]
+    assert first.backbone.written["positions_grid"] == [4, 4, 6]
     assert first.decoder is not None
-    assert first.decoder["positions_grid"] == [4, 4, 6]
+    assert first.decoder.written["positions_grid"] == [4, 4, 6]
     back, second = load_model(saved(tmp_path / "b.safetensors", first, smaller), clip=(8, 32, 48))
-    assert second.backbone["positions_grid"] is None
+    assert second.backbone.written["positions_grid"] is None
     torch.testing.assert_close(
         back.backbone.positions(), sincos_1d(Grid(4, 4, 6), 24), atol=0, rtol=0
     )
@@ -139,7 +139,7 @@ def test_a_decoder_keeps_the_kind_that_followed_from_one_slot(tmp_path: Path) ->
     path = saved(tmp_path / "w.safetensors", described)
     model, resized = load_model(path, clip=(8, 16, 24))
     assert resized.decoder is not None
-    assert resized.decoder["positions"] == "sincos-2d"
+    assert resized.decoder.written["positions"] == "sincos-2d"
     assert model.decoder is not None
     run(model)
 

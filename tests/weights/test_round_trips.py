@@ -11,6 +11,8 @@ from official import TINY, TINY_DECODER, State, mae, videomae
 
 from maekit.engine.build import build_model, completed, load_model
 from maekit.errors import WeightsError
+from maekit.recipe.schema import TargetSpec
+from maekit.registry import spec_of
 from maekit.weights.adopt import Weights
 from maekit.weights.file import write_weights
 from maekit.weights.header import Header
@@ -107,8 +109,8 @@ def test_maekit_to_transformers_and_back(
 def test_transformers_sees_the_same_picture_and_target(norm_pixels: bool, tmp_path: Path) -> None:
     from transformers import AutoImageProcessor, ViTMAEForPreTraining
 
-    target = {"name": "norm-pixel" if norm_pixels else "pixel"}
-    weights = written(_resolved(MAE_HEADER.model_copy(update={"target": target})), tmp_path)
+    target = spec_of(TargetSpec, {"name": "norm-pixel" if norm_pixels else "pixel"})
+    weights = written(MAE_HEADER.model_copy(update={"target": target}), tmp_path)
     write_hf(weights, tmp_path / "hf")
     theirs: Any = ViTMAEForPreTraining.from_pretrained(tmp_path / "hf").eval()
     ours, _ = load_model(weights)
@@ -188,7 +190,7 @@ def test_the_small_video_model_of_transformers_must_be_told_its_heads(tmp_path: 
         open_weights(tmp_path / "small")
     assert "25868" in str(caught.value)
     told = open_weights(tmp_path / "small", given=Given(heads=6))
-    assert told.header.backbone["heads"] == 6
+    assert told.header.backbone.written["heads"] == 6
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -206,7 +208,7 @@ def test_timm_loads_the_encoder_as_it_is_told(
 ) -> None:
     import timm
 
-    header = _resolved(MAE_HEADER.model_copy(update=change))
+    header = Header.model_validate(MAE_HEADER.model_dump() | change)
     weights = written(header, tmp_path)
     path = tmp_path / f"encoder{suffix}"
     notes = write_timm(weights, path).notes
@@ -230,20 +232,9 @@ def test_timm_loads_the_encoder_as_it_is_told(
         assert same(back, {k: v for k, v in weights.tensors.items() if "backbone" in k})
 
 
-def _resolved(header: Header) -> Header:
-    """With every option said, as a run writes it."""
-    from maekit import registry
-
-    parts = {}
-    for key in ("backbone", "decoder", "target"):
-        part = dict(getattr(header, key))
-        options = registry.options_of(f"{key}s", part.pop("name")).model_validate(part)
-        parts[key] = {"name": getattr(header, key)["name"]} | options.model_dump(mode="json")
-    return header.model_copy(update=parts)
-
-
 def changed(header: Header, part: str, **options: Any) -> Header:
-    return header.model_copy(update={part: dict(getattr(header, part)) | options})
+    spec = getattr(header, part)
+    return header.model_copy(update={part: spec_of(type(spec), spec.written | options)})
 
 
 REFUSED: list[tuple[Writer, Header, tuple[str, ...]]] = [
@@ -273,7 +264,7 @@ REFUSED: list[tuple[Writer, Header, tuple[str, ...]]] = [
 def test_what_a_format_cannot_hold_is_named(
     write: Writer, header: Header, words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    weights = written(_resolved(header), tmp_path)
+    weights = written(header, tmp_path)
     with pytest.raises(WeightsError) as caught:
         write(weights, tmp_path / "out")
     for word in words:

@@ -49,7 +49,7 @@ def test_features_are_timms(
     with caplog.at_level(logging.INFO, "maekit"):
         weights = completed(open_weights(f"timm:{name}"))
     assert f"from https://huggingface.co/timm/{name} unless it is cached" in caplog.text
-    assert weights.header.backbone["name"] == backbone
+    assert weights.header.backbone.name == backbone
     assert weights.header.decoder is None
     assert weights.header.license
     ours, header = load_model(weights)
