@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Cli = Callable[..., Result]
 
 
+
+
 def test_a_run_leaves_everything_behind(cli: Cli, small: str) -> None:
     done = cli("pretrain", small, PICTURES, "--json")
     assert done.code == 0, done.err
@@ -178,8 +180,21 @@ def test_too_many_bad_files_end_the_run(cli: Cli, small: str) -> None:
     assert cli("pretrain", small, *words, "--resume").code == 6
 
 
+def test_pictures_null_draws_none_and_changes_no_weight(cli: Cli, small: str) -> None:
+    assert cli("pretrain", small, PICTURES, "--out", "drawn", "-q").code == 0
+    assert len(list(Path("drawn/pictures").glob("step-*.png"))) == 3
+    assert cli("pretrain", small, "pretrain.pictures=null", "--out", "bare", "-q").code == 0
+    assert not Path("bare/pictures").exists()
+    assert result_of("bare")["holdout"] == result_of("drawn")["holdout"]
+    assert same_weights("drawn", "bare")
+    child = Path("child.yaml")
+    child.write_text("extends: bare/recipe.yaml\npretrain:\n  pictures: {every: 12}\n")
+    assert cli("pretrain", str(child), "--out", "again", "-q").code == 0
+    assert len(list(Path("again/pictures").glob("step-*.png"))) == 2
+
+
 def test_no_val_is_a_note_not_an_error(cli: Cli, small: str) -> None:
-    done = cli("pretrain", small, "~data.val", "--out", "run")
+    done = cli("pretrain", small, PICTURES, "~data.val", "--out", "run")
     assert done.code == 0
     assert "no data.val" in done.err
     assert result_of("run")["holdout"] is None
