@@ -287,11 +287,20 @@ def test_a_finished_run_is_held_against_what_is_expected_by_now(cli: Cli, two: s
 
 
 def test_two_runs_are_the_same_and_two_seeds_are_not(cli: Cli, two: str) -> None:
-    for out, more in (("a", []), ("b", ["data.workers=1"]), ("c", ["seed=1"])):
+    for out, more in (("a", []), ("b", []), ("c", ["seed=1"])):
         assert cli("finetune", two, *more, *SCRATCH, "--out", out, "-q").code == 0
     assert losses("a") == losses("b")
     assert same_weights("a", "b")
     assert losses("a") != losses("c")
+
+
+@pytest.mark.slow  # the worker imports torch, for RandAugment
+def test_a_worker_changes_nothing(cli: Cli, two: str) -> None:
+    for workers in (0, 1):
+        words = [f"data.workers={workers}", *SCRATCH, "--out", str(workers), "-q"]
+        assert cli("finetune", two, *words).code == 0
+    assert losses("0") == losses("1")
+    assert same_weights("0", "1")
 
 
 def test_the_written_recipe_reads_back(cli: Cli, two: str) -> None:
