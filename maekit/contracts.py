@@ -5,48 +5,73 @@ Shapes: B samples, C channels, T frames, H x W pixels; N = t*h*w patch tokens in
 A patch flattens to (pt, ph, pw, c), c fastest. **True = hidden** in every mask; masks never count
 prefix (class, register) tokens.
 
-A part is a class with a nested ``Options(PartOptions)``, declared under the entry-point group
-``maekit.maskers``, ``.targets``, ``.backbones``, ``.decoders`` or ``.datasets``, and built as
-``Class(options)``; a class whose constructor takes a second argument gets a ``PartContext`` there.
+A part is a class that inherits from one of the bases below and has a nested
+``Options(PartOptions)``. It is declared under the entry-point group ``maekit.maskers``,
+``.targets``, ``.backbones``, ``.decoders`` or ``.datasets``, and built as ``Class(options)``; a
+class whose constructor takes a second argument gets a ``PartContext`` there. Abstract members must
+be written; all others have the defaults that stand here. A part refuses what it cannot do with
+``PartError("what is wrong", hint="what to try")``.
+
+Backbones and decoders are torch modules too: ``class MyViT(Backbone, nn.Module)``. They define
+``forward``; whoever calls the part goes through ``nn.Module.__call__``, so that hooks, compilation
+and sharding work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from maekit.errors import DataError, PartError, WeightsError
 from maekit.grid import Grid
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import Tensor
+    from torch.nn import Module as _Module
 
     from maekit.tokens import Mask
+else:
+    _Module = object  # this page never imports torch; a part brings nn.Module itself
 
 __all__ = [
+    "CONTRACT",
     "Backbone",
+    "Boxes",
+    "DataError",
     "Dataset",
     "Decoder",
     "Encoded",
     "Grid",
+    "Label",
     "Masker",
     "PartContext",
+    "PartError",
     "PartOptions",
+    "PixelTarget",
     "Source",
+    "SourceInfo",
     "Target",
     "View",
+    "WeightsError",
 ]
+
+CONTRACT = 1  # raised when a part that kept this page's promises would no longer work
 
 
 class PartOptions(BaseModel):
-    """Base of every part's ``Options``: unknown keys are errors, values never change."""
+    """Base of every part's ``Options``: unknown keys are errors, values never change.
+
+    Attributes:
+        load_time: options that may differ between saved weights and the model that takes them,
+            because no tensor depends on them, or because tensors are resized to them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    # Options that may change when weights are loaded: no tensor depends on them, or it is resized.
     load_time: ClassVar[frozenset[str]] = frozenset()
 
     def structure(self) -> dict[str, Any]:
@@ -77,11 +102,11 @@ class PartContext:
     prefix_tokens: int = 0
     returns: Literal["visible", "all"] = "visible"
     mask_unit: tuple[int, int, int] = (1, 1, 1)
-    out_dim: int = 0  # what the target asks the decoder for, per token
+    out_dim: int = 0  # what the target needs from the decoder, per token
 
 
 class View(NamedTuple):
-    """A view of one sample that a target asks the loader for, cut with the same plan."""
+    """A view of one sample that a target needs from the loader, cut with the same plan."""
 
     name: str
     size: tuple[int, int]  # height, width in pixels
@@ -89,110 +114,164 @@ class View(NamedTuple):
     frames: int | None = None  # over the same time; None: as many as the model's own clip
 
 
-class Masker(Protocol):
-    """Says which tokens of one sample are hidden: a pure function, no batch, no device.
+class Masker(ABC):
+    """Chooses which tokens of one sample are hidden: a pure function, no batch, no device.
 
-    At one grid it hides the same number in every sample. It may declare that number as
-    ``count(grid) -> int``. With ``needs_pixels = True`` it gets the final crop ``[T, H, W, C]``
-    as a third argument.
+    At one grid it hides the same number in every sample. Its only source of randomness is the
+    generator that it is given. The grid is that of maskable units.
     """
 
-    def __call__(self, grid: Grid, rng: np.random.Generator) -> np.ndarray:
-        """Return bool ``[t, h, w]``, True = hidden."""
-        ...
+    needs_pixels: bool = False
+
+    @abstractmethod
+    def __call__(
+        self,
+        grid: Grid,
+        rng: np.random.Generator,
+        *args: Any,  # noqa: ANN401 - each names only what it needs
+        **kwargs: Any,  # noqa: ANN401
+    ) -> np.ndarray:
+        """Return bool ``[t, h, w]``, True = hidden.
+
+        With ``needs_pixels = True`` it is called as ``masker(grid, rng, pixels=pixels)``: the final
+        crop ``[T, H, W, C]``, uint8, uint16 or float32, read-only. The first crop is all black: it
+        is drawn once before training, to count.
+        """
+
+    def count(self, grid: Grid) -> int | None:  # noqa: ARG002
+        """Return how many tokens it hides at a grid; None: a first mask is drawn and counted."""
+        return None
 
 
-class Source(Protocol):
-    """One opened sample: what is known before its pixels are decoded.
+@dataclass(frozen=True)
+class Boxes:
+    """A label that is a set of boxes, each with its own set of labels.
 
     Attributes:
-        frames: how many there are; 1 for an image.
-        fps: frames per second; None for an image.
-        height, width: in pixels, upright, as ``read`` returns them.
-        dtype: "uint8", "uint16" or "float32".
-        label: the class, or None.
-        id: the file, or the row's own name: it stands in every error.
-        crops: whether ``read`` honors box and size; otherwise the core crops and resizes.
+        boxes: float32 ``[P, 4]``: top, left, height, width as fractions of the picture.
+        labels: one set for each box.
     """
 
-    @property
-    def frames(self) -> int: ...
-    @property
-    def fps(self) -> float | None: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def label(self) -> int | None: ...
-    @property
-    def id(self) -> str: ...
-    @property
-    def crops(self) -> bool: ...
-
-    def read(
-        self,
-        frame_ids: Sequence[int],
-        box: tuple[float, float, float, float] | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> np.ndarray:
-        """Return the frames asked for, ``[T, H, W, C]``; box is (top, left, height, width)."""
-        ...
+    boxes: np.ndarray
+    labels: tuple[frozenset[int], ...]
 
 
-class Dataset(Protocol):
+# A class, a vector of floats, a set of classes, boxes, or nothing. The loader carries any of them.
+Label: TypeAlias = "int | np.ndarray | frozenset[int] | Boxes | None"
+
+
+class SourceInfo(NamedTuple):
+    """What is known of a sample before its pixels are decoded."""
+
+    id: str  # the file, or the row's own name: it stands in every error
+    height: int  # in pixels, upright, as ``read`` returns them
+    width: int
+    channels: int
+    dtype: str = "uint8"  # or "uint16", "float32"
+    frames: int = 1  # 1 for an image
+    fps: float | None = None  # frames per second; None for an image
+    label: Label = None
+    crops: bool = False  # whether ``read`` takes box and size; otherwise the core crops and resizes
+
+
+@dataclass(frozen=True)
+class Source:
+    """One opened sample.
+
+    Attributes:
+        info: what its header says.
+        read: ``read(frame_ids)`` returns these frames, ``[T, H, W, C]``, in this order. With
+            ``info.crops`` it is called as ``read(frame_ids, box, size)``, and resizes the box
+            (top, left, height, width in pixels) to size (height, width).
+    """
+
+    info: SourceInfo
+    read: Callable[..., np.ndarray] = field(repr=False)
+
+
+class Dataset(ABC):
     """A fixed sequence of samples. Owns no random state and never substitutes a sample.
 
-    ``classes`` are the names of the labels, or None where nothing is labeled. A labeled set may
-    offer ``labels``, the label of every sample, so that they are known without opening any.
+    Attributes:
+        classes: the names of the labels; None where nothing is labeled.
+        labels: the label of every sample, so that they are known without opening any; None: each
+            sample is opened to learn its label.
     """
 
-    classes: Sequence[str] | None
+    classes: Sequence[str] | None = None
+    labels: Sequence[Label] | np.ndarray | None = None
 
-    def __len__(self) -> int: ...
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
 
+    @abstractmethod
     def open(self, index: int) -> Source:
         """Open sample ``index``; raises DataError (or OSError) that names the file."""
-        ...
 
+    @abstractmethod
     def name(self, index: int) -> str:
-        """The sample's file or row name, without opening it."""
-        ...
+        """Return the sample's file or row name, without opening it."""
 
 
-class Target(Protocol):
+class Target(ABC):
     """What the decoder has to predict, and how far it is off.
 
-    ``views`` asks for further views of the same plan; ``views[0]`` of what ``encode`` gets is
-    always the model's own clip. Pixels are float32 before ``data.stats``: uint8/255, uint16/65535,
-    float as read. A target may also offer ``fit(batches)`` (once, before step 0), ``state()``
-    (fitted tensors, kept with the weights), ``load_state(tensors)``, ``wants(grid) -> bool
-    [t, h, w]`` (tokens that can be queried at all), and ``decode``. One with a frozen network of
-    others reads its file in ``open()``, called before training and never to count parameters or to
-    encode; it returns the options that pin the file (``{"sha256": ...}``), which go into the
-    weights' header, and does not keep the network with the weights.
+    Pixels are float32 before ``data.stats``: uint8/255, uint16/65535, float as read. A frozen
+    network of others is read in ``open`` and not kept with the weights.
+
+    Attributes:
+        views: further views of the same plan; ``views[0]`` of what ``encode`` gets is always the
+            model's own clip.
+        out_dim: values that the decoder predicts for each token.
     """
 
-    views: tuple[View, ...]
+    views: Sequence[View] = ()
     out_dim: int
 
+    @abstractmethod
     def encode(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
-        """Views ``[B, C, T, H, W]`` to the truth at ``mask.queries``: ``[B, Q, ...]``."""
-        ...
+        """Turn views ``[B, C, T, H, W]`` into the truth at ``mask.queries``: ``[B, Q, ...]``."""
 
+    @abstractmethod
     def loss(self, pred: Tensor, target: Tensor) -> Tensor:
-        """``[B, Q, out_dim]`` and ``[B, Q, ...]`` to a float32 loss per token ``[B, Q]``."""
-        ...
+        """Compare ``[B, Q, out_dim]`` and ``[B, Q, ...]``: a float32 loss per token ``[B, Q]``."""
+
+    def wants(self, grid: Grid) -> np.ndarray | None:  # noqa: ARG002
+        """Return the tokens that can be predicted, bool ``[t, h, w]``; None: all of them."""
+        return None
+
+    def open(self) -> Mapping[str, object]:
+        """Read the file of a frozen network, before training; never called to count parameters.
+
+        Returns:
+            The options that pin the file (``{"sha256": ...}``): they go into the weights' header.
+        """
+        return {}
+
+    def fit(self, batches: Iterable[Sequence[Tensor]]) -> None:  # noqa: B027 - optional
+        """Fit to the views of the first training batches, once before step 0."""
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Return what was fitted: it is kept with the weights."""
+        return {}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what ``state`` returned.
+
+        Raises:
+            WeightsError: these tensors are not this target's.
+        """
+        if tensors:
+            names = ", ".join(f"target.{name}" for name in sorted(tensors))
+            what = f"the weights do not match the model: {len(tensors)} unexpected: {names}"
+            raise WeightsError(what, hint="use the recipe that these weights come from")
 
 
-@runtime_checkable
-class Paints(Protocol):
-    """A target whose predictions are pixels, so that a picture makes sense."""
+class PixelTarget(Target):
+    """A target whose predictions are pixels, so that they can be shown as a picture."""
 
+    @abstractmethod
     def decode(
         self,
         pred: Tensor,
@@ -200,11 +279,10 @@ class Paints(Protocol):
         mask: Mask,
         statistics: Literal["visible", "truth"] = "visible",
     ) -> Tensor:
-        """Predictions ``[B, Q, out_dim]`` to patches ``[B, Q, pt*ph*pw*C]`` in [0, 1] space.
+        """Turn predictions ``[B, Q, out_dim]`` into patches ``[B, Q, pt*ph*pw*C]`` in [0, 1] space.
 
         ``visible`` takes what must be undone (patch mean and variance) from visible patches only.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -212,59 +290,83 @@ class Encoded:
     """What a backbone returns: ``tokens [B, prefix + K (or N), D]``, and on request more."""
 
     tokens: Tensor
-    layers: tuple[Tensor, ...] = ()  # the blocks asked for, each as ``tokens``, not normalized
+    layers: tuple[Tensor, ...] = ()  # the requested blocks, each as ``tokens``, not normalized
     attention: tuple[Tensor, ...] = field(default=())  # per block [B, heads, S, S]
 
 
-class Backbone(Protocol):
+class Backbone(ABC, _Module):
     """The encoder: embeds and attends to visible tokens only.
 
-    One that cannot leave tokens out says why in ``keeps_all``, a text (None, or no such attribute:
-    it can); it is refused where a masker hides anything. For fine-tuning it may offer ``norm``, its
-    last norm, and ``train_positions(trained) -> dict``: have its positions trained or not, and
-    which of its options describe it from then on.
+    Attributes:
+        width: D of the tokens that it returns.
+        patch: pixels per token, (pt, ph, pw).
+        mask_unit: tokens per maskable unit.
+        prefix_tokens: class and register tokens before the patch tokens.
+        returns: ``all``: hidden tokens too, as the mask token went through the encoder (MAE
+            table 1c).
+        keeps_all: why no token can be left out: such a backbone is refused where a masker hides
+            anything. None: any token can.
+        inflates: names of backbones whose weights it takes, as a model of one frame.
+        inflate: how the patch embedding of such weights fills the frames of a patch.
     """
 
     width: int
-    patch: tuple[int, int, int]  # pixels per token: (pt, ph, pw)
-    mask_unit: tuple[int, int, int]  # tokens per maskable unit
-    prefix_tokens: int
-    returns: Literal["visible", "all"]  # all: with the mask token in the encoder (MAE table 1c)
+    patch: tuple[int, int, int]
+    mask_unit: tuple[int, int, int] = (1, 1, 1)
+    prefix_tokens: int = 0
+    returns: Literal["visible", "all"] = "visible"
+    keeps_all: str | None = None
+    inflates: Sequence[str] = ()
+    inflate: Literal["average", "center"] = "average"
 
-    def grid(self, shape: tuple[int, int, int]) -> Grid:
-        """The token grid of a clip of ``(T, H, W)`` pixels; raises PartError if it does not fit."""
-        ...
-
-    def __call__(
-        self,
-        pixels: Tensor,
-        mask: Mask,
-        layers: Sequence[int] = (),
-        attention: bool = False,
+    @abstractmethod
+    def forward(
+        self, pixels: Tensor, mask: Mask, layers: Sequence[int] = (), attention: bool = False
     ) -> Encoded:
         """Encode normalized pixels ``[B, C, T, H, W]``."""
-        ...
 
-    def blocks(self) -> Sequence[nn.Module]:
-        """The repeated blocks, first to last: for recomputation, sharding, the last k."""
-        ...
+    @abstractmethod
+    def grid(self, shape: tuple[int, int, int]) -> Grid:
+        """Return the token grid of a clip of ``(T, H, W)`` pixels; PartError if it does not fit."""
 
+    @abstractmethod
+    def blocks(self) -> Sequence[_Module]:
+        """Return the repeated blocks, first to last: for recomputation, sharding, the last k."""
+
+    @abstractmethod
     def layer_of(self, parameter: str) -> int:
-        """0 for what stands before the blocks, i + 1 for block i, len(blocks) + 1 after them."""
-        ...
+        """Return 0 before the blocks, i + 1 for block i, len(blocks) + 1 after them."""
 
     def no_decay(self) -> Iterable[str]:
-        """Names of parameters (beside 1-D ones) that some papers keep free of weight decay."""
-        ...
+        """Return names of parameters (1-D ones apart) that some papers exempt from weight decay."""
+        return ()
+
+    def last_norm(self) -> _Module | None:
+        """Return the norm after the last block, for ``norm: pretrained``; None: there is none."""
+        return None
+
+    def train_positions(self, trained: bool) -> dict[str, object]:
+        """Make positions trainable or fixed, and return the options that describe them then.
+
+        Raises:
+            PartError: they cannot be fixed (or trained).
+        """
+        if trained:
+            return {}  # whatever positions there are, they are parameters like others
+        raise PartError(
+            f"{type(self).__name__} cannot keep its positions fixed",
+            where="finetune.positions",
+            hint="set it to trainable",
+        )
 
 
-class Decoder(Protocol):
+class Decoder(ABC, _Module):
     """Turns encoded tokens into predictions in the order of ``mask.queries``."""
 
-    def __call__(self, encoded: Tensor, mask: Mask, grid: Grid) -> Tensor:
-        """``[B, prefix + K (or N), D]`` to ``[B, Q, out_dim]``."""
-        ...
+    @abstractmethod
+    def forward(self, encoded: Encoded, mask: Mask, grid: Grid) -> Tensor:
+        """Turn ``encoded.tokens [B, prefix + K (or N), D]`` into ``[B, Q, out_dim]``."""
 
     def no_decay(self) -> Iterable[str]:
-        """As ``Backbone.no_decay``."""
-        ...
+        """Return names, as ``Backbone.no_decay``."""
+        return ()

@@ -5,7 +5,7 @@ Shapes: B samples, S tokens, D width, heads of ``D / heads``.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,38 @@ EXPLICIT_BELOW = 512
 QKVBias = Literal["all", "qv", "none"]
 PositionKind = Literal["sincos-1d", "sincos-2d", "sincos-3d", "learned", "learned-separable"]
 Init = Literal["mae", "mae-st", "videomae"]
+
+
+class Statistics(NamedTuple):
+    """Mean and standard deviation per channel that pixels are normalized with."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Normalizer(nn.Module):
+    """Takes pixels in [0, 1] to the space that an encoder works in, channel by channel.
+
+    Its buffers are not part of any file: weights keep the statistics in their header.
+    """
+
+    mean: Tensor  # float32 [1, C, 1, 1, 1]
+    std: Tensor
+
+    def __init__(self, statistics: Statistics) -> None:
+        super().__init__()
+        shape = (1, -1, 1, 1, 1)
+        self.register_buffer("mean", torch.tensor(statistics.mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(statistics.std).view(shape), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalize ``[B, C, T, H, W]``."""
+        normalized: Tensor = (pixels - self.mean) / self.std
+        return normalized
+
+    def invert(self, pixels: Tensor) -> Tensor:
+        """Take normalized pixels back to [0, 1]."""
+        return pixels * self.std + self.mean
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

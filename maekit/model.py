@@ -7,24 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from maekit.contracts import Encoded, Grid, Paints
+from maekit.contracts import Encoded, Grid, PixelTarget
 from maekit.errors import WeightsError
+from maekit.layers import Normalizer, Statistics
 from maekit.tokens import Mask
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Decoder, Target
-
-
-class Statistics(NamedTuple):
-    """Mean and standard deviation per channel that pixels are normalized with."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -60,11 +54,7 @@ class MaskedAutoencoder(nn.Module):
         self.clip = clip
         self.grid: Grid = backbone.grid(clip)
         self.statistics = statistics
-        shape = (1, -1, 1, 1, 1)
-        self.register_buffer("mean", torch.tensor(statistics.mean).view(shape), persistent=False)
-        self.register_buffer("std", torch.tensor(statistics.std).view(shape), persistent=False)
-        self.mean: Tensor
-        self.std: Tensor
+        self.normalizer = Normalizer(statistics)
 
     def forward(self, pixels: Tensor, hidden: Tensor) -> Output:
         """Predict what is hidden.
@@ -75,37 +65,55 @@ class MaskedAutoencoder(nn.Module):
         """
         mask = Mask.build(hidden)
         encoded = self.encode_visible(pixels, mask)
-        pred = self.decode(encoded.tokens, mask)
+        pred = self.decode(encoded, mask)
         loss = None
         if self.target is not None and not self.target.views:
-            truth = self.target.encode([self.unnormalize(pixels)], mask)
-            each = self.target.loss(pred, truth) * mask.weight
-            loss = each.sum() / mask.weight.sum()
+            loss = self.loss(pred, [self.unnormalize(pixels)], mask) / mask.weight.sum()
         return Output(loss, pred, encoded.tokens)
 
-    def loss(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
-        """The weighted sum of the loss over queries: divide by the weights of the whole batch.
+    def masked_loss(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
+        """Mask, encode, decode and compare a batch of training: as ``forward``, from raw views.
 
         Args:
-            views: float32 clips in [0, 1], the model's own ``[B, C, T, H, W]`` first, then those
-                that the target asked for.
+            views: as ``loss`` takes them.
+            mask: which tokens are visible, and which are predicted.
+
+        Returns:
+            What ``loss`` returns: a sum, as a batch may come in parts.
         """
         encoded = self.encode_visible(self.normalize(views[0]), mask)
-        pred = self.decode(encoded.tokens, mask)
+        return self.loss(self.decode(encoded, mask), views, mask)
+
+    def loss(self, pred: Tensor, views: Sequence[Tensor], mask: Mask) -> Tensor:
+        """Sum the weighted loss over queries; divided by the weights' sum, it is their mean.
+
+        Args:
+            pred: ``[B, Q, out_dim]``.
+            views: float32 clips in [0, 1], the model's own ``[B, C, T, H, W]`` first, then those
+                that the target needs.
+            mask: which tokens are visible, and which are predicted.
+        """
         target = self.required_target()
         with torch.no_grad():
             truth = target.encode(views, mask)
         return (target.loss(pred, truth) * mask.weight).sum()
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.normalizer.mean.device
+
     def encode_visible(
         self, pixels: Tensor, mask: Mask, layers: Sequence[int] = (), attention: bool = False
     ) -> Encoded:
         """Encode what a mask leaves visible of normalized pixels."""
-        return self.backbone(pixels, mask, layers, attention)
+        encoded: Encoded = self.backbone(pixels, mask, layers, attention)
+        return encoded
 
-    def decode(self, encoded: Tensor, mask: Mask) -> Tensor:
-        """Encoded tokens to predictions ``[B, Q, out_dim]``."""
-        return self.required_decoder()(encoded, mask, self.grid)
+    def decode(self, encoded: Encoded, mask: Mask) -> Tensor:
+        """Predict what is queried, ``[B, Q, out_dim]``, from encoded tokens."""
+        predicted: Tensor = self.required_decoder()(encoded, mask, self.grid)
+        return predicted
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Features ``[B, prefix + N, D]`` of normalized pixels, with nothing hidden."""
@@ -121,15 +129,16 @@ class MaskedAutoencoder(nn.Module):
             TypeError: the target does not predict pixels.
         """
         target = self.required_target()
-        if not isinstance(target, Paints):
+        if not isinstance(target, PixelTarget):
             msg = f"the target {type(target).__name__} does not predict pixels"
             raise TypeError(msg)
         encoded = self.encode_visible(self.normalize(pixels), mask)
-        return target.decode(self.decode(encoded.tokens, mask), pixels, mask, statistics)
+        return target.decode(self.decode(encoded, mask), pixels, mask, statistics)
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] to the space that the encoder works in."""
-        return (pixels - self.mean) / self.std
+        normalized: Tensor = self.normalizer(pixels)
+        return normalized
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Call ``normalize``, whose name this was; goes with the next release."""
@@ -137,7 +146,7 @@ class MaskedAutoencoder(nn.Module):
 
     def unnormalize(self, pixels: Tensor) -> Tensor:
         """The inverse of ``normalize``."""
-        return pixels * self.std + self.mean
+        return self.normalizer.invert(pixels)
 
     def required_decoder(self) -> Decoder:
         """The decoder.

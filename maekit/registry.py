@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from maekit.contracts import PartOptions
+from maekit.contracts import Backbone, Dataset, Decoder, Masker, PartOptions, Target
 from maekit.errors import PartError
 from maekit.recipe.dump import as_dict
 from maekit.recipe.explain import validated
@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 
     from maekit.contracts import PartContext
 
-KINDS = ("maskers", "targets", "backbones", "decoders", "datasets")
+_BASES: dict[str, type] = {
+    "maskers": Masker,
+    "targets": Target,
+    "backbones": Backbone,
+    "decoders": Decoder,
+    "datasets": Dataset,
+}
+KINDS = tuple(_BASES)
 OURS = "maekit"
 _LISTING = "`maekit plugins list` shows all parts"
 
@@ -142,6 +149,14 @@ def find(kind: str, name: str) -> type[Any]:
         ) from error
     if not isinstance(part, type):
         raise PartError(f"{found} is not a class", where=found.value, hint=_report(found))
+    base = _BASES[kind]
+    if not issubclass(part, base):
+        what = f"{found} does not inherit from maekit.contracts.{base.__name__}"
+        raise PartError(what, where=found.value, hint=_report(found))
+    missing = sorted(getattr(part, "__abstractmethods__", ()))
+    if missing:
+        what = f"{found} does not define {', '.join(missing)}, as maekit.contracts asks of it"
+        raise PartError(what, where=found.value, hint=_report(found))
     return part
 
 

@@ -12,7 +12,8 @@ from maekit.backbones.image_vit import ImageViT
 from maekit.contracts import PartContext
 from maekit.decoders.vit import ViTDecoder
 from maekit.errors import PartError, WeightsError
-from maekit.model import MaskedAutoencoder, Statistics
+from maekit.layers import Statistics
+from maekit.model import MaskedAutoencoder
 from maekit.targets.pixel import NormPixel, Pixel
 from maekit.tokens import Mask, gather, patchify, spread
 
@@ -100,11 +101,11 @@ def test_loss_over_views_is_the_weighted_sum() -> None:
     pixels, hidden = pixels_and_hidden()
     out = model(pixels, hidden)
     mask = Mask.build(hidden)
-    total = model.loss([model.unnormalize(pixels)], mask)
+    total = model.masked_loss([model.unnormalize(pixels)], mask)
     assert float(total) / float(mask.weight.sum()) == pytest.approx(float(out.loss), rel=1e-4)
     bad = Mask.build(hidden, sample_weight=torch.tensor([1.0, 0.0, 1.0]))
     good_rows = model(pixels[[0, 2]], hidden[[0, 2]])
-    total = model.loss([model.unnormalize(pixels)], bad)
+    total = model.masked_loss([model.unnormalize(pixels)], bad)
     assert float(total) / float(bad.weight.sum()) == pytest.approx(float(good_rows.loss), rel=1e-4)
 
 
@@ -112,9 +113,9 @@ def test_predicting_all_agrees_with_maes_unshuffled_decoder() -> None:
     """MAE decodes the whole grid and drops what was visible; we decode visible and hidden only."""
     model = make()
     pixels, hidden = pixels_and_hidden()
-    normalized = model.backbone(pixels, Mask.build(hidden)).tokens
-    whole = model.decode(normalized, Mask.build(hidden, loss_on="all"))
-    pred = model.decode(normalized, Mask.build(hidden))
+    encoded = model.backbone(pixels, Mask.build(hidden))
+    whole = model.decode(encoded, Mask.build(hidden, loss_on="all"))
+    pred = model.decode(encoded, Mask.build(hidden))
     assert whole.shape == (3, 24, 48)
     for row in range(3):
         assert torch.allclose(whole[row][hidden[row]], pred[row], atol=1e-5)
@@ -163,7 +164,7 @@ def test_a_constant_predictor_paints_what_is_interpolated() -> None:
     pixels, hidden = pixels_and_hidden()
     painted = model.paint(pixels, Mask.build(hidden))
     mask = Mask.build(hidden)
-    patches = patchify((pixels - model.mean) / model.std, (1, 4, 4))
+    patches = patchify(model.normalize(pixels), (1, 4, 4))
     guess = spread(gather(patches, mask.visible).mean(-1, keepdim=True), mask, model.grid)
     flat = guess * torch.tensor(STATISTICS.std * 16) + torch.tensor(STATISTICS.mean * 16)
     assert torch.allclose(painted, flat, atol=1e-5)

@@ -24,16 +24,20 @@ if TYPE_CHECKING:
 MODULE = """\
 from pathlib import Path
 from pydantic import Field
-from maekit.contracts import PartContext, PartOptions
+from maekit.contracts import (
+    Backbone, Dataset, Decoder, Masker, PartContext, PartOptions, Target
+)
 
-class Plain:
+class Plain(Masker, Target):
+    __call__ = encode = loss = None
     class Options(PartOptions):
         ratio: float = Field(0.5, gt=0, lt=1)
         sizes: tuple[int, int] = (1, 2)
     def __init__(self, options):
         self.options = options
 
-class Folder:
+class Folder(Dataset):
+    __len__ = open = name = None
     class Options(PartOptions):
         path: Path
         others: tuple[Path, ...] = ()
@@ -41,16 +45,23 @@ class Folder:
     def __init__(self, options):
         self.options = options
 
-class Knowing:
+class Knowing(Backbone, Decoder):
+    forward = grid = blocks = layer_of = None
     class Options(PartOptions):
         depth: int = 1
     def __init__(self, options, context):
         self.options, self.context = options, context
 
-class Bare:
+class Bare(Decoder):
+    forward = None
+
+class Stranger:
     pass
 
-class Greedy:
+class Unfinished(Masker):
+    pass
+
+class Greedy(Folder):
     class Options(PartOptions):
         frames: int = 1
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from maekit.contracts import Encoded, Grid, PartContext, PartOptions
+from maekit.contracts import Backbone, Encoded, Grid, PartContext, PartOptions
 from maekit.errors import PartError
 from maekit.recipe.suggest import suggest
 from maekit.tokens import Mask, gather
@@ -55,22 +55,16 @@ class KeepVisible(nn.Module):
             self.visible = None
 
 
-class TimmViT(nn.Module):
+class TimmViT(Backbone, nn.Module):
     """timm's model without its head and pooling, at the run's size and channels.
 
     ViTs with any number of class and register tokens, and Eva's with rotary positions, see visible
     tokens only. Any other model with a feature map works where nothing is hidden; its ``blocks``
     are then timm's stages.
 
-    Attributes:
-        keeps_all: why no token can be left out; None where any can.
-
     Raises:
         PartError: timm has no such model, or cannot build it at this size.
     """
-
-    mask_unit = (1, 1, 1)
-    returns: Literal["visible", "all"] = "visible"
 
     class Options(PartOptions):
         load_time: ClassVar[frozenset[str]] = frozenset({"drop_path"})
@@ -162,9 +156,8 @@ class TimmViT(nn.Module):
         """0 before the blocks, i + 1 for block i, depth + 1 after them."""
         return self._layers[parameter]
 
-    @property
-    def norm(self) -> nn.Module | None:
-        """timm's last norm, behind the blocks; None where there is none."""
+    def last_norm(self) -> nn.Module | None:
+        """Return timm's last norm, behind the blocks; None where there is none."""
         norm = getattr(self.model, "norm", None)
         return norm if isinstance(norm, nn.Module) else None
 

@@ -21,9 +21,7 @@ Side = Annotated[int, Field(ge=1)]
 class VideoViT(VisionTransformer):
     """A ViT over cubes of pixels: every visible token attends to all others, in time and space.
 
-    Attributes:
-        inflates: names of backbones whose weights it takes, as a model of one frame.
-        inflate: how.
+    Takes the weights of ``image-vit``, as a model of one frame.
     """
 
     inflates = ("image-vit",)

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from maekit.contracts import Encoded, Grid, PartContext, PartOptions
+from maekit.contracts import Backbone, Encoded, Grid, PartContext, PartOptions
 from maekit.errors import PartError
 from maekit.layers import (
     LAYER_NORM_EPS,
@@ -99,10 +99,8 @@ class ViTOptions(PartOptions):
         return plain | asdict(self.shape)
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Backbone, nn.Module):
     """Embeds and attends to visible tokens only, unless ``mask_token`` feeds it all of them."""
-
-    mask_unit = (1, 1, 1)
 
     def __init__(
         self, options: ViTOptions, context: PartContext, patch: tuple[int, int, int]
@@ -115,7 +113,7 @@ class VisionTransformer(nn.Module):
         self.width = shape.width
         self.patch = patch
         self.prefix_tokens = int(options.class_token)
-        self.returns: Literal["visible", "all"] = "all" if options.mask_token else "visible"
+        self.returns = "all" if options.mask_token else "visible"
         self.clip_grid = self.grid(context.shape)
         self.patch_embed = PatchEmbedding(context.channels, shape.width, patch)
         self.class_token = _token(shape.width) if options.class_token else None
@@ -191,6 +189,10 @@ class VisionTransformer(nn.Module):
         if parameter.startswith("transformer."):
             return int(parameter.split(".")[1]) + 1
         return len(self.transformer) + 1 if parameter.startswith("norm.") else 0
+
+    def last_norm(self) -> nn.Module:
+        """Return the norm after the last block."""
+        return self.norm
 
     def train_positions(self, trained: bool) -> dict[str, object]:
         """Have positions trained or not; returns the options that change by it, for the header."""

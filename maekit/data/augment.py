@@ -48,22 +48,22 @@ def draw_plan(
         rng: the sample's generator; None for the fixed view of held-out samples: the clip in the
             middle, no flip. A random crop has no fixed view.
     """
-    ids = frame_ids(source.frames, spec, rng)
+    ids = frame_ids(source.info.frames, spec, rng)
     if isinstance(augment, NoAugment):
-        box = _center_box(source.height, source.width, size)
+        box = _center_box(source.info.height, source.info.width, size)
         flip = rng is not None and bool(rng.random() < augment.flip)
         return Plan(ids, box, "context", flip, augment.interpolation)
     if rng is None:
         what = f"{augment.name} needs a generator; held-out samples use augment none"
         raise ValueError(what)
     if isinstance(augment, FixedCrop):
-        box = _fixed_box(source.height, source.width, size, augment, rng)
+        box = _fixed_box(source.info.height, source.info.width, size, augment, rng)
         flip = bool(rng.random() < augment.flip)
         return Plan(ids, box, "context", flip, augment.interpolation)
     if isinstance(augment, MultiScaleCrop):
-        box = _multi_scale_box(source.height, source.width, size, augment, rng)
+        box = _multi_scale_box(source.info.height, source.info.width, size, augment, rng)
     else:
-        box = _random_box(source.height, source.width, augment, rng)
+        box = _random_box(source.info.height, source.info.width, augment, rng)
     flip = bool(rng.random() < augment.flip)
     color = _color(augment, rng) if isinstance(augment, ColorJitter) else ()
     return Plan(ids, box, "crop", flip, augment.interpolation, color)

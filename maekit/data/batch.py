@@ -12,6 +12,7 @@ from maekit.data.pixels import to_unit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from maekit.contracts import Label
     from maekit.data.order import Key
 
 
@@ -30,7 +31,7 @@ class Sample:
     views: tuple[np.ndarray, ...]  # each [R, C, T, h, w], all of one dtype; () for a bad sample
     hidden: np.ndarray | None  # bool [R, N]
     decode: np.ndarray | None  # bool [R, N]: what the second masker wants predicted
-    label: int = -1
+    label: Label = None
     bad: BadFile | None = None
     padded: bool = False  # a clip shows a frame more than once: there are too few
 
@@ -43,7 +44,7 @@ class Batch:
     hidden: np.ndarray | None  # bool [B*R, N]
     decode: np.ndarray | None  # bool [B*R, N]
     weight: np.ndarray  # float32 [B*R]: 0 for a bad sample, whose pixels are zeros
-    labels: np.ndarray  # int64 [B*R], -1 where unlabeled
+    labels: tuple[Label, ...]  # one for each of the B samples, as its source has it
     keys: tuple[Key, ...]
     bad: tuple[BadFile, ...]
     padded: tuple[Key, ...] = ()  # of samples with fewer frames than their clips
@@ -71,7 +72,7 @@ class Gather:
         self._hidden = np.zeros((rows, layout.tokens), np.bool_) if layout.tokens else None
         self._decode = np.zeros((rows, layout.tokens), np.bool_) if layout.decode else None
         self._weight = np.ones(rows, np.float32)
-        self._labels = np.full(rows, -1, np.int64)
+        self._labels: list[Label] = [None] * self.missing
         self._bad: dict[int, BadFile] = {}
         self._padded: set[int] = set()
 
@@ -87,7 +88,7 @@ class Gather:
             self._hidden[rows] = sample.hidden
         if self._decode is not None:
             self._decode[rows] = sample.decode
-        self._labels[rows] = sample.label
+        self._labels[place] = sample.label
         if sample.bad:
             self._weight[rows] = 0
             self._bad[place] = sample.bad
@@ -102,7 +103,7 @@ class Gather:
             self._hidden,
             self._decode,
             self._weight,
-            self._labels,
+            tuple(self._labels),
             self.keys,
             tuple(self._bad[place] for place in sorted(self._bad)),
             tuple(self.keys[place] for place in sorted(self._padded)),

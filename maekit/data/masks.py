@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maekit.errors import MaekitError, PartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from maekit.contracts import Grid, Masker
 
 
@@ -40,16 +38,15 @@ class MaskDraw:
         self._masker = masker
         self._unit = unit
         self._name = type(masker).__name__
-        self._needs_pixels = bool(getattr(masker, "needs_pixels", False))
         try:
             self._units = grid.over(unit)
         except ValueError as error:
             raise PartError(str(error), where=self._name) from error
         # Held to what it declares, or else to what it does the first time.
         self._count: int | None = None
-        declared = getattr(masker, "count", None)
+        declared = masker.count(self._units)
         if declared is not None:
-            self._count = int(declared(self._units))
+            self._count = int(declared)
         rng = np.random.default_rng(0)
         count = int(self._draw(rng, np.zeros(clip, dtype=np.uint8)).sum())
         self._count = count
@@ -78,9 +75,11 @@ class MaskDraw:
 
     def _draw(self, rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
         try:
-            if self._needs_pixels:
-                aware = cast("Callable[[Grid, np.random.Generator, np.ndarray], Any]", self._masker)
-                mask = aware(self._units, rng, pixels)
+            if self._masker.needs_pixels:
+                # The crop is training data too: a masker that writes into it must fail.
+                crop = pixels.view()
+                crop.flags.writeable = False
+                mask = self._masker(self._units, rng, pixels=crop)
             else:
                 mask = self._masker(self._units, rng)
         except MaekitError:

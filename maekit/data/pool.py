@@ -21,7 +21,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
 from maekit.data.slots import Slots
-from maekit.data.worker import BAD, FATAL, READY, RESULT, SIGNALS, TASK, main
+from maekit.data.worker import BAD, FATAL, READ, READY, RESULT, SIGNALS, TASK, main
 from maekit.errors import MaekitError, PartError, RankError, StorageError
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Pool:
         return worker.process.is_alive()
 
     def _result(self, worker: _Worker, message: bytes) -> None:
-        kind, dtype, label, padded = RESULT.unpack_from(message)
+        kind, dtype, padded = RESULT.unpack_from(message)
         worker.heard = self._clock
         if kind == READY:
             worker.ready = True
@@ -192,10 +192,11 @@ class Pool:
             raise RankError(what, hint="data.workers=0 reads without workers")
         task = worker.working_on.popleft()
         if task.gather:
+            more = pickle.loads(message[RESULT.size :])  # noqa: S301 - from our own worker
+            label = more if kind == READ else None
             sample = self._slots.read(task.slot, dtype, label, padded=bool(padded))
             if kind == BAD:
-                bad = pickle.loads(message[RESULT.size :])  # noqa: S301 - as above
-                sample = type(sample)((), sample.hidden, sample.decode, label, bad)
+                sample = type(sample)((), sample.hidden, sample.decode, bad=more)
             task.gather.put(task.place, sample)
         self._free.append(task.slot)
 

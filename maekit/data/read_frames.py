@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maekit.contracts import SourceInfo
 from maekit.data.files import read_bytes
-from maekit.data.read_image import Header, open_image
+from maekit.data.read_image import open_image
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,28 +26,7 @@ class OpenFrames:
 
     name: str
     files: tuple[str, ...]
-    header: Header  # of the first one
-    fps: float | None = None  # pictures do not say how fast they follow each other
-
-    @property
-    def frames(self) -> int:
-        return len(self.files)
-
-    @property
-    def height(self) -> int:
-        return self.header.height
-
-    @property
-    def width(self) -> int:
-        return self.header.width
-
-    @property
-    def channels(self) -> int:
-        return self.header.channels
-
-    @property
-    def dtype(self) -> str:
-        return self.header.dtype
+    info: SourceInfo  # of the first one; without fps: pictures do not say how fast they follow
 
     def between(self, start: float, end: float) -> range:
         """Not for pictures; raises DataError."""
@@ -77,9 +57,8 @@ class OpenFrames:
         Raises:
             DataError: one is broken, or unlike the first.
         """
-        clip = np.empty(
-            (len(frame_ids), self.height, self.width, self.channels), dtype=self.header.dtype
-        )
+        info = self.info
+        clip = np.empty((len(frame_ids), info.height, info.width, info.channels), dtype=info.dtype)
         places: dict[int, int] = {}
         for place, number in enumerate(frame_ids):
             if number in places:
@@ -116,7 +95,9 @@ def open_frames(folder: str, suffixes: frozenset[str]) -> OpenFrames:
         raise DataError(what, where=folder)
     files.sort(key=_natural)
     first = f"{folder}/{files[0]}"
-    return OpenFrames(folder, tuple(files), open_image(read_bytes(first), first).header)
+    head = open_image(read_bytes(first), first).header
+    info = SourceInfo(folder, head.height, head.width, head.channels, head.dtype, frames=len(files))
+    return OpenFrames(folder, tuple(files), info)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

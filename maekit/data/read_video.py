@@ -21,6 +21,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from maekit.contracts import SourceInfo
 from maekit.data.files import check_regular, is_url, read_bytes
 from maekit.data.read_image import oriented, upright
 from maekit.data.video_index import Index, decoded, kept, opened, scan
@@ -41,27 +42,19 @@ class OpenVideo:
     name: str
     index: Index
     file: str | bytes = field(repr=False)  # where it lies, or the whole of it
-    dtype: str = "uint8"
 
     @property
-    def frames(self) -> int:
-        return self.index.frames
-
-    @property
-    def fps(self) -> float | None:
-        return self.index.fps
-
-    @property
-    def height(self) -> int:
-        return self.index.height
-
-    @property
-    def width(self) -> int:
-        return self.index.width
-
-    @property
-    def channels(self) -> int:
-        return self.index.channels
+    def info(self) -> SourceInfo:
+        """What is known of it before decoding."""
+        index = self.index
+        return SourceInfo(
+            self.name,
+            index.height,
+            index.width,
+            index.channels,
+            frames=index.frames,
+            fps=index.fps,
+        )
 
     def between(self, start: float, end: float) -> range:
         """The frames shown from ``start`` to before ``end``, in seconds after the first frame.
@@ -71,8 +64,8 @@ class OpenVideo:
         """
         if self.index.times is not None:
             seconds = (self.index.times - self.index.times[0]) * self.index.tick
-        elif self.fps:
-            seconds = np.arange(self.frames) / self.fps
+        elif self.index.fps:
+            seconds = np.arange(self.index.frames) / self.index.fps
         else:
             what = "has no frame rate, so that seconds mean nothing in it"
             raise DataError(what, where=self.name, hint="remux it to MP4 or MKV")
@@ -88,13 +81,14 @@ class OpenVideo:
         """
         places: dict[int, list[int]] = {number: [] for number in sorted(set(frame_ids))}
         for place, number in enumerate(frame_ids):
-            if not 0 <= number < self.frames:
-                what = f"frame {number} of {self.frames}"
+            if not 0 <= number < self.index.frames:
+                what = f"frame {number} of {self.index.frames}"
                 raise IndexError(what)
             places[number].append(place)
-        height, width = oriented(self.height, self.width, self.index.orientation)
-        clip = np.empty((len(frame_ids), self.height, self.width, self.channels), np.uint8)
-        pixels = Pixels(self.channels, height, width)
+        index = self.index
+        height, width = oriented(index.height, index.width, index.orientation)
+        clip = np.empty((len(frame_ids), index.height, index.width, index.channels), np.uint8)
+        pixels = Pixels(index.channels, height, width)
         with _reading(self.name):
             if self.index.times is not None:
                 # Damage looks different after a seek; a plain decode decides.

@@ -97,7 +97,6 @@ class SampleReader:
             source = self.dataset.open(key.index)
             plans = self.plans(source, key)
             views = self._read_views(source, plans, key)
-            label = -1 if source.label is None else source.label
         except PartError:
             raise
         except MaekitError as error:
@@ -107,7 +106,7 @@ class SampleReader:
         # Masks are drawn outside: what fails there is the masker, not the file.
         crops = views[0].transpose(0, 2, 3, 4, 1)
         padded = any(len(set(plan.frame_ids)) < len(plan.frame_ids) for plan in plans)
-        return Sample(views, *self.masks(key, crops), label, padded=padded)
+        return Sample(views, *self.masks(key, crops), source.info.label, padded=padded)
 
     def bad(self, key: Key, reason: str) -> Sample:
         """The sample that keeps the place of one that cannot be read: masks, no pixels."""
@@ -159,30 +158,30 @@ class SampleReader:
         self, source: Source, plans: Sequence[Plan], key: Key
     ) -> tuple[np.ndarray, ...]:
         """Each view ``[R, C, T, h, w]``, in the source's dtype."""
-        if source.dtype == "float32" and not self.float_ok:
+        if source.info.dtype == "float32" and not self.float_ok:
             what = "has float pixels, whose range is not known"
             hint = "set data.stats to {mean, std}, or to auto"
-            raise DataError(what, where=source.id, hint=hint)
+            raise DataError(what, where=source.info.id, hint=hint)
         ids = [
-            [resample(plan.frame_ids, frames, source.frames) for plan in plans]
+            [resample(plan.frame_ids, frames, source.info.frames) for plan in plans]
             for _, frames, _, _ in self.layout.views
         ]
         wanted = sorted({frame for view in ids for clip in view for frame in clip})
         whole = self.transform is not None and self.transform.on == "frames"
         frames: dict[int, np.ndarray] | None = None
-        if whole or not source.crops:
+        if whole or not source.info.crops:
             clip = _checked(source, source.read(wanted), len(wanted))
             frames = dict(zip(wanted, clip, strict=True))
         rows: list[list[np.ndarray]] = [[] for _ in self.views]
         for repeat, plan in enumerate(plans):
             own = frames
             if frames is not None and self.transform is not None and whole:
-                changed = self.transform(list(frames.values()), key, repeat, source.id)
+                changed = self.transform(list(frames.values()), key, repeat, source.info.id)
                 own = dict(zip(frames, changed, strict=True))
             for place, view in enumerate(self.views):
                 clip = self._view(source, plan, view, ids[place][repeat], own)
                 if self.transform is not None and not whole:
-                    clip = np.stack(self.transform(list(clip), key, repeat, source.id))
+                    clip = np.stack(self.transform(list(clip), key, repeat, source.info.id))
                 rows[place].append(clip.transpose(3, 0, 1, 2))
         return tuple(np.stack(row) for row in rows)
 
@@ -206,9 +205,9 @@ class SampleReader:
                 for frame in set(ids)
             }
             clip = np.stack([parts[frame] for frame in ids])
-        clip = to_channels(clip, self.channels, source.id)
+        clip = to_channels(clip, self.channels, source.info.id)
         if plan.color:
-            clip = apply(clip, plan.color, source.id)
+            clip = apply(clip, plan.color, source.info.id)
         return clip[:, :, ::-1] if plan.flip else clip
 
 
@@ -222,5 +221,5 @@ def _checked(source: Source, clip: object, frames: int) -> np.ndarray:
     ):
         got = f"{clip.dtype} {clip.shape}" if isinstance(clip, np.ndarray) else type(clip).__name__
         what = f"a dataset's read must return [{frames}, H, W, C] of {', '.join(DTYPES)}; got {got}"
-        raise PartError(what, where=source.id)
+        raise PartError(what, where=source.info.id)
     return clip

@@ -15,6 +15,7 @@ from maekit.data.pixels import DTYPES
 from maekit.errors import StorageError
 
 if TYPE_CHECKING:
+    from maekit.contracts import Label
     from maekit.data.batch import Layout
 
 _ALIGN = 64
@@ -54,7 +55,7 @@ class Slots:
             decode[...] = sample.decode
         return DTYPES.index(dtype)
 
-    def read(self, slot: int, dtype: int, label: int, *, padded: bool = False) -> Sample:
+    def read(self, slot: int, dtype: int, label: Label, *, padded: bool = False) -> Sample:
         """The sample in a slot; its arrays are valid until the slot is written again."""
         views, hidden, decode = self._arrays(slot, DTYPES[dtype])
         return Sample(tuple(views), hidden, decode, label, padded=padded)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from maekit.data.slots import Slots
 
 TASK = struct.Struct("=qqq")  # slot, epoch, index
-RESULT = struct.Struct("=qqqq")  # kind, dtype, label, padded; bad and failed samples add a pickle
+RESULT = struct.Struct("=qqq")  # kind, dtype, padded; then a pickle: label, bad file or failure
 READY, READ, BAD, FATAL = range(4)
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # those that a run is asked to stop with
@@ -50,10 +50,10 @@ def main(tasks: Connection, results: Connection, payload: bytes) -> None:
         reader, layout, count, name = pickle.loads(payload)  # noqa: S301 - from our own parent
         slots = Slots(layout, count, name)
     except Exception:  # noqa: BLE001 - whatever a part raises on import is told to the parent
-        results.send_bytes(RESULT.pack(FATAL, 0, 0, 0) + pickle.dumps(traceback.format_exc()))
+        results.send_bytes(RESULT.pack(FATAL, 0, 0) + pickle.dumps(traceback.format_exc()))
         return
     try:
-        results.send_bytes(RESULT.pack(READY, 0, 0, 0))
+        results.send_bytes(RESULT.pack(READY, 0, 0))
         while True:
             for slot, epoch, index in TASK.iter_unpack(tasks.recv_bytes()):
                 results.send_bytes(_serve(reader, slots, slot, epoch, index))
@@ -71,13 +71,13 @@ def _serve(reader: SampleReader, slots: Slots, slot: int, epoch: int, index: int
         sample = reader.read(Key(epoch, index))
         dtype = slots.write(slot, sample)
     except MaekitError as error:
-        return RESULT.pack(FATAL, 0, 0, 0) + pickle.dumps(error)
+        return RESULT.pack(FATAL, 0, 0) + pickle.dumps(error)
     except Exception as error:  # noqa: BLE001 - a bug of ours: ends the run, not the worker
         what = f"a loader worker failed: {type(error).__name__}: {error}\n{traceback.format_exc()}"
-        return RESULT.pack(FATAL, 0, 0, 0) + pickle.dumps(PartError(what))
+        return RESULT.pack(FATAL, 0, 0) + pickle.dumps(PartError(what))
     if sample.bad:
-        return RESULT.pack(BAD, dtype, sample.label, 0) + pickle.dumps(sample.bad)
-    return RESULT.pack(READ, dtype, sample.label, sample.padded)
+        return RESULT.pack(BAD, dtype, 0) + pickle.dumps(sample.bad)
+    return RESULT.pack(READ, dtype, sample.padded) + pickle.dumps(sample.label)
 
 
 def _die_with_parent() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
-from maekit.contracts import PartOptions
+from maekit.contracts import Label, PartOptions, Source, SourceInfo
 from maekit.data.files import read_bytes
 from maekit.data.read_image import OpenImage, open_image
 from maekit.datasets.listing import (
@@ -36,46 +35,16 @@ SUFFIXES = frozenset(
 )
 
 
-@dataclass
-class ImageSource:
-    """One opened picture: a video of one frame."""
+def image_source(image: OpenImage, label: Label, name: str) -> Source:
+    """Wrap an opened picture: a video of one frame, decoded on reading."""
+    header = image.header
 
-    image: OpenImage
-    label: int | None
-    id: str
-    frames: int = 1
-    fps: float | None = None
-    crops: bool = False
-
-    @property
-    def height(self) -> int:
-        return self.image.header.height
-
-    @property
-    def width(self) -> int:
-        return self.image.header.width
-
-    @property
-    def channels(self) -> int:
-        return self.image.header.channels
-
-    @property
-    def dtype(self) -> str:
-        return self.image.header.dtype
-
-    def read(
-        self,
-        frame_ids: Sequence[int],
-        box: tuple[float, float, float, float] | None = None,  # noqa: ARG002 - the core crops
-        size: tuple[int, int] | None = None,  # noqa: ARG002
-    ) -> np.ndarray:
-        """``[T, H, W, C]``: the picture, as often as it is asked for.
-
-        Raises:
-            DataError: the file is broken.
-        """
-        pixels = self.image.decode()
+    def read(frame_ids: Sequence[int]) -> np.ndarray:
+        pixels = image.decode()
         return np.broadcast_to(pixels, (len(frame_ids), *pixels.shape))
+
+    info = SourceInfo(name, header.height, header.width, header.channels, header.dtype, label=label)
+    return Source(info, read)
 
 
 class Images(FileSet):
@@ -111,13 +80,13 @@ class Images(FileSet):
             if not len(self._files):
                 what = f"no pictures in {path}, at any depth; looked for {_LOOKED_FOR}"
                 raise DataError(what, where=WHERE, hint=_LAYOUT)
-            self._labels, self.classes = self._files.labels(str(path), options.labels)
+            self.labels, self.classes = self._files.labels(str(path), options.labels)
         elif path.is_file():
             self._index_list(path, str(options.root or path.parent), options.labels)
         else:
             raise nothing_at("pictures", path, _LAYOUT)
 
-    def open(self, index: int) -> ImageSource:
+    def open(self, index: int) -> Source:
         """Read the file and its header.
 
         Raises:
@@ -126,14 +95,14 @@ class Images(FileSet):
         """
         name = self.name(index)
         image = open_image(read_bytes(self._files.place(index)), name, self._alpha)
-        return ImageSource(image, self.label(index), name)
+        return image_source(image, self.label(index), name)
 
     def _index_list(self, path: Path, root: str, labels: Literal["auto", "none", "folder"]) -> None:
         refuse_folder_labels(labels, path)
         found = Labels()
         self._list(root, Paths.of(_label_rows(path, found, labeled=labels == "auto")), path)
         if found.seen:
-            self._labels, self.classes = found.by_value()
+            self.labels, self.classes = found.by_value()
 
 
 _LOOKED_FOR = " ".join(sorted(SUFFIXES))

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from maekit.contracts import Dataset
 from maekit.data.files import is_url
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
 _LARGEST_LABEL = 1_000_000
 
@@ -122,12 +123,11 @@ class Files:
         return None, None
 
 
-class FileSet:
+class FileSet(Dataset):
     """What sets of files share: their names and labels."""
 
-    classes: Sequence[str] | None = None
+    labels: np.ndarray | None = None  # int32 [n]
     _files: Files
-    _labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self._files)
@@ -136,14 +136,9 @@ class FileSet:
         """The file or folder, as it is listed."""
         return self._files.name(index)
 
-    @property
-    def labels(self) -> np.ndarray | None:
-        """The label of every sample, int32 ``[n]``; None where nothing is labeled."""
-        return self._labels
-
     def label(self, index: int) -> int | None:
         """That of one sample."""
-        return None if self._labels is None else int(self._labels[index])
+        return None if self.labels is None else int(self.labels[index])
 
     def _list(self, root: str, paths: Paths, where: Path) -> None:
         """Take the paths of a list; raises DataError where it has none."""

@@ -18,14 +18,14 @@ import numpy as np
 from pydantic import Field
 
 from maekit.atomic import make_folder_atomically, sweep
-from maekit.contracts import PartOptions
+from maekit.contracts import Dataset, PartOptions
 from maekit.data.cache import cache_folder
 from maekit.errors import DataError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from maekit.contracts import Dataset, Source
+    from maekit.contracts import Source
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Drawing:
     write: Callable[[Path, str, np.random.Generator], None]  # one sample: file, class, its chance
 
 
-class Samples:
+class Samples(Dataset):
     """Samples drawn on first use, read by the data set for files of their kind.
 
     Args:
@@ -83,21 +83,11 @@ class Samples:
             hint = "set the dataset's `cache`, or XDG_CACHE_HOME, to a writable folder with room"
             raise StorageError(what, hint=hint) from error
         self._files = reader(folder)
+        self.classes, self.labels = self._files.classes, self._files.labels
         if len(self._files) != drawing.count:
             what = f"{len(self._files)} sample {drawing.noun} where {drawing.count} were drawn"
             hint = "delete this folder: they are then drawn anew"
             raise DataError(what, where=str(folder), hint=hint)
-
-    @property
-    def classes(self) -> Sequence[str] | None:
-        """The classes, in the order of the labels."""
-        return self._files.classes
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """The label of every sample, int32 ``[n]``."""
-        found: np.ndarray | None = getattr(self._files, "labels", None)
-        return found
 
     def __len__(self) -> int:
         return len(self._files)

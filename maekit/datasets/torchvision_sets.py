@@ -11,15 +11,14 @@ import contextlib
 import inspect
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from maekit.contracts import PartOptions
+from maekit.contracts import Dataset, PartOptions, Source, SourceInfo
 from maekit.errors import DataError
 from maekit.recipe.suggest import suggest
 
@@ -92,44 +91,7 @@ _COUNTS = {
 }  # fmt: skip
 
 
-@dataclass
-class TorchvisionSource:
-    """One sample: a video of one frame, decoded."""
-
-    pixels: np.ndarray  # [H, W, C]
-    label: int | None
-    id: str
-    frames: int = 1
-    fps: float | None = None
-    crops: bool = False
-
-    @property
-    def height(self) -> int:
-        return int(self.pixels.shape[0])
-
-    @property
-    def width(self) -> int:
-        return int(self.pixels.shape[1])
-
-    @property
-    def channels(self) -> int:
-        return int(self.pixels.shape[2])
-
-    @property
-    def dtype(self) -> str:
-        return self.pixels.dtype.name
-
-    def read(
-        self,
-        frame_ids: Sequence[int],
-        box: tuple[float, float, float, float] | None = None,  # noqa: ARG002 - the core crops
-        size: tuple[int, int] | None = None,  # noqa: ARG002
-    ) -> np.ndarray:
-        """``[T, H, W, C]``: the picture, as often as it is asked for."""
-        return np.broadcast_to(self.pixels, (len(frame_ids), *self.pixels.shape))
-
-
-class TorchvisionSets:
+class TorchvisionSets(Dataset):
     """A split of one of torchvision's classification sets.
 
     Raises:
@@ -162,8 +124,6 @@ class TorchvisionSets:
                 raise ValueError(f"split '{self.split}' is none of {self.set}'s: {known}")
             return self
 
-    classes: Sequence[str] | None
-
     def __init__(self, options: Options) -> None:
         self._options = options
         self._set: Any = _fetched(options) if options.download else _opened(options)
@@ -181,7 +141,7 @@ class TorchvisionSets:
         """The sample's place in its set: most sets have no file for each."""
         return f"{self._options.set}/{self._options.split}/{index}"
 
-    def open(self, index: int) -> TorchvisionSource:
+    def open(self, index: int) -> Source:
         """Decode a sample.
 
         Raises:
@@ -199,9 +159,10 @@ class TorchvisionSets:
             msg = f"cannot be read: {type(error).__name__}: {error}"
             raise DataError(msg, where=self.name(index)) from error
         # Unlabeled samples have None or -1.
-        return TorchvisionSource(
-            pixels, None if label is None or label < 0 else int(label), self.name(index)
-        )
+        known = None if label is None or label < 0 else int(label)
+        height, width, channels = pixels.shape
+        info = SourceInfo(self.name(index), height, width, channels, pixels.dtype.name, label=known)
+        return Source(info, lambda ids: np.broadcast_to(pixels, (len(ids), *pixels.shape)))
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

@@ -15,14 +15,13 @@ video whose frames are the pictures in it.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
-from maekit.contracts import PartOptions
+from maekit.contracts import Label, PartOptions, Source
 from maekit.data.files import is_url
 from maekit.data.read_frames import OpenFrames, open_frames
 from maekit.data.read_video import OpenVideo, open_video
@@ -54,52 +53,13 @@ SUFFIXES = frozenset(
 )
 
 
-@dataclass
-class VideoSource:
-    """One opened video, or the stretch of it that a list asks for."""
+def video_source(video: OpenVideo | OpenFrames, stretch: range, label: Label, name: str) -> Source:
+    """Wrap an opened video, or a stretch of its frames: frame 0 is the stretch's first."""
 
-    video: OpenVideo | OpenFrames
-    stretch: range  # of the video's frames
-    label: int | None
-    id: str
-    crops: bool = False
+    def read(frame_ids: Sequence[int]) -> np.ndarray:
+        return video.decode([stretch[number] for number in frame_ids])
 
-    @property
-    def frames(self) -> int:
-        return len(self.stretch)
-
-    @property
-    def fps(self) -> float | None:
-        return self.video.fps
-
-    @property
-    def height(self) -> int:
-        return self.video.height
-
-    @property
-    def width(self) -> int:
-        return self.video.width
-
-    @property
-    def channels(self) -> int:
-        return self.video.channels
-
-    @property
-    def dtype(self) -> str:
-        return self.video.dtype
-
-    def read(
-        self,
-        frame_ids: Sequence[int],
-        box: tuple[float, float, float, float] | None = None,  # noqa: ARG002 - the core crops
-        size: tuple[int, int] | None = None,  # noqa: ARG002
-    ) -> np.ndarray:
-        """``[T, H, W, C]``: whole frames, each equal to that of a decode from the first on.
-
-        Raises:
-            DataError: a frame is broken.
-        """
-        return self.video.decode([self.stretch[number] for number in frame_ids])
+    return Source(video.info._replace(id=name, frames=len(stretch), label=label), read)
 
 
 class Videos(FileSet):
@@ -144,13 +104,13 @@ class Videos(FileSet):
             self._files = Files(str(path), Paths.of(found))
             if not len(self._files):
                 raise _nothing_in(path, options.layout)
-            self._labels, self.classes = self._files.labels(str(path), options.labels)
+            self.labels, self.classes = self._files.labels(str(path), options.labels)
         elif path.is_file():
             self._index_list(path, options)
         else:
             raise nothing_at("videos", path, _LAYOUT)
 
-    def open(self, index: int) -> VideoSource:
+    def open(self, index: int) -> Source:
         """Look at a video, and count its frames.
 
         Raises:
@@ -163,19 +123,19 @@ class Videos(FileSet):
             video = open_frames(place, PICTURES)
         else:
             video = open_video(place, name)
-        return VideoSource(video, self._stretch(video, index), self.label(index), name)
+        return video_source(video, self._stretch(video, index), self.label(index), name)
 
     def _stretch(self, video: OpenVideo | OpenFrames, index: int) -> range:
         """The frames that a list's row is about."""
         if self._spans is None:
-            return range(video.frames)
+            return range(video.info.frames)
         unit, start, stop = self._spans[index].tolist()
         span = Span(UNITS[int(unit)], start, stop)
         stretch = _stretch(video, span)
-        if not stretch or stretch.stop > video.frames:
+        if not stretch or stretch.stop > video.info.frames:
             asked = f"{start:g} s to {stop:g} s" if span.unit == "seconds" else f"{stop:g} frames"
             more = f" from {start:g} on" if span.unit == "frames" else ""
-            what = f"the list asks for {asked}{more}; the video has {video.frames} frames"
+            what = f"the list asks for {asked}{more}; the video has {video.info.frames} frames"
             raise DataError(what, where=self.name(index))
         return stretch
 
@@ -195,7 +155,7 @@ class Videos(FileSet):
         table = np.array(spans).reshape(-1, 3)
         self._spans = table if table.any() else None
         if labels is not None and labels.seen:
-            self._labels, self.classes = labels.by_value()
+            self.labels, self.classes = labels.by_value()
 
 
 _LAYOUT = (
@@ -228,7 +188,7 @@ def _stretch(video: OpenVideo | OpenFrames, span: Span) -> range:
     # How many frames a file has is counted; what a list says of it is often wrong.
     if span.unit == "first" and isinstance(video, OpenFrames):
         return range(count)
-    return range(video.frames)
+    return range(video.info.frames)
 
 
 def _frame_folders(path: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from maekit.contracts import Grid, PartContext, PartOptions
+from maekit.contracts import Decoder, Encoded, Grid, PartContext, PartOptions
 from maekit.errors import PartError
 from maekit.layers import (
     LAYER_NORM_EPS,
@@ -26,7 +26,7 @@ from maekit.tokens import Mask, gather
 Tokens = Annotated[int, Field(ge=1)]
 
 
-class ViTDecoder(nn.Module):
+class ViTDecoder(Decoder, nn.Module):
     """Attends to encoded tokens and to one mask token per query; predicts the queries.
 
     The order of a sequence does not matter to attention, so nothing is unshuffled: the sequence is
@@ -101,11 +101,12 @@ class ViTDecoder(nn.Module):
             if token is not None:
                 init_token(token, init)
 
-    def forward(self, encoded: Tensor, mask: Mask, grid: Grid) -> Tensor:
-        """``[B, prefix + K (or N), D]`` to ``[B, Q, out_dim]`` in the order of ``mask.queries``."""
+    def forward(self, encoded: Encoded, mask: Mask, grid: Grid) -> Tensor:
+        """Turn tokens ``[B, prefix + K (or N), D]`` into ``[B, Q, out_dim]``, as queried."""
+        seen = encoded.tokens
         prefix_table, table = self.positions().split([self.prefix_tokens, grid.tokens])
-        prefix, tokens = self.embed(encoded).split(
-            [self.encoded_prefix, encoded.shape[1] - self.encoded_prefix], dim=1
+        prefix, tokens = self.embed(seen).split(
+            [self.encoded_prefix, seen.shape[1] - self.encoded_prefix], dim=1
         )
         if self.class_token is not None:
             prefix = self.class_token.to(prefix.dtype).expand(len(prefix), -1, -1)

@@ -15,7 +15,8 @@ from maekit import registry
 from maekit.contracts import Grid, PartContext
 from maekit.data.seeded import generator, seeded
 from maekit.errors import PartError, RecipeError, WeightsError
-from maekit.model import MaskedAutoencoder, Statistics
+from maekit.layers import Statistics
+from maekit.model import MaskedAutoencoder
 from maekit.recipe.schema import PartSpec, Recipe
 from maekit.weights.agree import Agreed, agree
 from maekit.weights.header import Header
@@ -85,9 +86,8 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
 
 def _check_hides(backbone: Backbone, header: Header) -> None:
     """Refuse a backbone that cannot leave out what a masker hides."""
-    reason = getattr(backbone, "keeps_all", None)
-    if reason is not None:
-        msg = f"{header.backbone.name} cannot leave hidden tokens out: {reason}"
+    if backbone.keeps_all is not None:
+        msg = f"{header.backbone.name} cannot leave hidden tokens out: {backbone.keeps_all}"
         raise PartError(msg, where="model.backbone", hint="take a backbone that can: image-vit")
 
 
@@ -198,10 +198,10 @@ def hidden_count(masker: Masker, grid: Grid, spec: PartSpec, where: str) -> int:
     Raises:
         PartError: nothing, or everything, would be hidden.
     """
-    count = getattr(masker, "count", None)
+    count = masker.count(grid)
     if count is not None:
-        hidden = int(count(grid))
-    elif getattr(masker, "needs_pixels", False):
+        hidden = int(count)
+    elif masker.needs_pixels:
         return -1  # only the reader has pixels; it holds every sample to the first one's count
     else:
         hidden = int(masker(grid, generator(0, purpose="mask")).sum())

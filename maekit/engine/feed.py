@@ -18,7 +18,7 @@ from maekit.data.stats import auto_stats, imagenet, samples_of
 from maekit.data.stats_cache import identity, keep, recall
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
-from maekit.model import Statistics
+from maekit.layers import Statistics
 from maekit.recipe.augment import NoAugment
 from maekit.recipe.schema import DataSpec, Pretrain, Recipe, Stats
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from maekit.contracts import Paints
+from maekit.contracts import PixelTarget
 from maekit.engine.step import make_mask, to_unit
 from maekit.tokens import Mask, gather, patchify, spread
 
@@ -34,13 +34,13 @@ class Holdout:
         """``loss`` (the target's own), and for targets that paint ``hidden_mse`` and both fills."""
         was_training = model.training
         model.eval()
-        paints = isinstance(model.target, Paints)
+        paints = isinstance(model.target, PixelTarget)
         sums = torch.zeros(5, dtype=torch.float64)
         for batch in self.batches:
-            mask = make_mask(model, batch).to(model.mean.device)
-            views = [to_unit(view, model.mean.device) for view in batch.views]
+            mask = make_mask(model, batch).to(model.device)
+            views = [to_unit(view, model.device) for view in batch.views]
             with precision.autocast():
-                loss = model.loss(views, mask)
+                loss = model.masked_loss(views, mask)
             sums[0] += float(loss)
             sums[1] += float(mask.weight.sum())
             if paints:

@@ -14,7 +14,7 @@ from maekit.engine.holdout import Holdout
 from maekit.engine.optim import make_optimizer, tokens_free_of_decay
 from maekit.engine.step import PretrainStep, recompute, to_unit
 from maekit.engine.training import Basis
-from maekit.model import Statistics
+from maekit.layers import Statistics
 from maekit.weights.file import read_header
 from maekit.weights.model import load_tensors, model_tensors
 from maekit.weights.source import Weights, open_weights
@@ -70,9 +70,9 @@ class Pretraining(HeldOutTraining):
 
     def prepare(self, loaded: Loaded | None) -> None:
         """As of every training, once the target has read what it is not fitted but given."""
-        read = getattr(self.model.target, "open", None)
-        if read is not None:
-            self._pin(read())
+        pinned = self.model.required_target().open()
+        if pinned:
+            self._pin(pinned)
         super().prepare(loaded)
 
     def _pin(self, options: Mapping[str, Any]) -> None:
@@ -108,9 +108,7 @@ class Pretraining(HeldOutTraining):
                 self.emit(Note(str(change)))
             if self.fresh_decoder is None:
                 return
-        fit = getattr(self.model.target, "fit", None)
-        if fit is not None:
-            fit(self._views_to_fit())
+        self.model.required_target().fit(self._views_to_fit())
 
     def _views_to_fit(self) -> Iterator[Sequence[Tensor]]:
         """Views of the first training batches, as ``Target.encode`` gets them."""

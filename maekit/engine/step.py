@@ -34,14 +34,14 @@ class PretrainStep:
         self.loss_on: Literal["hidden", "all"] = loss_on
         # The bound method is compiled, not the module: saved keys stay as they are.
         self._loss: Callable[[Sequence[Tensor], Mask], Tensor] = (
-            torch.compile(model.loss) if compiled else model.loss
+            torch.compile(model.masked_loss) if compiled else model.masked_loss
         )
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
         """The weighted sum of the loss over queries, and the sum of the weights."""
         mask = make_mask(self.model, batch, self.loss_on)
         weight = float(mask.weight.sum())  # still on the CPU: nothing waits
-        device = self.model.mean.device
+        device = self.model.device
         views = [to_unit(view, device) for view in batch.views]
         with self.precision.autocast():
             return self._loss(views, mask.to(device)), weight
@@ -57,9 +57,9 @@ def make_mask(
     hidden = torch.from_numpy(batch.hidden)
     asked = None if batch.decode is None else torch.from_numpy(batch.decode)
     count = None
-    wants = getattr(model.target, "wants", None)
+    wants = None if model.target is None else model.target.wants(model.grid)
     if wants is not None:
-        wanted = torch.from_numpy(np.ascontiguousarray(wants(model.grid))).reshape(-1)
+        wanted = torch.from_numpy(np.ascontiguousarray(wants)).reshape(-1)
         if asked is None:
             asked = torch.ones_like(hidden) if loss_on == "all" else hidden
         count = min(int(asked[0].sum()), int(wanted.sum()))

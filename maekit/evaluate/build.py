@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from maekit.contracts import View
 from maekit.data.reader import SampleReader
 from maekit.data.seeded import seeded
 from maekit.data.transform import Transform
 from maekit.engine.optim import layer_groups
-from maekit.errors import PartError, RecipeError
+from maekit.errors import RecipeError
 from maekit.evaluate.augment import RAND_AUGMENT, RandomErase, rand_augment
 from maekit.evaluate.classifier import ENCODER, Classifier
 from maekit.evaluate.encoder import untrained_encoder
@@ -22,7 +21,7 @@ from maekit.evaluate.mixing import Mixing
 from maekit.evaluate.partial import freeze
 from maekit.evaluate.step import FinetuneStep
 from maekit.evaluate.tasks import Targets, Task
-from maekit.model import Statistics
+from maekit.layers import Statistics
 from maekit.weights.header import ClassifierHeader, Header
 
 if TYPE_CHECKING:
@@ -55,23 +54,11 @@ def make_classifier(
         norm=options.norm,
         dropout=head.dropout,
     )
-    placed = _place(model, trained=options.positions == "trainable")
+    placed = model.backbone.train_positions(options.positions == "trainable")
     backbone = header.backbone.with_options(header.backbone.options.model_copy(update=placed))
     model.frozen = freeze(model, options.blocks)
     changed = {"backbone": backbone, "classifier": described, "grid": model.grid}
     return model, header.model_copy(update=changed)
-
-
-def _place(model: Classifier, *, trained: bool) -> dict[str, object]:
-    """Have positions trained or not; returns the encoder's options that change by it."""
-    place = getattr(model.backbone, "train_positions", None)
-    if place is None:
-        if trained:
-            return {}  # whatever positions there are, they are parameters like others
-        msg = f"{type(model.backbone).__name__} cannot keep its positions fixed"
-        raise PartError(msg, where="finetune.positions", hint="set it to trainable")
-    changed: dict[str, object] = place(trained)
-    return changed
 
 
 def groups_of(model: Classifier, options: Finetune) -> list[dict[str, Any]]:
@@ -166,8 +153,8 @@ def describe(recipe: Recipe) -> list[str]:
     with torch.device("meta"):
         encoder, header = untrained_encoder(recipe, blank)
         model, _ = make_classifier(encoder, header, options, task, recipe.seed)
-    unused = () if model.fc_norm is None else getattr(model.backbone, "norm", None)
-    spare = set(unused.parameters()) if isinstance(unused, nn.Module) else set()
+    unused = None if model.fc_norm is None else model.backbone.last_norm()
+    spare = set() if unused is None else set(unused.parameters())
     count = sum(p.numel() for p in model.parameters() if p not in spare)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     head = f"{classes} classes" if options.head.classes else "a head of one output"

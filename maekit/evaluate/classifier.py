@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from maekit.engine.build import load_model
 from maekit.errors import PartError, WeightsError
 from maekit.evaluate.heads import make_head
-from maekit.layers import LAYER_NORM_EPS
-from maekit.model import MaskedAutoencoder, Statistics
+from maekit.layers import LAYER_NORM_EPS, Normalizer, Statistics
+from maekit.model import MaskedAutoencoder
 from maekit.tokens import Mask
 from maekit.weights.file import find_weights, read_tensors
 from maekit.weights.model import CLASSIFIER, load_exactly
@@ -53,7 +53,7 @@ class Classifier(nn.Module):
         if pool == "cls" and not backbone.prefix_tokens:
             msg = f"{type(backbone).__name__} has no class token to pool"
             raise PartError(msg, where="pool: cls", hint="take pool: mean")
-        if norm == "pretrained" and not isinstance(getattr(backbone, "norm", None), nn.Module):
+        if norm == "pretrained" and backbone.last_norm() is None:
             msg = f"{type(backbone).__name__} has no last norm of its own"
             raise PartError(msg, where="norm: pretrained", hint="take norm: fresh")
         self.backbone = backbone
@@ -65,11 +65,7 @@ class Classifier(nn.Module):
         self.clip = clip
         self.grid: Grid = backbone.grid(clip)
         self.statistics = statistics
-        shape = (1, -1, 1, 1, 1)
-        self.register_buffer("mean", torch.tensor(statistics.mean).view(shape), persistent=False)
-        self.register_buffer("std", torch.tensor(statistics.std).view(shape), persistent=False)
-        self.mean: Tensor
-        self.std: Tensor
+        self.normalizer = Normalizer(statistics)
 
     @classmethod
     def of(cls, model: MaskedAutoencoder, head: nn.Module, *, pool: Pool, norm: Norm) -> Self:
@@ -90,6 +86,11 @@ class Classifier(nn.Module):
             module.eval()
         return self
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.normalizer.mean.device
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalized pixels ``[B, C, T, H, W]`` to ``[B, K]``."""
         logits: Tensor = self.head(self.features(pixels))
@@ -101,13 +102,14 @@ class Classifier(nn.Module):
         last = len(self.backbone.blocks()) - 1
         encoded = self.backbone(pixels, mask, layers=(last,))
         pooled = pool_tokens(encoded.layers[0], self.pool, self.backbone.prefix_tokens)
-        norm = self.backbone.norm if self.fc_norm is None else self.fc_norm  # type: ignore[attr-defined]
-        normed: Tensor = norm(pooled)
+        norm = self.backbone.last_norm() if self.fc_norm is None else self.fc_norm
+        normed: Tensor = norm(pooled)  # type: ignore[misc]  # there is one: seen on building
         return normed
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] to the space that the encoder works in."""
-        return (pixels - self.mean) / self.std
+        normalized: Tensor = self.normalizer(pixels)
+        return normalized
 
 
 def pool_tokens(tokens: Tensor, pool: Pool, prefix: int) -> Tensor:

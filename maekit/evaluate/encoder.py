@@ -16,7 +16,7 @@ from maekit.engine.build import agreed_header, build_model, fill
 from maekit.engine.events import Emit, Note
 from maekit.engine.run_folder import RUNS, newest_finished
 from maekit.errors import NonFiniteError, RecipeError
-from maekit.model import Statistics
+from maekit.layers import Statistics
 from maekit.recipe.schema import Stats
 from maekit.weights.file import read_header
 from maekit.weights.header import Header

@@ -43,20 +43,22 @@ def labels_of(dataset: Dataset, key: str) -> np.ndarray:
     if dataset.classes is None:
         hint = "give a list with labels, or one folder for each class"
         raise DataError("the set has no labels", where=f"{key}.path", hint=hint)
-    known = getattr(dataset, "labels", None)
-    if known is not None:
-        return np.asarray(known, np.int64)
+    if dataset.labels is not None:
+        return np.asarray(dataset.labels, np.int64)
     return np.array([_label(dataset, index, key) for index in range(len(dataset))], np.int64)
 
 
 def _label(dataset: Dataset, index: int, key: str) -> int:
-    label = dataset.open(index).label
+    label = dataset.open(index).info.label
     if label is None:
         raise DataError("has no label, though the set has classes", where=dataset.name(index))
+    if not isinstance(label, (int, np.integer)):
+        what = f"expected one class per sample, found a label of type {type(label).__name__}"
+        raise DataError(what, where=dataset.name(index))
     if not 0 <= label < len(dataset.classes or ()):
         what = f"label {label} is outside the {len(dataset.classes or ())} classes of {key}"
         raise DataError(what, where=dataset.name(index))
-    return label
+    return int(label)
 
 
 def check_labels(train: Dataset, val: Dataset) -> Labeled:

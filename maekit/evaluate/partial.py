@@ -32,9 +32,8 @@ def freeze(classifier: Classifier, blocks: int | Literal["all", "half"]) -> list
         PartError: there are not so many blocks, or the last one has no MLP of its own.
     """
     backbone = classifier.backbone
-    assert isinstance(backbone, nn.Module)  # noqa: S101 - every backbone is one
-    norm = getattr(backbone, "norm", None)
-    if classifier.fc_norm is not None and isinstance(norm, nn.Module):
+    norm = backbone.last_norm()
+    if classifier.fc_norm is not None and norm is not None:
         norm.requires_grad_(requires_grad=False)
     if blocks == "all":
         return []
@@ -45,7 +44,7 @@ def freeze(classifier: Classifier, blocks: int | Literal["all", "half"]) -> list
         raise PartError(msg, where=_WHERE, hint=f"at most {len(every)}, or all")
     trained_norm = classifier.fc_norm is None and count > 0
     backbone.requires_grad_(requires_grad=False)
-    if trained_norm and isinstance(norm, nn.Module):
+    if trained_norm and norm is not None:
         norm.requires_grad_(requires_grad=True)
     first = len(every) - count
     for block in every[first:]:

@@ -48,7 +48,7 @@ class FinetuneStep:
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
         """The sum of the loss over good rows, and how many there are."""
-        device = self.model.mean.device
+        device = self.model.device
         weight = torch.from_numpy(batch.weight)
         pixels = self.model.normalize(to_unit(batch.views[0], device))
         targets = self.task.targets([key.index for key in batch.keys], self.repeats).to(device)

@@ -46,12 +46,11 @@ class ViewReader(SampleReader):
 
     def _plans(self, source: Source, test: Views) -> list[Plan]:
         size = self.views[0].size
-        boxes = [
-            crop_box(source.height, source.width, size, test, crop) for crop in range(test.crops)
-        ]
+        height, width = source.info.height, source.info.width
+        boxes = [crop_box(height, width, size, test, crop) for crop in range(test.crops)]
         return [
             Plan(ids, box, "context", flip=False, interpolation=test.interpolation)
-            for ids in clip_frames(source.frames, self.spec, test.clips)
+            for ids in clip_frames(source.info.frames, self.spec, test.clips)
             for box in boxes
         ]
 

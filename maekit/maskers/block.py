@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from maekit.contracts import Grid, PartOptions
+from maekit.contracts import Grid, Masker, PartOptions
 from maekit.maskers.rounding import Rounding, hidden_of
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _TRIES = 10  # rectangles drawn before none is said to fit, as BEiT
 
 
-class Block:
+class Block(Masker):
     """Hides rectangles of random area and aspect until a share of the picture is hidden.
 
     A rectangle that would hide too many is drawn again; where none fits any more, the hidden area

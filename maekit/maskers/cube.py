@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
-from maekit.contracts import Grid, PartOptions
+from maekit.contracts import Grid, Masker, PartOptions
 from maekit.maskers.rounding import Rounding, hidden_of
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Side = Annotated[int, Field(ge=1)]
 
 
-class Cube:
+class Cube(Masker):
     """Cuts the grid into cells of t x h x w tokens and hides random ones whole.
 
     Where the grid does not divide into cells, those at its far edges are smaller. So that the count

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from maekit.contracts import Grid, PartOptions
+from maekit.contracts import Grid, Masker, PartOptions
 from maekit.maskers.rounding import Rounding, hidden_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Frame:
+class Frame(Masker):
     """Hides random time slots whole. With cubes of two frames, a slot is two frames."""
 
     class Options(PartOptions):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
-from maekit.contracts import Grid, PartOptions
+from maekit.contracts import Grid, Masker, PartOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Side = Annotated[int, Field(ge=1)]
 
 
-class GridMasker:
+class GridMasker(Masker):
     """Keeps the first token of each cell of every time slot: 75 % hidden with 2 x 2 cells.
 
     Fixed, so that it does not use its generator: the paper's "regularly remaining one of every four

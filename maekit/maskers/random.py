@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from maekit.contracts import Grid, PartOptions
+from maekit.contracts import Grid, Masker, PartOptions
 from maekit.maskers.rounding import Rounding, hidden_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Random:
+class Random(Masker):
     """Hides a uniformly random subset of all N tokens."""
 
     class Options(PartOptions):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from maekit.contracts import Grid, PartOptions
+from maekit.contracts import Grid, Masker, PartOptions
 from maekit.errors import PartError
 from maekit.maskers.rounding import Rounding, hidden_of
 
@@ -19,7 +19,7 @@ _SIDE = 2  # rows and columns of a cell
 _PLACES = _SIDE * _SIDE
 
 
-class RunningCell:
+class RunningCell(Masker):
     """Picks a run of places in every 2 x 2 cell, one place further in each time slot.
 
     Made for ``pretrain.decoder_masker``, where True = to be predicted: over four slots every place

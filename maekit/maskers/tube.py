@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from maekit.contracts import Grid, PartOptions
+from maekit.contracts import Grid, Masker, PartOptions
 from maekit.maskers.rounding import Rounding, hidden_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Tube:
+class Tube(Masker):
     """Hides the same random places in every time slot, so that what stands still cannot leak."""
 
     class Options(PartOptions):

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from maekit.contracts import PartContext, PartOptions, View
+from maekit.contracts import PartContext, PartOptions, Target, View
 from maekit.errors import RecipeError, WeightsError
 from maekit.targets.dvae_networks import as_pictures, check_range
 from maekit.targets.dvae_weights import read_encoder
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from maekit.tokens import Mask
 
 
-class DVAEToken:
+class DVAEToken(Target):
     """Cross-entropy over the codes of a second view of the same crop.
 
     The view is resized so that one code stands for one token: ``grid * stride`` pixels, 112 x 112

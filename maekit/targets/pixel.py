@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from maekit.contracts import Grid, PartContext, PartOptions, View
+from maekit.contracts import Grid, PartContext, PartOptions, PixelTarget, View
 from maekit.recipe.spelling import american
 from maekit.tokens import Mask, gather, patchify, spread
 
@@ -24,7 +24,7 @@ LossName = Literal["mse", "l1", "smooth-l1"]
 LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth-l1": F.smooth_l1_loss}
 
 
-class Pixel:
+class Pixel(PixelTarget):
     """The pixels of a patch: ``pt*ph*pw*C`` values with c fastest.
 
     With ``frames: center`` there are ``ph*pw*C`` of the clip's frame ``T // 2``, and only the
@@ -44,8 +44,6 @@ class Pixel:
             "double: twice the frames at half the stride (VideoMAE table 1c)",
         )
 
-    views: tuple[View, ...]
-
     def __init__(self, options: Options, context: PartContext) -> None:
         self.options = options
         self.grid = context.grid
@@ -53,7 +51,6 @@ class Pixel:
         self.channels = context.channels
         frames, height, width = context.shape
         pt, ph, pw = context.patch
-        self.views = ()
         self.slot, self.frame = divmod(frames // 2, max(1, pt))  # where the middle frame is
         depth = {"same": pt, "center": 1, "double": 2 * pt}[options.frames]
         if options.frames == "double":

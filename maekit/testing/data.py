@@ -23,15 +23,16 @@ def check_dataset(dataset: Dataset, samples: int = 4) -> None:
     chosen = np.unique(np.linspace(0, len(dataset) - 1, samples).round().astype(int)).tolist()
     for index in chosen:
         source = dataset.open(index)
+        info = source.info
         assert dataset.name(index), f"sample {index} has no name"
-        assert source.dtype in DTYPES, f"dtype {source.dtype}, not one of {DTYPES}"
-        ids = sorted({0, source.frames // 2, source.frames - 1})
+        assert info.dtype in DTYPES, f"dtype {info.dtype}, not one of {DTYPES}"
+        ids = sorted({0, info.frames // 2, info.frames - 1})
         clip = source.read(ids)
-        shape = (len(ids), source.height, source.width, source.channels)
-        assert clip.shape == shape, f"{source.id}: read {clip.shape}, the header says {shape}"
-        assert str(clip.dtype) == source.dtype, f"{source.id}: read {clip.dtype}"
-        assert np.array_equal(clip, dataset.open(index).read(ids)), f"{source.id}: reads differ"
-        if source.label is not None and dataset.classes is not None:
-            assert 0 <= source.label < len(dataset.classes), f"{source.id}: label {source.label}"
+        shape = (len(ids), info.height, info.width, info.channels)
+        assert clip.shape == shape, f"{info.id}: read {clip.shape}, the header says {shape}"
+        assert str(clip.dtype) == info.dtype, f"{info.id}: read {clip.dtype}"
+        assert np.array_equal(clip, dataset.open(index).read(ids)), f"{info.id}: reads differ"
+        if isinstance(info.label, int) and dataset.classes is not None:
+            assert 0 <= info.label < len(dataset.classes), f"{info.id}: label {info.label}"
     copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301 (its own bytes)
     assert copy.name(chosen[0]) == dataset.name(chosen[0]), "a pickled copy is not the same"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
-from maekit.contracts import Paints
+from maekit.contracts import Encoded, PixelTarget, Target
 from maekit.tokens import Mask, gather, patchify, unpatchify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from maekit.contracts import Backbone, Decoder, PartContext, Target
+    from maekit.contracts import Backbone, Decoder, PartContext
 
 BATCH = 2
 TOLERANCE = 1e-5
@@ -37,11 +37,11 @@ def check_backbone(backbone: Backbone, context: PartContext) -> None:
     """
     grid = backbone.grid(context.shape)
     mask = make_mask(grid.tokens)
-    if getattr(backbone, "keeps_all", None) is not None:
+    if backbone.keeps_all is not None:
         mask = Mask.nothing_hidden(BATCH, grid.tokens)
     torch.manual_seed(0)
     pixels = torch.randn(BATCH, context.channels, *context.shape)
-    module = cast("nn.Module", backbone).eval()
+    module = backbone.eval()
     encoded = backbone(pixels, mask)
     seen = grid.tokens if backbone.returns == "all" else mask.visible.shape[1]
     shape = (BATCH, backbone.prefix_tokens + seen, backbone.width)
@@ -78,19 +78,17 @@ def check_target(target: Target, context: PartContext) -> None:
     assert tuple(loss.shape) == queries, f"loss is {tuple(loss.shape)}, not {queries}"
     assert loss.dtype == torch.float32, f"loss is {loss.dtype}, not float32"
     assert bool(loss.isfinite().all()), "loss is not finite"
-    if isinstance(target, Paints):
+    if isinstance(target, PixelTarget):
         _check_painting(target, pred, pixels, mask, context)
 
 
 def _fit(target: Target, views: Sequence[Tensor]) -> None:
-    fit = getattr(target, "fit", None)
-    if fit is None:
-        return
-    fit([views, views])
-    kept = target.state()  # type: ignore[attr-defined]  # offered by whoever offers fit
-    assert kept, "fit leaves no state to keep with the weights"
-    target.load_state({name: tensor.clone() for name, tensor in kept.items()})  # type: ignore[attr-defined]
-    again = target.state()  # type: ignore[attr-defined]
+    target.fit([views, views])
+    kept = target.state()
+    if type(target).fit is not Target.fit:
+        assert kept, "fit leaves no state to keep with the weights"
+    target.load_state({name: tensor.clone() for name, tensor in kept.items()})
+    again = target.state()
     same = kept.keys() == again.keys() and all(torch.equal(kept[n], again[n]) for n in kept)
     assert same, "load_state does not bring back what state gave"
 
@@ -105,7 +103,7 @@ def _view(target: Target, index: int, context: PartContext) -> Tensor:
 
 
 def _check_painting(
-    target: Paints, pred: Tensor, pixels: Tensor, mask: Mask, context: PartContext
+    target: PixelTarget, pred: Tensor, pixels: Tensor, mask: Mask, context: PartContext
 ) -> None:
     painted = target.decode(pred, pixels, mask)
     pt, ph, pw = context.patch
@@ -125,8 +123,9 @@ def check_decoder(decoder: Decoder, context: PartContext) -> None:
     mask = make_mask(grid.tokens)
     seen = grid.tokens if context.returns == "all" else mask.visible.shape[1]
     torch.manual_seed(0)
-    encoded = torch.randn(BATCH, context.prefix_tokens + seen, context.width)
-    cast("nn.Module", decoder).eval()
+    tokens = torch.randn(BATCH, context.prefix_tokens + seen, context.width)
+    encoded = Encoded(tokens)
+    decoder.eval()
     pred = decoder(encoded, mask, grid)
     shape = (*mask.queries.shape, context.out_dim)
     assert tuple(pred.shape) == shape, f"predictions {tuple(pred.shape)}, not {shape}"

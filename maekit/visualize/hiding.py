@@ -97,7 +97,7 @@ class Drawn:
             PartError: one does not. One that is shown the pixels is not tried.
         """
         for masker, _ in self.maskers:
-            if not getattr(masker, "needs_pixels", False):
+            if not masker.needs_pixels:
                 MaskDraw(masker, grid, unit, (0, 0, 0, 0))
 
     def draw(self, subject: Subject, grid: Grid, unit: tuple[int, int, int]) -> list[Hiding]:

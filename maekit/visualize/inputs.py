@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from maekit.contracts import Dataset
 from maekit.data.files import is_url, read_bytes
 from maekit.data.read_image import Alpha, open_image
 from maekit.data.read_video import open_video
 from maekit.datasets.images import SUFFIXES as PICTURES
-from maekit.datasets.images import ImageSource
+from maekit.datasets.images import image_source
 from maekit.datasets.listing import walk
 from maekit.datasets.videos import SUFFIXES as VIDEOS
-from maekit.datasets.videos import VideoSource
+from maekit.datasets.videos import video_source
 from maekit.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -110,12 +111,11 @@ def shown(path: str) -> str:
 
 
 @dataclass
-class Inputs:
+class Inputs(Dataset):
     """Inputs as a dataset, unlabeled."""
 
     items: Sequence[Input]
     alpha: Alpha = "drop"
-    classes: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -153,12 +153,12 @@ def open_input(item: Input, alpha: Alpha) -> Source:
 
 
 def _image(item: Input, alpha: Alpha) -> Source:
-    return ImageSource(open_image(read_bytes(item.path), item.name, alpha), None, item.name)
+    return image_source(open_image(read_bytes(item.path), item.name, alpha), None, item.name)
 
 
 def _video(item: Input) -> Source:
     video = open_video(item.path, item.name)
-    return VideoSource(video, range(video.frames), None, item.name)
+    return video_source(video, range(video.info.frames), None, item.name)
 
 
 def output_stems(paths: Iterable[str]) -> list[str]:

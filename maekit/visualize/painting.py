@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from maekit.contracts import Paints
+from maekit.contracts import PixelTarget
 from maekit.errors import WeightsError
 from maekit.tokens import patchify, unpatchify
 from maekit.visualize.panel import masked, paste
@@ -42,10 +42,10 @@ class Painting:
 
 def can_paint(model: MaskedAutoencoder) -> bool:
     """Whether the model's target predicts pixels."""
-    return isinstance(model.target, Paints)
+    return isinstance(model.target, PixelTarget)
 
 
-def painter_of(model: MaskedAutoencoder) -> Paints:
+def painter_of(model: MaskedAutoencoder) -> PixelTarget:
     """The model's target, which paints.
 
     Raises:
@@ -53,7 +53,7 @@ def painter_of(model: MaskedAutoencoder) -> Paints:
     """
     model.required_decoder()
     target = model.required_target()
-    if not isinstance(target, Paints):
+    if not isinstance(target, PixelTarget):
         msg = f"the target {type(target).__name__} does not predict pixels: no picture of it"
         raise WeightsError(msg, hint="use weights pre-trained with pixel, norm-pixel or pca")
     return target
@@ -71,7 +71,7 @@ def paint(model: MaskedAutoencoder, pixels: Tensor, mask: Mask) -> Painting:
     """
     target = painter_of(model)
     encoded = model.encode_visible(model.normalize(pixels), mask)
-    pred = model.decode(encoded.tokens, mask)
+    pred = model.decode(encoded, mask)
     honest = target.decode(pred, pixels, mask, "visible").float()
     leaking = target.decode(pred, pixels, mask, "truth").float()
     zero = target.decode(torch.zeros_like(pred), pixels, mask, "visible").float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -116,10 +116,10 @@ def score(painted: Painted, where: np.ndarray) -> Scores:
 
 def _wanted(model: MaskedAutoencoder) -> np.ndarray:
     """Bool ``[N]``: what the target can be asked for."""
-    wants: Callable[..., np.ndarray] | None = getattr(model.target, "wants", None)
+    wants = None if model.target is None else model.target.wants(model.grid)
     if wants is None:
         return np.ones(model.grid.tokens, np.bool_)
-    return np.ascontiguousarray(wants(model.grid)).reshape(-1)
+    return np.ascontiguousarray(wants).reshape(-1)
 
 
 def frames_of(pictures: np.ndarray) -> np.ndarray:

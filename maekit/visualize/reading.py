@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from maekit.contracts import View
+from maekit.contracts import Dataset, Source, View
 from maekit.data.clips import mean_step
 from maekit.data.order import Key
 from maekit.data.pixels import convertible, to_unit
@@ -23,7 +23,6 @@ from maekit.visualize.hiding import Subject
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from maekit.contracts import Source
     from maekit.model import MaskedAutoencoder
 
 FRAMES = 16  # of a video, at most, that an image model looks at, one by one
@@ -77,11 +76,11 @@ def native_size(
     _, high, wide = model.backbone.patch
     _, rows, columns = model.backbone.mask_unit
     down, across = high * rows, wide * columns
-    height, width = source.height // down * down, source.width // across * across
-    size = f"{source.height}x{source.width}"
+    height, width = source.info.height // down * down, source.info.width // across * across
+    size = f"{source.info.height}x{source.info.width}"
     if height * width == 0:
         what = f"{size} pixels are less than one patch of {down}x{across}"
-        raise DataError(what, where=source.id, hint="leave --native out")
+        raise DataError(what, where=source.info.id, hint="leave --native out")
     tokens = model.grid.t * (height // high) * (width // wide)
     looks = looks_at(source, model)
     most = min(MOST_ATTENDED if attention else MOST_TOKENS, MOST_TOGETHER // looks)
@@ -89,13 +88,13 @@ def native_size(
         options = "--native or --attention" if attention else "--native"
         frames = f" in each of {looks} frames" if looks > 1 else ""
         what = f"{size} pixels make {tokens:,} tokens{frames}, more than {most:,}"
-        raise DataError(what, where=source.id, hint=f"leave {options} out, or make it smaller")
+        raise DataError(what, where=source.info.id, hint=f"leave {options} out, or make it smaller")
     return height, width
 
 
 def looks_at(source: Source, model: MaskedAutoencoder) -> int:
     """How often a model looks at a source: an image model looks at a video's frames one by one."""
-    return 1 if model.clip[0] > 1 else min(FRAMES, source.frames)
+    return 1 if model.clip[0] > 1 else min(FRAMES, source.info.frames)
 
 
 def take(
@@ -106,10 +105,10 @@ def take(
     Raises:
         DataError: the file is bad, or has channels that do not become the model's.
     """
-    if not convertible(source.channels, channels):
-        have = f"{source.channels} channel{'s' if source.channels > 1 else ''}"
+    if not convertible(source.info.channels, channels):
+        have = f"{source.info.channels} channel{'s' if source.info.channels > 1 else ''}"
         hint = "use weights that were trained on such files"
-        raise DataError(f"has {have}, the model {channels}", where=source.id, hint=hint)
+        raise DataError(f"has {have}, the model {channels}", where=source.info.id, hint=hint)
     frames, height, width = model.clip
     looks = looks_at(source, model)
     single = looks > 1  # a video for an image model
@@ -120,7 +119,7 @@ def take(
         stride=1 if single else clips.stride,
         sampling="segments" if single else clips.sampling,
     )
-    opened = _Cut(source, height, width) if clips.native else source
+    opened = _cut(source, height, width) if clips.native else source
     reader = SampleReader(
         _Opened(opened),
         spec=spec,
@@ -134,19 +133,24 @@ def take(
     )
     sample = reader.read(_KEY)
     if sample.bad is not None:
-        raise DataError(sample.bad.reason, where=source.id)
+        raise DataError(sample.bad.reason, where=source.info.id)
     # [1, C, T, H, W]; the frames of a video for an image model become the batch.
-    views = [torch.from_numpy(to_unit(view)).to(model.mean.device) for view in sample.views]
+    views = [torch.from_numpy(to_unit(view)).to(model.device) for view in sample.views]
     if single:
         views = [views[0].transpose(0, 2)]
     crop = sample.views[0][0, :, :1] if single else sample.views[0][0]
     box = reader.plans(source, _KEY)[0].box
     if clips.native:
         box = Box(*_center(source, height, width), height, width)
+    info = source.info
     subject = Subject(
-        source.id, number, crop.transpose(1, 2, 3, 0), box, (source.height, source.width)
+        source.info.id,
+        number,
+        crop.transpose(1, 2, 3, 0),
+        box,
+        (source.info.height, source.info.width),
     )
-    fps = (source.fps or _DEFAULT_FPS) / max(mean_step(source.frames, spec), 1)
+    fps = (info.fps or _DEFAULT_FPS) / max(mean_step(info.frames, spec), 1)
     return Taken(views, subject, fps, _notes(source, spec, height, width, clips, sample.padded))
 
 
@@ -154,77 +158,44 @@ def _notes(
     source: Source, spec: DataSpec, height: int, width: int, clips: Clips, padded: bool
 ) -> tuple[str, ...]:
     notes = []
-    if clips.native and (height, width) != (source.height, source.width):
-        size = f"{source.height}x{source.width}"
-        notes.append(f"{source.id}: {size} pixels are cut to whole patches, {height}x{width}")
-    if padded and source.frames > 1:
+    if clips.native and (height, width) != (source.info.height, source.info.width):
+        size = f"{source.info.height}x{source.info.width}"
+        notes.append(f"{source.info.id}: {size} pixels are cut to whole patches, {height}x{width}")
+    info = source.info
+    if padded and info.frames > 1:
         clip = f"{spec.frames}" + (f" at stride {spec.stride}" if spec.stride > 1 else "")
         how = "some are shown twice" if spec.sampling == "segments" else "padded by the last one"
-        notes.append(f"{source.id}: {source.frames} frames, too few for a clip of {clip}: {how}")
+        notes.append(
+            f"{source.info.id}: {source.info.frames} frames, too few for a clip of {clip}: {how}"
+        )
     return tuple(notes)
 
 
 def _center(source: Source, height: int, width: int) -> tuple[int, int]:
-    return (source.height - height) // 2, (source.width - width) // 2
+    return (source.info.height - height) // 2, (source.info.width - width) // 2
 
 
 @dataclass
-class _Opened:
+class _Opened(Dataset):
     """One source that is already open, as a dataset."""
 
     source: Source
-    classes: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return 1
 
     def name(self, index: int) -> str:  # noqa: ARG002 - there is one
-        return self.source.id
+        return self.source.info.id
 
     def open(self, index: int) -> Source:  # noqa: ARG002
         return self.source
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """The center of a source, whole pixels."""
+def _cut(source: Source, height: int, width: int) -> Source:
+    """Cut out the center of a source, whole pixels."""
+    top, left = _center(source, height, width)
 
-    source: Source
-    height: int
-    width: int
-    crops: bool = False
+    def read(frame_ids: Sequence[int]) -> np.ndarray:
+        return source.read(frame_ids)[:, top : top + height, left : left + width]
 
-    @property
-    def frames(self) -> int:
-        return self.source.frames
-
-    @property
-    def fps(self) -> float | None:
-        return self.source.fps
-
-    @property
-    def channels(self) -> int:
-        return self.source.channels
-
-    @property
-    def dtype(self) -> str:
-        return self.source.dtype
-
-    @property
-    def label(self) -> int | None:
-        return self.source.label
-
-    @property
-    def id(self) -> str:
-        return self.source.id
-
-    def read(
-        self,
-        frame_ids: Sequence[int],
-        box: tuple[float, float, float, float] | None = None,  # noqa: ARG002 - the core crops
-        size: tuple[int, int] | None = None,  # noqa: ARG002
-    ) -> np.ndarray:
-        """``[T, H, W, C]``."""
-        top, left = _center(self.source, self.height, self.width)
-        whole = self.source.read(frame_ids)
-        return whole[:, top : top + self.height, left : left + self.width]
+    return Source(source.info._replace(height=height, width=width, crops=False), read)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maekit.datasets.videos import VideoSource
 from maekit.engine.build import load_model
 from maekit.tokens import patchify
 from maekit.visualize import attention as looks
@@ -152,7 +151,8 @@ class Reconstructor:
             *([LEAKING] if leaks else []),
             *(looks.CAPTIONS if self.attention else ()),
         ]
-        return Outcome(isinstance(source, VideoSource), taken.fps, captions, rows, taken.notes)
+        moves = source.info.fps is not None or source.info.frames > 1
+        return Outcome(moves, taken.fps, captions, rows, taken.notes)
 
     def _model_for(self, source: Source) -> MaskedAutoencoder:
         own = self.models.model

@@ -47,7 +47,7 @@ def reconstructions(model: MaskedAutoencoder, batch: Batch, precision: Precision
         return None
     was_training = model.training
     model.eval()
-    device = model.mean.device
+    device = model.device
     pixels = to_unit(batch.views[0], device)[good]
     every = make_mask(model, batch)
     mask = Mask(every.visible[good], every.queries[good], every.weight[good], every.tokens).to(

@@ -51,7 +51,7 @@ def agree(
         WeightsError: parts or statistics differ beyond what changes at load time; each is named
             with both values.
     """
-    inflates = found.backbone.name in getattr(new.backbone, "inflates", ())
+    inflates = found.backbone.name in new.backbone.inflates
     fresh = _why_fresh(found, asked, old, new)
     target, pinned = _pinned(found.target, asked.target)
     problems = _other_patch(old, new)

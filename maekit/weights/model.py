@@ -21,9 +21,9 @@ SHOWN = 5  # names in an error
 def model_tensors(model: MaskedAutoencoder) -> dict[str, Tensor]:
     """Encoder, decoder and what the target fitted; never a target's frozen network."""
     tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(OURS)}
-    state = getattr(model.target, "state", None)
-    if state is not None:
-        tensors |= {f"{TARGET}{name}": tensor for name, tensor in state().items()}
+    if model.target is not None:
+        state = model.target.state()
+        tensors |= {f"{TARGET}{name}": tensor for name, tensor in state.items()}
     return tensors
 
 
@@ -50,13 +50,12 @@ def load_tensors(
     elsewhere = (TARGET, CLASSIFIER)
     ours = {name: tensor for name, tensor in tensors.items() if not name.startswith(elsewhere)}
     problems = mismatches(model, ours, fresh)
-    load_state = getattr(model.target, "load_state", None)
-    if fitted and load_state is None:
+    if fitted and model.target is None:
         problems += _listed("unexpected", {f"{TARGET}{name}" for name in fitted})
     _refuse(problems, where)
     model.load_state_dict(dict(ours), strict=False)
-    if fitted and load_state is not None:
-        load_state(fitted)
+    if fitted and model.target is not None:
+        model.target.load_state(fitted)
 
 
 def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -70,7 +70,7 @@ def resize(
         if isinstance(module, Positions) and isinstance(earlier, Positions):
             changes += _place(name, earlier, module, ready, where)
         elif isinstance(module, PatchEmbedding) and isinstance(earlier, PatchEmbedding):
-            how: Inflate = getattr(new.backbone, "inflate", "average")
+            how: Inflate = new.backbone.inflate
             changes += _embed(name, module, ready, how)
     return ready, changes
 

@@ -15,8 +15,8 @@ from maekit.contracts import PartContext
 from maekit.decoders.vit import ViTDecoder
 from maekit.errors import PartError
 from maekit.grid import Grid
-from maekit.layers import Positions, sincos_1d, sincos_2d, sincos_3d
-from maekit.model import MaskedAutoencoder, Statistics
+from maekit.layers import Positions, Statistics, sincos_1d, sincos_2d, sincos_3d
+from maekit.model import MaskedAutoencoder
 from maekit.targets.pixel import NormPixel
 from maekit.tokens import Mask
 

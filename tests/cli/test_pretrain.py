@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     Cli = Callable[..., Result]
 
 
-
-
 def test_a_run_leaves_everything_behind(cli: Cli, small: str) -> None:
     done = cli("pretrain", small, PICTURES, "--json")
     assert done.code == 0, done.err

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from maekit import registry
-from maekit.contracts import Grid, PartContext
+from maekit.contracts import Grid, Masker, PartContext
 from maekit.recipe.schema import BackboneSpec, DataSpec, DecoderSpec, MaskerSpec, TargetSpec
 from maekit.recipe.tokenizer import DVAESizes
 from maekit.targets.dvae_networks import DVAE
@@ -220,7 +220,7 @@ def test_decoder_behind_an_encoder_that_returns_all() -> None:
     check_decoder(registry.build(spec, context), context)
 
 
-class Broken:
+class Broken(Masker):
     """A masker that breaks its contract in one way."""
 
     def __init__(self, how: str) -> None:

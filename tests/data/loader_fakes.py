@@ -11,53 +11,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maekit.contracts import Grid, View
+from maekit.contracts import Dataset, Grid, Label, Masker, Source, SourceInfo, View
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError
 from maekit.recipe.augment import NoAugment, RandomResizedCrop
 from maekit.recipe.schema import DataSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
 
-@dataclass
-class ArraySource:
+def array_source(clip: np.ndarray, label: Label, name: str) -> Source:
     """A clip in memory."""
-
-    clip: np.ndarray
-    label: int | None
-    id: str
-    fps: float | None = None
-    crops: bool = False
-
-    @property
-    def frames(self) -> int:
-        return self.clip.shape[0]
-
-    @property
-    def height(self) -> int:
-        return self.clip.shape[1]
-
-    @property
-    def width(self) -> int:
-        return self.clip.shape[2]
-
-    @property
-    def channels(self) -> int:
-        return self.clip.shape[3]
-
-    @property
-    def dtype(self) -> str:
-        return self.clip.dtype.name
-
-    def read(self, frame_ids: Sequence[int], box: object = None, size: object = None) -> np.ndarray:
-        return self.clip[list(frame_ids)]
+    frames, height, width, channels = clip.shape
+    info = SourceInfo(name, height, width, channels, clip.dtype.name, frames, label=label)
+    return Source(info, lambda ids: clip[list(ids)])
 
 
 @dataclass
-class Fakes:
+class Fakes(Dataset):
     """Random clips; ``faults`` says what happens at an index."""
 
     samples: int = 24
@@ -65,7 +37,6 @@ class Fakes:
     dtype: str = "uint8"
     faults: dict[int, str] = field(default_factory=dict)
     trace: Path | None = None  # a file that counts deaths, across processes
-    classes: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return self.samples
@@ -73,7 +44,7 @@ class Fakes:
     def name(self, index: int) -> str:
         return f"fake-{index}"
 
-    def open(self, index: int) -> ArraySource:
+    def open(self, index: int) -> Source:
         fault = self.faults.get(index)
         if fault == "bad":
             what = "is broken"
@@ -94,26 +65,28 @@ class Fakes:
         if fault == "modules":
             what = ",".join(sys.modules)
             raise DataError("torch" if "torch" in sys.modules else "none: " + what[:20])
+        return array_source(self.clip(index), self.label(index), self.name(index))
+
+    def clip(self, index: int) -> np.ndarray:
         rng = np.random.default_rng(index)
         if self.dtype == "float32":
-            clip = rng.random(self.shape, dtype=np.float32)
-        else:
-            high = np.iinfo(self.dtype).max
-            clip = rng.integers(0, high, self.shape, endpoint=True).astype(self.dtype)
-        return ArraySource(clip, index % 3, self.name(index))
+            return rng.random(self.shape, dtype=np.float32)
+        high = np.iinfo(self.dtype).max
+        return rng.integers(0, high, self.shape, endpoint=True).astype(self.dtype)
+
+    def label(self, index: int) -> Label:
+        return index % 3
 
 
 class Mixed(Fakes):
     """8 bits at even indices, 16 at odd ones."""
 
-    def open(self, index: int) -> ArraySource:
-        source = super().open(index)
-        if index % 2:
-            source.clip = source.clip.astype(np.uint16) * 257
-        return source
+    def clip(self, index: int) -> np.ndarray:
+        clip = super().clip(index)
+        return clip.astype(np.uint16) * 257 if index % 2 else clip
 
 
-class HalfHidden:
+class HalfHidden(Masker):
     """Hides half of the units."""
 
     def __call__(self, grid: Grid, rng: np.random.Generator) -> np.ndarray:
@@ -122,12 +95,12 @@ class HalfHidden:
         return mask.reshape(grid)
 
 
-class BrightHidden:
+class BrightHidden(Masker):
     """Hides the brighter half: looks at the pixels."""
 
     needs_pixels = True
 
-    def __call__(self, grid: Grid, _: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
+    def __call__(self, grid: Grid, _: np.random.Generator, *, pixels: np.ndarray) -> np.ndarray:
         frames, height, width, channels = pixels.shape
         blocks = pixels.reshape(
             grid.t, frames // grid.t, grid.h, height // grid.h, grid.w, width // grid.w, channels
@@ -138,7 +111,7 @@ class BrightHidden:
         return mask.reshape(grid)
 
 
-class Unsteady:
+class Unsteady(Masker):
     """Hides more and more: breaks the contract."""
 
     def __init__(self) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loader_fakes import ArraySource
+from loader_fakes import array_source
 from PIL import Image
 
+from maekit.contracts import Source
 from maekit.data.augment import draw_plan
 from maekit.data.pixels import cut
 from maekit.recipe.augment import NoAugment, RandomResizedCrop
@@ -19,8 +20,8 @@ CROP = RandomResizedCrop(name="random-resized-crop")
 NONE = NoAugment(name="none")
 
 
-def source(height: int, width: int) -> ArraySource:
-    return ArraySource(np.zeros((1, height, width, 3), np.uint8), None, "x")
+def source(height: int, width: int) -> Source:
+    return array_source(np.zeros((1, height, width, 3), np.uint8), None, "x")
 
 
 @settings(deadline=None)

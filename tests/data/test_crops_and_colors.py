@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loader_fakes import ArraySource, Fakes, make_reader
+from loader_fakes import Fakes, array_source, make_reader
 from PIL import Image
 from pydantic import ValidationError
 
-from maekit.contracts import View
+from maekit.contracts import Source, View
 from maekit.data.augment import draw_plan
 from maekit.data.color import apply
 from maekit.data.order import Key
@@ -27,8 +27,8 @@ FIXED = FixedCrop(name="fixed-crop", enlarge=4 / 3)
 JITTER = ColorJitter(name="color-jitter")
 
 
-def source(height: int, width: int) -> ArraySource:
-    return ArraySource(np.zeros((1, height, width, 3), np.uint8), None, "x")
+def source(height: int, width: int) -> Source:
+    return array_source(np.zeros((1, height, width, 3), np.uint8), None, "x")
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -132,10 +132,8 @@ def test_jitter_is_the_random_crop_and_colors_within_their_strengths() -> None:
 
 def test_all_frames_and_views_of_a_clip_change_alike() -> None:
     class Still(Fakes):
-        def open(self, index: int) -> ArraySource:
-            found = super().open(index)
-            found.clip = np.broadcast_to(picture(16, 16), (8, 16, 16, 3)).copy()
-            return found
+        def clip(self, _: int) -> np.ndarray:
+            return np.broadcast_to(picture(16, 16), (8, 16, 16, 3)).copy()
 
     reader = make_reader(
         Still(shape=(8, 16, 16, 3)),

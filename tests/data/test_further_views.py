@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from loader_fakes import ArraySource, Fakes, make_reader
+from loader_fakes import Fakes, make_reader
 
 from maekit.contracts import View
 from maekit.data.order import Key
@@ -15,11 +15,9 @@ def test_the_loader_reads_the_frames_between() -> None:
     """As the recipe's clip is read: 2T frames at half its stride, cut and resized alike."""
 
     class Numbered(Fakes):
-        def open(self, index: int) -> ArraySource:
-            source = super().open(index)
+        def clip(self, _: int) -> np.ndarray:
             ramp = np.arange(40, dtype=np.uint8)[:, None, None, None]
-            source.clip = np.broadcast_to(ramp, (40, 8, 12, 3)).copy()
-            return source
+            return np.broadcast_to(ramp, (40, 8, 12, 3)).copy()
 
     reader = make_reader(
         Numbered(shape=(40, 8, 12, 3)),

@@ -72,7 +72,7 @@ def test_bad_sample_keeps_its_rows() -> None:
     reader = make_reader(Fakes(faults={1: "bad"}), repeats=2)
     (batch,) = read_all(reader, [[Key(0, 0), Key(0, 1), Key(0, 2)]], 0)
     np.testing.assert_array_equal(batch.weight, [1, 1, 0, 0, 1, 1])
-    np.testing.assert_array_equal(batch.labels, [0, 0, -1, -1, 2, 2])
+    assert batch.labels == (0, None, 2)
     assert not batch.views[0][2:4].any()
     assert batch.views[0][:2].any()
     assert (batch.hidden.sum(axis=1) == 8).all()

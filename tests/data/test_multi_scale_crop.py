@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loader_fakes import ArraySource
+from loader_fakes import array_source
 from PIL import Image
 from pydantic import ValidationError
 
-from maekit.contracts import View
+from maekit.contracts import Dataset, Source, View
 from maekit.data.augment import draw_plan
 from maekit.data.order import Key
 from maekit.data.reader import SampleReader
@@ -23,10 +23,10 @@ SPEC = DataSpec(name="videos", frames=4, stride=2)
 CROP = MultiScaleCrop(name="multi-scale-crop")
 
 
-def source(height: int, width: int, frames: int = 12) -> ArraySource:
+def source(height: int, width: int, frames: int = 12) -> Source:
     rng = np.random.default_rng(0)
     clip = rng.integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
-    return ArraySource(clip, None, "x")
+    return array_source(clip, None, "x")
 
 
 def boxes(
@@ -98,7 +98,7 @@ def test_an_oblong_output_is_cut_from_oblong_boxes() -> None:
 def test_boxes_are_whole_pixels_within_the_picture(
     height: int, width: int, h: int, w: int, seed: int
 ) -> None:
-    clip = ArraySource(np.zeros((1, height, width, 1), np.uint8), None, "x")
+    clip = array_source(np.zeros((1, height, width, 1), np.uint8), None, "x")
     plan = draw_plan(CROP, clip, SPEC, (h, w), np.random.default_rng(seed))
     top, left, box_height, box_width = plan.box
     assert plan.edge == "crop"
@@ -128,18 +128,16 @@ def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
         MultiScaleCrop.model_validate({"name": "multi-scale-crop"} | wrong)
 
 
-class One:
+class One(Dataset):
     """A data set of one clip."""
 
-    classes = None
-
-    def __init__(self, clip: ArraySource) -> None:
+    def __init__(self, clip: Source) -> None:
         self.clip = clip
 
     def __len__(self) -> int:
         return 1
 
-    def open(self, index: int) -> ArraySource:
+    def open(self, index: int) -> Source:
         return self.clip
 
     def name(self, index: int) -> str:
@@ -172,7 +170,7 @@ def test_every_frame_of_a_clip_is_cut_alike(augment: Augment) -> None:
         filter_ = Image.Resampling[plan.interpolation.upper()]
         top, left, height, width = plan.box
         for place, frame in enumerate(plan.frame_ids):
-            picture = Image.fromarray(clip.clip[frame])
+            picture = Image.fromarray(clip.read([frame])[0])
             area = (left, top, left + width, top + height)
             if plan.edge == "crop":
                 resized = picture.crop(area).resize((24, 16), filter_)

@@ -81,16 +81,17 @@ def test_frames_are_those_of_a_plain_decode(name: str, folder: Path) -> None:
     path = encode(folder / name, recipe)
     truth = plain_decode(path)
     video = open_video(str(path))
-    assert (video.frames, video.height, video.width, video.channels, video.dtype) == (
+    info = video.info
+    assert (info.frames, info.height, info.width, info.channels, info.dtype) == (
         len(truth), 48, 64, channels, "uint8",
     )  # fmt: skip
     assert len(truth) == recipe.frames
     assert (video.index.times is not None) == timed
     rng = np.random.default_rng(0)
     for count in (1, 1, 1, 4, 9):
-        ids = rng.integers(0, video.frames, count).tolist()
+        ids = rng.integers(0, video.info.frames, count).tolist()
         np.testing.assert_array_equal(video.decode(ids), np.stack([truth[i] for i in ids]))
-    ends = [video.frames - 1, 0]
+    ends = [video.info.frames - 1, 0]
     np.testing.assert_array_equal(video.decode(ends), np.stack([truth[i] for i in ends]))
 
 
@@ -173,7 +174,7 @@ def test_files_cut_at_open_gops(name: str, tmp_path: Path) -> None:
     assert 30 < len(truth) < 60
     for number, frame in enumerate(truth):
         np.testing.assert_array_equal(open_video(str(path)).decode([number])[0], frame)
-    assert open_video(str(path)).frames == len(truth)
+    assert open_video(str(path)).info.frames == len(truth)
 
 
 def test_times_that_turn_out_wrong_are_counted_anew(
@@ -188,7 +189,7 @@ def test_times_that_turn_out_wrong_are_counted_anew(
     np.testing.assert_array_equal(wrong.decode([10])[0], truth[10])
     anew = open_video(str(path))
     assert anew.index.times is None
-    assert anew.frames == 80
+    assert anew.info.frames == 80
     longer = replace(video.index, frames=81, times=np.append(video.index.times, 10**9))
     with pytest.raises(DataError, match="decoding ends at frame 80 of 80"):
         replace(video, index=longer).decode([80])
@@ -199,7 +200,7 @@ def test_side_data_without_a_name(orientation: int, tmp_path: Path) -> None:
     path = exif_video(tmp_path / "a.mov", orientation)
     truth = plain_decode(path)
     video = open_video(str(path))
-    assert video.frames == len(truth) == 5
+    assert video.info.frames == len(truth) == 5
     np.testing.assert_array_equal(video.decode(range(5)), np.stack(truth))
 
 
@@ -221,7 +222,7 @@ def test_what_is_to_be_shown_turned_is_turned(orientation: int, tmp_path: Path) 
         pytest.skip("this PyAV cannot write a display matrix")
     video = open_video(str(encode(tmp_path / "turned.mp4", Recipe(matrix=matrix), shots)))
     height, width = truth.shape[:2]
-    expected = np.zeros((video.height, video.width, 3), np.uint8)
+    expected = np.zeros((video.info.height, video.info.width, 3), np.uint8)
     for y in range(height):
         for x in range(width):
             column, row = a * x + c * y, b * x + d * y
@@ -277,9 +278,9 @@ def test_seconds_are_those_after_the_first_frame(tmp_path: Path) -> None:
 
 def test_a_file_that_is_written_anew_is_looked_at_anew(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.avi", Recipe("mpeg4", frames=12))
-    assert open_video(str(path)).frames == 12
+    assert open_video(str(path)).info.frames == 12
     encode(path, Recipe("mpeg4", frames=20))
-    assert open_video(str(path)).frames == 20
+    assert open_video(str(path)).info.frames == 20
 
 
 def test_indices_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -332,7 +333,7 @@ def test_real_videos(name: str, every: int, shared_data: Path) -> None:
                 open_video(str(path))
             continue
         video = open_video(str(path))
-        assert video.frames == len(truth), path.name
+        assert video.info.frames == len(truth), path.name
         ids = [0, len(truth) - 1, *rng.integers(0, len(truth), 3).tolist()]
         expected = np.stack([pixels_of(truth[i]) for i in ids])
         np.testing.assert_array_equal(video.decode(ids), expected)

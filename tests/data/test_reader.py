@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from loader_fakes import ArraySource, BrightHidden, Fakes, HalfHidden, make_reader
+from loader_fakes import BrightHidden, Fakes, HalfHidden, make_reader
 
-from maekit.contracts import Grid, Masker, View
+from maekit.contracts import Grid, Masker, Source, View
 from maekit.data.order import Key
 from maekit.errors import PartError
 from maekit.recipe.augment import NoAugment
@@ -50,16 +51,15 @@ def test_repeats_draw_new_clips_or_keep_the_frames() -> None:
 
 
 def test_further_views_are_cut_by_the_same_plan() -> None:
-    dataset = Fakes(shape=(1, 32, 32, 3))
-    ramp = np.linspace(0, 255, 32).astype(np.uint8)
+    class Ramp(Fakes):
+        def clip(self, _: int) -> np.ndarray:
+            ramp = np.linspace(0, 255, 32).astype(np.uint8)
+            return np.broadcast_to(ramp[None, :, None, None], (1, 32, 32, 3)).copy()
+
     views = (View("pixels", (32, 32)), View("half", (16, 16), "bilinear"))
-    reader = make_reader(dataset, views=views)
+    reader = make_reader(Ramp(), views=views)
     for index in range(6):
-        source = dataset.open(index)
-        source.clip = np.broadcast_to(ramp[None, :, None, None], (1, 32, 32, 3)).copy()
-        dataset.open = lambda _, source=source: source
         full, half = reader.read(Key(0, index)).views
-        del dataset.open
         pooled = full.reshape(1, 3, 1, 16, 2, 16, 2).mean(axis=(4, 6))
         assert np.abs(pooled - half).max() < 4
 
@@ -85,7 +85,7 @@ def test_flip_mirrors_columns_and_the_masker_sees_the_final_crop() -> None:
     flipped = reader.read(Key(0, 1))
     np.testing.assert_array_equal(flipped.views[0], plain.views[0][..., ::-1])
     crop = flipped.views[0][0].transpose(1, 2, 3, 0)
-    expected = BrightHidden()(Grid(1, 4, 4), None, crop)
+    expected = BrightHidden()(Grid(1, 4, 4), None, pixels=crop)
     np.testing.assert_array_equal(flipped.hidden[0], expected.reshape(-1))
 
 
@@ -96,17 +96,27 @@ def test_masks_are_drawn_on_units_and_repeated() -> None:
     assert reader.hidden.count == mask.sum() == 16
 
 
-@pytest.mark.parametrize(("masker", "reason"), [
-    (lambda grid, rng: np.ones(grid, bool), "hides 16 of 16 at a grid of 1x4x4"),
-    (lambda grid, rng: np.zeros(grid, bool), "hides 0 of 16"),
-    (lambda grid, rng: np.zeros(grid), "must return a bool array, returned float64"),
-    (lambda grid, rng: [True], "must return a bool array, returned list"),
-    (lambda grid, rng: np.ones((4, 4), bool), r"must return the shape \(1, 4, 4\)"),
-    (lambda grid, rng: 1 / 0, "ZeroDivisionError"),
+class Drawing(Masker):
+    """Draws what it is given."""
+
+    def __init__(self, draw: Callable[[Grid], object]) -> None:
+        self.draw = draw
+
+    def __call__(self, grid: Grid, _: np.random.Generator) -> np.ndarray:
+        return self.draw(grid)
+
+
+@pytest.mark.parametrize(("draw", "reason"), [
+    (lambda grid: np.ones(grid, bool), "hides 16 of 16 at a grid of 1x4x4"),
+    (lambda grid: np.zeros(grid, bool), "hides 0 of 16"),
+    (np.zeros, "must return a bool array, returned float64"),
+    (lambda grid: [True], "must return a bool array, returned list"),
+    (lambda grid: np.ones((4, 4), bool), r"must return the shape \(1, 4, 4\)"),
+    (lambda grid: 1 / 0, "ZeroDivisionError"),
 ])  # fmt: skip
-def test_maskers_are_held_to_their_contract(masker: Masker, reason: str) -> None:
+def test_maskers_are_held_to_their_contract(draw: Callable[[Grid], object], reason: str) -> None:
     with pytest.raises(PartError, match=reason):
-        make_reader(Fakes(), masker=masker)
+        make_reader(Fakes(), masker=Drawing(draw))
 
 
 def test_a_declared_count_is_held_too() -> None:
@@ -130,10 +140,8 @@ def test_float_pixels_need_statistics_and_wrong_channels_are_bad() -> None:
 
 def test_a_dataset_that_breaks_its_contract_ends_the_run() -> None:
     class Flat(Fakes):
-        def open(self, index: int) -> ArraySource:
-            source = super().open(index)
-            source.read = lambda *_: np.zeros((20, 24, 3), np.uint8)
-            return source
+        def open(self, index: int) -> Source:
+            return Source(super().open(index).info, lambda _: np.zeros((20, 24, 3), np.uint8))
 
     with pytest.raises(PartError, match=r"must return \[1, H, W, C\].*got uint8 \(20, 24, 3\)"):
         make_reader(Flat()).read(Key(0, 0))
@@ -141,11 +149,11 @@ def test_a_dataset_that_breaks_its_contract_ends_the_run() -> None:
 
 def test_a_source_that_crops_gets_box_and_size() -> None:
     class Cropping(Fakes):
-        def open(self, index: int) -> ArraySource:
-            source = super().open(index)
-            source.crops = True
-            source.read = lambda ids, box, size: np.full((len(ids), *size, 3), round(box[2]), "u1")
-            return source
+        def open(self, index: int) -> Source:
+            return Source(
+                super().open(index).info._replace(crops=True),
+                lambda ids, box, size: np.full((len(ids), *size, 3), round(box[2]), "u1"),
+            )
 
     dataset = Cropping()
     reader = make_reader(dataset)

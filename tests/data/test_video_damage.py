@@ -26,7 +26,7 @@ def test_a_cut_file_is_as_long_as_what_decodes(name: str, tmp_path: Path) -> Non
     path.write_bytes(whole[: len(whole) * 6 // 10])
     truth = plain_decode(path)
     video = open_video(str(path))
-    assert 5 < video.frames == len(truth) < 60
+    assert 5 < video.info.frames == len(truth) < 60
     np.testing.assert_array_equal(video.decode(range(len(truth))), np.stack(truth))
 
 
@@ -41,7 +41,7 @@ def test_packets_that_do_not_add_up_are_noticed(tmp_path: Path) -> None:
     path.write_bytes(content)
     truth = plain_decode(path)
     video = open_video(str(path))
-    assert 20 < video.frames == len(truth) < 60
+    assert 20 < video.info.frames == len(truth) < 60
     assert video.index.times is None
     np.testing.assert_array_equal(video.decode([len(truth) - 1])[0], truth[-1])
 
@@ -87,7 +87,7 @@ def test_damaged_frames_without_prediction_are_bad(
         content[byte] ^= 0xFF
     path.write_bytes(content)
     video = open_video(str(path))
-    assert video.frames == 6
+    assert video.info.frames == 6
     np.testing.assert_array_equal(video.decode([2, 4]), np.stack([truth[2], truth[4]]))
     with pytest.raises(DataError):
         video.decode([3])
@@ -101,7 +101,7 @@ def test_a_video_that_changes_its_size_is_bad_from_there_on(tmp_path: Path) -> N
     video = open_video(str(both))
     assert video.decode([9]).shape == (1, 48, 64, 3)
     with pytest.raises(DataError, match="changes its size from 48x64 to 64x96"):
-        video.decode([video.frames - 1])
+        video.decode([video.info.frames - 1])
 
 
 def test_what_is_no_video_says_so(tmp_path: Path) -> None:

@@ -23,11 +23,11 @@ def listed(folder: Path, text: str, **options: object) -> Videos:
 
 
 def frames_of(dataset: Videos) -> list[int]:
-    return [dataset.open(index).frames for index in range(len(dataset))]
+    return [dataset.open(index).info.frames for index in range(len(dataset))]
 
 
 def labels_of(dataset: Videos) -> list[int | None]:
-    return [dataset.open(index).label for index in range(len(dataset))]
+    return [dataset.open(index).info.label for index in range(len(dataset))]
 
 
 def draw_frames(folder: Path, numbers: range, form: str = "img_{:05d}.png") -> None:
@@ -45,7 +45,12 @@ def test_a_folder_of_pictures_is_a_video(tmp_path: Path) -> None:
     assert frames_of(dataset) == [4, 12]
     source = dataset.open(1)
     assert source.read([0, 9, 11, 9])[:, 0, 0, 0].tolist() == [1, 10, 12, 10]
-    assert (source.height, source.width, source.fps, source.dtype) == (4, 6, None, "uint8")
+    assert (source.info.height, source.info.width, source.info.fps, source.info.dtype) == (
+        4,
+        6,
+        None,
+        "uint8",
+    )
     check_dataset(dataset)
     with pytest.raises(DataError, match="no folder with pictures"):
         videos(_empty(tmp_path), layout="frame-folders")

@@ -28,12 +28,22 @@ def test_class_folders_are_labels(tmp_path: Path) -> None:
     dataset = images(tmp_path)
     assert dataset.classes == ("10", "2")
     source = dataset.open(1)
-    assert (source.label, source.height, source.width, source.channels) == (1, 4, 6, 3)
-    assert (source.frames, source.fps, source.dtype, source.crops) == (1, None, "uint8", False)
+    assert (source.info.label, source.info.height, source.info.width, source.info.channels) == (
+        1,
+        4,
+        6,
+        3,
+    )
+    assert (source.info.frames, source.info.fps, source.info.dtype, source.info.crops) == (
+        1,
+        None,
+        "uint8",
+        False,
+    )
     clip = source.read([0, 0])
     assert clip.shape == (2, 4, 6, 3)
     assert (clip == 2).all()
-    assert source.id == dataset.name(1) == str(tmp_path / "2" / "deep" / "b.png")
+    assert source.info.id == dataset.name(1) == str(tmp_path / "2" / "deep" / "b.png")
     assert images(tmp_path, labels="none").classes is None
 
 
@@ -44,7 +54,7 @@ def test_flat_and_single_folders_are_unlabeled_unless_asked(tmp_path: Path) -> N
     draw(tmp_path / "two" / "a.png")
     draw(tmp_path / "loose.png")
     assert images(tmp_path).classes is None
-    assert images(tmp_path).open(0).label is None
+    assert images(tmp_path).open(0).info.label is None
     with pytest.raises(DataError, match=r"loose\.png lies in no class folder"):
         images(tmp_path, labels="folder")
 
@@ -55,7 +65,7 @@ def test_lists_are_relative_to_themselves_or_to_root(tmp_path: Path) -> None:
     (tmp_path / "data" / "list.csv").write_text("path,label\na b.png,dog\nsub\\c.png,cat\n")
     dataset = images(tmp_path / "data" / "list.csv")
     assert dataset.classes == ("cat", "dog")
-    assert [dataset.open(i).label for i in range(2)] == [1, 0]
+    assert [dataset.open(i).info.label for i in range(2)] == [1, 0]
     assert [dataset.open(i).read([0]).flat[0] for i in range(2)] == [7, 8]
     absolute = tmp_path / "data" / "sub" / "c.png"
     (tmp_path / "plain.txt").write_text(f"a b.png 4\n{absolute} 1\n")
@@ -81,7 +91,7 @@ def test_a_list_takes_every_row_as_it_stands(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("noext\nmissing.jpg\n._hidden.jpg\nnoext\n")
     dataset = images(tmp_path / "l.txt")
     assert len(dataset) == 4
-    assert dataset.open(3).channels == 3
+    assert dataset.open(3).info.channels == 3
     with pytest.raises(DataError, match=r"missing\.jpg: does not exist"):
         dataset.open(1)
 
@@ -115,7 +125,7 @@ def test_nothing_there_says_what_is_looked_for(tmp_path: Path) -> None:
 
 def test_alpha_can_be_kept(tmp_path: Path) -> None:
     Image.new("RGBA", (3, 3), (1, 2, 3, 4)).save(tmp_path / "a.png")
-    assert images(tmp_path).open(0).channels == 3
+    assert images(tmp_path).open(0).info.channels == 3
     assert images(tmp_path, alpha="keep").open(0).read([0])[0, 0, 0].tolist() == [1, 2, 3, 4]
 
 
@@ -137,7 +147,7 @@ def test_real_sets(shared_data: Path) -> None:
     ):  # fmt: skip
         dataset = images(shared_data / name)
         assert (len(dataset.classes), len(dataset)) == (classes, samples)
-        assert dataset.open(samples - 1).label == classes - 1
+        assert dataset.open(samples - 1).info.label == classes - 1
     odd = images(shared_data / "odd")
     readable, blamed = 0, []
     for index in range(len(odd)):
@@ -151,7 +161,7 @@ def test_real_sets(shared_data: Path) -> None:
             blamed.append((odd.name(index), error.where))
             continue
         readable += 1
-        assert clip.shape == (1, source.height, source.width, source.channels)
+        assert clip.shape == (1, source.info.height, source.info.width, source.info.channels)
         assert np.isfinite(clip.astype(np.float64)).all()
     assert readable > 45
     assert len(blamed) > 10

@@ -39,13 +39,13 @@ def test_pictures_are_read_with_the_label_of_their_folder(tmp_path: Path) -> Non
         source = dataset.open(index)
         assert source.read([0]).shape == (1, 32, 32, 3)
         assert source.read([0]).dtype == np.uint8
-        assert source.label is not None
-        assert sorted(KINDS)[source.label] == Path(dataset.name(index)).parent.name
+        assert source.info.label is not None
+        assert sorted(KINDS)[source.info.label] == Path(dataset.name(index)).parent.name
 
 
 def test_labels_are_even(tmp_path: Path) -> None:
     dataset = build(tmp_path)
-    counts = np.bincount([dataset.open(index).label or 0 for index in range(COUNT)])
+    counts = np.bincount([dataset.open(index).info.label or 0 for index in range(COUNT)])
     assert counts.max() - counts.min() == 1
 
 

@@ -39,11 +39,11 @@ def test_clips_are_read_with_the_label_of_their_folder(tmp_path: Path) -> None:
     assert list(dataset.classes or ()) == sorted(MOTIONS)
     for index in range(COUNT):
         source = dataset.open(index)
-        assert (source.frames, source.height, source.width) == (6, 32, 32)
-        assert source.fps == 12
+        assert (source.info.frames, source.info.height, source.info.width) == (6, 32, 32)
+        assert source.info.fps == 12
         assert source.read([0, 5]).shape == (2, 32, 32, 3)
-        assert source.label is not None
-        assert sorted(MOTIONS)[source.label] == Path(dataset.name(index)).parent.name
+        assert source.info.label is not None
+        assert sorted(MOTIONS)[source.info.label] == Path(dataset.name(index)).parent.name
 
 
 def test_what_is_read_is_what_was_drawn(tmp_path: Path) -> None:

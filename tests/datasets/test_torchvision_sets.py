@@ -76,7 +76,7 @@ def test_mnist(mnist: tuple[Path, dict[str, np.ndarray]]) -> None:
         for index in range(len(truth)):
             source = dataset.open(index)
             assert np.array_equal(source.read([0, 0]), truth[[index, index]][..., None])
-            assert (source.label, source.id) == (index % 10, f"MNIST/{split}/{index}")
+            assert (source.info.label, source.info.id) == (index % 10, f"MNIST/{split}/{index}")
     assert dataset.classes is not None
     assert dataset.classes[3] == "3 - three"
 
@@ -114,7 +114,12 @@ def test_a_set_of_files(eurosat: Path) -> None:
     dataset = build(set="EuroSAT", root=str(eurosat))
     assert dataset.classes == ("Forest", "River")
     first = dataset.open(0)
-    assert (first.height, first.width, first.channels, first.label) == (4, 6, 3, 0)
+    assert (first.info.height, first.info.width, first.info.channels, first.info.label) == (
+        4,
+        6,
+        3,
+        0,
+    )
     with pytest.raises(DataError, match="EuroSAT/train/2: cannot be read: UnidentifiedImageError"):
         dataset.open(2)
 
@@ -134,7 +139,7 @@ def test_unlabeled_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (folder / "class_names.txt").write_text("airplane\nbird\n")
     dataset = build(set="STL10-unlabeled", root=str(tmp_path))
     assert dataset.classes is None
-    assert [dataset.open(index).label for index in range(3)] == [0, 9, None]
+    assert [dataset.open(index).info.label for index in range(3)] == [0, 9, None]
     # Its files hold columns first (torchvision/datasets/stl10.py, __loadfile).
     assert np.array_equal(dataset.open(2).read([0])[0], pictures[2].transpose(2, 1, 0))
 

@@ -47,11 +47,11 @@ def listed(folder: Path, text: str, **options: object) -> Videos:
 
 
 def frames_of(dataset: Videos) -> list[int]:
-    return [dataset.open(index).frames for index in range(len(dataset))]
+    return [dataset.open(index).info.frames for index in range(len(dataset))]
 
 
 def labels_of(dataset: Videos) -> list[int | None]:
-    return [dataset.open(index).label for index in range(len(dataset))]
+    return [dataset.open(index).info.label for index in range(len(dataset))]
 
 
 def test_any_nested_folder_is_a_set(folder: Path) -> None:
@@ -60,8 +60,18 @@ def test_any_nested_folder_is_a_set(folder: Path) -> None:
     assert dataset.classes is None
     check_dataset(dataset)
     source = dataset.open(0)
-    assert (source.frames, source.height, source.width, source.channels) == (20, 48, 64, 3)
-    assert (source.fps, source.dtype, source.label, source.crops) == (25.0, "uint8", None, False)
+    assert (source.info.frames, source.info.height, source.info.width, source.info.channels) == (
+        20,
+        48,
+        64,
+        3,
+    )
+    assert (source.info.fps, source.info.dtype, source.info.label, source.info.crops) == (
+        25.0,
+        "uint8",
+        None,
+        False,
+    )
 
 
 def test_folders_are_labels_and_what_is_hidden_is_skipped(tmp_path: Path) -> None:
@@ -273,7 +283,7 @@ def test_a_set_is_small_to_send(tmp_path: Path) -> None:
 def test_real_sets(shared_data: Path) -> None:
     dataset = videos(shared_data / "motion8" / "train.txt")
     assert (len(dataset), len(dataset.classes)) == (320, 8)
-    assert videos(shared_data / "arid6-bright" / "val.txt").open(35).label is not None
+    assert videos(shared_data / "arid6-bright" / "val.txt").open(35).info.label is not None
     odd = videos(shared_data / "odd", labels="none")
     good, blamed = 0, set()
     for index in range(len(odd)):
@@ -281,12 +291,12 @@ def test_real_sets(shared_data: Path) -> None:
         assert Path(name).suffix.lower() in SUFFIXES
         try:
             source = odd.open(index)
-            clip = source.read([0, source.frames - 1])
+            clip = source.read([0, source.info.frames - 1])
         except DataError as error:
             blamed.add(Path(error.where).name)
             continue
         good += 1
-        assert clip.shape == (2, source.height, source.width, source.channels)
+        assert clip.shape == (2, source.info.height, source.info.width, source.info.channels)
     assert blamed == {
         "audio_only.mp4", "empty.mp4", "text_named.mp4", "truncated_no_moov.mp4",
         "small_mp4-with-audio.mp4",
@@ -302,7 +312,7 @@ def test_pyav_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
     path.write_bytes(content)
     try:
         source = videos(tmp_path).open(0)
-        source.read(range(source.frames))
+        source.read(range(source.info.frames))
     except DataError:
         pass
     assert av.logging.get_level() is None

@@ -11,7 +11,7 @@ import numpy as np
 from maekit.datasets.videos import Videos
 
 if TYPE_CHECKING:
-    from maekit.datasets.videos import VideoSource
+    from maekit.contracts import Source
 
 
 def motions(path: Path, frames: int) -> None:
@@ -33,7 +33,7 @@ def motions(path: Path, frames: int) -> None:
 class HangingVideos(Videos):
     """Hangs in the file that is called so, as a decoder may."""
 
-    def open(self, index: int) -> VideoSource:
+    def open(self, index: int) -> Source:
         if Path(self.name(index)).name == "hang.mp4":
             time.sleep(600)
         return super().open(index)

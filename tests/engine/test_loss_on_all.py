@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from maekit.contracts import Encoded
 from maekit.data.batch import Batch
 from maekit.engine.build import build_model
 from maekit.engine.precision import Precision
@@ -62,7 +63,7 @@ def test_the_loss_is_over_the_tokens_asked_for(target: dict[str, Any], loss_on: 
     every = make_mask(model, batch, loss_on)
     by_hand = 0.0
     with torch.no_grad():
-        encoded = model.encode_visible(model.normalize(tensors[0]), every).tokens
+        encoded = model.encode_visible(model.normalize(tensors[0]), every)
         for row, token in zip(*np.nonzero(asked), strict=True):
             one = Mask(
                 every.visible[row : row + 1],
@@ -76,7 +77,7 @@ def test_the_loss_is_over_the_tokens_asked_for(target: dict[str, Any], loss_on: 
     assert float(total.detach()) == pytest.approx(by_hand, rel=1e-4)
 
 
-def _prediction(model: Any, encoded: torch.Tensor, mask: Mask, row: int, token: int) -> Any:
+def _prediction(model: Any, encoded: Encoded, mask: Mask, row: int, token: int) -> Any:
     """The whole row's predictions, of which one is taken: tokens attend to each other."""
     pred = model.decode(encoded, mask)
     place = int((mask.queries[row] == token).nonzero())

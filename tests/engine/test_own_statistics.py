@@ -15,7 +15,7 @@ from maekit.engine.build import load_model
 from maekit.engine.events import Note
 from maekit.engine.feed import open_dataset, statistics_of
 from maekit.engine.pretrain import Pretraining, assemble
-from maekit.model import Statistics
+from maekit.layers import Statistics
 from maekit.recipe.load import load
 from maekit.recipe.schema import Recipe
 from maekit.registry import resolve

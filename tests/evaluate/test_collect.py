@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from toys import Clip, Clips
+from toys import Clips, clip_source
 
 from maekit.data.bad_files import BadFiles
 from maekit.data.batch import BadFile
@@ -36,7 +36,9 @@ READING = Reading(torch.device("cpu"), 6, 0, 1.0)
 
 
 def reader(*broken: int) -> ViewReader:
-    clips = Clips([Clip(5, 16 + n, 24, f"{n}.mp4") for n in range(11)], broken=frozenset(broken))
+    clips = Clips(
+        [clip_source(5, 16 + n, 24, f"{n}.mp4") for n in range(11)], broken=frozenset(broken)
+    )
     return view_reader(clips, DataSpec(name="v", frames=1), Views(clips=2), size=(8, 8), channels=3)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from toys import Clip, Clips, model
+from toys import Clips, clip_source, model
 
 from maekit.data.bad_files import BadFiles
 from maekit.engine.precision import Precision
@@ -81,7 +81,7 @@ def test_two_calls_are_equal_and_nothing_is_dropped() -> None:
 
 
 def dataset(broken: frozenset[int] = frozenset()) -> Clips:
-    return Clips([Clip(5, 16 + n, 24, f"{n}.mp4") for n in range(11)], broken=broken)
+    return Clips([clip_source(5, 16 + n, 24, f"{n}.mp4") for n in range(11)], broken=broken)
 
 
 def gather(

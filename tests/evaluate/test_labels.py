@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toys import Clip, Clips
+from toys import Clips, clip_source
 
 from maekit.engine.events import Event, Note
 from maekit.errors import DataError
@@ -12,7 +12,7 @@ from maekit.evaluate.labels import chance_level, check_labels, tell_labels, warn
 
 
 def data(labels: list[int | None], classes: tuple[str, ...] | None) -> Clips:
-    sources = [Clip(1, 8, 8, f"{n}.png", label) for n, label in enumerate(labels)]
+    sources = [clip_source(1, 8, 8, f"{n}.png", label) for n, label in enumerate(labels)]
     return Clips(sources, classes)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import Clip, Clips
+from toys import Clips, clip_source
 
 from maekit.data.order import Key
 from maekit.errors import DataError, NonFiniteError
@@ -30,20 +30,20 @@ def logits(pixels: torch.Tensor) -> torch.Tensor:
 def judge(dataset: Clips, views: Views, **more: int) -> Predictions:
     spec = DataSpec(name="videos", frames=2)
     reader = view_reader(dataset, spec, views, size=(10, 10), channels=3)
-    labels = np.array([source.label for source in dataset.sources], np.int64)
+    labels = np.array([source.info.label for source in dataset.sources], np.int64)
     settings = {"batch": 7, "workers": 0, "timeout": 1.0} | more
     return predict(reader, labels, logits, device=CPU, **settings)  # type: ignore[arg-type]
 
 
 def test_scores_are_the_mean_of_the_softmax_of_each_view() -> None:
-    dataset = Clips([Clip(22, 10, 30, label=1), Clip(12, 10, 20, label=2)])
+    dataset = Clips([clip_source(22, 10, 30, label=1), clip_source(12, 10, 20, label=2)])
     found = judge(dataset, Views(clips=3, crops=2))
     for row, source in enumerate(dataset.sources):
         expected = np.zeros(3)
         for clip in range(3):
             for crop in range(2):
-                frame = clip * (source.frames - 2) // 2
-                column = crop * (source.width - 10)
+                frame = clip * (source.info.frames - 2) // 2
+                column = crop * (source.info.width - 10)
                 raw = np.exp([frame / 5, column / 7, frame * column / 90])
                 expected += raw / raw.sum() / 6
         np.testing.assert_allclose(found.scores[row], expected, rtol=1e-5)
@@ -52,7 +52,7 @@ def test_scores_are_the_mean_of_the_softmax_of_each_view() -> None:
 @pytest.mark.parametrize("batch", [1, 40, 1000])
 def test_means_made_while_reading_are_those_of_all_scores_at_once(batch: int) -> None:
     """Bit for bit, of rows that fill several batches."""
-    dataset = Clips([Clip(20 + n, 10, 20 + 2 * n, label=n % 3) for n in range(7)])
+    dataset = Clips([clip_source(20 + n, 10, 20 + 2 * n, label=n % 3) for n in range(7)])
     test = Views(clips=5, crops=3)
     found = judge(dataset, test, batch=batch)
     reader = view_reader(
@@ -70,7 +70,7 @@ def test_means_made_while_reading_are_those_of_all_scores_at_once(batch: int) ->
 
 
 def test_the_single_view_is_the_one_that_is_judged_alone() -> None:
-    dataset = Clips([Clip(30, 10, 10 + n) for n in range(4)])
+    dataset = Clips([clip_source(30, 10, 10 + n) for n in range(4)])
     many, one = judge(dataset, Views(clips=4, crops=3)), judge(dataset, Views())
     np.testing.assert_array_equal(many.single, one.single)
     np.testing.assert_array_equal(one.single, one.scores)
@@ -78,7 +78,7 @@ def test_the_single_view_is_the_one_that_is_judged_alone() -> None:
 
 def test_memory_does_not_grow_with_the_views() -> None:
     """K400's 5 x 3 views would be 0.5 GB of scores, and twice that again as float64."""
-    dataset = Clips([Clip(4, 10, 60) for _ in range(100)])
+    dataset = Clips([clip_source(4, 10, 60) for _ in range(100)])
     reader = view_reader(
         dataset, DataSpec(name="videos"), Views(crops=30), size=(10, 10), channels=3
     )
@@ -98,14 +98,14 @@ def test_memory_does_not_grow_with_the_views() -> None:
 
 def test_softmax_comes_before_the_mean() -> None:
     """Otherwise one confident view would outvote several (and this test would not fail)."""
-    found = judge(Clips([Clip(22, 10, 30)]), Views(clips=5, crops=3))
+    found = judge(Clips([clip_source(22, 10, 30)]), Views(clips=5, crops=3))
     assert not np.allclose(found.scores, found.single)
     np.testing.assert_allclose(found.scores.sum(axis=1), 1, rtol=1e-6)
 
 
 def test_files_of_one_name_and_rows_of_one_file_stay_apart() -> None:
-    sources = [Clip(4, 10, 10, "a/v.mp4", 0), Clip(22, 10, 30, "b/v.mp4", 1)]
-    sources.append(Clip(22, 10, 30, "b/v.mp4", 2))  # the same file, listed twice
+    sources = [clip_source(4, 10, 10, "a/v.mp4", 0), clip_source(22, 10, 30, "b/v.mp4", 1)]
+    sources.append(clip_source(22, 10, 30, "b/v.mp4", 2))  # the same file, listed twice
     found = judge(Clips(sources), Views(clips=2, crops=2))
     assert found.rows.tolist() == [0, 1, 2]
     assert found.ids == ("a/v.mp4", "b/v.mp4", "b/v.mp4")
@@ -116,13 +116,13 @@ def test_files_of_one_name_and_rows_of_one_file_stay_apart() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_sample_is_fatal_and_named(workers: int) -> None:
-    dataset = Clips([Clip(4, 10, 10, f"{n}.mp4") for n in range(5)], broken=frozenset({3}))
+    dataset = Clips([clip_source(4, 10, 10, f"{n}.mp4") for n in range(5)], broken=frozenset({3}))
     with pytest.raises(DataError, match=r"3\.mp4.*is cut short"):
         judge(dataset, Views(), workers=workers, timeout=60)
 
 
 def test_batches_do_not_matter() -> None:
-    dataset = Clips([Clip(4 + n, 10, 10 + n) for n in range(9)])
+    dataset = Clips([clip_source(4 + n, 10, 10 + n) for n in range(9)])
     one, other = (judge(dataset, Views(clips=2), batch=batch) for batch in (1, 64))
     np.testing.assert_array_equal(one.scores, other.scores)
 
@@ -176,7 +176,9 @@ def test_scores_that_are_not_finite_are_an_error_not_right(lost: float) -> None:
         wide = pixels[:, 2:, 0, 0, -1] * 255 > 15
         return logits(pixels).where(~wide, lost)
 
-    dataset = Clips([Clip(4, 10, 10, id="fine.mp4"), Clip(4, 10, 30, id="lost.mp4")])
+    dataset = Clips(
+        [clip_source(4, 10, 10, name="fine.mp4"), clip_source(4, 10, 30, name="lost.mp4")]
+    )
     reader = view_reader(dataset, DataSpec(name="videos"), Views(), size=(10, 10), channels=3)
     with pytest.raises(NonFiniteError, match=r"lost\.mp4.*not finite"):
         predict(reader, np.zeros(2, int), diverged, device=CPU, batch=2, workers=0, timeout=1.0)

@@ -11,11 +11,12 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch.nn import functional as F  # noqa: N812
 
+from maekit.contracts import Dataset, Source
 from maekit.errors import DataError
 from maekit.evaluate.tasks import Targets, Task, mean_average_precision, task_of
 
 
-class Named:
+class Named(Dataset):
     """A labeled set of which only the labels matter."""
 
     def __init__(self, *names: str) -> None:
@@ -28,6 +29,9 @@ class Named:
 
     def name(self, index: int) -> str:
         return f"{index}.png"
+
+    def open(self, index: int) -> Source:
+        raise NotImplementedError
 
 
 def task(kind: str, outputs: int = 4) -> Task:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from toys import Clip, Clips
+from toys import Clips, clip_source
 
 from maekit.contracts import View
 from maekit.data.augment import draw_plan
@@ -35,7 +35,7 @@ def adding(step: int) -> Callable[[np.ndarray], np.ndarray]:
 def reader(on: str, repeats: int = 2) -> SampleReader:
     transform = Transform("test_transform:adding", {"step": 1}, on, 0, "test")  # type: ignore[arg-type]
     return SampleReader(
-        Clips([Clip(9, 24, 32)]),
+        Clips([clip_source(9, 24, 32)]),
         spec=DataSpec(name="clips", frames=4),
         augment=RandomResizedCrop(name="random-resized-crop"),
         views=(View("clip", SIZE),),
@@ -74,7 +74,7 @@ def test_a_used_reader_can_be_sent_to_a_worker() -> None:
 def test_a_single_try_crop_takes_what_fits_of_its_one_box() -> None:
     """MAE's util/crop.py, followed step by step with the same draws."""
     augment = SingleTryCrop(name="single-try-crop", scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3), flip=0)
-    source, spec = Clip(1, 30, 100), DataSpec(name="clips")
+    source, spec = clip_source(1, 30, 100), DataSpec(name="clips")
     cut = 0
     for seed in range(60):
         plan = draw_plan(augment, source, spec, SIZE, np.random.default_rng(seed))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import Clip, Clips
+from toys import Clips, clip_source
 
 from maekit.contracts import View
 from maekit.data.augment import draw_plan
@@ -131,7 +131,7 @@ def test_crops_of_a_portrait_for_a_wide_model() -> None:
 @pytest.mark.parametrize("sampling", ["dense", "spread", "segments"])
 @pytest.mark.parametrize("shape", [(40, 60), (61, 33), (48, 48)])
 def test_one_view_is_the_center_clip(sampling: str, shape: tuple[int, int]) -> None:
-    source = Clip(23, *shape)
+    source = clip_source(23, *shape)
     clips = spec(4, 1 if sampling == "segments" else 2, sampling)
     reader = view_reader(Clips([source]), clips, Views(), size=(16, 24), channels=3)
     held_out = SampleReader(
@@ -151,7 +151,7 @@ def test_one_view_is_the_center_clip(sampling: str, shape: tuple[int, int]) -> N
 
 
 def test_views_are_clip_major() -> None:
-    source = Clip(40, 20, 60)
+    source = clip_source(40, 20, 60)
     test = Views(clips=3, crops=2)
     reader = view_reader(Clips([source]), spec(2), test, size=(20, 20), channels=3)
     views = reader.read(Key(0, 0)).views[0]  # [V, C, T, H, W]
@@ -165,7 +165,7 @@ def test_views_are_clip_major() -> None:
 @pytest.mark.parametrize("sampling", ["dense", "spread", "segments"])
 def test_the_center_view_is_that_of_one_view(sampling: str, test: Views) -> None:
     """Of no clips and crops is it one of them in general: the curve's view is read by itself."""
-    source = Clip(23, 20, 61)
+    source = clip_source(23, 20, 61)
     clips = spec(4, 1 if sampling == "segments" else 3, sampling)
     many, one = (
         view_reader(Clips([source]), clips, views, size=(20, 20), channels=3)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
+from maekit.contracts import Dataset, Label, Source, SourceInfo
 from maekit.engine.build import build_model
 from maekit.errors import DataError
 from maekit.model import MaskedAutoencoder
@@ -29,33 +31,27 @@ def model(clip: tuple[int, int, int] = (1, 16, 24), **backbone: object) -> Maske
     return build_model(header(clip, **backbone), seed=5)
 
 
-@dataclass
-class Clip:
-    """A source whose pixels say where they come from: frame, row, column."""
+def clip_source(
+    frames: int, height: int, width: int, name: str = "clip", label: Label = 0
+) -> Source:
+    """Make a source whose pixels say where they come from: frame, row, column."""
+    info = SourceInfo(name, height, width, 3, frames=frames, fps=10.0, label=label)
+    return Source(info, partial(_read, height, width))
 
-    frames: int
-    height: int
-    width: int
-    id: str = "clip"
-    label: int | None = 0
-    fps: float | None = 10.0
-    channels: int = 3
-    dtype: str = "uint8"
-    crops: bool = False
 
-    def read(self, frame_ids: Sequence[int], box: object = None, size: object = None) -> np.ndarray:
-        pixels = np.zeros((len(frame_ids), self.height, self.width, 3), np.uint8)
-        pixels[..., 0] = np.array(frame_ids, np.uint8)[:, None, None]
-        pixels[..., 1] = np.arange(self.height, dtype=np.uint8)[None, :, None]
-        pixels[..., 2] = np.arange(self.width, dtype=np.uint8)[None, None, :]
-        return pixels
+def _read(height: int, width: int, frame_ids: Sequence[int]) -> np.ndarray:
+    pixels = np.zeros((len(frame_ids), height, width, 3), np.uint8)
+    pixels[..., 0] = np.array(frame_ids, np.uint8)[:, None, None]
+    pixels[..., 1] = np.arange(height, dtype=np.uint8)[None, :, None]
+    pixels[..., 2] = np.arange(width, dtype=np.uint8)[None, None, :]
+    return pixels
 
 
 @dataclass
-class Clips:
+class Clips(Dataset):
     """A data set of such sources; ``broken`` rows cannot be opened."""
 
-    sources: Sequence[Clip]
+    sources: Sequence[Source]
     classes: Sequence[str] | None = ("a", "b")
     broken: frozenset[int] = field(default_factory=frozenset)
 
@@ -63,9 +59,9 @@ class Clips:
         return len(self.sources)
 
     def name(self, index: int) -> str:
-        return self.sources[index].id
+        return self.sources[index].info.id
 
-    def open(self, index: int) -> Clip:
+    def open(self, index: int) -> Source:
         if index in self.broken:
             raise DataError("is cut short", where=self.name(index))
         return self.sources[index]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maekit.model import Statistics
+from maekit.layers import Statistics
 
 TOLERANCE = 1e-5
 IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

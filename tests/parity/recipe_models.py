@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from maekit.engine.build import build_model, header_of
-from maekit.model import MaskedAutoencoder, Statistics
+from maekit.layers import Statistics
+from maekit.model import MaskedAutoencoder
 from maekit.recipe.load import load
 from maekit.recipe.schema import Pretrain, Recipe
 from maekit.registry import resolve

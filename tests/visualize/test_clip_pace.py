@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
+from maekit.contracts import Source, SourceInfo
 from maekit.engine.build import build_model
 from maekit.visualize.reading import Clips, take
 from maekit.weights.header import Header
 
 
-@dataclass
-class Dark:
+def dark(frames: int = 40, fps: float | None = 30.0) -> Source:
     """A video without light."""
-
-    frames: int = 40
-    fps: float | None = 30.0
-    height: int = 20
-    width: int = 24
-    channels: int = 3
-    dtype: str = "uint8"
-    label: int | None = None
-    id: str = "dark.mp4"
-    crops: bool = False
-
-    def read(self, frame_ids: Sequence[int], box: object = None, size: object = None) -> np.ndarray:
-        return np.zeros((len(frame_ids), self.height, self.width, 3), np.uint8)
+    info = SourceInfo("dark.mp4", height=20, width=24, frames=frames, fps=fps, channels=3)
+    return Source(info, lambda ids: np.zeros((len(ids), 20, 24, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -48,6 +34,6 @@ def test_a_film_keeps_time(clips: Clips, fps: float) -> None:
         mean=(0.5,) * 3,
         std=(0.2,) * 3,
     )
-    taken = take(Dark(), 0, build_model(header), 3, clips)
+    taken = take(dark(), 0, build_model(header), 3, clips)
     assert taken.fps == pytest.approx(fps)
     assert taken.views[0].shape == (1, 3, 4, 16, 24)

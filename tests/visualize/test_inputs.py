@@ -39,7 +39,7 @@ def test_files_folders_patterns_and_what_is_not_there(tmp_path: Path) -> None:
 def test_a_file_without_suffix_is_what_it_holds(tmp_path: Path) -> None:
     Image.new("RGB", (5, 7)).save(tmp_path / "x", "PNG")
     [found] = find_inputs([str(tmp_path / "x")])
-    assert open_input(found, "drop").height == 7
+    assert open_input(found, "drop").info.height == 7
     (tmp_path / "y").write_text("neither")
     [found] = find_inputs([str(tmp_path / "y")])
     with pytest.raises(DataError, match=r"neither a picture .* nor a video"):
