@@ -5,14 +5,16 @@ Runs every verb on tiny data, through the command line alone, and keeps digests 
     PYTHONPATH=TREE python tests/net/record.py record OUT.json
     python tests/net/record.py compare BEFORE.json AFTER.json
 
-Numbers (tensors, metrics, JSON, pictures, exit codes) and words (help, messages, free text) are
-compared apart. Times, machines, versions, paths and process numbers are masked. CPU only, one thread.
+Numbers (tensors, metrics, JSON, pictures, pages, exit codes) and words (help, messages, logs) are
+compared apart, so that no change of words hides a number. Times, machines, versions, paths and
+process numbers are masked. CPU only, one thread. Two records at once need two folders: NET_WORK.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -26,12 +28,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-WORK = Path("/tmp/maekit-net")
+WORK = Path(os.environ.get("NET_WORK", "/tmp/maekit-net"))
 TIMEOUT = 240  # seconds that one command may take
 MASKED = re.compile(
     r"^(seconds.*|.*_seconds|samples_per_second|data_wait|memory.*|time|left|host|pid|python|maekit|"
     r"modified|mtime|cpu|hours|minutes|rate|argv|command|.*_per_second|disk.*|free.*|step_ms)$"
 )
+NUMERIC = re.compile(r"[-+\d.,e ]+")
+TIMED = re.compile(r"(memory|pace|wait|second|speed).*, data$", re.IGNORECASE)
 # Spellings that were meant to change, in keys and texts.
 RESPELLED = (
     ("visualis", "visualiz"), ("colour", "color"), ("normalis", "normaliz"), ("centred", "centered"),
@@ -39,6 +43,10 @@ RESPELLED = (
     ("initialis", "initializ"), ("featuris", "featuriz"), ("randomis", "randomiz"),
     ("labelled", "labeled"), ("standardis", "standardiz"), ("honour", "honor"), ("grey", "gray"),
 )  # fmt: skip
+
+# Kinds of entries in the order in which they are told; the last two are words.
+KINDS = ("exit", "number", "json", "picture", "html", "file", "words", "help")
+WORDS = ("words", "help")
 
 IMAGES = """\
 name: net
@@ -210,7 +218,41 @@ CASES: list[tuple[str, tuple[str, ...]]] = [
     ("video-reconstruct", ("reconstruct", "clip.mp4", "--from", "v", "--out", "vrec", "--json")),
     ("video-convert", ("weights", "convert", "v", "v.hf", "--to", "hf")),
     ("video-report", ("report", "v", "vf", "--out", "video.html")),
+    ("embed-parquet", ("embed", "pictures/val", "--from", "a", "--out", "e.parquet")),
+    ("embed-tokens", ("embed", "clip.mp4", "--from", "v", "--pool", "tokens", "--out", "e4.npz")),
+    ("reconstruct-masker", ("reconstruct", "clip.mp4", "--from", "vd", "--masker", "tube:0.75",
+                            "--seed", "2", "--out", "rec6", "--json")),
+    ("reconstruct-mask", ("reconstruct", "pictures/val/blue/00.png", "--from", "a", "--mask",
+                          "mask.png", "--out", "rec7", "--json")),
+    ("reconstruct-bad", ("reconstruct", "pictures/val/blue/00.png", "bad.png", "gone.png",
+                         "--from", "a", "--out", "rec8", "--json")),
+    ("finetune-views", ("finetune", R, "--from", "a", "finetune.steps=4", "--out", "fv",
+                        "finetune.batch.accumulation=2", "finetune.views={crops: 3, enlarge: 1.2}")),
+    ("probe-video-attentive", ("probe", V, "--from", "v", "--kind", "attentive", "--out", "va",
+                               "--json")),
+    ("convert-onnx", ("weights", "convert", "square", "conv.onnx", "--to", "onnx")),
+    ("convert-mae-back", ("weights", "convert", "conv.pth", "back.safetensors", "--to", "maekit",
+                          "--target", "norm-pixel", "--heads", "2", "--decoder-heads", "2",
+                          "--clip", "1x16x16", "--json")),
+    ("inspect-mae", ("weights", "inspect", "conv.pth", "--json")),
+    ("inspect-hf", ("weights", "inspect", "hf:conv.hf", "--json")),
+    ("inspect-words", ("weights", "inspect", "ft")),
+    ("report-json", ("report", "pk", "pl", "--out", "five.html", "--json")),
+    ("tokenizer-dry", ("tokenizer", "netdvae.yaml", "--dry-run")),
     ("plugins", ("plugins", "list", "--json")),
+    ("plugins-words", ("plugins", "list", "--kind", "maskers")),
+    ("validate-json", ("recipes", "validate", R, "net-bad.yaml", "--json")),
+    ("version", ("--version",)),
+    ("error-usage", ("pretrain",)),
+    ("error-option", ("pretrain", R, "--sede", "3")),
+    ("error-kind", ("plugins", "list", "--kind", "flowers")),
+    ("error-run", ("report", "nowhere")),
+    ("error-resume", ("pretrain", R, "--out", "nothing-here", "--resume")),
+    ("error-labels", ("finetune", R, "--from", "a", "data.train.path=pictures/train/red")),
+    ("error-device", ("pretrain", R, "--device", "cuda:7")),
+    ("error-weights", ("embed", "pictures/val", "--from", "bad.png", "--out", "e5.npz")),
+    ("error-heads", ("weights", "convert", "conv.pth", "b2.safetensors", "--to", "maekit")),
+    ("error-place", ("weights", "convert", "a", "back.safetensors", "--to", "maekit")),
     ("recipes", ("recipes", "list", "--json")),
     ("schema", ("recipes", "schema")),
     ("validate", ("recipes", "validate", "quickstart", R, V, "mae_in1k_vit_b")),
@@ -229,6 +271,11 @@ INTERRUPTED = [
                  "pretrain.validate.every=20", "--out", "res")),
     ("resumed-finetune", ("finetune", R, "--from", "a", "finetune.steps=40",
                           "finetune.validate.every=20", "--out", "resft")),
+    ("resumed-accumulation", ("pretrain", R, "pretrain.steps=40", "~pretrain.pictures",
+                              "pretrain.batch.accumulation=4", "data.workers=1",
+                              "pretrain.validate.every=20", "--out", "resac")),
+    ("resumed-paper", ("probe", R, "--from", "a", "probe.protocol=paper", "probe.steps=60",
+                       "probe.batch={global: 16}", "probe.checkpoint.steps=20", "--out", "respp")),
 ]  # fmt: skip
 
 
@@ -248,6 +295,13 @@ def draw() -> None:
                 Image.fromarray(pixels.astype(np.uint8)).save(path)
     for name, text in ((R, IMAGES), (V, VIDEOS), ("netdvae.yaml", TOKENIZER)):
         Path(name).write_text(text)
+    Path("net-bad.yaml").write_text(
+        IMAGES.replace("ratio:", "ration:").replace("steps: 9", "stpes: 9")
+    )
+    hidden = np.zeros((20, 30), np.uint8)
+    hidden[:, 10:20] = 255
+    Image.fromarray(hidden).save("mask.png")
+    Path("bad.png").write_bytes(b"not a picture")
     import av
 
     with av.open("clip.mp4", "w") as film:
@@ -339,8 +393,9 @@ def masked(value: Any) -> Any:  # noqa: ANN401
 
 def plain_text(text: str) -> str:
     """Text without paths of trees, times, versions and process numbers."""
-    for tree in {str(Path(p).resolve()) for p in sys.path if p} | {str(WORK)}:
-        if tree != "/":
+    text = text.replace(str(WORK), "WORK")
+    for tree in sorted({str(Path(p).resolve()) for p in sys.path if p}, key=len, reverse=True):
+        if tree not in ("/", "/tmp"):  # noqa: S108 - the place of scripts, not of trees
             text = text.replace(tree, "TREE")
     text = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(\+\d\d:\d\d|Z)?", "WHEN", text)
     text = re.sub(
@@ -351,12 +406,18 @@ def plain_text(text: str) -> str:
     return re.sub(r"minutes +│? *[\d.]+", "minutes N", text)
 
 
-def entries(root: Path, seen: set[Path]) -> Iterator[tuple[str, Any]]:
+def known(path: Path) -> tuple[str, int, int]:
+    """What tells a file from what it was before a later command wrote it anew."""
+    state = path.stat()
+    return str(path), state.st_mtime_ns, state.st_size
+
+
+def entries(root: Path, seen: set[tuple[str, int, int]]) -> Iterator[tuple[str, Any]]:
     """What the files below a folder hold, by path and kind, of those that are new."""
     for path in sorted(root.rglob("*")):
-        if path in seen or not path.is_file() or "tensorboard" in path.parts:
+        if not path.is_file() or "tensorboard" in path.parts or known(path) in seen:
             continue
-        seen.add(path)
+        seen.add(known(path))
         name = str(path.relative_to(root))
         if path.name in (".out", ".err", "lock") or "pictures/train" in name:
             continue
@@ -401,7 +462,21 @@ def of_file(name: str, path: Path) -> Iterator[tuple[str, Any]]:
         for number, line in enumerate(path.read_text().splitlines()):
             yield f"number {name} {number}", masked(json.loads(line))
     elif path.suffix in (".png", ".gif", ".mp4", ".webp"):
-        yield f"picture {name}", hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        yield f"picture {name} bytes", hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        if path.suffix != ".mp4":
+            yield f"picture {name} pixels", pixels_of(path)
+    elif path.suffix == ".parquet":
+        import pyarrow.parquet as parquet
+
+        for key, column in parquet.read_table(path).to_pydict().items():
+            digest = hashlib.sha256(plain_text(repr(column)).encode()).hexdigest()
+            yield f"number {name} {key}", digest[:16]
+    elif path.suffix == ".onnx":
+        import onnx
+
+        for tensor in onnx.load(path).graph.initializer:
+            held = onnx.numpy_helper.to_array(tensor)
+            yield f"number {name} {tensor.name}", hashlib.sha256(held.tobytes()).hexdigest()[:16]
     elif path.suffix == ".html":
         for number, line in enumerate(html_lines(path.read_text())):
             yield f"html {name} {number}", line
@@ -419,6 +494,15 @@ def of_file(name: str, path: Path) -> Iterator[tuple[str, Any]]:
         yield f"file {name}", path.stat().st_size > 0
 
 
+def pixels_of(path: Path) -> str:
+    """Digest of all frames of a picture as it is decoded, with its size."""
+    from PIL import Image, ImageSequence
+
+    with Image.open(path) as picture:
+        frames = [each.convert("RGBA").tobytes() for each in ImageSequence.Iterator(picture)]
+        return f"{picture.size} x {len(frames)} {hashlib.sha256(b''.join(frames)).hexdigest()[:16]}"
+
+
 def html_lines(text: str) -> list[str]:
     """A page as a browser takes it: tags with sorted attributes, and texts without their white space."""
     from html.parser import HTMLParser
@@ -426,19 +510,30 @@ def html_lines(text: str) -> list[str]:
     lines: list[str] = []
 
     class Reader(HTMLParser):
+        timed = drawn = (
+            False  # in a table of what differs from run to run; in a chart, with its ticks
+        )
+
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
             shown = [
                 (k, v if len(v or "") < 200 else hashlib.sha256(str(v).encode()).hexdigest()[:16])
                 for k, v in sorted(attrs)
             ]
             lines.append(plain_text(f"<{tag} {shown}>"))
+            self.drawn |= tag == "svg"
+            self.timed |= bool(TIMED.search(str(dict(attrs).get("aria-label"))))
 
         def handle_endtag(self, tag: str) -> None:
             lines.append(f"</{tag}>")
+            self.timed &= tag != "table"
+            self.drawn &= tag != "svg"
 
         def handle_data(self, data: str) -> None:
             words = " ".join(data.split())
-            if words and not re.fullmatch(r"[-+\d.,e ]+", words):  # ticks of curves of times, too
+            if words.startswith('[{"key"'):
+                curves = json.loads(words)
+                lines.extend(json.dumps(e) for e in curves if not MASKED.match(e["key"]))
+            elif words and not ((self.timed or self.drawn) and NUMERIC.fullmatch(words)):
                 lines.append(plain_text(words))
 
     reader = Reader()
@@ -477,17 +572,18 @@ def record(out: Path) -> None:
     work.mkdir(parents=True)
     os.chdir(work)
     draw()
-    seen = set(work.rglob("*"))
+    seen = {known(path) for path in work.rglob("*")}
     found: dict[str, Any] = {}
 
     def keep(name: str, act: Callable[[], tuple[int, str, str]]) -> None:
         began = time.monotonic()
         code, told, errors = act()
-        found[f"number {name}: exit"] = code
+        found[f"exit {name}"] = code
         try:
             found[f"json {name}: stdout"] = masked(json.loads(told))
         except ValueError:
-            found[f"words {name}: stdout"] = plain_text(told)
+            kind = "help" if name.endswith("--help") else "words"
+            found[f"{kind} {name}: stdout"] = plain_text(told)
         found[f"words {name}: stderr"] = plain_text(errors)
         for key, value in entries(work, seen):
             kind, _, rest = key.partition(" ")
@@ -518,33 +614,52 @@ def respelled(value: Any) -> Any:  # noqa: ANN401
 
 
 def differences(before: Any, after: Any, path: str = "") -> Iterator[str]:  # noqa: ANN401
+    """Yield each place in which two values differ, with both."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in [*before, *(key for key in after if key not in before)]:
             yield from differences(before.get(key), after.get(key), f"{path}.{key}")
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for number, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from differences(one, other, f"{path}[{number}]")
+    elif isinstance(before, str) and isinstance(after, str) and "\n" in before + after:
+        ours, theirs = before.splitlines(), after.splitlines()
+        pairs = itertools.zip_longest(ours, theirs, fillvalue="(no line)")
+        for number, (one, other) in enumerate(pairs, 1):
+            if one != other:
+                yield f"{path} line {number}:\n      - {one[:200]}\n      + {other[:200]}"
     elif before != after:
-        yield f"{path}: {str(before)[:300]} -> {str(after)[:300]}"
+        yield f"{path}:\n      - {str(before)[:200]}\n      + {str(after)[:200]}"
+
+
+def case_of(key: str) -> str:
+    return key.partition(" ")[2].split(": ")[0]
 
 
 def compare(before: Path, after: Path, words: bool) -> int:  # noqa: FBT001
-    """Print what differs, numbers first; return 1 if any number does."""
+    """Print what differs, grouped by kind; return 1 if anything but words does."""
     old = respelled(json.loads(before.read_text()))
     new = respelled(json.loads(after.read_text()))
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    numbers = [key for key in changed if not key.startswith("words")]
-    print(
-        f"{len(old)} and {len(new)} entries; {len(numbers)} differ, and {len(changed) - len(numbers)} words"
-    )
-    shown: dict[str, int] = {}
-    for key in numbers + ([key for key in changed if key not in numbers] if words else []):
-        case = key.split(":")[0]
-        shown[case] = shown.get(case, 0) + 1
-        if shown[case] <= 4:
-            first = next(iter(differences(old.get(key), new.get(key))), "")
-            print(f"{key}\n    {first}")
-    for case, count in shown.items():
-        if count > 4:
-            print(f"{case}: {count} in all")
-    return 1 if numbers else 0
+    cases, later = ({case_of(key) for key in each} for each in (old, new))
+    for side, only in ((before, cases - later), (after, later - cases)):
+        if only:
+            print(f"only {side} has: {', '.join(sorted(only))}")
+    shared = [key for key in sorted(old.keys() | new.keys()) if case_of(key) in cases & later]
+    changed = [key for key in shared if old.get(key) != new.get(key)]
+    for kind in KINDS:
+        mine = [key for key in changed if key.split(" ")[0] == kind]
+        every = sum(key.split(" ")[0] == kind for key in shared)
+        print(f"{kind}: {len(mine)} of {every} differ")
+        shown: dict[str, int] = {}
+        for key in mine if words or kind not in WORDS else ():
+            case = case_of(key)
+            shown[case] = shown.get(case, 0) + 1
+            if shown[case] <= 3:
+                first = next(iter(differences(old.get(key), new.get(key))), "")
+                print(f"  {key}{first}")
+        for case, count in shown.items():
+            if count > 3:
+                print(f"  {case}: {count} in all")
+    return int(any(key.split(" ")[0] not in WORDS for key in changed) or bool(cases - later))
 
 
 if __name__ == "__main__":
