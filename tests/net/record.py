@@ -533,6 +533,8 @@ def html_lines(text: str) -> list[str]:
             if words.startswith('[{"key"'):
                 curves = json.loads(words)
                 lines.extend(json.dumps(e) for e in curves if not MASKED.match(e["key"]))
+            elif NUMERIC.fullmatch(words) and lines and "('class', 'value')" in lines[-1]:
+                lines.append("N")  # a curve's last value: of speeds, too; the curves are kept
             elif words and not ((self.timed or self.drawn) and NUMERIC.fullmatch(words)):
                 lines.append(plain_text(words))
 
