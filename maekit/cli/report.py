@@ -12,15 +12,14 @@ from maekit.atomic import write_bytes
 from maekit.cli.output import print_json, print_table
 from maekit.engine.run_folder import plain
 from maekit.errors import RecipeError, StorageError
-from maekit.visualize.report.markup import duration, number
+from maekit.visualize.report.numbers import duration, held_out, number, numbers_of
 from maekit.visualize.report.page import render
 from maekit.visualize.report.paired import Paired, Unpaired
-from maekit.visualize.report.summary import held_out, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from maekit.visualize.report.record import Run
+    from maekit.visualize.report.run import Run
 
 FILE = "report.html"
 SUFFIXES = (".html", ".htm")

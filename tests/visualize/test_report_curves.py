@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from report_runs import holdout_record, make_run, step_record, write_metrics
 
 from maekit.visualize.report.curves import charts_of, packed, rows_of, smooth, thin
-from maekit.visualize.report.record import read_run
+from maekit.visualize.report.run import read_run
 
 NUMBERS = st.one_of(st.floats(-1e6, 1e6), st.just(float("nan")))
 

@@ -16,7 +16,7 @@ from scipy import stats
 from maekit.engine.run_folder import PREDICTIONS
 from maekit.visualize.report.page import render
 from maekit.visualize.report.paired import Pairing, paired
-from maekit.visualize.report.record import read_run
+from maekit.visualize.report.run import read_run
 
 CLASSES = 4
 

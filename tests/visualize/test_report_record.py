@@ -19,8 +19,8 @@ from report_runs import (
 )
 
 from maekit.errors import RecipeError
-from maekit.visualize.report.record import names_of, read_run
-from maekit.visualize.report.summary import held_out, numbers_of
+from maekit.visualize.report.numbers import held_out, numbers_of
+from maekit.visualize.report.run import names_of, read_run
 
 _HOLD = """
 import fcntl, sys

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from maekit.visualize.report.record import Run
+    from maekit.visualize.report.run import Run
 
 BUCKETS = 600  # about as many as a chart is pixels wide; each keeps its least and largest value
 SMOOTH_POINTS = 300  # of a smoothed curve

@@ -1,32 +1,68 @@
-"""The report: one page, everything in it, the same bytes for the same runs."""
+"""The report: one HTML page with everything in it, the same bytes for the same runs.
+
+This file computes what the page says; report.html.j2 lays it out.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
-from string import Template
 from typing import Any, NamedTuple
 
-from maekit.version import __version__
-from maekit.visualize.report.curves import charts_of, packed
-from maekit.visualize.report.markup import Html, join, tag
-from maekit.visualize.report.paired import Pairing, paired, paired_table
-from maekit.visualize.report.record import Run, names_of, read_run
-from maekit.visualize.report.sections import (
-    bad_files,
-    curves,
-    environment,
-    log,
-    recipe,
-    reconstructions,
-)
-from maekit.visualize.report.summary import banner, color_of, comparison, tiles
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
 
-SCRIPTS = ("numbers.js", "charts.js", "pictures.js")
+from maekit.recipe.schema import VERBS
+from maekit.version import __version__
+from maekit.visualize.report.curves import (
+    BUCKETS,
+    FEWEST_TO_SMOOTH,
+    Chart,
+    Curve,
+    charts_of,
+    packed,
+    rows_of,
+    smooth,
+)
+from maekit.visualize.report.numbers import (
+    MISSING,
+    Numbers,
+    decibel,
+    duration,
+    held_out,
+    held_out_gain,
+    number,
+    numbers_of,
+    percent,
+)
+from maekit.visualize.report.paired import Pairing, paired
+from maekit.visualize.report.run import Run, names_of, read_run
+from maekit.visualize.step_pictures import evenly, open_picture, steps_on_disk
+
+TABLE_ROWS = 50
+BAD_FILES_SHOWN = 100
+COLORS = 8  # classes c0 to c7 of style.css
+MOST_PICTURES = 24  # of a run, evenly chosen, the first and the last included
+LARGEST_KEPT = 400_000  # bytes of a PNG that is embedded as it is; larger ones become JPEG
+_JPEG_QUALITY = 88
+_JOINTS = re.compile(r"(?<=[/_])(?=\w)|(?<=\.)(?=[^\W\d])")  # never within a decimal
+_PART_FACTS = (
+    "masker", "target", "dvae", "loss", "augment", "batch", "optimizer",
+)  # fmt: skip
+# Keys that make an experiment, in the order in which one reads them.
+_FACTS = (
+    "data.train", "data.size", "model.backbone", "model.decoder",
+    *(f"{verb}.{key}" for verb in VERBS for key in _PART_FACTS),
+)  # fmt: skip
 
 
 class Rendered(NamedTuple):
@@ -38,65 +74,122 @@ class Rendered(NamedTuple):
 
 
 def render(paths: Sequence[Path]) -> Rendered:
-    """The page about these runs.
+    """Write the page about these runs.
 
     Raises:
-        RecipeError: one of them is no run folder.
+        RecipeError: one of them is not a run folder.
     """
     runs = [read_run(path) for path in paths]
     names = names_of(list(paths))
     charts, pairing = charts_of(runs), paired(runs)
-    sections = {
-        "Summary": _summary(runs, names, pairing),
-        "Curves": curves(charts, names),
-        "Reconstructions": reconstructions(runs, names),
-        "Recipe": recipe(runs, names),
-        "Bad files": bad_files(runs, names),
-        "Environment": environment(runs, names),
-        "Log": log(runs, names),
-    }
-    style, script = _asset("style.css"), "".join(_asset(name) for name in SCRIPTS)
-    page = Template(_asset("page.html")).substitute(
+    shown = [
+        PageRun(run, name, color_of(place))
+        for place, (run, name) in enumerate(zip(runs, names, strict=True))
+    ]
+    recipe_rows = side_by_side([flat(run.recipe) for run in runs])
+    style, script = _asset("style.css"), _asset("report.js")
+    page = _template().render(
         version=__version__,
-        policy=_policy(style, script),
-        title=join([f"{', '.join(names)} · maekit report"]),
-        style=style,
-        header=tag("h1", "Run " if len(runs) == 1 else "Runs ", tag("span", ", ".join(names))),
-        nav=join(tag("a", title, href=f"#{_anchor(title)}") for title in sections),
-        main="\n".join(_section(title, content) for title, content in sections.items()),
+        policy=Markup(_policy(style, script)),  # noqa: S704 - digests in single quotes
+        style=Markup(style),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704
         curves=_json([packed(chart) for chart in charts]),
-        script=script,
+        names=names,
+        runs=shown,
+        figures=[_figure(chart, names) for chart in charts],
+        curve_hints=_curve_hints(charts),
+        pairing=pairing,
+        picture_steps=sorted({each.step for run in shown for each in run.pictures.shown}),
+        unequal_keys=[recipe_rows[place] for place in differing(recipe_rows)],
+        environment=side_by_side([flat(_one_line_command(run.environment)) for run in runs]),
     )
     # File names that were not UTF-8 carry lone surrogates; they are shown escaped.
     return Rendered(page.encode("utf-8", "backslashreplace"), runs, pairing)
 
 
-def _summary(runs: Sequence[Run], names: Sequence[str], pairing: Pairing) -> Html:
-    if len(runs) == 1:
-        return join([banner(runs[0], names[0]), tiles(runs[0])])
-    banners = [
-        banner(run, name, color_of(index))
-        for index, (run, name) in enumerate(zip(runs, names, strict=True))
-    ]
-    parts = [tag("div", *banners, class_="banners"), comparison(runs, names)]
-    compared = pairing.pairs or pairing.left_out
-    return join([*parts, paired_table(pairing, names)] if compared else parts)
+@dataclass(frozen=True)
+class PageRun:
+    """A run as the page shows it."""
+
+    run: Run
+    name: str
+    color: str
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        """Its numbers."""
+        return numbers_of(self.run)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """Its reconstructions."""
+        return read_pictures(self.run.path / "pictures")
+
+    @property
+    def tiles(self) -> list[tuple[str, str, str]]:
+        """Its numbers with a title above each and a remark below."""
+        found = self.numbers
+        start, speed = "not logged", "not logged"
+        if found.loss_first is not None:
+            start = f"from {number(found.loss_first)}"
+        if found.samples_per_second is not None:
+            speed = f"samples/s, {percent(found.data_wait)} waiting for data"
+        return [
+            ("Loss", number(found.loss_last), start),
+            ("Held out", held_out(found), held_out_gain(found)),
+            ("Speed", number(found.samples_per_second), speed),
+            ("Time", duration(found.seconds), f"{found.step:,} steps"),
+            ("Bad files", f"{found.bad_files:,}", "listed below" if found.bad_files else "none"),
+        ]
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """The keys of its recipe that make the experiment."""
+        return recipe_facts(self.run.recipe, self.run.verb)
+
+    @property
+    def bad_files(self) -> list[list[str]]:
+        """File, reason, set and step of the first bad files."""
+        keys = ("file", "reason", "set", "step")
+        return [
+            [str(row.get(key, MISSING)) for key in keys]
+            for row in self.run.bad_files[:BAD_FILES_SHOWN]
+        ]
 
 
-def _section(title: str, content: Html) -> Html:
-    return tag("section", tag("h2", title), content, id=_anchor(title))
+def color_of(index: int) -> str:
+    """Return the style sheet's class for the index-th run or curve."""
+    return f"c{index % COLORS}"
 
 
-def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.filters |= {
+        "breakable": breakable,
+        "decibel": decibel,
+        "duration": duration,
+        "held_out": held_out,
+        "number": number,
+        "percent": percent,
+        "thousands": "{:,}".format,
+    }
+    environment.globals |= {"MISSING": MISSING, "differing": differing}
+    return environment.from_string(_asset("report.html.j2"))
 
 
 def _asset(name: str) -> str:
     return (files("maekit.visualize.report") / name).read_text(encoding="utf-8")
 
 
+def breakable(text: str) -> Markup:
+    """Let paths and keys be broken behind ``/``, ``.`` and ``_``, not within words."""
+    return Markup("<wbr>").join(_JOINTS.split(text))
+
+
 def _policy(style: str, script: str) -> str:
-    """Nothing is fetched from anywhere, and no style or script runs but the page's own two."""
+    """Forbid the page to fetch anything, or to run any style or script but its own two."""
     return (
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
@@ -107,7 +200,227 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
-def _json(value: Any) -> str:  # noqa: ANN401 (any JSON value)
-    """JSON that cannot end the element that it stands in."""
+def _json(value: Any) -> Markup:  # noqa: ANN401 - any JSON value
+    """Write JSON that cannot end the element that it stands in."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - escaped for a script element
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart as the page shows it.
+
+    Attributes:
+        legend: a label and classes of the style sheet for each curve.
+        lost: a sentence for each curve with values that are not finite.
+        columns, rows: the chart as a table.
+        every: the number of steps, of which the table may show fewer.
+    """
+
+    chart: Chart
+    legend: list[tuple[str, str]]
+    lost: list[str]
+    columns: list[str]
+    rows: list[list[str]]
+    every: int
+
+
+def _figure(chart: Chart, names: Sequence[str]) -> Figure:
+    labels = [_label(chart, curve, names) for curve in chart.curves]
+    colors = [_color(curve, place, names) for place, curve in enumerate(chart.curves)]
+    lost = [
+        f"{label}: {len(curve.lost):,} of {len(curve.steps):,} values are not finite, the first "
+        f"at step {curve.lost[0]:,}"
+        for curve, label in zip(chart.curves, labels, strict=True)
+        if len(curve.lost)
+    ]
+    return Figure(
+        chart,
+        [
+            (label, f"{color} {curve.style}")
+            for label, color, curve in zip(labels, colors, chart.curves, strict=True)
+        ],
+        lost,
+        ["Step", *labels],
+        [[f"{step:,}", *map(number, values)] for step, values in rows_of(chart, TABLE_ROWS)],
+        max(len(curve.steps) for curve in chart.curves),
+    )
+
+
+def _label(chart: Chart, curve: Curve, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return curve.label or chart.title.partition(",")[0].lower()
+    return f"{names[curve.run]} {curve.label}".strip()
+
+
+def _color(curve: Curve, place: int, names: Sequence[str]) -> str:
+    """Return one color a run; of a single run one a curve, and gray for baselines."""
+    if len(names) > 1:
+        return color_of(curve.run)
+    return "muted" if curve.style in ("dashed", "dotted") else color_of(place)
+
+
+def _curve_hints(charts: Sequence[Chart]) -> str:
+    """Say how the curves were thinned and smoothed."""
+    longest = max(
+        (curve for chart in charts for curve in chart.curves),
+        key=lambda curve: len(curve.steps),
+        default=None,
+    )
+    if longest is None:
+        return ""
+    count, sentences = len(longest.steps), []
+    if count > 2 * BUCKETS:
+        sentences.append(
+            f"Of {count:,} logged steps each curve shows the lowest and the highest value in each "
+            f"of {BUCKETS} intervals, the first and the last."
+        )
+    if count >= FEWEST_TO_SMOOTH:
+        window = smooth(longest.values)[2]
+        sentences.append(
+            f"A smoothed line is the mean over {window:,} steps around each step (2 % of them)."
+        )
+    sentences.append("The speed leaves out pauses for validation, pictures and checkpoints.")
+    return " ".join(sentences)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of one step, as a ``data:`` address."""
+
+    step: int
+    address: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is shown of a run's pictures.
+
+    Attributes:
+        found: how many there are on disk.
+        recoded: whether some were made smaller by JPEG.
+        broken: names of those that could not be read.
+    """
+
+    shown: list[Picture]
+    found: int
+    recoded: bool
+    broken: list[str]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about pictures that are left out or changed."""
+        notes = []
+        if self.found > MOST_PICTURES:
+            notes.append(f"{MOST_PICTURES} of {self.found:,} pictures are shown.")
+        if self.recoded:
+            notes.append("Large pictures are embedded as JPEG; the originals are in pictures/.")
+        if self.broken:
+            notes.append(f"Could not be read: {', '.join(self.broken)}.")
+        return notes
+
+
+def read_pictures(folder: Path) -> Pictures:
+    """Read what is shown of ``pictures/``; the folder need not exist."""
+    found = steps_on_disk(folder)
+    shown: list[Picture] = []
+    broken: list[str] = []
+    recoded = False
+    for step, path in evenly(found, MOST_PICTURES):
+        data = path.read_bytes()
+        pixels = open_picture(data)
+        if pixels is None:
+            broken.append(path.name)
+            continue
+        kind = "png"
+        if len(data) > LARGEST_KEPT:
+            buffer = io.BytesIO()
+            pixels.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+            data, kind, recoded = buffer.getvalue(), "jpeg", True
+        address = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+        shown.append(Picture(step, address, *pixels.size))
+    return Pictures(shown, len(found), recoded, broken)
+
+
+def recipe_facts(recipe: Any, verb: str | None) -> list[tuple[str, str]]:  # noqa: ANN401 - plain
+    """List the keys that make an experiment, without the sections of other verbs.
+
+    A discrete VAE's run does not use the model section.
+    """
+    others = {each for each in VERBS if verb not in (None, each)}
+    if verb == "tokenizer":
+        others.add("model")
+    rows = []
+    for path in _FACTS:
+        if path.partition(".")[0] in others:
+            continue
+        value = recipe
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, dict):
+            name = [as_yaml(value["name"])] if "name" in value else []
+            rest = [f"{key}: {inner}" for key, inner in flat(value).items()
+                    if key != "name" and inner != "null"]  # fmt: skip
+            rows.append((path, ", ".join(name + rest)))
+        elif value is not None:
+            rows.append((path, as_yaml(value)))
+    return rows
+
+
+def _one_line_command(environment: dict[str, Any]) -> dict[str, Any]:
+    """Write the command as one line instead of a list."""
+    command = environment.get("command")
+    if not isinstance(command, list):
+        return environment
+    return environment | {"command": " ".join(map(str, command))}
+
+
+def flat(value: Any, path: str = "") -> dict[str, str]:  # noqa: ANN401 - any plain value
+    """Write nested mappings as ``{"data.size": "64"}``; lists and scalars are leaves."""
+    if isinstance(value, dict):
+        found: dict[str, str] = {}
+        for key, inner in value.items():
+            found |= flat(inner, f"{path}.{key}" if path else str(key))
+        return found
+    return {path: as_yaml(value)} if path else {}
+
+
+def as_yaml(value: Any) -> str:  # noqa: ANN401 - any plain value
+    """Write a leaf as YAML would."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(as_yaml(each) for each in value)}]"
+    return _float(value) if isinstance(value, float) else str(value)
+
+
+def _float(value: float) -> str:
+    """Write all digits, so that unequal values look unequal; 1e-08 as 1e-8, 2.0 as 2."""
+    mantissa, _, exponent = repr(value).partition("e")
+    mantissa = mantissa.removesuffix(".0")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+
+
+def side_by_side(columns: Sequence[dict[str, str]]) -> list[list[str]]:
+    """Make rows of a key and its value in each column; keys of one section stay together."""
+    ranks: dict[str, int] = {}  # of sections and keys, in the order in which they first appear
+    for key in (key for column in columns for key in column):
+        for prefix in _prefixes(key):
+            ranks.setdefault(prefix, len(ranks))
+    keys = {key for column in columns for key in column}
+    ordered = sorted(keys, key=lambda key: [ranks[prefix] for prefix in _prefixes(key)])
+    return [[key, *(column.get(key, MISSING) for column in columns)] for key in ordered]
+
+
+def _prefixes(key: str) -> list[str]:
+    """Split ``a.b.c`` into ``a``, ``a.b``, ``a.b.c``."""
+    return list(accumulate(key.split("."), "{}.{}".format))
+
+
+def differing(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return the indices of rows whose values are not all the same."""
+    return [index for index, (_, *values) in enumerate(rows) if len(set(values)) > 1]

@@ -16,18 +16,12 @@ import numpy as np
 
 from maekit.engine.run_folder import PREDICTIONS
 from maekit.errors import DataError
-from maekit.visualize.report.markup import MISSING, Html, number, percent, table, tag
-from maekit.visualize.report.predictions import Judged, read_predictions
+from maekit.visualize.report.run import Predictions, read_predictions
 
 if TYPE_CHECKING:
-    from maekit.visualize.report.record import Run
+    from maekit.visualize.report.run import Run
 
 JUDGING = ("finetune", "probe")  # verbs that leave predictions
-_HOW = (
-    "Each run beside the first that judged the same samples: the same rows, file names and "
-    "classes. The error is that of the mean difference over these samples; it says nothing about "
-    "other seeds or sets."
-)
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ def paired(runs: Sequence[Run]) -> Pairing:
     if len(runs) < 2 or not has_labels:
         return Pairing()
     left_out: list[Unpaired] = []
-    judged: dict[int, Judged] = {}
+    judged: dict[int, Predictions] = {}
     for place, run in enumerate(runs):
         try:
             judged[place] = _judged(run)
@@ -108,7 +102,7 @@ def paired(runs: Sequence[Run]) -> Pairing:
     return Pairing(tuple(pairs), tuple(sorted(left_out, key=lambda each: each.run)))
 
 
-def _judged(run: Run) -> Judged:
+def _judged(run: Run) -> Predictions:
     """The run's predictions; raises DataError that says why there are none."""
     path = run.path / PREDICTIONS
     if path.exists():
@@ -121,7 +115,7 @@ def _judged(run: Run) -> Judged:
     raise DataError(what, where=str(path))
 
 
-def _pair(one: int, other: int, judged: dict[int, Judged], runs: Sequence[Run]) -> Paired:
+def _pair(one: int, other: int, judged: dict[int, Predictions], runs: Sequence[Run]) -> Paired:
     own, base = judged[one], judged[other]
     wins, losses = int((own.right & ~base.right).sum()), int((base.right & ~own.right).sum())
     notes = _other_judge(runs[one].result, runs[other].result)
@@ -143,7 +137,7 @@ def _other_judge(own: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
     return [f"judged with other settings: {', '.join(sorted(unlike))}"] if unlike else []
 
 
-def _alone(place: int, judged: dict[int, Judged]) -> Unpaired:
+def _alone(place: int, judged: dict[int, Predictions]) -> Unpaired:
     """Why a run with predictions is compared with none: how the first other one differs."""
     beside = next((other for other in judged if other != place), None)
     if beside is None:
@@ -156,43 +150,3 @@ def _alone(place: int, judged: dict[int, Judged]) -> Unpaired:
     first = f"the first is row {own.rows[unlike[0]]:,}"
     reason = f"{len(unlike):,} of {len(own.rows):,} samples have another name or class, {first}"
     return Unpaired(place, beside, reason)
-
-
-def paired_table(pairing: Pairing, names: Sequence[str]) -> Html:
-    """The comparison for people, and what is not in it."""
-    parts: list[Html] = []
-    if pairing.pairs:
-        notes = [
-            tag("p", f"{names[pair.one]} beside {names[pair.other]}: {'; '.join(pair.notes)}.")
-            for pair in pairing.pairs
-            if pair.notes
-        ]
-        heading = tag("h3", "The same samples, judged by both")
-        parts += [heading, _grid(pairing.pairs, names), *notes, tag("p", _HOW)]
-    if pairing.left_out:
-        rows = [
-            (names[each.run], MISSING if each.beside is None else names[each.beside], each.reason)
-            for each in pairing.left_out
-        ]
-        grid = table(("Run", "Beside", "Why"), rows, label="Runs not compared by sample")
-        parts += [tag("h3", "Not compared sample by sample"), grid]
-    return tag("div", *parts)
-
-
-def _grid(pairs: Sequence[Paired], names: Sequence[str]) -> Html:
-    columns = ("Run", "Beside", "Samples", "Only this one right", "Only the other right",
-               "Difference of top-1", "Standard error", "In standard errors")  # fmt: skip
-    rows = [
-        (
-            names[pair.one],
-            names[pair.other],
-            f"{pair.samples:,}",
-            f"{pair.only_one:,}",
-            f"{pair.only_other:,}",
-            percent(pair.difference).replace("-", "\N{MINUS SIGN}"),
-            percent(pair.error),
-            number(pair.difference / pair.error if pair.error else None),
-        )
-        for pair in pairs
-    ]
-    return table(columns, rows, label="Runs paired by sample", numbers=True)

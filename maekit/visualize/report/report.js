@@ -1,3 +1,18 @@
+"use strict";
+// How numbers are written, by the curves and by the pictures.
+
+// A whole number with its thousands marked.
+const grouped = (whole) => String(whole).replace(/\B(?=(\d{3})+$)/g, ",");
+
+// So many significant digits, with an exponent where zeros would be many.
+function plain(value, digits) {
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e6)) {
+    return value.toExponential(digits - 2).replace(/\.?0*e\+?/, "e");
+  }
+  return String(Number(value.toPrecision(digits)));
+}
+
 // Draws the curves as SVG. Every chart shows the values at one common cursor, a step, which the
 // pointer or the arrow keys move; what is plotted has been thinned before, see curves.py.
 (() => {
@@ -301,5 +316,58 @@
   document.getElementById("smooth")?.addEventListener("change", (event) => {
     smoothed = event.target.checked;
     charts.forEach(draw);
+  });
+})();
+// One slider over the steps at which pictures were drawn; each run shows its newest until there.
+(() => {
+  const slider = document.getElementById("slider");
+  if (slider === null) return;
+  const MILLISECONDS = 250; // a step of the film
+  const REST = 6; // times as long on the last one
+  const steps = JSON.parse(slider.dataset.steps);
+  const output = document.getElementById("picture-step");
+  const play = document.getElementById("play");
+  const figures = [...document.querySelectorAll(".reconstruction")].map((figure) => ({
+    images: [...figure.querySelectorAll("img")],
+    caption: figure.querySelector(".step"),
+  }));
+  let timer = null;
+
+  function show() {
+    const step = steps[Number(slider.value)];
+    output.textContent = grouped(step);
+    slider.setAttribute("aria-valuetext", `step ${step}`);
+    for (const { images, caption } of figures) {
+      const drawn = images.filter((image) => Number(image.dataset.step) <= step);
+      const shown = drawn.at(-1) ?? images[0];
+      for (const image of images) image.hidden = image !== shown;
+      if (caption) caption.textContent = grouped(shown.dataset.step);
+    }
+  }
+
+  function stop() {
+    clearTimeout(timer);
+    timer = null;
+    play.textContent = "Play";
+  }
+
+  function advance() {
+    slider.value = (Number(slider.value) + 1) % steps.length;
+    show();
+    const last = Number(slider.value) === steps.length - 1;
+    timer = setTimeout(advance, last ? REST * MILLISECONDS : MILLISECONDS);
+  }
+
+  slider.addEventListener("input", () => {
+    stop();
+    show();
+  });
+  play.addEventListener("click", () => {
+    if (timer !== null) {
+      stop();
+      return;
+    }
+    play.textContent = "Stop";
+    advance();
   });
 })();
