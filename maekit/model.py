@@ -172,8 +172,8 @@ class MaskedAutoencoder(nn.Module):
         if self.target is None:
             msg = "these weights do not say what their decoder predicts (pixel or norm-pixel)"
             hint = (
-                "give it: maekit weights convert SRC DST --to maekit --target norm-pixel (for "
-                "mae_pretrain_*_full.pth and VideoMAE's; pixel for mae_visualize_*.pth)"
+                "convert them with their target: norm-pixel for mae_pretrain_*_full.pth and "
+                "VideoMAE's, pixel for mae_visualize_*.pth"
             )
             raise WeightsError(msg, hint=hint)
         return self.target

@@ -96,6 +96,19 @@ def test_samples_do_not_mix() -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+def test_forward_hooks_fire_for_encoder_and_decoder() -> None:
+    model = make()
+    pixels, hidden = pixels_and_hidden()
+    called: list[str] = []
+    for name in ("backbone", "decoder"):
+        model.get_submodule(name).register_forward_hook(
+            lambda *_, name=name: called.append(name)  # type: ignore[misc]
+        )
+    model(pixels, hidden)
+    model.masked_loss([model.unnormalize(pixels)], Mask.build(hidden))
+    assert called == ["backbone", "decoder"] * 2
+
+
 def test_loss_over_views_is_the_weighted_sum() -> None:
     model = make()
     pixels, hidden = pixels_and_hidden()

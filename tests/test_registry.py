@@ -69,7 +69,7 @@ def function(options):
     return options
 """
 PARTS = {
-    "maskers": "thirds = {module}:Plain",
+    "maskers": "thirds = {module}:Plain\nstranger = {module}:Stranger\nhalf = {module}:Unfinished",
     "targets": "color = {module}:Plain",
     "backbones": "net = {module}:Knowing",
     "decoders": "head = {module}:Knowing\nbare = {module}:Bare\nfunction = {module}:function",
@@ -199,6 +199,8 @@ def test_a_broken_plugin_is_named_and_breaks_nothing_else(install: Install, sour
     [
         ("decoders", "bare", "no `Options`"),
         ("decoders", "function", "not a class"),
+        ("maskers", "stranger", "does not inherit from maekit.contracts.Masker"),
+        ("maskers", "half", "does not define __call__"),
         ("datasets", "greedy", "the core owns: frames"),
     ],
 )

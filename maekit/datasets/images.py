@@ -95,7 +95,7 @@ class Images(FileSet):
         """
         name = self.name(index)
         image = open_image(read_bytes(self._files.place(index)), name, self._alpha)
-        return image_source(image, self.label(index), name)
+        return image_source(image, self._label(index), name)
 
     def _index_list(self, path: Path, root: str, labels: Literal["auto", "none", "folder"]) -> None:
         refuse_folder_labels(labels, path)

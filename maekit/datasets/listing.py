@@ -136,7 +136,7 @@ class FileSet(Dataset):
         """The file or folder, as it is listed."""
         return self._files.name(index)
 
-    def label(self, index: int) -> int | None:
+    def _label(self, index: int) -> int | None:
         """That of one sample."""
         return None if self.labels is None else int(self.labels[index])
 

@@ -123,7 +123,7 @@ class Videos(FileSet):
             video = open_frames(place, PICTURES)
         else:
             video = open_video(place, name)
-        return video_source(video, self._stretch(video, index), self.label(index), name)
+        return video_source(video, self._stretch(video, index), self._label(index), name)
 
     def _stretch(self, video: OpenVideo | OpenFrames, index: int) -> range:
         """The frames that a list's row is about."""

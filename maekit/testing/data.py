@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from maekit.contracts import Dataset
+from maekit.contracts import Dataset
+from maekit.testing.names import check_names
 
 DTYPES = ("uint8", "uint16", "float32")
 
@@ -19,6 +18,7 @@ def check_dataset(dataset: Dataset, samples: int = 4) -> None:
     Args:
         samples: how many are opened, evenly spaced; all must be readable.
     """
+    check_names(dataset, Dataset)
     assert len(dataset) > 0, "is empty"
     chosen = np.unique(np.linspace(0, len(dataset) - 1, samples).round().astype(int)).tolist()
     for index in chosen:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from maekit.contracts import Grid
-
-if TYPE_CHECKING:
-    from maekit.contracts import Masker
+from maekit.contracts import Grid, Masker
+from maekit.testing.names import check_names
 
 GRIDS = (Grid(1, 14, 14), Grid(1, 7, 9), Grid(8, 14, 14), Grid(2, 3, 5))
 
@@ -21,6 +19,7 @@ def check_masker(masker: Masker, grids: Sequence[Grid] = GRIDS, draws: int = 20)
     Args:
         grids: those that the masker is made for; default: images and clips, even and odd.
     """
+    check_names(masker, Masker)
     for grid in grids:
         counts = set()
         for seed in range(draws):

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from maekit.contracts import Encoded, PixelTarget, Target
+from maekit.contracts import Backbone, Decoder, Encoded, PixelTarget, Target
+from maekit.testing.names import check_names
 from maekit.tokens import Mask, gather, patchify, unpatchify
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from maekit.contracts import Backbone, Decoder, PartContext
+    from maekit.contracts import PartContext
 
 BATCH = 2
 TOLERANCE = 1e-5
@@ -35,6 +36,7 @@ def check_backbone(backbone: Backbone, context: PartContext) -> None:
 
     A backbone that cannot leave tokens out (``keeps_all``) is checked with nothing hidden.
     """
+    check_names(backbone, Backbone)
     grid = backbone.grid(context.shape)
     mask = make_mask(grid.tokens)
     if backbone.keeps_all is not None:
@@ -65,6 +67,7 @@ def check_target(target: Target, context: PartContext) -> None:
 
     A target that is fitted is fitted to noise first, and must come back from its own state.
     """
+    check_names(target, PixelTarget)
     mask = make_mask(context.grid.tokens)
     torch.manual_seed(0)
     pixels = torch.rand(BATCH, context.channels, *context.shape)
@@ -119,6 +122,7 @@ def _check_painting(
 @torch.no_grad()
 def check_decoder(decoder: Decoder, context: PartContext) -> None:
     """One prediction per query, in the order of the queries."""
+    check_names(decoder, Decoder)
     grid = context.grid
     mask = make_mask(grid.tokens)
     seen = grid.tokens if context.returns == "all" else mask.visible.shape[1]

@@ -15,6 +15,7 @@ from maekit.contracts import Grid, Masker, PartContext
 from maekit.recipe.schema import BackboneSpec, DataSpec, DecoderSpec, MaskerSpec, TargetSpec
 from maekit.recipe.tokenizer import DVAESizes
 from maekit.targets.dvae_networks import DVAE
+from maekit.targets.pixel import Pixel
 from maekit.testing import (
     check_backbone,
     check_dataset,
@@ -243,6 +244,23 @@ class Broken(Masker):
 def test_a_broken_masker_is_caught(how: str, said: str) -> None:
     with pytest.raises(AssertionError, match=said):
         check_masker(Broken(how))
+
+
+class Misspelled(Pixel):
+    """A target whose ``fit`` would never be called."""
+
+    def fits(self, batches: object) -> None:
+        """Does nothing."""
+
+
+def test_a_misspelled_member_is_named() -> None:
+    context = contexts("targets", "pixel")[0]
+    with pytest.raises(AssertionError, match="`fits`; did you mean `fit`"):
+        check_target(Misspelled(Misspelled.Options(), context), context)
+    masker = Broken("count")
+    masker.need_pixels = True
+    with pytest.raises(AssertionError, match="`need_pixels`; did you mean `needs_pixels`"):
+        check_masker(masker)
 
 
 def test_a_leaking_backbone_is_caught() -> None:

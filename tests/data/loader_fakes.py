@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maekit.contracts import Dataset, Grid, Label, Masker, Source, SourceInfo, View
+from maekit.contracts import Boxes, Dataset, Grid, Label, Masker, Source, SourceInfo, View
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError
 from maekit.recipe.augment import NoAugment, RandomResizedCrop
@@ -84,6 +84,22 @@ class Mixed(Fakes):
     def clip(self, index: int) -> np.ndarray:
         clip = super().clip(index)
         return clip.astype(np.uint16) * 257 if index % 2 else clip
+
+
+LABELS: tuple[Label, ...] = (
+    3,
+    None,
+    frozenset({1, 5}),
+    np.array([0.25, 0.75], np.float32),
+    Boxes(np.array([[0.0, 0.1, 0.5, 0.4]], np.float32), (frozenset({2}),)),
+)
+
+
+class Labeled(Fakes):
+    """Labels of every kind, by turns."""
+
+    def label(self, index: int) -> Label:
+        return LABELS[index % len(LABELS)]
 
 
 class HalfHidden(Masker):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loader_fakes import BrightHidden, Fakes, Mixed, Unborn, Unsteady, make_reader
+from loader_fakes import LABELS, BrightHidden, Fakes, Labeled, Mixed, Unborn, Unsteady, make_reader
 
-from maekit.contracts import View
+from maekit.contracts import Boxes, View
 from maekit.data import slots
 from maekit.data.batch import Batch
 from maekit.data.loader import Loader
@@ -77,6 +77,18 @@ def test_bad_sample_keeps_its_rows() -> None:
     assert batch.views[0][:2].any()
     assert (batch.hidden.sum(axis=1) == 8).all()
     assert batch.bad == (("fake-1", "is broken", 1),)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_labels_of_every_kind_arrive_as_they_are(workers: int) -> None:
+    keys = [[Key(0, index) for index in range(len(LABELS))]]
+    (batch,) = read_all(make_reader(Labeled()), keys, workers)
+    one, none, several, vector, boxes = batch.labels
+    assert (one, none, several) == LABELS[:3]
+    np.testing.assert_array_equal(vector, LABELS[3])
+    assert isinstance(boxes, Boxes)
+    np.testing.assert_array_equal(boxes.boxes, LABELS[4].boxes)
+    assert boxes.labels == LABELS[4].labels
 
 
 def test_mixed_depths_share_one_range() -> None:

@@ -119,6 +119,16 @@ def test_maskers_are_held_to_their_contract(draw: Callable[[Grid], object], reas
         make_reader(Fakes(), masker=Drawing(draw))
 
 
+def test_a_masker_cannot_change_the_pixels() -> None:
+    class Painter(BrightHidden):
+        def __call__(self, grid: Grid, _: np.random.Generator, *, pixels: np.ndarray) -> np.ndarray:
+            pixels[:] = 0
+            return super().__call__(grid, _, pixels=pixels)
+
+    with pytest.raises(PartError, match="read-only"):
+        make_reader(Fakes(), masker=Painter())
+
+
 def test_a_declared_count_is_held_too() -> None:
     class Liar(HalfHidden):
         def count(self, _: Grid) -> int:
