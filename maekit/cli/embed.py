@@ -27,7 +27,6 @@ from maekit.engine.run_folder import LOCK, RUNS, take_lock
 from maekit.engine.stop import StopSignal
 from maekit.engine.training import pick_device
 from maekit.errors import DataError, RecipeError
-from maekit.evaluate.collect import Progress, Reading
 from maekit.evaluate.embed import (
     Embedding,
     Format,
@@ -38,8 +37,8 @@ from maekit.evaluate.embed import (
     write,
 )
 from maekit.evaluate.encoder import digest_of_weights, refuse_nonfinite_weights
+from maekit.evaluate.feature_cache import Parts, Progress, Reading
 from maekit.evaluate.features import Features, auto_pool
-from maekit.evaluate.parts import Parts
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from maekit.cli.training import Verb
-from maekit.evaluate.build import VERB
 from maekit.evaluate.finetune import Finetuning, assemble, chosen_source
+from maekit.evaluate.supervision import VERB
 
 
 def _sizes(job: Finetuning) -> dict[str, int]:

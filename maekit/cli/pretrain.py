@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from maekit.cli.training import Painter, Verb
 from maekit.engine.pretrain import Pretraining, assemble
-from maekit.evaluate.online import online_probe
+from maekit.evaluate.online_probe import online_probe
 from maekit.visualize.training import can_paint, reconstructions
 from maekit.weights.source import check_there
 

@@ -32,11 +32,10 @@ from maekit.engine.run_folder import (
 from maekit.engine.stop import StopSignal
 from maekit.engine.training import pick_device
 from maekit.evaluate.assemble_probe import assemble_probe, required_probe
-from maekit.evaluate.collect import Reading, collect, counted
 from maekit.evaluate.encoder import weights_or_newest
+from maekit.evaluate.feature_cache import Reading, collect, counted, source_of
 from maekit.evaluate.linear_paper import LinearProbing, assemble
-from maekit.evaluate.multiview import TOP
-from maekit.evaluate.parts import source_of
+from maekit.evaluate.predictions import TOP
 from maekit.evaluate.probe import DIFFERENCES, MODEL, PIXELS, RANDOM, VAL
 from maekit.recipe.dump import dump
 from maekit.recipe.load import read

@@ -112,7 +112,7 @@ def _describe(source: str) -> list[str]:
 
         lines += describe(resolve(loaded, "pretrain")).lines()
     if recipe.finetune is not None:
-        from maekit.evaluate.build import describe as describe_classifier
+        from maekit.evaluate.supervision import describe as describe_classifier
 
         lines += describe_classifier(resolve(loaded, "finetune"))
     return lines

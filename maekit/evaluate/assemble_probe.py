@@ -9,12 +9,12 @@ from maekit.engine.events import Emit, Note
 from maekit.engine.feed import open_dataset
 from maekit.engine.precision import Precision
 from maekit.errors import RecipeError
+from maekit.evaluate.baselines import Differences, Pixels, untrained
 from maekit.evaluate.encoder import SCRATCH, load_encoder
 from maekit.evaluate.features import Features, auto_pool
-from maekit.evaluate.floor import Differences, Pixels, untrained
-from maekit.evaluate.judges import check_judge
 from maekit.evaluate.labels import check_labels, tell_labels
 from maekit.evaluate.probe import DIFFERENCES, MODEL, PIXELS, RANDOM, Probing
+from maekit.evaluate.probe_heads import check_judge
 
 if TYPE_CHECKING:
     from pathlib import Path

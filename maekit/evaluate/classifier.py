@@ -1,20 +1,20 @@
-"""A classifier: an encoder, its tokens pooled, a norm, a head.
+"""A classifier: an encoder, its tokens pooled, a norm, a head; and which of it is trained.
 
 B samples, C channels, T frames, H x W pixels; D is the encoder's width, K the number of outputs.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from maekit.engine.build import load_model
 from maekit.errors import PartError, WeightsError
-from maekit.evaluate.heads import make_head
 from maekit.layers import LAYER_NORM_EPS, Normalizer, Statistics
 from maekit.model import MaskedAutoencoder
 from maekit.tokens import Mask
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from maekit.weights.header import Header, Norm, Pool
 
 ENCODER = "backbone."  # before the encoder's tensors, as in every weights file
+HEAD_STD = 2e-5  # of MAE's fine-tuning (main_finetune.py:257)
+LINEAR_STD = 0.02  # of VideoMAE's, before init_scale (modeling_finetune.py:232)
+BATCH_NORM_EPS = 1e-6  # of MAE's linear probe (main_linprobe.py:222)
+_WHERE = "finetune.blocks"
+_HALF = ("norm2", "mlp")  # what the second half of a block is called, here and in timm
 
 
 class Classifier(nn.Module):
@@ -158,3 +163,78 @@ def load_classifier_tensors(
     """
     own = {name.removeprefix(CLASSIFIER): tensor for name, tensor in tensors.items()}
     load_exactly(classifier, own, where)
+
+
+def make_head(
+    width: int,
+    outputs: int,
+    *,
+    dropout: float = 0.0,
+    init_std: float = HEAD_STD,
+    init_scale: float | None = None,
+    batch_norm: bool = False,
+) -> nn.Sequential:
+    """Features ``[B, width]`` to logits or values ``[B, outputs]``; the bias starts at 0.
+
+    Args:
+        dropout: of the features, before the linear layer.
+        init_std: of the truncated normal that the weights are drawn from.
+        init_scale: instead, 0.02 times this (VideoMAE's --init_scale).
+        batch_norm: normalize features first, without scale and shift (MAE's linear probe).
+    """
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    if batch_norm:
+        parts["batch_norm"] = nn.BatchNorm1d(width, affine=False, eps=BATCH_NORM_EPS)
+    parts["dropout"] = nn.Dropout(dropout)
+    linear = nn.Linear(width, outputs)
+    std = init_std if init_scale is None else LINEAR_STD * init_scale
+    # Cut at +-2, not at two deviations, as timm's is: in effect not cut at all.
+    nn.init.trunc_normal_(linear.weight, std=std)
+    nn.init.zeros_(linear.bias)
+    parts["linear"] = linear
+    return nn.Sequential(parts)
+
+
+def freeze(classifier: Classifier, blocks: int | Literal["all", "half"]) -> list[nn.Module]:
+    """Leave only the last blocks, and what is behind them, to be trained.
+
+    The encoder's own last norm is not trained where it is not used, nor with 0 blocks.
+
+    Returns:
+        The modules that are frozen whole: they are to stay in evaluation mode, so that no path of
+        theirs is dropped.
+
+    Raises:
+        PartError: there are not so many blocks, or the last one has no MLP of its own.
+    """
+    backbone = classifier.backbone
+    norm = backbone.last_norm()
+    if classifier.fc_norm is not None and norm is not None:
+        norm.requires_grad_(requires_grad=False)
+    if blocks == "all":
+        return []
+    every = list(backbone.blocks())
+    count = 1 if blocks == "half" else blocks
+    if count > len(every):
+        msg = f"{count} blocks are to be trained, and the encoder has {len(every)}"
+        raise PartError(msg, where=_WHERE, hint=f"at most {len(every)}, or all")
+    trained_norm = classifier.fc_norm is None and count > 0
+    backbone.requires_grad_(requires_grad=False)
+    if trained_norm and norm is not None:
+        norm.requires_grad_(requires_grad=True)
+    first = len(every) - count
+    for block in every[first:]:
+        _train(block, half=blocks == "half")
+    return every[:first]
+
+
+def _train(block: nn.Module, *, half: bool) -> None:
+    if not half:
+        block.requires_grad_(requires_grad=True)
+        return
+    parts = [getattr(block, name, None) for name in _HALF]
+    if not all(isinstance(part, nn.Module) for part in parts):
+        msg = f"a {type(block).__name__} has no {' and '.join(_HALF)}: it has no half"
+        raise PartError(msg, where=_WHERE, hint="give a number of blocks")
+    for part in parts:
+        part.requires_grad_(requires_grad=True)  # type: ignore[union-attr]

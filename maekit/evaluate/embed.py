@@ -17,12 +17,11 @@ import numpy as np
 
 from maekit.atomic import write_atomically
 from maekit.errors import RecipeError, StorageError
-from maekit.evaluate.collect import Reading, collect_parts, lenient
-from maekit.evaluate.parts import PART
+from maekit.evaluate.feature_cache import PART, Reading, collect_parts, lenient
 
 if TYPE_CHECKING:
+    from maekit.evaluate.feature_cache import Parts
     from maekit.evaluate.features import Featurize
-    from maekit.evaluate.parts import Parts
     from maekit.evaluate.views import ViewReader
 
 Format = Literal["npz", "safetensors", "parquet"]

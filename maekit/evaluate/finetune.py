@@ -14,7 +14,6 @@ from maekit.engine.run_folder import PREDICTIONS
 from maekit.engine.step import recompute
 from maekit.engine.training import Basis, Training
 from maekit.errors import DataError, RecipeError
-from maekit.evaluate.build import VERB, groups_of, make_classifier, make_step, train_reader
 from maekit.evaluate.classifier import Classifier, classifier_tensors, load_classifier_tensors
 from maekit.evaluate.ema import EMA, MovingAverage
 from maekit.evaluate.encoder import (
@@ -24,8 +23,9 @@ from maekit.evaluate.encoder import (
     untrained_encoder,
     weights_or_newest,
 )
-from maekit.evaluate.multiview import Predictions, predict
-from maekit.evaluate.tasks import Task, task_of, tell_task, warn_at_chance
+from maekit.evaluate.labels import Task, task_of, tell_task, warn_at_chance
+from maekit.evaluate.predictions import Predictions, predict
+from maekit.evaluate.supervision import VERB, groups_of, make_classifier, make_step, train_reader
 from maekit.evaluate.views import ViewReader, view_reader
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from maekit.engine.checkpoint import Loaded
     from maekit.engine.events import Emit
     from maekit.engine.state import TrainState
-    from maekit.evaluate.step import FinetuneStep
+    from maekit.evaluate.supervision import FinetuneStep
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.finetune import Finetune
     from maekit.recipe.schema import Recipe

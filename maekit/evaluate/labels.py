@@ -1,22 +1,34 @@
-"""Labels are looked at before anything is trained on them: most wrong accuracies begin there."""
+"""Labels: checked before anything is trained on them, and turned into what a head learns.
+
+Most wrong accuracies begin with wrong labels. A data set's labels are numbers that stand for names,
+and a name says it all: a class, several labels joined by ``|`` (``-`` alone: none of them), or
+numbers joined by ``|``. B rows; K outputs.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError
+from maekit.evaluate.predictions import TOP, top_k
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset
+    from maekit.weights.header import HeadKind
 
 EXAMPLES = 5
 _SHOWN = 5  # names in a message
 _SIGMAS = 2.0  # how far above chance an accuracy must be to count as above
+JOIN, NONE = "|", "-"
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ def chance_level(labels: np.ndarray) -> float:
     return float(np.bincount(labels).max() / len(labels))
 
 
-def warn_at_chance(top1: float, labels: np.ndarray, emit: Emit) -> bool:
+def warn_of_accuracy(top1: float, labels: np.ndarray, emit: Emit) -> bool:
     """Warn where an accuracy is no more than chance; returns whether it is."""
     chance = chance_level(labels)
     bound = chance + _SIGMAS * math.sqrt(chance * (1 - chance) / len(labels))
@@ -134,3 +146,241 @@ def warn_at_chance(top1: float, labels: np.ndarray, emit: Emit) -> bool:
         )
     )
     return True
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is asked for of each sample of a set: a line of a table.
+
+    A table of all samples would be 5 GB for ImageNet, so there is one of the names that occur.
+
+    Attributes:
+        lines: int64 ``[n]``: each sample's line.
+        width: K.
+        table: float32 ``[M, K]``; None: the unit matrix, where a line is a class.
+    """
+
+    lines: np.ndarray
+    width: int
+    table: np.ndarray | None = None
+
+    def of(self, samples: np.ndarray) -> np.ndarray:
+        """The targets of samples ``[B]``, float32 ``[B, K]``."""
+        lines = self.lines[samples]
+        if self.table is not None:
+            found: np.ndarray = self.table[lines]
+            return found
+        hot = np.zeros((len(lines), self.width), np.float32)
+        hot[np.arange(len(lines)), lines] = 1
+        return hot
+
+
+@dataclass(frozen=True)
+class Task:
+    """Labels as the head has to learn them.
+
+    Attributes:
+        outputs: names of the K outputs: data.train's classes, or labels, or values.
+        train: what is asked for of data.train's n samples.
+        val: the same of data.val's m samples.
+        best: the measure by which checkpoints are compared; more is better.
+    """
+
+    kind: HeadKind
+    outputs: tuple[str, ...]
+    train: Targets
+    val: Targets
+    best: Literal["top1", "map", "r2"]
+
+    def targets(self, indices: Sequence[int], repeats: int = 1) -> Tensor:
+        """Targets ``[B*R, K]`` of the training samples at ``indices``, sample-major."""
+        rows = self.train.of(np.repeat(np.asarray(indices, np.int64), repeats))
+        return torch.from_numpy(rows)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """What data.val's scores are compared with: int64 classes ``[m]``, else ``[m, K]``."""
+        if self.kind == "multiclass":
+            return self.val.lines
+        return self.val.of(np.arange(len(self.val.lines)))
+
+    def smooth(self, targets: Tensor, smoothing: float) -> Tensor:
+        """Targets ``[B, K]`` moved towards not knowing.
+
+        Classes: ``s / K`` for the wrong ones and ``1 - s + s / K`` for the right one (timm's
+        mixup.py, one_hot); labels: towards 1/2 each. Values have no such thing.
+        """
+        if self.kind == "regression" or smoothing == 0:
+            return targets
+        unknown = 1 / len(self.outputs) if self.kind == "multiclass" else 0.5
+        return targets * (1 - smoothing) + smoothing * unknown
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each row ``[B]``, float32, of logits and targets ``[B, K]``."""
+        logits, targets = logits.float(), targets.float()
+        if self.kind == "multiclass":
+            return -(targets * logits.log_softmax(dim=-1)).sum(dim=-1)
+        if self.kind == "multilabel":
+            each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+            return each.mean(dim=-1)
+        return (logits - targets).square().mean(dim=-1)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """What is averaged over views: probabilities, or values."""
+        if self.kind == "multiclass":
+            return logits.float().softmax(dim=-1)
+        return logits.float().sigmoid() if self.kind == "multilabel" else logits.float()
+
+    def measure(self, scores: np.ndarray) -> dict[str, float | None]:
+        """How good scores ``[m, K]`` of data.val's samples are; fractions."""
+        truth = self.truth
+        if self.kind == "multiclass":
+            return {"top1": top_k(scores, truth, 1), "top5": top_k(scores, truth, TOP)}
+        if self.kind == "multilabel":
+            exact = ((scores > 0.5) == (truth > 0.5)).all(axis=1)
+            return {"map": mean_average_precision(scores, truth), "exact": float(exact.mean())}
+        error = scores - truth
+        spread = float(np.square(truth - truth.mean(axis=0)).mean())
+        mse = float(np.square(error).mean())
+        return {
+            "r2": 1 - mse / spread if spread else None,
+            "mse": mse,
+            "mae": float(np.abs(error).mean()),
+        }
+
+    def chance(self) -> float:
+        """What ``best`` is without looking at a sample."""
+        if self.kind == "multiclass":
+            return chance_level(self.truth)
+        return float(self.truth.mean()) if self.kind == "multilabel" else 0.0
+
+
+def task_of(kind: HeadKind, train: Dataset, val: Dataset) -> Task:
+    """The task that two labeled sets make.
+
+    Raises:
+        DataError: they are unlabeled, have one class, or data.val knows what data.train does not.
+    """
+    if kind == "multiclass":
+        labeled = check_labels(train, val)
+        width = len(labeled.classes)
+        sets = (Targets(labeled.train, width), Targets(labeled.val, width))
+        return Task(kind, labeled.classes, *sets, "top1")
+    labels = [labels_of(train, "data.train"), labels_of(val, "data.val")]
+    names = [tuple(each.classes or ()) for each in (train, val)]
+    if kind == "multilabel":
+        outputs = _all_labels(names[0], labels[0])
+        tables = [_hot(each, outputs, key) for each, key in zip(names, _SETS, strict=True)]
+        return Task(kind, outputs, *_targets(labels, tables), "map")
+    values = [_values(each, key) for each, key in zip(names, _SETS, strict=True)]
+    if values[0].shape[1] != values[1].shape[1]:
+        what = f"{values[1].shape[1]} values a sample, and data.train has {values[0].shape[1]}"
+        raise DataError(what, where="data.val.path", hint="give both sets the same values")
+    outputs = tuple(f"value_{number}" for number in range(values[0].shape[1]))
+    return Task(kind, outputs, *_targets(labels, values), "r2")
+
+
+def _targets(labels: Sequence[np.ndarray], tables: Sequence[np.ndarray]) -> tuple[Targets, Targets]:
+    train, val = (
+        Targets(own, table.shape[1], table) for own, table in zip(labels, tables, strict=True)
+    )
+    return train, val
+
+
+def tell_task(task: Task, train: Dataset, val: Dataset, emit: Emit) -> None:
+    """Outputs, counts and five examples, so that a person sees what is about to be learned."""
+    if task.kind == "multiclass":
+        labeled = Labeled(task.outputs, task.train.lines, task.val.lines)
+        tell_labels(train, labeled, emit)
+        return
+    what = "labels" if task.kind == "multilabel" else "values"
+    emit(
+        Note(
+            f"{len(task.outputs)} {what}, {len(train):,} samples to train on, {len(val):,} to judge"
+        )
+    )
+    for index in np.unique(np.linspace(0, len(train) - 1, EXAMPLES).round().astype(int)).tolist():
+        emit(Note(f"  {train.name(index)}: {_shown(task, index)}"))
+
+
+def _shown(task: Task, index: int) -> str:
+    row = task.train.of(np.array([index]))[0]
+    if task.kind == "regression":
+        return f" {JOIN} ".join(f"{value:g}" for value in row)
+    return f" {JOIN} ".join(task.outputs[place] for place in np.flatnonzero(row)) or NONE
+
+
+def warn_at_chance(task: Task, value: float | None, emit: Emit) -> None:
+    """Warn where the first measurement is no better than not looking at the samples."""
+    if task.kind == "multiclass" and value is not None:
+        warn_of_accuracy(value, task.truth, emit)
+    elif value is None or value <= task.chance():
+        shown = "-" if value is None else f"{value:.3f}"
+        text = f"{task.best} {shown} is no better than chance ({task.chance():.3f})"
+        emit(Note(f"{text}: look at the examples and labels above", warning=True))
+
+
+_SETS = ("data.train", "data.val")
+
+
+def _parts(name: str) -> list[str]:
+    return [] if name == NONE else [part.strip() for part in name.split(JOIN)]
+
+
+def _all_labels(names: Sequence[str], labels: np.ndarray) -> tuple[str, ...]:
+    """The labels that data.train's samples have, sorted."""
+    used = {part for label in np.unique(labels) for part in _parts(names[int(label)])}
+    if len(used) < 2:
+        what = f"the samples have {len(used)} different labels"
+        hint = f"join the labels of a sample by '{JOIN}' in the list; '{NONE}' alone is none"
+        raise DataError(what, where="data.train.path", hint=hint)
+    return tuple(sorted(used))
+
+
+def _hot(names: Sequence[str], outputs: tuple[str, ...], key: str) -> np.ndarray:
+    """Which labels each name holds, float32 ``[names, K]``."""
+    places = {name: place for place, name in enumerate(outputs)}
+    strange = sorted({part for name in names for part in _parts(name)} - places.keys())
+    if strange:
+        what = f"labels that data.train has not: {', '.join(strange[:_SHOWN])}"
+        raise DataError(what, where=f"{key}.path", hint="are both lists of the same set?")
+    table = np.zeros((len(names), len(outputs)), np.float32)
+    for row, name in enumerate(names):
+        table[row, [places[part] for part in _parts(name)]] = 1
+    return table
+
+
+def _values(names: Sequence[str], key: str) -> np.ndarray:
+    """The numbers that names are, float32 ``[names, K]``."""
+    try:
+        table = np.array([[float(part) for part in _parts(name)] for name in names], np.float32)
+    except ValueError as error:
+        hint = f"labels must be as many numbers for each sample, joined by '{JOIN}'"
+        raise DataError(f"no values: {error}", where=f"{key}.path", hint=hint) from error
+    if table.ndim != 2 or not np.isfinite(table).all():
+        what = "a label is no finite number"
+        raise DataError(what, where=f"{key}.path", hint="give each sample its values")
+    return table
+
+
+def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
+    """The mean over labels of average precision; labels that no sample has are left out.
+
+    Average precision is the sum of precision times the step in recall over distinct scores, as
+    scikit-learn's.
+    """
+    found = [
+        _average_precision(scores[:, label], truth[:, label] > 0.5)
+        for label in range(truth.shape[1])
+        if truth[:, label].any()
+    ]
+    return float(np.mean(found)) if found else None
+
+
+def _average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], np.cumsum(truth[order])
+    # Equal scores are one threshold: only the last of them counts.
+    ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
+    precision, recall = hits[ends] / (ends + 1), hits[ends] / hits[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))

@@ -25,11 +25,10 @@ from maekit.engine.run_folder import PREDICTIONS, plain
 from maekit.engine.step import to_unit
 from maekit.engine.training import Basis, Training
 from maekit.evaluate.assemble_probe import assemble_probe, required_probe
-from maekit.evaluate.classifier import Classifier, classifier_tensors
+from maekit.evaluate.classifier import Classifier, classifier_tensors, make_head
 from maekit.evaluate.encoder import weights_or_newest
-from maekit.evaluate.heads import make_head
-from maekit.evaluate.judges import Fit, on_device
 from maekit.evaluate.probe import MODEL, Judged, Probing
+from maekit.evaluate.probe_heads import Fit, on_device
 from maekit.recipe.probe import Lars
 from maekit.weights.file import write_weights
 from maekit.weights.header import ClassifierHeader, FileHeader, Header

@@ -20,9 +20,13 @@ from maekit.data.stats_cache import identity
 from maekit.engine.events import Emit, Note
 from maekit.engine.feed import workers_of
 from maekit.engine.precision import Precision
-from maekit.evaluate.collect import (
+from maekit.evaluate.baselines import reduced
+from maekit.evaluate.encoder import digest_of_weights
+from maekit.evaluate.feature_cache import (
+    PART,
     Check,
     Collected,
+    Parts,
     Progress,
     Reading,
     collect,
@@ -30,16 +34,13 @@ from maekit.evaluate.collect import (
     counted,
     strict,
 )
-from maekit.evaluate.encoder import digest_of_weights
-from maekit.evaluate.floor import reduced
-from maekit.evaluate.judges import Fit, fit_judge
 from maekit.evaluate.labels import (
     Labeled,
     chance_level,
-    warn_at_chance,
+    warn_of_accuracy,
 )
-from maekit.evaluate.multiview import TOP, Predictions
-from maekit.evaluate.parts import PART, Parts
+from maekit.evaluate.predictions import TOP, Predictions
+from maekit.evaluate.probe_heads import Fit, fit_judge
 from maekit.evaluate.views import ViewReader, view_reader
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class Probing:
             found[name] = Judged(made, fitted)
             self.emit(Note(f"{name}: top-1 {made.top(1):.4f}"))
         model = found[MODEL].predictions
-        warn_at_chance(model.top(1), model.labels, self.emit)
+        warn_of_accuracy(model.top(1), model.labels, self.emit)
         return found
 
     def result(self, judged: Mapping[str, Judged]) -> dict[str, Any]:

@@ -17,14 +17,14 @@ from safetensors import safe_open
 
 import maekit
 from maekit.evaluate import embed as embedding
-from maekit.evaluate.parts import Parts
+from maekit.evaluate.feature_cache import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Result
 
-    from maekit.evaluate.collect import Collected
+    from maekit.evaluate.feature_cache import Collected
 
     Cli = Callable[..., Result]
 

@@ -11,14 +11,14 @@ import pytest
 from small_runs import result_of
 
 from maekit.evaluate import probe as probing
-from maekit.evaluate.parts import Parts
+from maekit.evaluate.feature_cache import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Result
 
-    from maekit.evaluate.collect import Collected
+    from maekit.evaluate.feature_cache import Collected
 
     Cli = Callable[..., Result]
 

@@ -11,9 +11,7 @@ from toys import header, model
 
 import maekit
 from maekit.errors import PartError, WeightsError
-from maekit.evaluate.classifier import Classifier, classifier_tensors
-from maekit.evaluate.heads import make_head
-from maekit.evaluate.partial import freeze
+from maekit.evaluate.classifier import Classifier, classifier_tensors, freeze, make_head
 from maekit.grid import Grid
 from maekit.layers import DropPath, Positions
 from maekit.tokens import Mask

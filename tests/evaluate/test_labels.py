@@ -8,7 +8,7 @@ from toys import Clips, clip_source
 
 from maekit.engine.events import Event, Note
 from maekit.errors import DataError
-from maekit.evaluate.labels import chance_level, check_labels, tell_labels, warn_at_chance
+from maekit.evaluate.labels import chance_level, check_labels, tell_labels, warn_of_accuracy
 
 
 def data(labels: list[int | None], classes: tuple[str, ...] | None) -> Clips:
@@ -70,9 +70,9 @@ def test_chance_is_warned_of() -> None:
     labels = np.array([0] * 50 + [1] * 50)
     said: list[Event] = []
     assert chance_level(labels) == 0.5
-    assert warn_at_chance(0.55, labels, said.append)  # within two deviations of 0.05
+    assert warn_of_accuracy(0.55, labels, said.append)  # within two deviations of 0.05
     assert isinstance(said[0], Note)
     assert said[0].warning
     assert "no better than chance" in said[0].text
-    assert not warn_at_chance(0.65, labels, said.append)
+    assert not warn_of_accuracy(0.65, labels, said.append)
     assert len(said) == 1

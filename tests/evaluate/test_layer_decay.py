@@ -13,9 +13,8 @@ from maekit.engine.loop import update
 from maekit.engine.optim import layer_groups
 from maekit.engine.schedule import Schedule
 from maekit.engine.state import TrainState
-from maekit.evaluate.build import groups_of
-from maekit.evaluate.classifier import Classifier
-from maekit.evaluate.heads import make_head
+from maekit.evaluate.classifier import Classifier, make_head
+from maekit.evaluate.supervision import groups_of
 from maekit.recipe.finetune import Finetune
 from maekit.weights.header import Header
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maekit.data.order import Key
-from maekit.evaluate.mixing import Drawn, Mixing, own_share, partners
+from maekit.evaluate.augment import Drawn, Mixing, own_share, partners
 
 
 def mixing(**changed: object) -> Mixing:

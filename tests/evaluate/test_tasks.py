@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from maekit.contracts import Dataset, Source
 from maekit.errors import DataError
-from maekit.evaluate.tasks import Targets, Task, mean_average_precision, task_of
+from maekit.evaluate.labels import Targets, Task, mean_average_precision, task_of
 
 
 class Named(Dataset):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from maekit.evaluate.build import describe
+from maekit.evaluate.supervision import describe
 from maekit.recipe.augment import RandomResizedCrop
 from maekit.recipe.finetune import Finetune
 from maekit.recipe.load import load

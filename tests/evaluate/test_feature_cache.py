@@ -14,23 +14,24 @@ from maekit.data.bad_files import BadFiles
 from maekit.data.batch import BadFile
 from maekit.data.loader import Loader
 from maekit.errors import DataError, NonFiniteError, RecipeError, StorageError
-from maekit.evaluate import collect as collecting
-from maekit.evaluate.collect import (
+from maekit.evaluate import feature_cache
+from maekit.evaluate.feature_cache import (
     Collected,
+    Parts,
     Reading,
     collect,
     collect_parts,
     counted,
     lenient,
+    source_of,
     strict,
 )
-from maekit.evaluate.parts import Parts, source_of
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views
 
 if TYPE_CHECKING:
-    from maekit.evaluate.collect import Check
+    from maekit.evaluate.feature_cache import Check
 
 READING = Reading(torch.device("cpu"), 6, 0, 1.0)
 
@@ -122,7 +123,7 @@ def test_the_same_workers_read_all_parts(tmp_path: Path, monkeypatch: pytest.Mon
             made.append(self)
             super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(collecting, "Loader", Counted)
+    monkeypatch.setattr(feature_cache, "Loader", Counted)
     collect_parts(reader(), {"a": tints}, Parts(tmp_path / "x", {}), READING, size=2)
     assert len(made) == 1
 

@@ -13,7 +13,7 @@ from toys import Clips, clip_source
 
 from maekit.data.order import Key
 from maekit.errors import DataError, NonFiniteError
-from maekit.evaluate.multiview import Predictions, predict, top_k
+from maekit.evaluate.predictions import Predictions, predict, top_k
 from maekit.evaluate.views import view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views

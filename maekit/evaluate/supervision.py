@@ -1,30 +1,31 @@
-"""What fine-tuning trains and reads: classifier, optimizer's groups, reader, step."""
+"""What fine-tuning trains and reads: the classifier, optimizer groups, the reader, the step."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from maekit.contracts import View
 from maekit.data.reader import SampleReader
 from maekit.data.seeded import seeded
 from maekit.data.transform import Transform
 from maekit.engine.optim import layer_groups
+from maekit.engine.step import to_unit
 from maekit.errors import RecipeError
-from maekit.evaluate.augment import RAND_AUGMENT, RandomErase, rand_augment
-from maekit.evaluate.classifier import ENCODER, Classifier
+from maekit.evaluate.augment import RAND_AUGMENT, Mixing, RandomErase, rand_augment
+from maekit.evaluate.classifier import ENCODER, HEAD_STD, Classifier, freeze, make_head
 from maekit.evaluate.encoder import untrained_encoder
-from maekit.evaluate.heads import HEAD_STD, make_head
-from maekit.evaluate.mixing import Mixing
-from maekit.evaluate.partial import freeze
-from maekit.evaluate.step import FinetuneStep
-from maekit.evaluate.tasks import Targets, Task
+from maekit.evaluate.labels import Targets, Task
 from maekit.layers import Statistics
 from maekit.weights.header import ClassifierHeader, Header
 
 if TYPE_CHECKING:
+    from maekit.data.batch import Batch
+    from maekit.engine.precision import Precision
     from maekit.engine.training import Basis
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.finetune import Finetune
@@ -159,3 +160,48 @@ def describe(recipe: Recipe) -> list[str]:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     head = f"{classes} classes" if options.head.classes else "a head of one output"
     return [f"finetune: {count:,} parameters with {head}, {trained:,} trained"]
+
+
+class FinetuneStep:
+    """Normalizes, erases, mixes, classifies and compares; ``loss(batch) -> (sum, weight)``."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        task: Task,
+        precision: Precision,
+        *,
+        repeats: int = 1,
+        smoothing: float = 0.0,
+        erase: RandomErase | None = None,
+        mixing: Mixing | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.model = model
+        self.task = task
+        self.precision = precision
+        self.repeats = repeats
+        self.smoothing = smoothing
+        self.erase = erase
+        self.mixing = mixing
+        # The bound method is compiled, not the module: saved keys stay as they are.
+        self._logits: Callable[[Tensor], Tensor] = (
+            torch.compile(model.forward) if compiled else model.forward
+        )
+
+    def loss(self, batch: Batch) -> tuple[Tensor, float]:
+        """The sum of the loss over good rows, and how many there are."""
+        device = self.model.device
+        weight = torch.from_numpy(batch.weight)
+        pixels = self.model.normalize(to_unit(batch.views[0], device))
+        targets = self.task.targets([key.index for key in batch.keys], self.repeats).to(device)
+        targets = self.task.smooth(targets, self.smoothing)
+        if self.erase is not None:
+            pixels = self.erase(pixels, batch.keys)
+        if self.mixing is not None:
+            mixed = self.mixing(pixels, batch.keys, batch.weight > 0)
+            pixels, targets = mixed.pixels, mixed.targets(targets)
+        with self.precision.autocast():
+            logits = self._logits(pixels)
+        each = self.task.loss(logits, targets)
+        return (each * weight.to(device)).sum(), float(weight.sum())

@@ -17,10 +17,9 @@ from maekit.engine.loop import Occasion
 from maekit.engine.step import to_unit
 from maekit.errors import DataError
 from maekit.evaluate.features import Features, auto_pool
-from maekit.evaluate.knn import NearestNeighbors
 from maekit.evaluate.labels import chance_level, check_labels
-from maekit.evaluate.multiview import batches_of, top_k
-from maekit.evaluate.ridge import Ridge
+from maekit.evaluate.predictions import batches_of, top_k
+from maekit.evaluate.probe_heads import NearestNeighbors, Ridge
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.views import Views
 

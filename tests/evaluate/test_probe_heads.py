@@ -16,11 +16,10 @@ from torch.nn import functional
 
 from maekit.engine.events import Event, Note
 from maekit.errors import RecipeError
-from maekit.evaluate import judges, linear
+from maekit.evaluate import probe_heads
 from maekit.evaluate.attentive import AttentiveHead, fit_attentive, heads_of
-from maekit.evaluate.floor import Differences, Pixels, reduced
-from maekit.evaluate.knn import NearestNeighbors
-from maekit.evaluate.linear import LinearProbe, fit_linear, split
+from maekit.evaluate.baselines import Differences, Pixels, reduced
+from maekit.evaluate.probe_heads import LinearProbe, NearestNeighbors, fit_linear, split
 from maekit.recipe.probe import Attentive, CachedLinear, Probe
 
 
@@ -90,9 +89,9 @@ def test_a_strength_at_the_end_of_those_tried_is_told(
     """Another beyond it may do better, of the encoder or of its floor."""
     best = max(accuracies, key=lambda strength: accuracies[strength], default=0.1)
     found = LinearProbe(np.zeros(1), np.ones(1), None, 2, best, accuracies, converged=True)
-    monkeypatch.setattr(judges, "fit_linear", lambda *_: found)
+    monkeypatch.setattr(probe_heads, "fit_linear", lambda *_: found)
     events: list[Event] = []
-    judges.fit_judge(
+    probe_heads.fit_judge(
         np.zeros((4, 1), np.float32),
         np.array([0, 0, 1, 1]),
         Probe(protocol="cached", linear=CachedLinear(strengths=tuple(accuracies) or (0.1,))),
@@ -265,14 +264,14 @@ def test_small_fits_use_one_blas_thread(
 ) -> None:
     """Two are 3.5 times slower on features as small as a quick probe's."""
     asked: list[int | None] = []
-    model, warning, limits = linear.library()
+    model, warning, limits = probe_heads.library()
 
     def record(count: int | None, user_api: str) -> Any:
         asked.append(count)
         return limits(count, user_api=user_api)
 
-    monkeypatch.setattr(linear, "library", lambda: (model, warning, record))
-    monkeypatch.setattr(linear, "_WORTH_THREADS", worth)
+    monkeypatch.setattr(probe_heads, "library", lambda: (model, warning, record))
+    monkeypatch.setattr(probe_heads, "_WORTH_THREADS", worth)
     features, labels = blobs(60)
     fit_linear(features, labels, 3, CachedLinear(strengths=(0.01, 1.0)), seed=0)
     assert asked == [threads] * 3  # two to choose from, and the final one
