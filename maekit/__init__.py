@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from maekit.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
+    from maekit.engine.events import Event
     from maekit.evaluate.classifier import Classifier
     from maekit.model import MaskedAutoencoder
     from maekit.weights.header import Header
 
-__all__ = ["__version__", "load", "load_classifier"]
+__all__ = ["__version__", "load", "load_classifier", "run"]
 
 
 def load(source: str | Path, clip: tuple[int, int, int] | None = None) -> MaskedAutoencoder:
@@ -54,3 +57,68 @@ def load_classifier(source: str | Path) -> tuple[Classifier, Header]:
     from maekit.evaluate.classifier import load_classifier as work
 
     return work(source)
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any],
+    verb: str = "pretrain",
+    *,
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    source: str | Path | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    compare_expected: bool = False,
+    signals: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> dict[str, Any]:
+    """Run a verb as the command line does, in a run folder that it can be resumed from.
+
+    Nothing is printed; log.txt and metrics.jsonl are written into the folder. Logging, environment
+    variables and signal handlers stay as they are, and it may run in any thread. It seeds torch's
+    global generator. An interruption (KeyboardInterrupt) passes; ``resume=True`` then goes on from
+    the newest checkpoint. Windows and macOS start loader workers anew: call it below
+    ``if __name__ == "__main__":`` there, or set ``data.workers=0``.
+
+    Args:
+        recipe: a file, the name of a shipped recipe (``"quickstart"``), or a mapping as a file
+            would hold it.
+        verb: ``pretrain``, ``finetune``, ``probe`` or ``tokenizer``.
+        overrides: ``"pretrain.epochs=10"`` sets a key, ``"~data.val"`` removes one.
+        out: run folder; default: ``runs/<recipe>/<n>``.
+        resume: go on from the newest good checkpoint, else start.
+        overwrite: move an earlier run in ``out`` away first.
+        source: weights to start from: a run, a weights file, ``timm:NAME``, ``hf:FOLDER``, and
+            for ``finetune`` and ``probe`` also ``scratch``.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; default: the best there is.
+        seed: overrides the recipe's.
+        compare_expected: say in ``expected`` whether results lie in the recipe's bands.
+        signals: save a checkpoint and stop at SIGINT, SIGTERM or SIGUSR1; needs the main thread.
+            The result's ``exit`` is then 75.
+        on_event: called with every event of ``maekit.engine.events``: notes, steps, measurements,
+            files.
+
+    Returns:
+        What result.json holds; ``["weights"]`` is the path of the weights.
+
+    Raises:
+        MaekitError: what is wrong, where, and what to try.
+    """
+    from maekit.verbs import run as work
+
+    return work(
+        recipe,
+        verb,
+        overrides=overrides,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        source=source,
+        device=device,
+        seed=seed,
+        compare_expected=compare_expected,
+        signals=signals,
+        on_event=on_event,
+    )

@@ -1,8 +1,22 @@
-"""The errors a user can meet. Each says what happened, where, and what to try."""
+"""The errors a user can meet, and the exit code of every error.
+
+Each says what happened, where, and what to try. Exit codes: 0 done, 1 a bug, 2 usage or recipe,
+3 weights, 4 non-finite loss, 5 out of memory, 6 data, 7 storage, 8 a rank or worker died,
+75 interrupted and resumable, 130 stopped by Ctrl-C.
+"""
 
 from __future__ import annotations
 
+import errno
+import sys
 from typing import ClassVar
+
+BUG = 1
+OUT_OF_MEMORY = 5
+INTERRUPTED = 75  # resumable (EX_TEMPFAIL): schedulers take it as "run me again"
+STOPPED = 130  # by Ctrl-C
+
+_STORAGE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT}
 
 
 class MaekitError(Exception):
@@ -79,3 +93,39 @@ class RankError(MaekitError):
     """A rank or a loader worker died and could not be replaced (exit 8)."""
 
     exit_code = 8
+
+
+class Interrupted(Exception):  # noqa: N818 (not an error: the run is saved and can go on)
+    """The run was requested to stop, and saved."""
+
+    exit_code: ClassVar[int] = INTERRUPTED
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"interrupted after step {step}")
+        self.step = step
+
+
+def code_of(error: BaseException) -> int:
+    """Return the exit code of an error."""
+    if isinstance(error, (MaekitError, Interrupted)):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return STOPPED
+    if _out_of_memory(error):
+        return OUT_OF_MEMORY
+    if isinstance(error, FileNotFoundError):
+        return RecipeError.exit_code
+    if isinstance(error, OSError) and error.errno in _STORAGE:
+        return StorageError.exit_code
+    return BUG
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    # Not imported here: where torch was never loaded, the error is not torch's.
+    torch = sys.modules.get("torch")
+    kind = getattr(torch, "OutOfMemoryError", None)
+    if kind is not None and isinstance(error, kind):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)

@@ -1,22 +1,18 @@
-"""The command line's root. Commands are declared in the ``*_commands`` modules: names, options and
-help; work is imported inside the bodies, so that ``maekit --help`` costs no more than Typer."""
+"""The command line: every command's name, options and help, declared once.
+
+A command names the function that it runs, which is imported when it is called: ``maekit --help``
+costs no more than Typer. A function's parameters are those of its command (a test says so).
+"""
 
 from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING, Annotated
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-
-from maekit.cli import (
-    judging_commands,
-    picture_commands,
-    recipe_commands,
-    report_commands,
-    training_commands,
-    weights_commands,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,12 +24,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-training_commands.add_to(app)
-judging_commands.add_to(app)
-picture_commands.add_to(app)
-report_commands.add_to(app)
-recipe_commands.add_to(app)
-weights_commands.add_to(app)
+recipes = typer.Typer(help="Recipes: list, show, copy, check.", no_args_is_help=True)
+plugins = typer.Typer(help="Parts that recipes can name.", no_args_is_help=True)
+weights = typer.Typer(help="Weights: convert, inspect, list, get.", no_args_is_help=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,13 +34,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Torch's threads wait for each other by spinning, which costs up to eight times the work where
     # anything else wants a core (loader workers do); set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _commands()(args=None if argv is None else list(argv), prog_name="maekit")
+    command_tree()(args=None if argv is None else list(argv), prog_name="maekit")
 
 
 @functools.cache
-def _commands() -> Callable[..., object]:
-    """Build the command tree once: callers in one process run many commands."""
+def command_tree() -> Any:  # noqa: ANN401 - a click command, whose types Typer does not give
+    """Build all commands from their declarations, once."""
     return typer.main.get_command(app)
+
+
+def runs(target: str, **fixed: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a declaration run ``module:function`` of ``maekit.cli``, and leave with its exit code.
+
+    Args:
+        target: is called with the command's options, by name.
+        fixed: further arguments.
+    """
+
+    def declare(declaration: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(declaration)
+        def command(**options: Any) -> None:  # noqa: ANN401 - any option
+            from maekit.cli.errors import run
+
+            def body() -> int:
+                module, _, name = target.partition(":")
+                function = getattr(import_module(f"maekit.cli.{module}"), name)
+                code: int = function(**options, **fixed)
+                return code
+
+            raise typer.Exit(run(body, verbose=options.get("verbose", False)))
+
+        TARGETS[command] = (target, fixed)
+        return command
+
+    return declare
+
+
+# What each command runs, for the test that their parameters are the same.
+TARGETS: dict[Callable[..., None], tuple[str, dict[str, object]]] = {}
 
 
 def _version(wanted: bool) -> None:
@@ -66,3 +90,457 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+# Options that several commands share.
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")
+]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="OVERRIDES",
+        help="KEY=VALUE sets a key (pretrain.epochs=10), ~KEY removes one.",
+    ),
+]
+RunFolderOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Run folder; default: runs/<recipe>/<n>."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the newest good checkpoint, else start.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Move an earlier run in DIR away first.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Build, take one small step, print sizes; write nothing."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed; overrides the recipe's.")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="cpu|cuda|cuda:N|mps", help="Default: the best there is."),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN|FILE|timm:NAME|hf:FOLDER|scratch",
+        help="Weights; default: the newest finished pre-training of the recipe.",
+    ),
+]
+CompareExpected = Annotated[
+    bool,
+    typer.Option("--compare-expected", help="Say whether results lie in the recipe's bands."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
+StartFrom = Annotated[
+    str | None,
+    typer.Option("--from", metavar="RUN|FILE", help="Start from these weights."),
+]
+
+
+@app.command()
+@runs("verbs:train", verb="pretrain", compare_expected=False)
+def pretrain(  # noqa: PLR0917 - each is an option of the command line
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    out: RunFolderOption = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    source: StartFrom = None,
+    dry_run: DryRun = False,
+    seed: Seed = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Pre-train a masked autoencoder as a recipe says.
+
+    Example: maekit pretrain quickstart pretrain.epochs=10 --out runs/mine
+    """
+
+
+@app.command()
+@runs("verbs:train", verb="tokenizer", compare_expected=False)
+def tokenizer(  # noqa: PLR0917 - each is an option of the command line
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    out: RunFolderOption = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    source: StartFrom = None,
+    dry_run: DryRun = False,
+    seed: Seed = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a discrete VAE, whose codes the target dvae-token predicts.
+
+    Example: maekit tokenizer dvae_tiny data.train.path=my/photos ~data.val
+    """
+
+
+@app.command()
+@runs("verbs:train", verb="finetune")
+def finetune(  # noqa: PLR0917 - each is an option of the command line
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    out: RunFolderOption = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN|FILE|timm:NAME|hf:FOLDER|scratch",
+            help="The encoder's weights, or none.",
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    compare_expected: CompareExpected = False,
+    seed: Seed = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train an encoder on labels as a recipe says, and judge it on data.val.
+
+    Without --from: from the newest finished pre-training run of the recipe.
+
+    Example: maekit finetune mae_cifar10 finetune.epochs=10 --from runs/mae_cifar10/1
+    """
+
+
+@app.command()
+@runs("probe:probe")
+def probe(  # noqa: PLR0917 - each is an option of the command line
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    kind: Annotated[
+        Literal["linear", "knn", "attentive"] | None,
+        typer.Option("--kind", help="Overrides probe.kind."),
+    ] = None,
+    source: WeightsOption = None,
+    out: RunFolderOption = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    compare_expected: CompareExpected = False,
+    seed: Seed = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Judge frozen features on labels, beside an untrained encoder and raw pixels.
+
+    Cached features are kept until the result is written: --resume makes only
+    the missing ones, then fits the judges anew. All are held in memory;
+    --dry-run says how much that is.
+
+    Example: maekit probe tiny_images --kind knn --from runs/tiny_images/1
+    """
+
+
+@app.command()
+@runs("embed:embed")
+def embed(  # noqa: PLR0917 - each is an option of the command line
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Images, videos, folders, quoted patterns, lists of paths."
+        ),
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN|FILE|timm:NAME|hf:FOLDER",
+            help="Weights; default: the newest run below ./runs, else the demo weights.",
+        ),
+    ] = None,
+    pool: Annotated[
+        Literal["cls", "mean", "tokens"] | None,
+        typer.Option(
+            help="Class token, mean over patches, or all patch tokens, of what --layer says; "
+            "default: cls, or mean where there is no class token."
+        ),
+    ] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(help="Block whose output is taken, from 1; default: after the last norm."),
+    ] = None,
+    form: Annotated[
+        Literal["npz", "safetensors", "parquet"] | None,
+        typer.Option("--format", help="Default: as the suffix of --out, else npz."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Default: embeddings.<format>."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Inputs encoded at once.")] = 32,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Loader processes; default: as in training.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it is there.")
+    ] = False,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Turn images and videos into features; go on where an interrupted call ended.
+
+    Example: maekit embed photos/ --from runs/mine/1 --pool mean --out photos.npz
+    """
+
+
+@app.command()
+@runs("reconstruct:reconstruct")
+def reconstruct(  # noqa: PLR0917 - each is an option of the command line
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Images, videos, folders, quoted patterns."),
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN|FILE|hf:FOLDER",
+            help="Weights; default: the newest run below ./runs, else the demo weights.",
+        ),
+    ] = None,
+    masker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:RATIO]",
+            help="What is hidden, as tube:0.9 or block:ratio=0.6; default: as in training.",
+        ),
+    ] = None,
+    ratio: Annotated[
+        str | None,
+        typer.Option(metavar="R[,R...]", help="Hidden fractions; a row of the sheet for each."),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A mask of your own: a picture, white where to hide."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the masks: same seed, same mask.")] = 0,
+    like_training: Annotated[
+        int | None,
+        typer.Option(metavar="STEP", help="The masks of a training step of the run, from 1 on."),
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Predict every patch, with complementary masks.")
+    ] = False,
+    native: Annotated[
+        bool,
+        typer.Option("--native", help="Keep each input's size, with resized positions."),
+    ] = False,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Show where the encoder looks, too.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="New or empty folder; default: maekit-out/<n>."),
+    ] = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a model makes of pictures and videos that it sees a part of.
+
+    Example: maekit reconstruct photo.jpg clips/ --ratio 0.5,0.75,0.9
+    """
+
+
+@app.command()
+@runs("report:report")
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html", help="Default: RUN/report.html; of several runs ./report.html."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Put a run, or several side by side, on one HTML page that needs no network.
+
+    Example: maekit report runs/quickstart/1
+    """
+
+
+@recipes.command("list")
+@runs("recipes:list_recipes")
+def recipes_list(json: Json = False) -> None:
+    """List the recipes that maekit ships."""
+
+
+@recipes.command("show")
+@runs("recipes:show")
+def recipes_show(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="With every default, and absolute paths.")
+    ] = False,
+) -> None:
+    """Print a recipe, with overrides if any."""
+
+
+@recipes.command("copy")
+@runs("recipes:copy")
+def recipes_copy(
+    recipe: RecipeArgument,
+    destination: Annotated[
+        Path | None, typer.Argument(metavar="[DEST]", help="File or folder; default: here.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
+) -> None:
+    """Copy a recipe to change it."""
+
+
+@recipes.command("validate")
+@runs("recipes:validate")
+def recipes_validate(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="RECIPE...", help="Recipe files or names.")
+    ],
+    json: Json = False,
+) -> None:
+    """Check recipes and count their models' parameters; needs no data."""
+
+
+@recipes.command("schema")
+@runs("recipes:schema")
+def recipes_schema(
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write to a file instead of stdout.")
+    ] = None,
+) -> None:
+    """Print a JSON Schema of recipes, with all installed parts' options, for editors."""
+
+
+@plugins.command("list")
+@runs("plugins:list_plugins")
+def plugins_list(
+    kind: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="maskers, targets, backbones, decoders or datasets."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the installed parts, built-in and from plugins, without importing them."""
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SRC",
+        help="A run, a weights file of maekit or of others, hf:FOLDER or timm:NAME.",
+    ),
+]
+Destination = Annotated[
+    Path, typer.Argument(metavar="DST", help="The file (hf: the folder) to write.")
+]
+To = Annotated[
+    Literal["maekit", "mae", "videomae", "timm", "hf", "onnx"],
+    typer.Option("--to", help="Whose code is to load it; hf: transformers; onnx: the encoder."),
+]
+AllowMissing = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Keys that may be missing, or dropped, as 'head.*'; may be given several times.",
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="pixel|norm-pixel", help="What the decoder predicts, where SRC does not say."
+    ),
+]
+Heads = Annotated[int | None, typer.Option(min=1, help="Attention heads, where SRC does not say.")]
+DecoderHeads = Annotated[int | None, typer.Option(min=1, help="The decoder's, likewise.")]
+Clip = Annotated[
+    str | None,
+    typer.Option(metavar="TxHxW", help="Frames and pixels, where SRC does not say."),
+]
+Replace = Annotated[bool, typer.Option("--overwrite", help="Replace DST.")]
+
+
+@weights.command("convert")
+@runs("weights:convert")
+def weights_convert(  # noqa: PLR0917 - each is an option of the command line
+    source: Source,
+    destination: Destination,
+    to: To,
+    allow_missing: AllowMissing = None,
+    target: Target = None,
+    heads: Heads = None,
+    decoder_heads: DecoderHeads = None,
+    clip: Clip = None,
+    overwrite: Replace = False,
+    json: Json = False,
+) -> None:
+    """Convert weights from and to other projects' formats, all tensors or none.
+
+    Example: maekit weights convert mae_pretrain_vit_base.pth mae.safetensors --to maekit
+    """
+
+
+@weights.command("inspect")
+@runs("weights:inspect")
+def weights_inspect(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="A weights file, a run, or hf:FOLDER.")
+    ],
+    json: Json = False,
+) -> None:
+    """Say what a weights file holds: format, model, tensors, parameters, checksum, license."""
+
+
+@weights.command("list")
+@runs("weights_public:list_public")
+def weights_list(json: Json = False) -> None:
+    """List the weights that the papers' authors published; opens no connection."""
+
+
+@weights.command("get")
+@runs("weights_public:get")
+def weights_get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of `maekit weights list`.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to the license.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Fetch it from here instead (a copy)."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder; default: here.")
+    ] = Path(),
+    json: Json = False,
+) -> None:
+    """Download public weights from their authors, after their license was agreed to.
+
+    Example: maekit weights get mae_pretrain_vit_base_full --out weights
+    """
+
+
+# Groups come after the commands, each in the order of its help page.
+app.add_typer(recipes, name="recipes")
+app.add_typer(plugins, name="plugins")
+app.add_typer(weights, name="weights")

@@ -1,24 +1,22 @@
-"""``--dry-run``: everything of a run but the run, so that its cost is known before it is paid."""
+"""``--dry-run``: build a run and make one small step, so that its cost is known beforehand."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from maekit.cli.output import print_json, print_table
-from maekit.cli.reporters import Terminal, duration
 from maekit.data.loader import Loader
+from maekit.engine.job import Job
 from maekit.engine.loop import update
+from maekit.engine.reporters import duration
 from maekit.engine.run_folder import free_space
-from maekit.engine.training import Training
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from maekit.cli.training import Verb
     from maekit.data.batch import Batch
+    from maekit.engine.events import Emit
     from maekit.recipe.schema import Recipe
 
 MICRO = 2  # samples of the one step that is made
@@ -27,14 +25,12 @@ BYTES = 4  # float32
 COPIES = 4  # weights, gradient, AdamW's two moments
 SAVED = 3  # weights and moments in a checkpoint
 
-Job = TypeVar("Job", bound=Training)
-
 
 def dry_run(
-    verb: Verb[Job],
+    kind: type[Job],
     recipe: Recipe,
     device: torch.device,
-    terminal: Terminal,
+    emit: Emit,
     *,
     source: str | None,
     json: bool,
@@ -43,20 +39,20 @@ def dry_run(
 
     Writes nothing but caches (drawn sample images, compiled kernels).
     """
-    job = verb.assemble(recipe, device, terminal, source=source)
+    job = kind(recipe, device, emit, source=source)
     job.prepare(None)
     reading = _read_two(job)
     step = _one_step(job)
-    costs = _costs(job, verb.sizes(job), reading, step)
+    costs = _costs(job, reading, step)
     if json:
         print_json(costs)
     else:
-        print_table(("dry run", ""), _rows(job, verb.size_row(job), costs))
+        print_table(("dry run", ""), _rows(job, costs))
     return 0
 
 
-def _read_two(job: Training) -> dict[str, float]:
-    """Seconds per sample through the loader, and how many could not be read."""
+def _read_two(job: Job) -> dict[str, float]:
+    """Measure seconds per sample through the loader, and count what could not be read."""
     size = min(job.split.per_device, READ)
     keys = [job.stream.keys(0)[:size], job.stream.keys(job.state.schedule.steps - 1)[:size]]
     began = time.perf_counter()
@@ -66,8 +62,8 @@ def _read_two(job: Training) -> dict[str, float]:
     return {"seconds": seconds, "bad": sum(len(batch.bad) for batch in batches)}
 
 
-def _one_step(job: Training) -> dict[str, float]:
-    """Seconds per sample of an update, and bytes that it keeps for the backward pass."""
+def _one_step(job: Job) -> dict[str, float]:
+    """Measure seconds per sample of an update, and bytes that it keeps for the backward pass."""
     size = min(job.split.per_device, MICRO)
     with Loader(job.reader, [job.stream.keys(0)[:size]], workers=0, timeout=1.0) as loader:
         batch = next(iter(loader))
@@ -83,8 +79,8 @@ def _one_step(job: Training) -> dict[str, float]:
     return {"seconds": seconds / size, "activations": kept / size}
 
 
-def _activations(job: Training, batch: Batch) -> int:
-    """Bytes of distinct storage that autograd keeps for the backward pass of one batch."""
+def _activations(job: Job, batch: Batch) -> int:
+    """Count bytes of distinct storage that autograd keeps for the backward pass of one batch."""
     storages: dict[int, int] = {}
     owned = {parameter.untyped_storage().data_ptr() for parameter in job.model.parameters()}
 
@@ -101,12 +97,7 @@ def _activations(job: Training, batch: Batch) -> int:
     return kept
 
 
-def _costs(
-    job: Training,
-    sizes: Mapping[str, int],
-    reading: dict[str, float],
-    step: dict[str, float],
-) -> dict[str, Any]:
+def _costs(job: Job, reading: dict[str, float], step: dict[str, float]) -> dict[str, Any]:
     split, schedule = job.split, job.state.schedule
     parameters = sum(parameter.numel() for parameter in job.model.parameters())
     # A bigger batch is faster per sample, so this is the slow end.
@@ -117,7 +108,7 @@ def _costs(
         "verb": job.verb,
         "exit": 0,
         "parameters": parameters,
-        **sizes,
+        **job.sizes(),
         "effective_batch": split.effective,
         "lr": schedule.peak,
         "steps": schedule.steps,
@@ -128,14 +119,12 @@ def _costs(
     }
 
 
-def _rows(job: Training, size_row: tuple[str, str], costs: dict[str, Any]) -> list[tuple[str, str]]:
-    from maekit.cli.training import batch_line
-
+def _rows(job: Job, costs: dict[str, Any]) -> list[tuple[str, str]]:
     free = free_space()
     return [
         ("parameters", f"{costs['parameters']:,}"),
-        size_row,
-        ("batch", batch_line(job)),
+        job.size_row(),
+        ("batch", job.batch_line()),
         ("steps", f"{costs['steps']:,}"),
         ("disk", f"{size(costs['disk_bytes'])} for checkpoints, {size(free)} free here"),
         ("memory", f"about {size(costs['memory_bytes'])} for weights and activations"),
@@ -145,7 +134,7 @@ def _rows(job: Training, size_row: tuple[str, str], costs: dict[str, Any]) -> li
 
 
 def size(count: float) -> str:
-    """Bytes, for people."""
+    """Format bytes for people."""
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -7,35 +7,32 @@ one frame shown as often as the model wants, and of a video an image model sees 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from maekit.cli.output import print_json, print_table
-from maekit.cli.reporters import Heard, Terminal
-from maekit.cli.training import INTERRUPTED
+from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.datasets.images import SUFFIXES as PICTURES
 from maekit.datasets.rows import read_list
 from maekit.datasets.videos import SUFFIXES as VIDEOS
 from maekit.engine.build import load_model
 from maekit.engine.events import Note
 from maekit.engine.feed import workers_of
-from maekit.engine.precision import Precision
+from maekit.engine.precision import Precision, pick_device
 from maekit.engine.run_folder import LOCK, RUNS, take_lock
 from maekit.engine.stop import StopSignal
-from maekit.engine.training import pick_device
-from maekit.errors import DataError, RecipeError
+from maekit.errors import INTERRUPTED, DataError, RecipeError
 from maekit.evaluate.embed import (
     Embedding,
     Format,
     arrow_library,
     digest_of_inputs,
-    embed,
     format_of,
     write,
 )
+from maekit.evaluate.embed import embed as make_embedding
 from maekit.evaluate.encoder import digest_of_weights, refuse_nonfinite_weights
 from maekit.evaluate.feature_cache import Parts, Progress, Reading
 from maekit.evaluate.features import Features, auto_pool
@@ -58,55 +55,48 @@ BAD_FILES = DataError.exit_code
 TIMEOUT = 120.0  # seconds that one input may take
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What the command line wants of each input, and where it is to go."""
-
-    pool: Pool | None
-    layer: int | None
-    kind: Format | None
-    out: Path | None
-    batch: int
-    workers: int | None
-    overwrite: bool
-
-
-def embed_files(
-    words: Sequence[str],
-    wanted: Wanted,
-    *,
+def embed(  # noqa: PLR0917 - each is an option of the command line
+    inputs: Sequence[str],
     source: str | None,
+    pool: Pool | None,
+    layer: int | None,
+    form: Format | None,
+    out: Path | None,
+    batch: int,
+    workers: int | None,
+    overwrite: bool,
     device: str | None,
     json: bool,
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Embed all inputs; the exit code: 6 where some could not be read."""
+    """Embed all inputs; return the exit code: 6 where some could not be read."""
     tell = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
-    kind = format_of(wanted.out, wanted.kind)
-    target = wanted.out or Path(f"embeddings.{kind}")
-    _refuse_taken(target, overwrite=wanted.overwrite)
+    kind = format_of(out, form)
+    target = out or Path(f"embeddings.{kind}")
+    _refuse_taken(target, overwrite=overwrite)
     if kind == "parquet":
         arrow_library()  # that it is missing is better known before the work than after it
     chosen = choose(source, RUNS, decoder=False)
     for note in chosen.notes:
         tell(Note(note, warning=True))
     where = pick_device(device)
-    with Heard(tell).listening(), StopSignal() as stop:
+    with LoggingBridge(tell).listening(), StopSignal() as stop:
         model, header = load_model(chosen.source)
         refuse_nonfinite_weights(model, chosen.source)
-        found = find_inputs(list(_unlisted(words)), moving=header.clip[0] > 1, purpose=VERB)
-        pool = wanted.pool or auto_pool("auto", model.backbone.prefix_tokens)
+        found = find_inputs(list(_unlisted(inputs)), moving=header.clip[0] > 1, purpose=VERB)
+        pool = pool or auto_pool("auto", model.backbone.prefix_tokens)
         # First, as it refuses layers and pools that the encoder has not.
-        way = Features(model.to(where), pool, wanted.layer, Precision("fp32", where.type))
+        way = Features(model.to(where), pool, layer, Precision("fp32", where.type))
         reader = _reader(Inputs(found), header, chosen)
-        about = _about(chosen, header, pool, wanted.layer, model) | _clips(reader)
-        inputs = digest_of_inputs(each.path for each in found)
-        parts = Parts(target.with_name(f"{target.name}.parts"), about | {"inputs": inputs})
+        about = _about(chosen, header, pool, layer, model) | _clips(reader)
+        digest = digest_of_inputs(each.path for each in found)
+        parts = Parts(target.with_name(f"{target.name}.parts"), about | {"inputs": digest})
         with take_lock(parts.folder / LOCK):
             tell(Note(f"weights: {chosen.said}"))
-            tell(Note(f"{len(found):,} inputs, {_said(header, model, pool, wanted.layer)}"))
-            made = embed(reader, way, parts, _reading(wanted, where), _until(stop, tell))
+            tell(Note(f"{len(found):,} inputs, {_said(header, model, pool, layer)}"))
+            reading = _reading(batch, workers, where)
+            made = make_embedding(reader, way, parts, reading, _until(stop, tell))
             if made is None:
                 text = f"interrupted; the same command goes on from {parts.folder}"
                 tell(Note(text, warning=True))
@@ -127,13 +117,13 @@ def _refuse_taken(target: Path, *, overwrite: bool) -> None:
         raise RecipeError("the file is there already", where=f"--out {target}", hint=hint)
 
 
-def _reading(wanted: Wanted, device: torch.device) -> Reading:
-    workers = workers_of("auto" if wanted.workers is None else wanted.workers, device.type)
-    return Reading(device, wanted.batch, workers, TIMEOUT)
+def _reading(batch: int, workers: int | None, device: torch.device) -> Reading:
+    count = workers_of("auto" if workers is None else workers, device.type)
+    return Reading(device, batch, count, TIMEOUT)
 
 
 def _until(stop: StopSignal, tell: Terminal) -> Callable[[int, int], bool]:
-    """Says now and then how many inputs are done; no where a signal asked to stop."""
+    """Say now and then how many inputs are done; answer no once a signal requests a stop."""
     progress = Progress("inputs", tell)
 
     def go_on(done: int, total: int) -> bool:
@@ -144,7 +134,7 @@ def _until(stop: StopSignal, tell: Terminal) -> Callable[[int, int], bool]:
 
 
 def _unlisted(words: Sequence[str]) -> Iterator[str]:
-    """The words, with the paths of a list in its place.
+    """Yield the words, with the paths of a list in its place.
 
     Raises:
         DataError: a list with stretches of videos, or that makes no sense.
@@ -162,7 +152,7 @@ def _unlisted(words: Sequence[str]) -> Iterator[str]:
 
 
 def _reader(inputs: Inputs, header: Header, chosen: Chosen) -> ViewReader:
-    """Reads the center view of each input, as the run of the weights read its held-out samples."""
+    """Return a reader of the center view of each input, as the weights' run read data.val."""
     recipe = chosen.recipe()
     spec = DataSpec(name="inputs", frames=header.clip[0])
     views = Views()
@@ -185,7 +175,7 @@ def _clips(reader: ViewReader) -> dict[str, Any]:
 def _about(
     chosen: Chosen, header: Header, pool: Pool, layer: int | None, model: MaskedAutoencoder
 ) -> dict[str, Any]:
-    """What features depend on."""
+    """Return what features depend on."""
     return {
         "weights": chosen.source,
         "sha256": digest_of_weights(model),

@@ -43,9 +43,10 @@ def _about(path: Path) -> str:
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
-def show(source: str, overrides: Sequence[str], *, resolved: bool) -> int:
+def show(recipe: str, overrides: list[str] | None, resolved: bool) -> int:
     """Print a recipe: as written, merged with its parents and overrides, or resolved."""
-    loaded = read(source, overrides) if resolved else load(source, overrides)
+    read_it = read if resolved else load
+    loaded = read_it(recipe, overrides or [])
     for note in loaded.notes:
         typer.echo(f"note: {note}", err=True)
     if resolved:
@@ -58,9 +59,9 @@ def show(source: str, overrides: Sequence[str], *, resolved: bool) -> int:
     return 0
 
 
-def copy(source: str, destination: Path | None, *, overwrite: bool) -> int:
+def copy(recipe: str, destination: Path | None, overwrite: bool) -> int:
     """Copy a recipe, comments and all, and print where to."""
-    path = find(source)
+    path = find(recipe)
     target = Path(path.name) if destination is None else destination
     if target.is_dir():
         target /= path.name

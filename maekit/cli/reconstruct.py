@@ -13,12 +13,12 @@ from rich.console import Console
 
 from maekit.atomic import write_text
 from maekit.cli.output import as_json, print_json, print_table
-from maekit.cli.reporters import Heard, Terminal
+from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.engine.events import Note
 from maekit.engine.feed import required_pretrain, stream_of, train_reader
+from maekit.engine.precision import pick_device
 from maekit.engine.run_folder import RUNS, new_folder, plain
 from maekit.engine.schedule import BatchSplit, total_steps
-from maekit.engine.training import pick_device
 from maekit.errors import DataError, RecipeError, StorageError
 from maekit.recipe.schema import MaskerSpec
 from maekit.recipe.yaml12 import parse
@@ -54,11 +54,15 @@ class Hidden:
     whole: bool
 
 
-def reconstruct(
-    words: Sequence[str],
-    *,
+def reconstruct(  # noqa: PLR0917 - each is an option of the command line
+    inputs: Sequence[str],
     source: str | None,
-    hidden: Hidden,
+    masker: str | None,
+    ratio: str | None,
+    mask: Path | None,
+    seed: int,
+    like_training: int | None,
+    whole: bool,
     native: bool,
     attention: bool,
     out: Path | None,
@@ -67,17 +71,18 @@ def reconstruct(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Reconstruct all inputs; the exit code: 6 where some were bad."""
+    """Reconstruct all inputs; return the exit code: 6 where some were bad."""
     tell = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
+    hidden = Hidden(masker, ratio, mask, seed, like_training, whole)
     _check_combination(hidden, native=native)
     chosen = choose(source, RUNS)
     for note in chosen.notes:
         tell(Note(note, warning=True))
     recipe = chosen.recipe()
     where = pick_device(device)
-    with Heard(tell).listening():
+    with LoggingBridge(tell).listening():
         models = Models(chosen.source, where)
-        inputs = find_inputs(words, moving=models.header.clip[0] > 1)
+        found = find_inputs(inputs, moving=models.header.clip[0] > 1)
         masks = _masks(hidden, models, chosen, recipe)
         if isinstance(masks, Drawn) and not native:
             masks.check(models.model.grid, models.model.backbone.mask_unit)
@@ -85,13 +90,13 @@ def reconstruct(
         tell(Note(f"weights: {chosen.said}; {_told(models)}"))
         worker = Reconstructor(
             models,
-            inputs,
+            found,
             masks,
             _clips(recipe, native=native),
             attention=attention,
             caption=chosen.caption,
         )
-        items, scores = _all(worker, inputs, folder, tell)
+        items, scores = _all(worker, found, folder, tell)
     bad = sum(item["error"] is not None for item in items)
     result = {
         "verb": "reconstruct",

@@ -27,10 +27,10 @@ PAIRED = ("run", "beside", "same samples", "difference of top-1", "standard erro
 LEFT_OUT = ("not compared by sample", "beside", "why")
 
 
-def report(folders: list[Path], out: Path | None, *, json: bool) -> int:
+def report(runs: list[Path], out: Path | None, *, json: bool) -> int:
     """Write the page; returns the exit code."""
-    target = _target(folders, out)
-    page, runs, pairing = render(folders)
+    target = _target(runs, out)
+    page, records, pairing = render(runs)
     try:
         write_bytes(target, page)
     except OSError as error:
@@ -39,19 +39,19 @@ def report(folders: list[Path], out: Path | None, *, json: bool) -> int:
     if json:
         rows = [
             {"run": str(run.path), "state": run.verdict.state, **asdict(numbers_of(run))}
-            for run in runs
+            for run in records
         ]
         result = {"verb": "report", "exit": 0, "output": str(target), "bytes": len(page)}
-        pairs = [_pair(each, runs) for each in pairing.pairs]
-        left_out = [_unpaired(each, runs) for each in pairing.left_out]
+        pairs = [_pair(each, records) for each in pairing.pairs]
+        left_out = [_unpaired(each, records) for each in pairing.left_out]
         print_json(plain(result | {"runs": rows, "paired": pairs, "not_paired": left_out}))
     else:
         columns = ("run", "verdict", "loss", "held out", "time")
-        print_table(columns, [_row(run) for run in runs])
+        print_table(columns, [_row(run) for run in records])
         if pairing.pairs:
-            print_table(PAIRED, [_pair_row(each, runs) for each in pairing.pairs])
+            print_table(PAIRED, [_pair_row(each, records) for each in pairing.pairs])
         if pairing.left_out:
-            told = [_unpaired(each, runs) for each in pairing.left_out]
+            told = [_unpaired(each, records) for each in pairing.left_out]
             print_table(LEFT_OUT, [tuple(value or "-" for value in row.values()) for row in told])
         typer.echo(f"report: {target}", err=True)
     return 0

@@ -1,57 +1,25 @@
-"""What a training left behind: result.json, and the last words on the terminal."""
+"""The last words of a run on the terminal: its numbers, and how they compare with expected ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from maekit.cli.expected import tell_comparison
 from maekit.cli.output import print_json, print_table
-from maekit.engine.run_folder import plain, read_lines
-from maekit.engine.training import Training, summary
 
 if TYPE_CHECKING:
-    from maekit.cli.training import Verb
-    from maekit.engine.run_folder import RunFolder
+    from pathlib import Path
 
 # Of what was learned from labels, as fractions or in the labels' own units.
 MEASURES = ("top1", "top5", "map", "exact", "r2", "mse", "mae")
 
-Job = TypeVar("Job", bound=Training)
-
-
-def make_result(verb: str, job: Training | None, folder: RunFolder, code: int) -> dict[str, Any]:
-    """result.json as far as the run came."""
-    result: dict[str, Any] = {"verb": verb, "exit": code}
-    if job is None:
-        return result
-    state = job.state
-    lines = (line for line in read_lines(folder.path / "metrics.jsonl") if "loss" in line)
-    weights = folder.path / "weights.safetensors"
-    film = folder.path / "pictures" / "timelapse.gif"
-    whole: dict[str, Any] = plain(
-        result
-        | {
-            "recipe": job.recipe.name,
-            "steps": state.step,
-            "samples": state.step * state.samples_per_step,
-            "seconds": round(job.seconds, 1),
-            **summary(lines),
-            **job.result(),
-            "bad_files": len(job.ledger),
-            "weights": str(weights) if code == 0 and weights.is_file() else None,
-            "timelapse": str(film) if film.is_file() else None,
-        }
-    )
-    return whole
-
 
 def tell_result(
-    verb: Verb[Job], result: dict[str, Any], folder: RunFolder, *, json: bool, quiet: bool
+    result: dict[str, Any], folder: Path, *, next_steps: Sequence[str], json: bool, quiet: bool
 ) -> None:
-    """The numbers on stdout; on stderr where things are, and what to type next."""
+    """Print the numbers on stdout; on stderr where things are, and what to type next."""
     if json:
         print_json(result)
     else:
@@ -60,13 +28,13 @@ def tell_result(
             tell_comparison(result["expected"])
     if quiet:
         return
-    pictures = sorted((folder.path / "pictures").glob("*.png"))
+    pictures = sorted((folder / "pictures").glob("*.png"))
     lines = [f"weights:  {result['weights']}"]
     if pictures:
         lines.append(f"pictures: {pictures[-1]}")
     if result.get("timelapse"):
         lines.append(f"film:     {result['timelapse']}")
-    lines += verb.next_steps(result, folder.path)
+    lines += next_steps
     typer.echo("\n".join(lines), err=True)
 
 
@@ -92,3 +60,31 @@ def _rows(result: dict[str, Any]) -> Iterator[Sequence[str]]:
             yield f"one view: {key}", f"{single[key]:.4f}"
     if result["bad_files"]:
         yield "bad files", f"{result['bad_files']}"
+
+
+def tell_comparison(records: Sequence[Mapping[str, Any]]) -> None:
+    """Print what was compared, or that nothing was expected."""
+    rows = [
+        (
+            " ".join(str(each[key]) for key in ("metric", "protocol") if each[key]),
+            "-" if each["value"] is None else f"{each['value']:.4f}",
+            f"{each['expected']:.4f}",
+            "-" if each["low"] is None else f"{each['low']:.4f} to {each['high']:.4f}",
+            _verdict(each),
+            str(each["source"]),
+        )
+        for each in records
+    ]
+    print_table(
+        ("metric", "measured", "expected", "band", "verdict", "source"),
+        rows or [("nothing", "", "", "", "the recipe expects no number of this verb", "")],
+    )
+
+
+def _verdict(record: Mapping[str, Any]) -> str:
+    found = record["result_protocol"]
+    if record["protocol"] not in (None, found):
+        return f"not compared: this run's protocol is {found or 'unnamed'}"
+    if record["value"] is None:
+        return "not measured"
+    return {True: "inside", False: "OUTSIDE", None: "no band"}[record["inside"]]

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from maekit.cli.output import print_json, print_table
-from maekit.cli.reporters import Heard, Terminal
+from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.engine.build import completed, load_model
 from maekit.errors import MaekitError, RecipeError
 from maekit.weights import foreign
@@ -70,7 +70,7 @@ def convert(
     destination: Path,
     *,
     to: str,
-    allow_missing: Sequence[str],
+    allow_missing: list[str] | None,
     target: str | None,
     heads: int | None,
     decoder_heads: int | None,
@@ -82,8 +82,8 @@ def convert(
     check_destination(destination, folder=to == "hf", overwrite=overwrite)
     given = Given(target, heads, decoder_heads, None if clip is None else _clip(clip))
     terminal = Terminal(Console(stderr=True, highlight=False))
-    with Heard(terminal).listening():
-        weights = completed(open_weights(source, given=given, allow_missing=allow_missing))
+    with LoggingBridge(terminal).listening():
+        weights = completed(open_weights(source, given=given, allow_missing=allow_missing or []))
         written = WRITERS[to](weights, destination)
     file = destination / foreign.SINGLE[0] if destination.is_dir() else destination
     result = {

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Saved:
     step: int
     kind: str
     path: str
+    image: Image | None = field(default=None, compare=False, repr=False)  # of a picture
 
 
 Event = Note | StepDone | Measured | Saved

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from maekit.engine.events import Emit, Pace, StepDone
 from maekit.engine.state import Step, TrainState
-from maekit.engine.stop import Interrupted, StopSignal
-from maekit.errors import NonFiniteError
+from maekit.engine.stop import StopSignal
+from maekit.errors import Interrupted, NonFiniteError
 
 if TYPE_CHECKING:
     from maekit.data.batch import Batch

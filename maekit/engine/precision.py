@@ -1,4 +1,4 @@
-"""In which number format a run computes."""
+"""On which device, and in which number format, a run computes."""
 
 from __future__ import annotations
 
@@ -51,3 +51,26 @@ class Precision:
     def scaler(self) -> torch.amp.GradScaler | None:
         """The loss scaler, where float16 needs one."""
         return torch.amp.GradScaler(self.device) if self.name == "fp16" else None
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Return the requested device, or the best there is.
+
+    Raises:
+        RecipeError: the device is unknown, or not there.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    hint = "cpu, cuda, cuda:N or mps"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        msg = f"device '{name}' cannot be used: {reason}"
+        raise RecipeError(msg, where="--device", hint=hint) from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise RecipeError(f"maekit does not train on '{name}'", where="--device", hint=hint)
+    return device

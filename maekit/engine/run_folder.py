@@ -10,7 +10,7 @@ import platform
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, Self
@@ -104,6 +104,17 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(record, dict):  # the rest of a line may be a bare number
                 yield record
+
+
+def loss_summary(steps: Iterable[dict[str, float | None]]) -> dict[str, float | None]:
+    """Return ``loss_first`` and ``loss_last``: means over the first and the last tenth of steps."""
+    losses = [step["loss"] for step in steps if step.get("loss") is not None]
+    numbers = [loss for loss in losses if loss is not None]
+    if not numbers:
+        return {"loss_first": None, "loss_last": None}
+    tenth = max(1, len(numbers) // 10)
+    first, last = numbers[:tenth], numbers[-tenth:]
+    return {"loss_first": sum(first) / tenth, "loss_last": sum(last) / tenth}
 
 
 def new_folder(runs: Path, recipe: str) -> Path:

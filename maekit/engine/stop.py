@@ -9,14 +9,6 @@ from typing import Any, Self
 WATCHED = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C; preemption; SLURM's --signal=USR1
 
 
-class Interrupted(Exception):  # noqa: N818 (not an error: the run is saved and can go on)
-    """The run was asked to stop, and saved."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"interrupted after step {step}")
-        self.step = step
-
-
 class StopSignal:
     """Catches the stop signals while it is entered; ``requested`` names the one that came."""
 

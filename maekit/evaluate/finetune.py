@@ -1,4 +1,4 @@
-"""``maekit finetune``: the supervised training of an encoder, ready for the loop."""
+"""The job of ``maekit finetune``: the supervised training of an encoder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 
 from maekit.engine.events import Measured
 from maekit.engine.feed import statistics_of
+from maekit.engine.job import Job
 from maekit.engine.loop import Occasion
 from maekit.engine.optim import make_adamw
 from maekit.engine.run_folder import PREDICTIONS
 from maekit.engine.step import recompute
-from maekit.engine.training import Basis, Training
 from maekit.errors import DataError, RecipeError
 from maekit.evaluate.classifier import Classifier, classifier_tensors, load_classifier_tensors
 from maekit.evaluate.ema import EMA, MovingAverage
@@ -33,46 +33,107 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from maekit.data.reader import SampleReader
     from maekit.engine.checkpoint import Loaded
     from maekit.engine.events import Emit
     from maekit.engine.state import TrainState
-    from maekit.evaluate.supervision import FinetuneStep
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.finetune import Finetune
     from maekit.recipe.schema import Recipe
     from maekit.weights.header import Header
 
 
-class Finetuning(Training):
-    """All of a fine-tuning."""
+class FinetuneJob(Job):
+    """Train an encoder and a head on labels."""
 
     verb = VERB
     section: Finetune
     model: Classifier
+    predictions: Predictions | None = None  # of the last time that data.val was judged
 
     def __init__(
         self,
-        basis: Basis,
-        step: FinetuneStep,
-        reader: SampleReader,
-        state: TrainState,
-        header: Header,
-        average: MovingAverage | None,
+        recipe: Recipe,
+        device: torch.device,
+        emit: Emit,
+        *,
+        source: str | None = None,
+        loaded: Loaded | None = None,
+        bad_files: Path | None = None,
     ) -> None:
-        super().__init__(basis, step.model, reader, state, step)
-        self.task: Task = step.task
-        self.header = header
-        self.average = average
-        self.predictions: Predictions | None = None  # of the last time that data.val was judged
+        options = required_finetune(recipe)
+        if loaded is None:
+            source = self.find_source(recipe, source, emit)
+        super().__init__(recipe, device, emit, bad_files=bad_files)
+        self.task = self._task(options)
+        encoder, header = self._encoder(source, loaded)
+        self.reader = train_reader(self, options, encoder)
+        self.model, self.header = make_classifier(encoder, header, options, self.task, recipe.seed)
+        self.model.to(device)
+        optimizer = make_adamw(groups_of(self.model, options), options.optimizer)
+        # Before blocks are wrapped below: a copy of a wrapped block would run the one it is a copy
+        # of.
+        self.average = (
+            None if options.ema is None else MovingAverage(self.model, optimizer, options.ema)
+        )
+        if options.activation_checkpointing:
+            recompute(self.model.backbone.blocks())
+        repeats = options.repeats if options.optimizer.lr_counts_repeats else 1
+        counted = self.split.effective * repeats
+        self.state = self.initial_state(self.model, optimizer, counted=counted)
+        self.state.extra["from"] = source
+        self.step = make_step(self, options, self.model, self.task)
+
+    def _task(self, options: Finetune) -> Task:
+        if self.val is None:
+            raise needs_val()
+        task = task_of(options.head.kind, self.train, self.val)
+        wanted, found = options.head.classes, len(task.outputs)
+        if wanted not in (None, found):
+            msg = f"data.train has {found} classes, and finetune.head.classes is {wanted}"
+            hint = "is it the right set? else set finetune.head.classes to what it has"
+            raise DataError(msg, where="finetune.head.classes", hint=hint)
+        tell_task(task, self.train, self.val, self.emit)
+        return task
+
+    def _encoder(
+        self, source: str | None, loaded: Loaded | None
+    ) -> tuple[MaskedAutoencoder, Header]:
+        if loaded is not None:
+            return resumed_encoder(loaded, self.recipe)
+        if source in (None, SCRATCH):
+            statistics = statistics_of(self.recipe, self.train, self.device.type, self.emit)
+            return untrained_encoder(self.recipe, statistics)
+        return load_encoder(str(source), self.recipe)
+
+    @classmethod
+    def find_source(cls, recipe: Recipe, requested: str | None, emit: Emit) -> str:
+        """Return the requested weights, else the recipe's newest finished pre-training.
+
+        Raises:
+            RecipeError: there is none, or nothing to fine-tune with.
+        """
+        required_finetune(recipe)
+        return weights_or_newest(recipe, requested, emit)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the tokens of a sample, the outputs, and how many parameters are trained."""
+        trained = sum(parameter.numel() for parameter in self.state.trained())
+        tokens, outputs = self.model.grid.tokens, len(self.task.outputs)
+        return {"tokens": tokens, "classes": outputs, "trained_parameters": trained}
+
+    def size_row(self) -> tuple[str, str]:
+        """Return the same for people."""
+        tokens, outputs, trained = self.sizes().values()
+        text = f"{tokens} in a grid of {self.model.grid}; {outputs} outputs, {trained:,} trained"
+        return "tokens", text
 
     def tensors(self) -> dict[str, Tensor]:
-        """The classifier, and its moving average where there is one."""
+        """Return the classifier, and its moving average where there is one."""
         average = {} if self.average is None else self.average.tensors()
         return classifier_tensors(self.model) | average
 
     def exported(self) -> dict[str, Tensor]:
-        """The classifier that is judged."""
+        """Return the classifier that is judged."""
         return classifier_tensors(self.judged)
 
     def load(self, tensors: dict[str, Tensor], where: str) -> None:
@@ -83,11 +144,8 @@ class Finetuning(Training):
             self.average.load(tensors)
 
     def described(self) -> Header:
-        """How to rebuild the classifier, and where its weights come from."""
-        return self.header.model_copy(update={"source": self.source})
-
-    def start(self) -> None:
-        """Nothing is left to do: weights are in place since the model was built."""
+        """Return how to rebuild the classifier, and where its weights come from."""
+        return self.header.model_copy(update={"source": self.provenance})
 
     @property
     def judged(self) -> Classifier:
@@ -98,18 +156,15 @@ class Finetuning(Training):
         assert isinstance(model, Classifier)  # noqa: S101 - it is a copy of one
         return model
 
-    def open_holdout(self) -> None:
-        """Nothing is kept in memory: data.val is read each time."""
-
-    def occasions(self) -> list[Occasion]:
-        """Data.val, every so many steps."""
+    def measures(self) -> list[Occasion]:
+        """Judge data.val every so many steps."""
         when = self.section.validate_
         epochs = when.epochs or 1.0
         every = when.every or max(1, round(epochs * self.state.steps_per_epoch))
         return [Occasion(every, self.evaluate, at_start=False)]
 
     def evaluate(self, state: TrainState) -> None:
-        """An occasion: judge data.val by one view of each sample, at the end by all of them too.
+        """Judge data.val by one view of each sample, at the end by all of them too.
 
         Checkpoints and the curve compare one view with one view.
         """
@@ -136,7 +191,7 @@ class Finetuning(Training):
             self.emit(Measured(self.state.step, "all_views", extra["all_views"]))
 
     def _predict(self, *, all_views: bool) -> Predictions:
-        """Scores of every row of data.val, in its order; a file that cannot be read is fatal."""
+        """Score every row of data.val, in its order; a file that cannot be read is fatal."""
         reader = self._test_reader(all_views=all_views)
         model = self.judged
         was_training = model.training
@@ -174,14 +229,14 @@ class Finetuning(Training):
         )
 
     def export(self, path: Path) -> None:
-        """Write the final weights, and beside them what they make of each sample of data.val."""
+        """Write the final weights, and what they predict for each sample of data.val."""
         super().export(path)
         if self.predictions is None:  # killed in an earlier run, right after its last checkpoint
             self.predictions = self._predict(all_views=True)
         self.predictions.write(path.with_name(PREDICTIONS))
 
     def result(self) -> dict[str, Any]:
-        """What data.val showed; fractions. Before the end there is one view of each sample."""
+        """Return what data.val showed, as fractions; before the end, of one view of each sample."""
         extra, views = self.state.extra, self.section.views
         return {
             **(extra.get("all_views") or extra.get("test") or {}),
@@ -196,86 +251,8 @@ class Finetuning(Training):
         }
 
 
-def assemble(
-    recipe: Recipe,
-    device: torch.device,
-    emit: Emit,
-    *,
-    source: str | None = None,
-    loaded: Loaded | None = None,
-    bad_files: Path | None = None,
-) -> Finetuning:
-    """Build everything that a resolved recipe's ``finetune`` section asks for.
-
-    Args:
-        source: of the encoder's weights, or ``scratch``; None: the newest finished pre-training
-            run of this recipe.
-        loaded: the checkpoint that is to be resumed.
-        bad_files: where unreadable files are recorded.
-
-    Raises:
-        RecipeError, PartError: what is asked for cannot be had.
-        WeightsError: the weights are of another encoder.
-        DataError: labels that cannot be learned.
-    """
-    options = required_finetune(recipe)
-    if loaded is None:
-        source = chosen_source(recipe, source, emit)
-    basis = Basis.of(recipe, VERB, device, emit, bad_files)
-    task = _task(basis, options)
-    encoder, header = _encoder(basis, source, loaded)
-    reader = train_reader(basis, options, encoder)
-    model, header = make_classifier(encoder, header, options, task, recipe.seed)
-    model.to(device)
-    optimizer = make_adamw(groups_of(model, options), options.optimizer)
-    # Before blocks are wrapped below: a copy of a wrapped block would run the one it is a copy of.
-    average = None if options.ema is None else MovingAverage(model, optimizer, options.ema)
-    if options.activation_checkpointing:
-        recompute(model.backbone.blocks())
-    repeats = options.repeats if options.optimizer.lr_counts_repeats else 1
-    state = basis.state(model, optimizer, counted=basis.split.effective * repeats)
-    state.extra["from"] = source
-    step = make_step(basis, options, model, task)
-    return Finetuning(basis, step, reader, state, header, average)
-
-
-def _task(basis: Basis, options: Finetune) -> Task:
-    if basis.val is None:
-        raise needs_val()
-    task = task_of(options.head.kind, basis.train, basis.val)
-    wanted, found = options.head.classes, len(task.outputs)
-    if wanted not in (None, found):
-        msg = f"data.train has {found} classes, and finetune.head.classes is {wanted}"
-        hint = "is it the right set? else set finetune.head.classes to what it has"
-        raise DataError(msg, where="finetune.head.classes", hint=hint)
-    tell_task(task, basis.train, basis.val, basis.emit)
-    return task
-
-
-def _encoder(
-    basis: Basis, source: str | None, loaded: Loaded | None
-) -> tuple[MaskedAutoencoder, Header]:
-    if loaded is not None:
-        return resumed_encoder(loaded, basis.recipe)
-    if source in (None, SCRATCH):
-        recipe = basis.recipe
-        statistics = statistics_of(recipe, basis.train, basis.device.type, basis.emit)
-        return untrained_encoder(recipe, statistics)
-    return load_encoder(str(source), basis.recipe)
-
-
-def chosen_source(recipe: Recipe, source: str | None, emit: Emit) -> str:
-    """The weights asked for, else of the newest finished pre-training run of the recipe.
-
-    Raises:
-        RecipeError: there is none, or nothing to fine-tune with.
-    """
-    required_finetune(recipe)
-    return weights_or_newest(recipe, source, emit)
-
-
 def required_finetune(recipe: Recipe) -> Finetune:
-    """The finetune section; an error where there is none, or nothing to judge it on."""
+    """Return the finetune section; raise RecipeError without one, or without data.val."""
     if recipe.finetune is None:
         msg = "the recipe has no finetune section"
         raise RecipeError(msg, where=VERB, hint="`maekit recipes show mae_in1k_vit_b` has one")
@@ -285,7 +262,7 @@ def required_finetune(recipe: Recipe) -> Finetune:
 
 
 def needs_val() -> RecipeError:
-    """Fine-tuning is judged on data.val."""
+    """Return the error that says that fine-tuning is judged on data.val."""
     msg = "fine-tuning is judged on data.val, and there is none"
     hint = "data.val.name=images data.val.path=FOLDER (or a list with labels)"
     return RecipeError(msg, where="data.val", hint=hint)

@@ -18,12 +18,12 @@ from torch.nn import functional
 from maekit.contracts import View
 from maekit.data.reader import SampleReader
 from maekit.data.seeded import seeded
+from maekit.engine.job import Job
 from maekit.engine.lars import LARS
 from maekit.engine.loop import Occasion
 from maekit.engine.optim import make_sgd, parameter_groups
 from maekit.engine.run_folder import PREDICTIONS, plain
 from maekit.engine.step import to_unit
-from maekit.engine.training import Basis, Training
 from maekit.evaluate.assemble_probe import assemble_probe, required_probe
 from maekit.evaluate.classifier import Classifier, classifier_tensors, make_head
 from maekit.evaluate.encoder import weights_or_newest
@@ -92,23 +92,71 @@ class ProbeStep:
         return total, float(good.sum())
 
 
-class LinearProbing(Training):
-    """All of a linear probe by the paper's protocol."""
+class LinearProbeJob(Job):
+    """Train linear heads by the paper's protocol, on features of a frozen encoder."""
 
     verb = VERB
     section: Probe
     model: Heads
+    judged: dict[str, Judged] | None = None
 
     def __init__(
-        self, basis: Basis, probing: Probing, reader: SampleReader, state: TrainState, heads: Heads
+        self,
+        recipe: Recipe,
+        device: torch.device,
+        emit: Emit,
+        *,
+        source: str | None = None,
+        loaded: Loaded | None = None,
+        bad_files: Path | None = None,
     ) -> None:
-        super().__init__(basis, heads, reader, state, ProbeStep(probing, heads))
-        self.probing = probing
-        probing.ledger = self.ledger
-        self.judged: dict[str, Judged] | None = None
+        probe = required_probe(recipe)[0].with_budget()
+        recipe = recipe.model_copy(update={"probe": probe})
+        if loaded is not None:
+            source = str(loaded.state["extra"]["from"])
+        else:
+            source = self.find_source(recipe, source, emit)
+        super().__init__(recipe, device, emit, bad_files=bad_files)
+        self.probing = assemble_probe(recipe, source, device, emit)
+        self.probing.ledger = self.ledger
+        _take_pooled_norm(self.probing)
+        widths, classes = _widths(self.probing), len(self.probing.labeled.classes)
+        self.model = Heads(widths, classes, recipe.seed).to(device)
+        self.state = self.initial_state(self.model, _optimizer(self.model, probe.optimizer))
+        self.state.extra["from"] = source
+        self.reader = self._train_reader()
+        self.step = ProbeStep(self.probing, self.model)
+
+    @classmethod
+    def find_source(cls, recipe: Recipe, requested: str | None, emit: Emit) -> str:
+        """Return the requested weights, else the recipe's newest finished pre-training."""
+        return weights_or_newest(recipe, requested, emit)
+
+    def _train_reader(self) -> SampleReader:
+        data = self.recipe.data
+        return SampleReader(
+            self.train,
+            spec=data.train,
+            augment=self.section.augment,
+            views=(View("clip", self.probing.header.clip[1:]),),
+            channels=data.channels,
+            seed=self.recipe.seed,
+            purpose=VERB,
+            float_ok=data.stats is not None,
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """Return the tokens of a sample and the classes."""
+        tokens, classes = self.probing.encoder.grid.tokens, len(self.probing.labeled.classes)
+        return {"tokens": tokens, "classes": classes}
+
+    def size_row(self) -> tuple[str, str]:
+        """Return the same for people."""
+        sizes = self.sizes()
+        return "tokens", f"{sizes['tokens']} of a frozen encoder; {sizes['classes']} classes"
 
     def tensors(self) -> dict[str, Tensor]:
-        """The heads; the encoder is what it was."""
+        """Return the heads; the encoder never changes."""
         return self.model.state_dict()
 
     def load(self, tensors: dict[str, Tensor], where: str) -> None:
@@ -116,21 +164,15 @@ class LinearProbing(Training):
         load_exactly(self.model, tensors, where)
 
     def described(self) -> FileHeader:
-        """What a checkpoint is of."""
-        return FileHeader(kind=VERB, source=self.source)
+        """Return the header of a checkpoint."""
+        return FileHeader(kind=VERB, source=self.provenance)
 
-    def start(self) -> None:
-        """The heads are at their init since they were built."""
-
-    def open_holdout(self) -> None:
-        """Data.val is read at the end."""
-
-    def occasions(self) -> list[Occasion]:
-        """Data.val, at the end."""
+    def measures(self) -> list[Occasion]:
+        """Judge data.val at the end."""
         return [Occasion(self.state.schedule.steps, self.judge, at_start=False)]
 
     def judge(self, state: TrainState) -> None:
-        """An occasion: judge data.val by every head."""
+        """Judge data.val by every head."""
         heads, was_training = self.model, self.model.training
 
         def of(name: str) -> Fit:
@@ -143,7 +185,7 @@ class LinearProbing(Training):
         heads.train(was_training)
 
     def export(self, path: Path) -> None:
-        """Write encoder and head as a classifier, and what it makes of each sample of data.val."""
+        """Write encoder and head as a classifier, and its predictions for data.val."""
         if self.judged is None:  # killed in an earlier run, right after its last checkpoint
             self.judge(self.state)
         assert self.judged is not None  # noqa: S101 - it was just made
@@ -165,49 +207,12 @@ class LinearProbing(Training):
             batch_norm=True,
         )
         header = self.probing.header
-        return header.model_copy(update={"classifier": described, "source": self.source})
+        return header.model_copy(update={"classifier": described, "source": self.provenance})
 
     def result(self) -> dict[str, Any]:
-        """What data.val showed."""
+        """Return what data.val showed."""
         judged: dict[str, Any] = self.state.extra.get("judged") or {}
         return judged
-
-
-def assemble(
-    recipe: Recipe,
-    device: torch.device,
-    emit: Emit,
-    *,
-    source: str | None = None,
-    loaded: Loaded | None = None,
-    bad_files: Path | None = None,
-) -> LinearProbing:
-    """Build everything that a linear probe by the paper's protocol needs.
-
-    Args:
-        source: of the encoder's weights; None: the newest finished pre-training run of this recipe.
-        loaded: the checkpoint that is to be resumed.
-        bad_files: where unreadable files are recorded.
-
-    Raises:
-        RecipeError, PartError: what is asked for cannot be had.
-        WeightsError: the weights are of another encoder.
-        DataError: labels that cannot be judged.
-    """
-    probe = required_probe(recipe)[0].with_budget()
-    recipe = recipe.model_copy(update={"probe": probe})
-    if loaded is not None:
-        source = str(loaded.state["extra"]["from"])
-    else:
-        source = weights_or_newest(recipe, source, emit)
-    basis = Basis.of(recipe, VERB, device, emit, bad_files)
-    probing = assemble_probe(recipe, source, device, emit)
-    _take_pooled_norm(probing)
-    widths = _widths(probing)
-    heads = Heads(widths, len(probing.labeled.classes), recipe.seed).to(device)
-    state = basis.state(heads, _optimizer(heads, probe.optimizer))
-    state.extra["from"] = source
-    return LinearProbing(basis, probing, _reader(basis, probe, probing), state, heads)
 
 
 def _take_pooled_norm(probing: Probing) -> None:
@@ -254,17 +259,3 @@ def _optimizer(heads: Heads, options: Lars | Sgd) -> torch.optim.Optimizer:
     if isinstance(options, Lars):
         return LARS(groups, momentum=options.momentum, trust=options.trust)
     return make_sgd(groups, options.momentum)
-
-
-def _reader(basis: Basis, probe: Probe, probing: Probing) -> SampleReader:
-    recipe = basis.recipe
-    return SampleReader(
-        basis.train,
-        spec=recipe.data.train,
-        augment=probe.augment,
-        views=(View("clip", probing.header.clip[1:]),),
-        channels=recipe.data.channels,
-        seed=recipe.seed,
-        purpose=VERB,
-        float_ok=recipe.data.stats is not None,
-    )

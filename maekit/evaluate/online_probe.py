@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from maekit.contracts import Dataset
     from maekit.data.batch import BadFile, Batch
-    from maekit.engine.pretrain import Pretraining
+    from maekit.engine.pretrain import PretrainJob
     from maekit.engine.state import TrainState
     from maekit.recipe.probe import OnlineProbe
     from maekit.recipe.schema import DataSpec
@@ -113,7 +113,7 @@ class Online:
     """
 
     def __init__(
-        self, job: Pretraining, options: OnlineProbe, train: Subset, val: Subset, classes: int
+        self, job: PretrainJob, options: OnlineProbe, train: Subset, val: Subset, classes: int
     ) -> None:
         self.job = job
         self.options = options
@@ -151,7 +151,7 @@ class Online:
         return judge.probabilities(queries)
 
 
-def online_probe(job: Pretraining) -> Sequence[Occasion]:
+def online_probe(job: PretrainJob) -> Sequence[Occasion]:
     """The occasion that a recipe asks for; none where it asks for none, or nothing is labeled."""
     options = job.section.online_probe
     if options is None:

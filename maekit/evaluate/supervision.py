@@ -25,8 +25,8 @@ from maekit.weights.header import ClassifierHeader, Header
 
 if TYPE_CHECKING:
     from maekit.data.batch import Batch
+    from maekit.engine.job import Job
     from maekit.engine.precision import Precision
-    from maekit.engine.training import Basis
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.finetune import Finetune
     from maekit.recipe.schema import Recipe
@@ -81,9 +81,9 @@ def groups_of(model: Classifier, options: Finetune) -> list[dict[str, Any]]:
     )
 
 
-def train_reader(basis: Basis, options: Finetune, encoder: MaskedAutoencoder) -> SampleReader:
+def train_reader(job: Job, options: Finetune, encoder: MaskedAutoencoder) -> SampleReader:
     """Reads training samples as they are augmented."""
-    recipe, transform = basis.recipe, None
+    recipe, transform = job.recipe, None
     if options.rand_augment is not None:
         size, mean = recipe.data.height_width, encoder.statistics.mean
         settings = {"policy": options.rand_augment, "size": size, "mean": mean}
@@ -92,7 +92,7 @@ def train_reader(basis: Basis, options: Finetune, encoder: MaskedAutoencoder) ->
         purpose = f"{VERB}/rand-augment"
         transform = Transform(RAND_AUGMENT, settings, options.rand_augment_on, recipe.seed, purpose)
     return SampleReader(
-        basis.train,
+        job.train,
         spec=recipe.data.train,
         augment=options.augment,
         views=(View("clip", recipe.data.height_width),),
@@ -106,13 +106,13 @@ def train_reader(basis: Basis, options: Finetune, encoder: MaskedAutoencoder) ->
     )
 
 
-def make_step(basis: Basis, options: Finetune, model: Classifier, task: Task) -> FinetuneStep:
+def make_step(job: Job, options: Finetune, model: Classifier, task: Task) -> FinetuneStep:
     """What is done with each micro-batch.
 
     Raises:
         RecipeError: its only row has no other to be mixed with.
     """
-    seed, repeats = basis.recipe.seed, options.repeats
+    seed, repeats = job.recipe.seed, options.repeats
     mixing = Mixing(
         mixup=options.mixup,
         cutmix=options.cutmix,
@@ -122,14 +122,14 @@ def make_step(basis: Basis, options: Finetune, model: Classifier, task: Task) ->
         seed=seed,
         repeats=repeats,
     )
-    if mixing.on and basis.split.per_device * repeats == 1:
+    if mixing.on and job.split.per_device * repeats == 1:
         msg = "mixup and cutmix mix the rows of a micro-batch, and there is only one in each"
         hint = "make it 2 or more, or set finetune.mixup and finetune.cutmix to 0"
         raise RecipeError(msg, where="finetune.batch.per_device", hint=hint)
     return FinetuneStep(
         model,
         task,
-        basis.precision,
+        job.precision,
         repeats=repeats,
         smoothing=options.label_smoothing,
         erase=RandomErase(options.erase, seed, repeats) if options.erase else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +15,13 @@ from maekit.recipe.overrides import parse_overrides
 from maekit.recipe.schema import OVERLAYS, VERBS, Recipe
 from maekit.recipe.shipped import find, find_parent
 from maekit.recipe.suggest import suggest
-from maekit.recipe.yaml12 import KeyPath, Mark, Node, parse
+from maekit.recipe.yaml12 import KeyPath, Mark, Node, parse, tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 MAX_BYTES = 1 << 20
+Source = str | Path | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class LoadedRecipe:
         return {path: node.mark for path, node in self.tree.walk()}
 
 
-def load(source: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+def load(source: Source, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """Read a recipe and validate its core keys; its parts are validated by ``registry.resolve``.
 
     Raises:
@@ -67,18 +69,23 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     return found
 
 
-def read(source: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """Read a recipe by path, or by name if it is a shipped one, without checking its keys.
+def read(source: Source, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read a recipe by path, by name if it is a shipped one, or from a mapping; check no key.
 
     Args:
-        source: a file, or the name of a shipped recipe (``quickstart``).
+        source: a file, the name of a shipped recipe (``quickstart``), or what a file would hold.
         overrides: ``a.b=value`` and ``~a.b``, applied together: their order has no meaning.
 
     Raises:
         RecipeError: with ``file:line`` or ``command line``, the key and what to try.
     """
-    path = find(source)
-    merged, notes = parse_overrides(overrides).apply(read_tree(path))
+    if isinstance(source, Mapping):
+        path = Path("recipe")
+        whole = _with_parents(tree(dict(source), Mark("recipe")), path, ())
+    else:
+        path = find(source)
+        whole = read_tree(path)
+    merged, notes = parse_overrides(overrides).apply(whole)
     return LoadedRecipe(merged, path, notes)
 
 
@@ -117,7 +124,11 @@ def read_tree(path: Path) -> Node:
 
 
 def _read(path: Path, children: tuple[Path, ...]) -> Node:
-    layer = read_file(path)
+    return _with_parents(read_file(path), path, children)
+
+
+def _with_parents(layer: Node, path: Path, children: tuple[Path, ...]) -> Node:
+    """Merge a recipe into its parents, which are named relative to its path."""
     check_alternatives(layer)
     extends = layer.fields.get("extends")
     if extends is None:

@@ -1,4 +1,4 @@
-"""``maekit tokenizer``: a discrete VAE put together from a resolved recipe, ready for the loop."""
+"""The job of ``maekit tokenizer``: train a discrete VAE."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import torch
 from maekit.data.seeded import seeded
 from maekit.engine.events import Note
 from maekit.engine.feed import picture_reader
-from maekit.engine.held_out import HeldOutTraining
+from maekit.engine.job import ValidatedJob
 from maekit.engine.optim import make_optimizer
 from maekit.engine.step import recompute, to_unit
-from maekit.engine.training import Basis
 from maekit.errors import RecipeError, WeightsError
 from maekit.targets.dvae_networks import DVAE, as_pictures, check_range
 from maekit.tokenizer.holdout import measure
@@ -56,7 +55,7 @@ class TokenizerStep:
         )
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
-        """The weighted sum of the bound over samples, a clip counting as the mean of its frames."""
+        """Return the weighted sum of the bound over samples; a clip counts as its frames' mean."""
         device = next(self.model.parameters()).device
         clips = to_unit(batch.views[0], device)
         if not self._checked:  # once: reading it back makes an accelerator wait
@@ -78,7 +77,7 @@ class TokenizerStep:
         return (sample * weight.to(device)).sum(), float(weight.sum())
 
     def _annealed(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Temperature and KL weight of the coming update.
+        """Return temperature and KL weight of the coming update.
 
         As tensors: a compiled function would be compiled anew for every other number.
         """
@@ -89,15 +88,58 @@ class TokenizerStep:
         return temperature, kl_weight
 
 
-class TokenizerTraining(HeldOutTraining):
-    """All of the training of a discrete VAE."""
+class TokenizerJob(ValidatedJob):
+    """Train a discrete VAE."""
 
     verb = VERB
     model: DVAE
     given: Path | None = None  # weights that it starts from
 
+    def __init__(
+        self,
+        recipe: Recipe,
+        device: torch.device,
+        emit: Emit,
+        *,
+        source: str | None = None,
+        loaded: Loaded | None = None,
+        bad_files: Path | None = None,
+    ) -> None:
+        options = required_tokenizer(recipe)
+        check_size(recipe, options)
+        super().__init__(recipe, device, emit, bad_files=bad_files)
+        with seeded(recipe.seed, purpose="init"):
+            self.model = DVAE(options.dvae, recipe.data.channels)
+        # Convolutions of few features are up to twice as fast with the channels last.
+        self.model.to(device).to(memory_format=torch.channels_last)
+        if options.activation_checkpointing:
+            recompute(self.model.blocks())
+        self.state = self.initial_state(self.model, make_optimizer(self.model, options.optimizer))
+        announce_cut_ramps(options, self.state.schedule.steps, emit)
+        self.reader = picture_reader(recipe, VERB, self.train, held_out=False)
+        self.step = TokenizerStep(self.model, options, self.precision, self.state, recipe.seed)
+        if loaded is not None:
+            self.check(loaded.weights)
+        elif source is not None:
+            self.given = find_weights(source)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the codes of one picture, and how many different ones there are."""
+        rows, columns = self._codes()
+        return {"tokens": rows * columns, "vocabulary": self.model.sizes.vocabulary}
+
+    def size_row(self) -> tuple[str, str]:
+        """Return the same for people."""
+        rows, columns = self._codes()
+        return "codes", f"{rows}x{columns} a picture, of {self.model.sizes.vocabulary:,}"
+
+    def _codes(self) -> tuple[int, int]:
+        """Return rows and columns of codes of one picture."""
+        height, width = self.recipe.data.height_width
+        return height // self.model.sizes.stride, width // self.model.sizes.stride
+
     def tensors(self) -> dict[str, Tensor]:
-        """Both networks, as ``encoder.*`` and ``decoder.*``."""
+        """Return both networks, as ``encoder.*`` and ``decoder.*``."""
         return dict(self.model.state_dict())
 
     def load(self, tensors: dict[str, Tensor], where: str) -> None:
@@ -105,9 +147,9 @@ class TokenizerTraining(HeldOutTraining):
         load_exactly(self.model, tensors, where)
 
     def described(self) -> DVAEHeader:
-        """The sizes of the networks, and where their weights come from."""
+        """Return the sizes of the networks, and where their weights come from."""
         sizes = self.model.sizes.model_dump(mode="json")
-        return DVAEHeader(dvae=sizes, channels=self.model.channels, source=self.source)
+        return DVAEHeader(dvae=sizes, channels=self.model.channels, source=self.provenance)
 
     def check(self, path: Path) -> None:
         """Raise WeightsError unless the file holds a dVAE of these sizes."""
@@ -124,63 +166,28 @@ class TokenizerTraining(HeldOutTraining):
             raise WeightsError(msg, where=str(path), hint="take these values into the recipe")
 
     def start(self) -> None:
-        """Take given weights, if there are any."""
+        """Load given weights, if there are any."""
         if self.given is not None:
             self.check(self.given)
             self.load(read_tensors(self.given), str(self.given))
             self.emit(Note(f"starting from {self.given}"))
 
     def holdout_reader(self, dataset: Dataset) -> SampleReader:
-        """Reads the center of each sample."""
+        """Return a reader of the center of each sample."""
         return picture_reader(self.recipe, VERB, dataset, held_out=True)
 
     def measure(self) -> dict[str, float | None]:
-        """How well pictures are rebuilt from their codes, and how many codes they use."""
+        """Measure how well pictures are rebuilt from their codes, and how many codes they use."""
         return measure(self.model, self.held_out, self.precision)
 
     def result(self) -> dict[str, Any]:
-        """The held-out errors, and of the codebook: codes, and pixels a side of each."""
+        """Return the held-out errors, the number of codes, and the pixels along a side of each."""
         sizes = self.model.sizes
         return super().result() | {"vocabulary": sizes.vocabulary, "stride": sizes.stride}
 
 
-def assemble(
-    recipe: Recipe,
-    device: torch.device,
-    emit: Emit,
-    *,
-    source: str | None = None,
-    loaded: Loaded | None = None,
-    bad_files: Path | None = None,
-) -> TokenizerTraining:
-    """Build everything that a resolved recipe's ``tokenizer`` section asks for.
-
-    Raises:
-        RecipeError, PartError, DataError: what is asked for cannot be had.
-    """
-    options = required_tokenizer(recipe)
-    check_size(recipe, options)
-    basis = Basis.of(recipe, VERB, device, emit, bad_files)
-    with seeded(recipe.seed, purpose="init"):
-        model = DVAE(options.dvae, recipe.data.channels)
-    # Convolutions of few features are up to twice as fast with the channels last.
-    model.to(device).to(memory_format=torch.channels_last)
-    if options.activation_checkpointing:
-        recompute(model.blocks())
-    state = basis.state(model, make_optimizer(model, options.optimizer))
-    tell_cuts(options, state.schedule.steps, emit)
-    reader = picture_reader(recipe, VERB, basis.train, held_out=False)
-    step = TokenizerStep(model, options, basis.precision, state, recipe.seed)
-    job = TokenizerTraining(basis, model, reader, state, step)
-    if loaded is not None:
-        job.check(loaded.weights)
-    elif source is not None:
-        job.given = find_weights(source)
-    return job
-
-
 def required_tokenizer(recipe: Recipe) -> Tokenizer:
-    """The tokenizer section; an error where there is none."""
+    """Return the tokenizer section; raise RecipeError where there is none."""
     if recipe.tokenizer is None:
         msg = "the recipe has no tokenizer section"
         raise RecipeError(msg, where=VERB, hint="`maekit recipes show dvae_tiny` has one")
@@ -196,7 +203,7 @@ def check_size(recipe: Recipe, options: Tokenizer) -> None:
         raise RecipeError(msg, where="data.size", hint=hint)
 
 
-def tell_cuts(options: Tokenizer, steps: int, emit: Emit) -> None:
+def announce_cut_ramps(options: Tokenizer, steps: int, emit: Emit) -> None:
     """Say which of the two ramps is longer than the training."""
     for name in ("temperature", "kl_weight"):
         asked = getattr(options, name).steps
@@ -206,7 +213,7 @@ def tell_cuts(options: Tokenizer, steps: int, emit: Emit) -> None:
 
 
 def describe(recipe: Recipe) -> list[str]:
-    """The size of a recipe's dVAE, for people, from the meta device.
+    """Describe the size of a recipe's dVAE for people, from the meta device.
 
     Raises:
         RecipeError: pictures do not divide into codes.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from maekit.cli.expected import compare, tell_comparison
+from maekit.cli.result import tell_comparison
+from maekit.engine.expected import compare
 from maekit.recipe.schema import Expected
 
 

@@ -243,7 +243,7 @@ def test_a_full_disk_is_exit_7(small: str) -> None:
     """A real refusal by the system: files may not grow beyond 20 kB."""
     limited = (
         "import resource, sys; from maekit.cli.app import main;"
-        "import maekit.cli.pretrain, torch;"
+        "import maekit.cli.verbs, torch;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); main(sys.argv[1:])"
     )
     command = [sys.executable, "-c", limited, "pretrain", small, "--out", "run"]

@@ -15,7 +15,6 @@ from torch import nn
 from maekit.data.order import Key
 from maekit.datasets.images import Images
 from maekit.engine.run_folder import read_lines
-from maekit.engine.training import Basis
 from maekit.evaluate import linear_paper
 from maekit.evaluate.classifier import load_classifier
 from maekit.recipe.load import load
@@ -119,11 +118,10 @@ def official(
 def test_the_head_is_trained_as_the_official_code_does(cli: Cli, labeled: str) -> None:
     probed(cli, labeled, "out")
     recipe = resolve(load(labeled, PAPER), "probe")
-    basis = Basis.of(recipe, "probe", torch.device("cpu"), lambda _: None, None)
-    job = linear_paper.assemble(recipe, torch.device("cpu"), lambda _: None, source="scratch")
+    job = linear_paper.LinearProbeJob(recipe, torch.device("cpu"), lambda _: None, source="scratch")
     features, labels = [], []
     for step in range(6):
-        keys = basis.stream.keys(step)
+        keys = job.stream.keys(step)
         samples = [job.reader.read(key) for key in keys]
         pixels = torch.from_numpy(np.concatenate([s.views[0] for s in samples])) / 255
         model = job.probing.encoder
@@ -148,7 +146,7 @@ def test_the_head_is_trained_as_the_official_code_does(cli: Cli, labeled: str) -
 
 def test_crops_are_single_tries_and_flipped(labeled: str) -> None:
     recipe = resolve(load(labeled, PAPER), "probe")
-    job = linear_paper.assemble(recipe, torch.device("cpu"), lambda _: None, source="scratch")
+    job = linear_paper.LinearProbeJob(recipe, torch.device("cpu"), lambda _: None, source="scratch")
     assert recipe.probe is not None
     assert (recipe.probe.augment.name, recipe.probe.augment.flip) == ("single-try-crop", 0.5)
     source = Images(Images.Options(path=Path("pictures/train"))).open(0)

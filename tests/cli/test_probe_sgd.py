@@ -14,7 +14,6 @@ from test_probe_paper import PAPER, SCRATCH, trained_head
 from torch import nn
 
 from maekit.engine.run_folder import read_lines
-from maekit.engine.training import Basis
 from maekit.evaluate import linear_paper
 from maekit.evaluate.classifier import load_classifier
 from maekit.recipe.load import load
@@ -62,11 +61,10 @@ def test_the_head_is_trained_as_by_hand(cli: Cli, labeled: str, decay: float) ->
     assert (options["name"], options["momentum"], options["weight_decay"]) == ("sgd", 0.9, decay)
     assert "trust" not in options
     recipe = resolve(load(labeled, words), "probe")
-    basis = Basis.of(recipe, "probe", torch.device("cpu"), lambda _: None, None)
-    job = linear_paper.assemble(recipe, torch.device("cpu"), lambda _: None, source="scratch")
+    job = linear_paper.LinearProbeJob(recipe, torch.device("cpu"), lambda _: None, source="scratch")
     features, labels = [], []
     for step in range(6):
-        samples = [job.reader.read(key) for key in basis.stream.keys(step)]
+        samples = [job.reader.read(key) for key in job.stream.keys(step)]
         pixels = torch.from_numpy(np.concatenate([s.views[0] for s in samples])) / 255
         model = job.probing.encoder
         with torch.no_grad():

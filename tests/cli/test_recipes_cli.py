@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from maekit import errors
-from maekit.cli import exits
+from maekit.cli import errors as cli_errors
 from maekit.recipe.shipped import shipped
 from maekit.recipe.yaml12 import parse
 
@@ -207,7 +207,7 @@ def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixtu
     def body() -> int:
         raise error
 
-    assert exits.run(body) == code
+    assert cli_errors.run(body) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err
@@ -216,24 +216,24 @@ def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixtu
 
 def test_torchs_out_of_memory_is_5() -> None:
     torch = pytest.importorskip("torch")
-    assert exits.code_of(torch.OutOfMemoryError("CUDA out of memory")) == 5
+    assert errors.code_of(torch.OutOfMemoryError("CUDA out of memory")) == 5
     with pytest.raises(RuntimeError) as caught:
         torch.empty(10**15)
-    assert exits.code_of(caught.value) == 5
+    assert errors.code_of(caught.value) == 5
 
 
 def test_a_bug_says_where_its_traceback_is(capsys: pytest.CaptureFixture[str]) -> None:
     def body() -> int:
         raise ValueError("surprise")
 
-    assert exits.run(body) == 1
+    assert cli_errors.run(body) == 1
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     log = Path(line.rstrip().rstrip(")").rpartition(" ")[2])
     assert "ValueError: surprise" in log.read_text(encoding="utf-8")
     assert "Traceback" in log.read_text(encoding="utf-8")
     log.unlink()
-    exits.run(body, verbose=True)
+    cli_errors.run(body, verbose=True)
     err = capsys.readouterr().err
     assert "Traceback" in err
     Path(err.splitlines()[0].rstrip(")").rpartition(" ")[2]).unlink()
@@ -244,7 +244,7 @@ def test_typers_own_exits_pass(capsys: pytest.CaptureFixture[str]) -> None:
         raise typer.Exit(75)
 
     with pytest.raises(typer.Exit):
-        exits.run(body)
+        cli_errors.run(body)
     assert capsys.readouterr().err == ""
 
 

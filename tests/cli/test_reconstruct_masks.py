@@ -61,7 +61,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(cli: Cli) -> None:
 
 
 def test_like_training_hides_what_the_step_hid(cli: Cli, small: str) -> None:
-    from maekit.engine.pretrain import assemble
+    from maekit.engine.pretrain import PretrainJob
     from maekit.recipe.load import load
     from maekit.registry import resolve
     from maekit.visualize import reconstruct
@@ -81,7 +81,7 @@ def test_like_training_hides_what_the_step_hid(cli: Cli, small: str) -> None:
         done = cli("reconstruct", "a.png", "b.png", "--from", "run", "--like-training", "3")
     assert done.code == 0, done.err
     recipe = resolve(load(small, ["pretrain.steps=4"]), "pretrain")
-    job = assemble(recipe, torch.device("cpu"), lambda _: None)
+    job = PretrainJob(recipe, torch.device("cpu"), lambda _: None)
     job.state.step = 2
     with job.batches() as batches:
         [batch] = next(iter(batches))

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from small_runs import PICTURES, result_of
 
-from maekit.cli.pictures import Pictures
+from maekit.verbs import Pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable

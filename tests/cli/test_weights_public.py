@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import typer
 
-from maekit.cli import public_commands, weights_public
+from maekit.cli import weights_public
+from maekit.cli.app import weights as weights_group
 from maekit.weights import public
 
 if TYPE_CHECKING:
@@ -55,8 +55,6 @@ def weights(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
     """The group alone; the md5 of the published file is that of the server's."""
-    app = typer.Typer()
-    public_commands.add_to(app)
     files = [
         public.PublicFile(**(vars(each) | {"md5": MD5[:6]})) if each.name == NAME else each
         for each in public.FILES
@@ -65,7 +63,7 @@ def weights(
 
     def call(*words: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
-            app(list(words))
+            weights_group(list(words))
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, " ".join(said.err.split())
 

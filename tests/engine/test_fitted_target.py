@@ -16,7 +16,7 @@ from torch import Tensor
 from maekit import registry
 from maekit.engine.build import load_model
 from maekit.engine.checkpoint import Checkpoints
-from maekit.engine.pretrain import Pretraining, assemble
+from maekit.engine.pretrain import PretrainJob
 from maekit.errors import WeightsError
 from maekit.recipe.load import load
 from maekit.registry import resolve
@@ -59,7 +59,7 @@ class Centered(Pixel):
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretraining:
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PretrainJob:
     rng = np.random.default_rng(0)
     for number in range(9):
         array = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
@@ -75,11 +75,11 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pretraining:
     monkeypatch.setattr(registry, "build", build)
     Centered.fits = 0
     recipe = resolve(load(tmp_path / "fitted.yaml"), "pretrain")
-    return assemble(recipe, torch.device("cpu"), lambda event: None)
+    return PretrainJob(recipe, torch.device("cpu"), lambda event: None)
 
 
 def test_fitted_before_the_first_step_and_saved_with_the_weights(
-    job: Pretraining, tmp_path: Path
+    job: PretrainJob, tmp_path: Path
 ) -> None:
     job.prepare(None)
     assert Centered.fits == 1
@@ -92,7 +92,7 @@ def test_fitted_before_the_first_step_and_saved_with_the_weights(
     assert Centered.fits == 1
 
 
-def test_never_fitted_on_resume(job: Pretraining, tmp_path: Path) -> None:
+def test_never_fitted_on_resume(job: PretrainJob, tmp_path: Path) -> None:
     job.prepare(None)
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
     job.save(checkpoints)
@@ -105,7 +105,7 @@ def test_never_fitted_on_resume(job: Pretraining, tmp_path: Path) -> None:
 
 
 def test_fitted_tensors_without_a_target_for_them_are_refused(
-    job: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: PretrainJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job.prepare(None)
     job.export(tmp_path / "weights.safetensors")

@@ -16,8 +16,8 @@ from maekit.engine.loop import Occasion, run, update
 from maekit.engine.optim import parameter_groups
 from maekit.engine.schedule import Schedule
 from maekit.engine.state import TrainState
-from maekit.engine.stop import Interrupted, StopSignal
-from maekit.errors import NonFiniteError
+from maekit.engine.stop import StopSignal
+from maekit.errors import Interrupted, NonFiniteError
 
 
 @dataclass

@@ -14,7 +14,7 @@ from maekit.data import loader
 from maekit.engine.build import load_model
 from maekit.engine.events import Note
 from maekit.engine.feed import open_dataset, statistics_of
-from maekit.engine.pretrain import Pretraining, assemble
+from maekit.engine.pretrain import PretrainJob
 from maekit.layers import Statistics
 from maekit.recipe.load import load
 from maekit.recipe.schema import Recipe
@@ -104,8 +104,8 @@ def statistics(folder: Path, channels: int, notes: list[Any] | None = None) -> S
     return statistics_of(recipe, dataset, "cpu", emit)
 
 
-def job_of(folder: Path, channels: int, *words: str) -> Pretraining:
-    return assemble(recipe_of(folder, channels, *words), torch.device("cpu"), lambda event: None)
+def job_of(folder: Path, channels: int, *words: str) -> PretrainJob:
+    return PretrainJob(recipe_of(folder, channels, *words), torch.device("cpu"), lambda event: None)
 
 
 def test_computed_once_and_again_when_the_set_changes(

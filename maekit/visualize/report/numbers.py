@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from maekit.engine.training import summary as loss_summary
+from maekit.engine.run_folder import loss_summary
 
 if TYPE_CHECKING:
     from maekit.visualize.report.run import Run

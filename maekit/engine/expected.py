@@ -1,11 +1,9 @@
-"""``--compare-expected``: a result beside the numbers that its recipe says it should reach."""
+"""Compare a result with the numbers that its recipe says it should reach."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-from maekit.cli.output import print_table
 
 if TYPE_CHECKING:
     from maekit.recipe.schema import Expected
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
 def compare(
     expected: Sequence[Expected], verb: str, result: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """One record for each expected number of this verb.
+    """Return one record for each expected number of this verb.
 
     Args:
         expected: the recipe's; ``metric`` is ``verb.key`` with the keys of result.json
@@ -66,31 +64,3 @@ def _band(each: Expected) -> tuple[float | None, float | None]:
     if isinstance(each.band, tuple):
         return each.band
     return each.value - each.band, each.value + each.band
-
-
-def tell_comparison(records: Sequence[Mapping[str, Any]]) -> None:
-    """Print what was compared; that nothing was expected is said too."""
-    rows = [
-        (
-            " ".join(str(each[key]) for key in ("metric", "protocol") if each[key]),
-            "-" if each["value"] is None else f"{each['value']:.4f}",
-            f"{each['expected']:.4f}",
-            "-" if each["low"] is None else f"{each['low']:.4f} to {each['high']:.4f}",
-            _verdict(each),
-            str(each["source"]),
-        )
-        for each in records
-    ]
-    print_table(
-        ("metric", "measured", "expected", "band", "verdict", "source"),
-        rows or [("nothing", "", "", "", "the recipe expects no number of this verb", "")],
-    )
-
-
-def _verdict(record: Mapping[str, Any]) -> str:
-    found = record["result_protocol"]
-    if record["protocol"] not in (None, found):
-        return f"not compared: this run's protocol is {found or 'unnamed'}"
-    if record["value"] is None:
-        return "not measured"
-    return {True: "inside", False: "OUTSIDE", None: "no band"}[record["inside"]]

@@ -1,4 +1,7 @@
-"""What ``--resume`` may go on with."""
+"""Decide what a run resumes from, and what may have changed since.
+
+The keys that are free to change say where and how a run computes; all others change its numbers.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +49,8 @@ FREE_IN_SECTION = (
 SPLIT_MATTERS = ("finetune", "probe")
 
 
-def runs_to_resume() -> bool:
-    """Whether a scheduler restarted this job."""
+def is_restarted() -> bool:
+    """Return whether a scheduler restarted this job."""
     return any(os.environ.get(name, "0").strip() not in ("", "0") for name in RESTARTS)
 
 
@@ -60,7 +63,7 @@ def check_verb(run: Path, verb: str) -> None:
 
 
 def check_same(run: Path, recipe: Recipe, verb: str) -> None:
-    """A resumed run must be the same experiment.
+    """Refuse to resume a run as another experiment.
 
     Sections of other verbs may change: this one does not read them.
 

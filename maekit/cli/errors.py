@@ -1,8 +1,4 @@
-"""From an error to what the user sees and to the exit code: the one place.
-
-0 done, 1 a bug, 2 usage or recipe, 3 weights, 4 non-finite loss, 5 out of memory, 6 data,
-7 storage, 8 a rank or worker died, 75 interrupted and resumable, 130 stopped by Ctrl-C.
-"""
+"""From an error to what the user sees; `maekit.errors` has the exit codes."""
 
 from __future__ import annotations
 
@@ -16,17 +12,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from maekit.errors import MaekitError, RecipeError, StorageError
+from maekit.errors import BUG, OUT_OF_MEMORY, STOPPED, MaekitError, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BUG = 1
-OUT_OF_MEMORY = 5
-INTERRUPTED = 130
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports a program that SIGPIPE ended
-
-_STORAGE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT}
 
 
 def run(body: Callable[[], int], *, verbose: bool = False) -> int:
@@ -44,39 +35,13 @@ def run(body: Callable[[], int], *, verbose: bool = False) -> int:
         return BROKEN_PIPE
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
-        return INTERRUPTED
+        return STOPPED
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:  # noqa: BLE001 - every error ends here, and none is lost
         _report(error, verbose=verbose)
         return code_of(error)
     return code
-
-
-def code_of(error: BaseException) -> int:
-    """The exit code of an error."""
-    if isinstance(error, MaekitError):
-        return error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED
-    if _out_of_memory(error):
-        return OUT_OF_MEMORY
-    if isinstance(error, FileNotFoundError):
-        return RecipeError.exit_code
-    if isinstance(error, OSError) and error.errno in _STORAGE:
-        return StorageError.exit_code
-    return BUG
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
-        return True
-    # Not imported here: where torch was never loaded, the error is not torch's.
-    torch = sys.modules.get("torch")
-    kind = getattr(torch, "OutOfMemoryError", None)
-    if kind is not None and isinstance(error, kind):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)
 
 
 def _report(error: Exception, *, verbose: bool) -> None:

@@ -1,0 +1,346 @@
+"""A job: all that a verb trains in a run folder, and how that is saved, measured and exported.
+
+A verb brings one class, a ``Job`` or a ``ValidatedJob``: its model, its step, what is measured on
+the way. Reading, budget, optimizer state, checkpoints and resuming are the same for all of them;
+``maekit.engine.run`` runs a job in a folder.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from maekit.data.bad_files import BadFiles
+from maekit.engine.checkpoint import Checkpoints, Loaded, restore
+from maekit.engine.events import Emit, Measured, Note, Saved
+from maekit.engine.feed import (
+    TrainBatches,
+    open_dataset,
+    read_holdout,
+    stream_of,
+    tell_classes,
+    tell_watch,
+    workers_of,
+)
+from maekit.engine.loop import Occasion
+from maekit.engine.precision import Precision
+from maekit.engine.schedule import BatchSplit, make_schedule, total_steps
+from maekit.engine.state import TrainState
+from maekit.errors import DataError, RecipeError
+from maekit.weights.file import write_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from maekit.contracts import Dataset
+    from maekit.data.batch import Batch
+    from maekit.data.reader import SampleReader
+    from maekit.engine.state import Step
+    from maekit.recipe.schema import Recipe
+    from maekit.recipe.training import HeldOutSection, TrainingSection
+    from maekit.weights.header import FileHeader
+
+BATCH_HELD_OUT = 64  # samples that are measured together, at most
+
+
+def section_of(recipe: Recipe, verb: str) -> TrainingSection:
+    """Return the section of a verb that trains; raise RecipeError where there is none."""
+    section: TrainingSection | None = getattr(recipe, verb)
+    if section is None:
+        msg = f"the recipe has no {verb} section"
+        raise RecipeError(msg, where=verb, hint="`maekit recipes list` names recipes that have one")
+    return section
+
+
+class Job(ABC):
+    """Everything that one verb trains, from data sets to weights.
+
+    A subclass calls ``super().__init__``, which opens what the recipe reads, and then sets
+    ``model``, ``reader``, ``state`` (by ``initial_state``) and ``step``.
+
+    Args:
+        recipe: resolved for the verb.
+        device: where the model is trained.
+        emit: called with every event.
+        source: weights to start from, as ``--from`` takes them; None: the verb's default.
+        loaded: the checkpoint that is to be resumed.
+        bad_files: file that unreadable samples are recorded in.
+
+    Raises:
+        RecipeError, PartError, DataError: what the recipe asks for cannot be had.
+        WeightsError: the weights are of another model.
+    """
+
+    verb: ClassVar[str]  # the command, the recipe's section, and the word in result.json
+    model: nn.Module
+    reader: SampleReader
+    state: TrainState
+    step: Step
+    began: float  # on the performance counter; set by ``prepare``
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        device: torch.device,
+        emit: Emit,
+        *,
+        source: str | None = None,  # noqa: ARG002 - for subclasses
+        loaded: Loaded | None = None,  # noqa: ARG002 - for subclasses
+        bad_files: Path | None = None,
+    ) -> None:
+        section = section_of(recipe, self.verb)
+        self.recipe, self.device, self.emit = recipe, device, emit
+        self.section = section
+        self.precision = Precision.of(section.precision, device, where=f"{self.verb}.precision")
+        self.split = BatchSplit.of(section.batch, where=f"{self.verb}.batch")
+        data = recipe.data
+        self.train: Dataset = open_dataset(data.train, "data.train")
+        self.val = None if data.val is None else open_dataset(data.val, "data.val")
+        tell_classes(self.train, "data.train", emit)
+        tell_watch(self.workers, data.timeout, emit)
+        self.stream = stream_of(recipe, len(self.train), self.split.effective)
+        self.bad_files = bad_files
+        self.ledger = BadFiles(bad_files, len(self.train), data.train.max_bad_fraction)
+
+    def initial_state(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, counted: int | None = None
+    ) -> TrainState:
+        """Return the state before the first step.
+
+        Args:
+            counted: samples of an update that the learning rate grows with; default: all of them
+                once.
+        """
+        section, batch = self.section, self.split.effective
+        steps = total_steps(
+            epochs=section.epochs,
+            steps=section.steps,
+            samples=section.samples,
+            batch=batch,
+            per_epoch=self.stream.steps_per_epoch,
+        )
+        schedule, notes = make_schedule(
+            section.optimizer,
+            section.warmup,
+            steps=steps,
+            per_epoch=self.stream.steps_per_epoch,
+            batch=counted or batch,
+        )
+        for note in notes:
+            self.emit(Note(note))
+        return TrainState(
+            model=model,
+            optimizer=optimizer,
+            schedule=schedule,
+            samples_per_step=batch,
+            steps_per_epoch=self.stream.steps_per_epoch,
+            scaler=self.precision.scaler(),
+            clip_grad=section.clip_grad,
+            max_nonfinite=section.max_nonfinite,
+        )
+
+    @classmethod
+    def find_source(
+        cls,
+        recipe: Recipe,  # noqa: ARG003 - for subclasses
+        requested: str | None,
+        emit: Emit,  # noqa: ARG003 - for subclasses
+    ) -> str | None:
+        """Return the weights that a fresh run starts from; may refuse, before there is a folder."""
+        return requested
+
+    @abstractmethod
+    def sizes(self) -> Mapping[str, int]:
+        """Return the sizes of the model and its input that a dry run names."""
+
+    @abstractmethod
+    def size_row(self) -> tuple[str, str]:
+        """Return the same for people: a heading and a text."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is saved of the model."""
+
+    @abstractmethod
+    def load(self, tensors: dict[str, Tensor], where: str) -> None:
+        """Put saved tensors back; raise WeightsError where they do not fit."""
+
+    @abstractmethod
+    def described(self) -> FileHeader:
+        """Return the header of the weights as they are now."""
+
+    def start(self) -> None:  # noqa: B027 - by default nothing is left to do
+        """Prepare a fresh model for its first step: load given weights, fit its target."""
+
+    def open_holdout(self) -> None:  # noqa: B027 - by default data.val is read each time
+        """Read what of data.val is kept in memory for measuring."""
+
+    def measures(self) -> list[Occasion]:
+        """Return what is measured on the way, and when."""
+        return []
+
+    def pictures(self, folder: Path) -> list[Occasion]:  # noqa: ARG002 - for subclasses
+        """Return what draws pictures into a run's folder on the way, and when."""
+        return []
+
+    def finish_pictures(self, folder: Path) -> None:  # noqa: B027 - by default there are none
+        """Complete a run's pictures as far as it came: make a time-lapse of them."""
+
+    def result(self) -> dict[str, Any]:
+        """Return what result.json holds of this verb alone."""
+        return {}
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of this run, with the earlier parts of a resumed one."""
+        earlier: float = self.state.extra.get("seconds_before", 0.0)
+        return earlier + time.perf_counter() - self.began
+
+    @property
+    def workers(self) -> int:
+        """Number of loader processes."""
+        return workers_of(self.recipe.data.workers, self.device.type)
+
+    def batches(self) -> TrainBatches:
+        """Return the micro-batches of all updates that are still to come."""
+        return TrainBatches(
+            self.reader,
+            self.stream,
+            self.split,
+            self.ledger,
+            start=self.state.step,
+            stop=self.state.schedule.steps,
+            workers=self.workers,
+            timeout=self.recipe.data.timeout,
+            emit=self.emit,
+        )
+
+    def prepare(self, loaded: Loaded | None) -> None:
+        """Bring the model to where it starts: a checkpoint, given weights, or its first init.
+
+        Raises:
+            DataError: the data set has grown or shrunk since the run began.
+        """
+        self.began = time.perf_counter()
+        samples = self.state.extra.setdefault("train_samples", len(self.train))
+        if loaded is None:
+            # What a model draws itself (drop path, dropout) begins here; checkpoints go on with it.
+            torch.manual_seed(self.recipe.seed)
+            self.start()
+            return
+        samples = loaded.state["extra"].get("train_samples", samples)
+        if samples != len(self.train):
+            msg = f"{samples} samples when this run began, {len(self.train)} now"
+            hint = "resume over the same data, or start anew with --from"
+            raise DataError(msg, where="data.train", hint=hint)
+        self.load(restore(self.state, loaded), str(loaded.folder))
+        self.state.extra["seconds_before"] = self.state.extra.get("seconds", 0.0)
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best measurement so far and its ``step``; None where none is kept."""
+        return self.state.extra.get("best")
+
+    def is_best(self, state: TrainState) -> bool:
+        """Return whether the best measurement so far was made at this step."""
+        return self.best is not None and self.best["step"] == state.step
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Write a checkpoint."""
+        self.state.extra["seconds"] = self.seconds
+        best = self.is_best(self.state)
+        path = checkpoints.save(self.state, self.tensors(), self.described(), best=best)
+        self.emit(Saved(self.state.step, "checkpoint", str(path)))
+
+    def exported(self) -> dict[str, Tensor]:
+        """Return what the final weights hold."""
+        return self.tensors()
+
+    def export(self, path: Path) -> None:
+        """Write the final weights, with a header that says how to rebuild the model."""
+        write_weights(path, self.exported(), self.described())
+        self.emit(Saved(self.state.step, "weights", str(path)))
+
+    @property
+    def provenance(self) -> str:
+        """Where weights saved now come from, in words."""
+        return f"maekit {self.verb} {self.recipe.name}, step {self.state.step}"
+
+    def batch_line(self) -> str:
+        """Return the effective batch and the learning rate in one line."""
+        split, schedule, base_lr = self.split, self.state.schedule, self.section.optimizer.base_lr
+        times, repeats = self.reader.repeats, ""
+        if times > 1:
+            counted = schedule.counted > split.effective
+            repeats = f", x {times} repeats{' (counted)' if counted else ' (not in the lr)'}"
+        return (
+            f"{split.per_device} per device x {split.accumulation} accumulation x {split.world} "
+            f"device(s) = {split.effective}{repeats}; lr = {base_lr:g} x "
+            f"{schedule.counted} / 256 = {schedule.peak:.3g}"
+        )
+
+
+class ValidatedJob(Job):
+    """A job whose error on fixed held-out samples is measured on the way."""
+
+    section: HeldOutSection
+    held_out: Sequence[Batch] = ()
+    shown: Batch | None = None  # held-out samples that pictures are drawn of
+
+    @abstractmethod
+    def holdout_reader(self, dataset: Dataset) -> SampleReader:
+        """Return a reader of held-out samples; it reads a sample the same way every time."""
+
+    @abstractmethod
+    def measure(self) -> dict[str, float | None]:
+        """Return the errors on held-out samples; leave the model in the mode that it is in."""
+
+    def measures(self) -> list[Occasion]:
+        """Measure the held-out error every so many steps."""
+        return [Occasion(self.section.validate_.every, self.validate)]
+
+    def result(self) -> dict[str, Any]:
+        """Return the held-out errors, last and first."""
+        extra = self.state.extra
+        return {"holdout": extra.get("holdout"), "holdout_start": extra.get("holdout_start")}
+
+    def open_holdout(self) -> None:
+        """Read the held-out samples; without ``data.val`` say that there are none."""
+        if self.val is None or self.recipe.data.val is None:
+            self.emit(Note("no data.val: no held-out error, no pictures"))
+            return
+        tolerated = self.recipe.data.val.max_bad_fraction
+        ledger = BadFiles(self.bad_files, len(self.val), tolerated, section="data.val")
+        reader = self.holdout_reader(self.val)
+
+        def read(samples: int, size: int) -> list[Batch]:
+            return read_holdout(
+                reader,
+                samples,
+                size=size,
+                ledger=ledger,
+                workers=self.workers,
+                timeout=self.recipe.data.timeout,
+            )
+
+        size = min(self.split.per_device, BATCH_HELD_OUT)
+        self.held_out = read(self.section.validate_.samples, size)
+        if self.section.pictures is not None:
+            shown = self.section.pictures.samples
+            self.shown = read(shown, shown)[0]
+
+    def validate(self, state: TrainState) -> None:
+        """Measure the held-out error and keep it in the state."""
+        if not self.held_out:
+            return
+        values = self.measure()
+        state.extra.setdefault("holdout_start", values)
+        state.extra["holdout"] = values
+        self.emit(Measured(state.step, "holdout", values))

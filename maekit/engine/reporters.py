@@ -1,0 +1,178 @@
+"""Write events into a run's folder: log.txt, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from maekit.engine.events import Emit, Event, Measured, Note, Saved, StepDone
+from maekit.engine.run_folder import plain
+
+SECONDS_PER_LINE = 10.0  # where every step would be too much
+
+
+class Reporter(Protocol):
+    """Gets every event, and is closed at the end."""
+
+    def __call__(self, event: Event) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Reporters:
+    """Pass each event on: first to a listener, which stays open, then to reporters."""
+
+    def __init__(self, listener: Emit, *members: Reporter) -> None:
+        self.listener = listener
+        self.members = list(members)
+
+    def __call__(self, event: Event) -> None:
+        """Pass an event on."""
+        self.listener(event)
+        for member in self.members:
+            member(event)
+
+    def close(self) -> None:
+        """Close all reporters."""
+        for member in self.members:
+            member.close()
+
+
+def is_last(event: StepDone) -> bool:
+    return event.pace is not None and event.step >= event.pace.total_steps
+
+
+def numbers(event: StepDone) -> str:
+    """loss, lr, samples/s, data wait, gradient norm, memory, time left."""
+    parts = [f"loss {event.loss:.4f}", f"lr {event.lr:.2e}", f"grad {event.grad_norm:.2f}"]
+    if event.pace is not None:
+        pace = event.pace
+        parts += [
+            f"{pace.samples_per_second:.0f} samples/s",
+            f"wait {pace.data_wait:.0%}",
+            f"{pace.memory / 1e9:.1f} GB",
+            f"left {duration(pace.seconds_left)}",
+        ]
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """h:mm:ss, or m:ss."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def describe(event: Event) -> str:
+    """One line for people; empty where nothing needs saying."""
+    match event:
+        case Note():
+            return event.text
+        case Measured():
+            values = "  ".join(
+                f"{key} {'-' if value is None else format(value, '.5f')}"
+                for key, value in event.values.items()
+            )
+            return f"step {event.step}  {event.name}: {values}"
+        case Saved():
+            return f"step {event.step}  {event.kind}: {event.path}"
+        case StepDone():
+            return f"step {event.step}  {numbers(event)}"
+
+
+class LogFile:
+    """log.txt: every line with its time; steps once in a while."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("a", encoding="utf-8", buffering=1)
+        self.last_line = 0.0
+
+    def __call__(self, event: Event) -> None:
+        """Append a line."""
+        if isinstance(event, StepDone):
+            if time.monotonic() - self.last_line < SECONDS_PER_LINE and not is_last(event):
+                return
+            self.last_line = time.monotonic()
+        line = describe(event)
+        if line:
+            self.write(f"warning: {line}" if isinstance(event, Note) and event.warning else line)
+
+    def write(self, text: str) -> None:
+        """Append text as it is, with the time."""
+        self.file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+class JsonLines:
+    """metrics.jsonl: one line per step, and one per measurement."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("a", encoding="utf-8", buffering=1)
+
+    def __call__(self, event: Event) -> None:
+        """Append a line."""
+        if isinstance(event, StepDone):
+            record = asdict(event)
+            pace = record.pop("pace") or {}
+            self._write(record | pace)
+        elif isinstance(event, Measured):
+            self._write({"step": event.step, event.name: event.values})
+
+    def _write(self, record: dict[str, Any]) -> None:
+        rounded = {key: _rounded(value) for key, value in record.items()}
+        self.file.write(json.dumps(plain(rounded), allow_nan=False) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
+    """All that a float32 has, and no more."""
+    return float(f"{value:.9g}") if isinstance(value, float) else value
+
+
+class TensorBoard:
+    """Scalars and pictures for TensorBoard, where it is installed."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # What an interrupted run logged after its checkpoint is made again.
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    @classmethod
+    def if_installed(cls, folder: Path, step: int) -> list[Reporter]:
+        """Return a list of one, or of none."""
+        return [cls(folder, step)] if find_spec("tensorboard") else []
+
+    def __call__(self, event: Event) -> None:
+        """Add what can be drawn."""
+        add: Callable[..., None] = self.writer.add_scalar
+        if isinstance(event, StepDone):
+            for name in ("loss", "lr", "grad_norm"):
+                add(f"train/{name}", getattr(event, name), event.step)
+            if event.pace is not None:
+                add("pace/samples_per_second", event.pace.samples_per_second, event.step)
+                add("pace/data_wait", event.pace.data_wait, event.step)
+        elif isinstance(event, Measured):
+            for name, value in event.values.items():
+                if value is not None:
+                    add(f"{event.name}/{name}", value, event.step)
+        elif isinstance(event, Saved) and event.image is not None:
+            import numpy as np
+
+            pixels = np.asarray(event.image.convert("RGB"))
+            self.writer.add_image("reconstructions", pixels, event.step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.writer.close()

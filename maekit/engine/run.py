@@ -1,0 +1,320 @@
+"""Run a job in a folder: the one lifecycle of everything that leaves a result.json.
+
+The folder is chosen and locked; the run starts, or resumes from its newest good checkpoint;
+result.json is written whatever happens, with the exit code of an error.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from maekit.atomic import write_text
+from maekit.engine.checkpoint import Checkpoints, Loaded, write_state
+from maekit.engine.events import Emit, Note
+from maekit.engine.expected import compare
+from maekit.engine.job import Job, section_of
+from maekit.engine.loop import Occasion
+from maekit.engine.loop import run as train
+from maekit.engine.reporters import JsonLines, LogFile, Reporters, TensorBoard
+from maekit.engine.resume import check_same, check_verb
+from maekit.engine.run_folder import (
+    RUNS,
+    RunFolder,
+    chosen_folder,
+    loss_summary,
+    new_folder,
+    newest_unfinished,
+    plain,
+    read_lines,
+    read_result,
+)
+from maekit.engine.stop import StopSignal
+from maekit.errors import Interrupted, NonFiniteError, RecipeError, code_of
+from maekit.recipe.dump import dump
+from maekit.weights.source import local_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from maekit.recipe.schema import Recipe
+
+DEFAULT_MINUTES = 10.0  # between checkpoints, where the recipe does not say
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is requested of a run besides its recipe.
+
+    Attributes:
+        out: run folder; None: ``runs/<recipe>/<n>``, or with ``resume`` the newest unfinished run.
+        resume: go on from the newest good checkpoint, if there is one.
+        overwrite: move an earlier run in ``out`` away first.
+        source: weights to start from, as ``--from`` takes them.
+        compare: compare the result with what the recipe expects.
+        signals: save and stop at SIGINT, SIGTERM or SIGUSR1 (only in the main thread).
+    """
+
+    out: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    source: str | None = None
+    compare: bool = False
+    signals: bool = False
+
+
+class Finished(NamedTuple):
+    """What result.json holds, and the folder that it is in."""
+
+    result: dict[str, Any]
+    folder: Path
+
+
+class OpenRun(NamedTuple):
+    """A locked folder, and what writes into it."""
+
+    folder: RunFolder
+    emit: Reporters
+    log: LogFile
+
+    @contextmanager
+    def recorded(self, failed: Callable[[BaseException, int], dict[str, Any]]) -> Iterator[None]:
+        """Write any error into the log and into result.json, and let it pass.
+
+        Args:
+            failed: returns result.json as far as the run came, of an error and its exit code.
+        """
+        try:
+            yield
+        except BaseException as error:
+            code = code_of(error)
+            self.log.write(f"exit {code}: " + "".join(traceback.format_exception(error)))
+            self.folder.write_result(failed(error, code) | {"error": str(error)})
+            raise
+
+    def describe(self, recipe: Recipe, verb: str, device: torch.device) -> None:
+        """Write recipe.yaml and env.json."""
+        write_text(self.folder.path / "recipe.yaml", dump(recipe))
+        self.folder.write_env(verb, str(device))
+
+
+@contextmanager
+def open_run(path: Path, listener: Emit) -> Iterator[OpenRun]:
+    """Make and lock a run folder, and open its log.
+
+    Raises:
+        StorageError: another process holds it, or it cannot be written.
+    """
+    with RunFolder(path) as folder:
+        log = LogFile(path / "log.txt")
+        emit = Reporters(listener, log)
+        try:
+            yield OpenRun(folder, emit, log)
+        finally:
+            emit.close()
+
+
+def choose_folder(verb: str, recipe: Recipe, options: RunOptions) -> Path:
+    """Return the requested folder, that of the run to resume, or a new one."""
+    if options.out is not None:
+        _refuse_moved_weights(options, options.out)
+        return chosen_folder(options.out, resume=options.resume, overwrite=options.overwrite)
+    if options.resume:
+        found = newest_unfinished(RUNS, recipe.name, verb)
+        if found is not None:
+            return found
+    return new_folder(RUNS, recipe.name)
+
+
+def _refuse_moved_weights(options: RunOptions, out: Path) -> None:
+    """Refuse to start from weights in a folder that ``--overwrite`` is about to move away."""
+    if options.overwrite and options.source is not None:
+        source = local_path(options.source)
+        if source is not None and source.resolve().is_relative_to(out.resolve()):
+            msg = f"--from {options.source} is in the folder that --overwrite moves away"
+            raise RecipeError(msg, where=f"--out {out}", hint="give another --out")
+
+
+def run_in_folder(
+    kind: type[Job], recipe: Recipe, device: torch.device, options: RunOptions, listener: Emit
+) -> Finished:
+    """Train a job in a folder, from its start or its newest checkpoint to its exported weights.
+
+    Args:
+        kind: the verb's job.
+        recipe: resolved for the verb.
+        device: where to train.
+        options: folder, weights to start from, and so on.
+        listener: called with every event.
+
+    Returns:
+        result.json and its folder. Where a signal stopped the run its ``exit`` is 75.
+
+    Raises:
+        MaekitError: what is wrong; result.json holds it too, unless the run was refused before it
+            began.
+    """
+    verb = kind.verb
+    path = choose_folder(verb, recipe, options)
+    stop = StopSignal()
+    with stop if options.signals else nullcontext(), open_run(path, listener) as run:
+        # What is refused here leaves the run as it was, its result.json included.
+        loaded = _resume_point(verb, recipe, run)
+        before = read_result(path)
+        if loaded is not None and before.get("exit") == 0:
+            run.emit(Note(f"{path} is finished"))
+            if options.compare or "expected" in before:  # the recipe may expect others by now
+                before["expected"] = compare(recipe.expected, verb, before)
+            return Finished(before, path)
+        job: Job | None = None
+        result: dict[str, Any] = {}
+
+        def failed(error: BaseException, code: int) -> dict[str, Any]:
+            nonlocal result
+            if isinstance(error, NonFiniteError) and job is not None:
+                _capture(job, run)
+            if isinstance(error, Interrupted) and job is not None:
+                job.finish_pictures(path)
+            result = make_result(verb, job, run.folder, code) | {"error": str(error)}
+            return result
+
+        try:
+            with run.recorded(failed):
+                job = _start(kind, recipe, device, run, options, loaded)
+                _train(job, run, stop)
+                job.export(path / "weights.safetensors")
+                job.finish_pictures(path)
+                result = make_result(verb, job, run.folder, 0)
+                if options.compare:
+                    result["expected"] = compare(recipe.expected, verb, result)
+                run.folder.write_result(result)
+        except Interrupted as error:
+            text = f"{error}, saved; go on with --resume --out {path}"
+            run.emit(Note(text, warning=True))
+    return Finished(result, path)
+
+
+def _resume_point(verb: str, recipe: Recipe, run: OpenRun) -> Loaded | None:
+    """Return the checkpoint that a run goes on from, or None.
+
+    Raises:
+        RecipeError: the folder holds a run of another recipe, or of another verb.
+    """
+    folder = run.folder
+    check_verb(folder.path, verb)
+    checkpoints = Checkpoints(folder.checkpoints, section_of(recipe, verb).checkpoint.keep)
+    checkpoints.sweep()
+    loaded, notes = checkpoints.newest_good()
+    for note in notes:
+        run.emit(Note(note, warning=True))
+    if loaded is not None:
+        check_same(folder.path, recipe, verb)
+        run.emit(Note(f"resuming {folder.path} at step {loaded.step}"))
+    else:
+        run.emit(Note(f"run folder: {folder.path}"))
+    return loaded
+
+
+def _start(
+    kind: type[Job],
+    recipe: Recipe,
+    device: torch.device,
+    run: OpenRun,
+    options: RunOptions,
+    loaded: Loaded | None,
+) -> Job:
+    """Build the job, at its checkpoint where it goes on from one."""
+    folder, emit = run.folder, run.emit
+    run.describe(recipe, kind.verb, device)
+    source = None if loaded is not None else options.source
+    bad_files = folder.path / "bad_files.jsonl"
+    job = kind(recipe, device, emit, source=source, loaded=loaded, bad_files=bad_files)
+    job.prepare(loaded)
+    folder.trim_metrics(job.state.step, job.state.visited)
+    emit.members.append(JsonLines(folder.path / "metrics.jsonl"))
+    emit.members += TensorBoard.if_installed(folder.path / "tensorboard", job.state.step)
+    _announce_start(job)
+    return job
+
+
+def _announce_start(job: Job) -> None:
+    schedule, emit = job.state.schedule, job.emit
+    parameters = sum(parameter.numel() for parameter in job.model.parameters())
+    emit(Note(f"{parameters:,} parameters, {job.device} {job.precision.name}"))
+    emit(Note(f"batch: {job.batch_line()}"))
+    epochs = schedule.steps / job.state.steps_per_epoch
+    emit(Note(f"{schedule.steps:,} steps ({epochs:.1f} epochs), {schedule.warmup:,} warm-up"))
+    if job.section.compile:
+        emit(Note("compiling: the first step takes long"))
+
+
+def _train(job: Job, run: OpenRun, stop: StopSignal) -> None:
+    section = job.section
+    job.open_holdout()
+    checkpoints = Checkpoints(run.folder.checkpoints, section.checkpoint.keep)
+    save = Occasion(
+        section.checkpoint.steps
+        or timedelta(minutes=section.checkpoint.minutes or DEFAULT_MINUTES),
+        lambda _: job.save(checkpoints),
+        at_start=False,
+        also=job.is_best,
+    )
+    occasions = [*job.measures(), *job.pictures(run.folder.path)]
+    job.model.train()
+    with job.batches() as batches:
+        train(
+            job.state,
+            job.step,
+            occasions,
+            batches=iter(batches),
+            save=save,
+            emit=run.emit,
+            stop=stop,
+        )
+
+
+def make_result(verb: str, job: Job | None, folder: RunFolder, code: int) -> dict[str, Any]:
+    """Return result.json as far as the run came."""
+    result: dict[str, Any] = {"verb": verb, "exit": code}
+    if job is None:
+        return result
+    state = job.state
+    lines = (line for line in read_lines(folder.path / "metrics.jsonl") if "loss" in line)
+    weights = folder.path / "weights.safetensors"
+    film = folder.path / "pictures" / "timelapse.gif"
+    whole: dict[str, Any] = plain(
+        result
+        | {
+            "recipe": job.recipe.name,
+            "steps": state.step,
+            "samples": state.step * state.samples_per_step,
+            "seconds": round(job.seconds, 1),
+            **loss_summary(lines),
+            **job.result(),
+            "bad_files": len(job.ledger),
+            "weights": str(weights) if code == 0 and weights.is_file() else None,
+            "timelapse": str(film) if film.is_file() else None,
+        }
+    )
+    return whole
+
+
+def _capture(job: Job, run: OpenRun) -> None:
+    """Keep what is needed to meet the same non-finite step again: weights, optimizer, batch."""
+    path = run.folder.path / "nan_capture"
+    path.mkdir(exist_ok=True)
+    write_state(path, job.state, job.tensors(), job.described())
+    first = job.state.step - int(job.state.streak)
+    steps = {
+        str(step): [[key.epoch, key.index] for key in job.stream.keys(step)]
+        for step in range(first, job.state.step)
+    }
+    write_text(path / "batches.json", json.dumps({"steps": steps}))
+    run.emit(Note(f"weights, optimizer and samples of the failing steps: {path}", warning=True))

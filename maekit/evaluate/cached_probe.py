@@ -1,0 +1,115 @@
+"""Run a probe of cached features in a folder.
+
+Features are kept in the folder until the result is written: what was computed before an
+interruption is not computed again. Probe heads are fitted anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from maekit.engine.events import Emit, Note
+from maekit.engine.expected import compare
+from maekit.engine.resume import check_same, check_verb
+from maekit.engine.run import Finished, OpenRun, RunOptions, choose_folder, open_run
+from maekit.engine.run_folder import PREDICTIONS, plain, read_result
+from maekit.engine.stop import StopSignal
+from maekit.errors import INTERRUPTED
+from maekit.evaluate.assemble_probe import assemble_probe
+from maekit.evaluate.encoder import weights_or_newest
+from maekit.evaluate.feature_cache import source_of
+from maekit.evaluate.probe import MODEL, VAL
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from maekit.recipe.schema import Recipe
+
+VERB = "probe"
+KEPT = "features"  # folder below the run's, until its result is written
+
+
+def run_cached_probe(
+    recipe: Recipe, device: torch.device, options: RunOptions, listener: Emit
+) -> Finished:
+    """Make features, fit heads on them and judge data.val, in a folder.
+
+    Args, returned value and errors are those of ``maekit.engine.run.run_in_folder``.
+    """
+    path = choose_folder(VERB, recipe, options)
+    with open_run(path, listener) as run:
+        # What is refused here leaves the run as it was, its result.json included.
+        before = refuse_other(path, recipe)
+        if before.get("exit") != 0:
+            return Finished(_judged(recipe, device, run, options), path)
+        run.emit(Note(f"{path} is finished"))
+        if (path / KEPT).is_dir():  # killed right after its result was written
+            shutil.rmtree(path / KEPT)
+        return Finished(_compared(before, recipe, options), path)
+
+
+def refuse_other(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """Return the result.json of a run that is resumed, if there is one.
+
+    Raises:
+        RecipeError: the folder holds a run of another verb, or what is kept there of a probe was
+            made with another recipe.
+    """
+    check_verb(path, VERB)
+    before = read_result(path)
+    if before.get("exit") == 0 or any((path / name).is_dir() for name in (KEPT, "checkpoints")):
+        check_same(path, recipe, VERB)
+    return before
+
+
+def _judged(
+    recipe: Recipe, device: torch.device, run: OpenRun, options: RunOptions
+) -> dict[str, Any]:
+    """Judge, and return result.json as it was written."""
+    path, emit, began = run.folder.path, run.emit, time.perf_counter()
+    kept, begun = path / KEPT, begun_result(recipe)
+    with run.recorded(lambda _, code: begun | {"exit": code}):
+        emit(Note(f"run folder: {path}"))
+        source = weights_or_newest(recipe, options.source or source_of(kept / VAL), emit)
+        run.describe(recipe, VERB, device)
+        bad_files = path / "bad_files.jsonl"
+        probing = assemble_probe(recipe, source, device, emit, bad_files=bad_files)
+        stop = StopSignal()
+        with stop if options.signals else nullcontext():
+            whole = probing.make_features(kept, lambda: stop.requested is None)
+        if not whole:
+            text = "interrupted, features are kept"
+            result = begun | {"exit": INTERRUPTED, "error": text}
+            run.folder.write_result(result)
+            emit(Note(f"{text}; go on with --resume --out {path}", warning=True))
+            return result
+        judged = probing.judge_kept(kept)
+        judged[MODEL].predictions.write(path / PREDICTIONS)
+        more = {
+            "bad_files": len(probing.ledger),
+            "weights": source,
+            "predictions": str(path / PREDICTIONS),
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+        made: dict[str, Any] = plain(begun | probing.result(judged) | more)
+        result = _compared(made, recipe, options)
+        run.folder.write_result(result)
+        shutil.rmtree(kept)
+    return result
+
+
+def _compared(result: dict[str, Any], recipe: Recipe, options: RunOptions) -> dict[str, Any]:
+    """Return the result, with what its recipe expects where that is requested."""
+    if not options.compare:
+        return result
+    return result | {"expected": compare(recipe.expected, VERB, result)}
+
+
+def begun_result(recipe: Recipe) -> dict[str, Any]:
+    """Return what result.json begins with."""
+    return {"verb": VERB, "exit": 0, "recipe": recipe.name}

@@ -1,0 +1,198 @@
+"""The verbs that run in a folder, as the command line and ``maekit.run`` call them.
+
+Each verb's job is a class of its own layer; here it gets what layers next to it add: pictures of
+held-out samples, and an online probe.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maekit.atomic import write_bytes
+from maekit.engine.events import Emit, Event, Note, Saved
+from maekit.engine.job import Job
+from maekit.engine.loop import Occasion
+from maekit.engine.precision import pick_device
+from maekit.engine.pretrain import PretrainJob
+from maekit.engine.run import Finished, RunOptions, run_in_folder
+from maekit.engine.run_folder import RUNS, newest_unfinished
+from maekit.errors import RecipeError, StorageError
+from maekit.evaluate.assemble_probe import required_probe
+from maekit.evaluate.cached_probe import refuse_other, run_cached_probe
+from maekit.evaluate.finetune import FinetuneJob
+from maekit.evaluate.linear_paper import LinearProbeJob
+from maekit.evaluate.online_probe import online_probe
+from maekit.recipe.load import read
+from maekit.registry import resolve
+from maekit.tokenizer.train import TokenizerJob
+from maekit.visualize.step_pictures import name_of
+from maekit.visualize.timelapse import NAME, write_timelapse
+from maekit.visualize.tokenizer import rebuilt
+from maekit.visualize.training import can_paint, reconstructions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import torch
+    from PIL.Image import Image
+
+    from maekit.engine.state import TrainState
+    from maekit.recipe.schema import Recipe
+
+PICTURES = "pictures"  # folder below the run's
+
+
+class PicturedPretrainJob(PretrainJob):
+    """Pre-training that draws reconstructions and probes its features on the way."""
+
+    def measures(self) -> list[Occasion]:
+        """Measure the held-out error, and what an online probe says."""
+        return [*super().measures(), *online_probe(self)]
+
+    def pictures(self, folder: Path) -> list[Occasion]:
+        """Draw reconstructions of held-out samples, where the target is pixels."""
+        shown, section = self.shown, self.section.pictures
+        if shown is None or section is None or not can_paint(self.model):
+            return []
+        pictures = Pictures(
+            lambda: reconstructions(self.model, shown, self.precision), folder, self.emit
+        )
+        return [Occasion(section.every, pictures)]
+
+    def finish_pictures(self, folder: Path) -> None:
+        """Make a time-lapse of the pictures."""
+        film(folder, self.state.step, self.emit)
+
+
+class PicturedTokenizerJob(TokenizerJob):
+    """A tokenizer that draws what it rebuilds."""
+
+    def pictures(self, folder: Path) -> list[Occasion]:
+        """Draw held-out pictures next to what is rebuilt from their codes."""
+        shown, section = self.shown, self.section.pictures
+        if shown is None or section is None:
+            return []
+        pictures = Pictures(lambda: rebuilt(self.model, shown, self.precision), folder, self.emit)
+        return [Occasion(section.every, pictures)]
+
+    def finish_pictures(self, folder: Path) -> None:
+        """Make a time-lapse of the pictures."""
+        film(folder, self.state.step, self.emit)
+
+
+class Pictures:
+    """Write ``pictures/step-XXXXXXXX.png`` into a run's folder."""
+
+    def __init__(self, draw: Callable[[], Image | None], folder: Path, emit: Emit) -> None:
+        self.draw = draw
+        self.folder = folder / PICTURES
+        self.emit = emit
+
+    def __call__(self, state: TrainState) -> None:
+        """Draw.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        image = self.draw()
+        if image is None:
+            return
+        path = self.folder / name_of(state.step)
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        try:
+            self.folder.mkdir(exist_ok=True)
+            write_bytes(path, buffer.getvalue())
+        except OSError as error:
+            msg = f"the picture could not be written: {error}"
+            raise StorageError(msg, where=str(path), hint="free some space") from error
+        self.emit(Saved(state.step, "picture", str(path), image))
+
+
+def film(folder: Path, step: int, emit: Emit) -> None:
+    """Write ``pictures/timelapse.gif`` of a run's pictures, if it drew two or more.
+
+    It can be made again at any time, so that failing to write it only warns.
+    """
+    pictures = folder / PICTURES
+    try:
+        path = write_timelapse(pictures)
+    except OSError as error:
+        emit(Note(f"{pictures / NAME} could not be written: {error}", warning=True))
+        return
+    if path is not None:
+        emit(Saved(step, "time-lapse", str(path)))
+
+
+JOBS: dict[str, type[Job]] = {
+    "pretrain": PicturedPretrainJob,
+    "finetune": FinetuneJob,
+    "tokenizer": PicturedTokenizerJob,
+    "probe": LinearProbeJob,
+}
+
+
+def trains(verb: str, recipe: Recipe) -> bool:
+    """Return whether a verb trains in steps; a probe may fit heads on cached features instead."""
+    if verb != "probe":
+        return True
+    probe, _ = required_probe(recipe)
+    return probe.kind == "linear" and probe.protocol == "paper"
+
+
+def run_verb(
+    verb: str, recipe: Recipe, device: torch.device, options: RunOptions, listener: Emit
+) -> Finished:
+    """Run a verb in a folder.
+
+    Args, returned value and errors are those of ``maekit.engine.run.run_in_folder``.
+    """
+    kind, steps = JOBS[verb], trains(verb, recipe)
+    if not options.resume:
+        options = replace(options, source=kind.find_source(recipe, options.source, listener))
+    elif verb == "probe":  # both of its protocols may have left something in the folder
+        resumed = options.out or newest_unfinished(RUNS, recipe.name, verb)
+        if resumed is not None:
+            refuse_other(resumed, recipe)
+    if steps:
+        return run_in_folder(kind, recipe, device, options, listener)
+    return run_cached_probe(recipe, device, options, listener)
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any],
+    verb: str = "pretrain",
+    *,
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    source: str | Path | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    compare_expected: bool = False,
+    signals: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> dict[str, Any]:
+    """Do what ``maekit.run`` documents."""
+    if verb not in JOBS:
+        msg = f"maekit.run cannot run '{verb}'"
+        raise RecipeError(msg, where="verb", hint=f"one of {', '.join(JOBS)}")
+    words = [*overrides, *([] if seed is None else [f"seed={seed}"])]
+    listener: Emit = on_event or (lambda _: None)
+    loaded = read(recipe, words)
+    resolved = resolve(loaded, verb)
+    for note in loaded.notes:
+        listener(Note(note))
+    options = RunOptions(
+        out=None if out is None else Path(out),
+        resume=resume,
+        overwrite=overwrite,
+        source=None if source is None else str(source),
+        compare=compare_expected,
+        signals=signals,
+    )
+    return run_verb(verb, resolved, pick_device(device), options, listener).result
