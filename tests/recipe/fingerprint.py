@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -99,7 +100,8 @@ def _watch(patch: pytest.MonkeyPatch, asked: list[Any]) -> None:
             parts = [*batch.views, batch.hidden, batch.decode, batch.labels]
             digest = hashlib.sha256()
             for part in parts:
-                digest.update(repr(part).encode() if part is None else part.tobytes())
+                is_array = isinstance(part, np.ndarray)  # labels are any objects
+                digest.update(part.tobytes() if is_array else repr(part).encode())
             asked.append(digest.hexdigest())
             yield batch
 
