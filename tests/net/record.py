@@ -32,7 +32,7 @@ WORK = Path(os.environ.get("NET_WORK", "/tmp/maekit-net"))
 TIMEOUT = 240  # seconds that one command may take
 MASKED = re.compile(
     r"^(seconds.*|.*_seconds|samples_per_second|data_wait|memory.*|time|left|host|pid|python|maekit|"
-    r"modified|mtime|cpu|hours|minutes|rate|argv|command|.*_per_second|disk.*|free.*|step_ms)$"
+    r"modified|mtime|bytes|cpu|hours|minutes|rate|argv|command|.*_per_second|disk.*|free.*|step_ms)$"
 )
 NUMERIC = re.compile(r"[-+\d.,e ]+")
 SPEED = "Samples/s"
@@ -651,7 +651,8 @@ def unordered(old: dict[str, Any], new: dict[str, Any]) -> None:
     mere = []
     for key in old.keys() & new.keys():
         recipe = key.endswith("recipe.yaml") or (" show " in key and key.endswith("stdout"))
-        if recipe and old[key] != new[key]:
+        texts = isinstance(old[key], str) and isinstance(new[key], str)
+        if recipe and texts and old[key] != new[key]:
             before, after = (yaml.safe_load(each[key]) for each in (old, new))
             if before == after:
                 mere.append(key)
