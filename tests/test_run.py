@@ -1,0 +1,63 @@
+"""``maekit.run``: a verb from Python."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import maekit
+from maekit.errors import RecipeError
+
+RECIPE = {
+    "name": "called",
+    "data": {"train": {"name": "images", "path": "pictures"}, "size": 16, "workers": 0},
+    "model": {
+        "backbone": {
+            "name": "image-vit", "size": "tiny", "width": 32, "depth": 1, "heads": 2, "patch": 8,
+        },
+        "decoder": {"name": "vit", "width": 16, "depth": 1, "heads": 2},
+    },
+    "pretrain": {
+        "masker": {"name": "random", "ratio": 0.5},
+        "target": {"name": "pixel"},
+        "steps": 3,
+        "batch": {"global": 4},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    Path("pictures").mkdir()
+    for number in range(8):
+        pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"pictures/{number}.png")
+    return tmp_path
+
+
+def test_a_mapping_is_run_and_the_process_left_as_it_was(folder: Path) -> None:
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    loggers = (logging.getLogger().handlers[:], logging.getLogger().level)
+    result = maekit.run(RECIPE, out="run")
+    assert result == json.loads(Path("run/result.json").read_text())
+    assert (result["verb"], result["exit"], result["steps"]) == ("pretrain", 0, 3)
+    assert {each: signal.getsignal(each) for each in handlers} == handlers
+    assert (logging.getLogger().handlers[:], logging.getLogger().level) == loggers
+    again = maekit.run("run/recipe.yaml", overrides=["pretrain.steps=4"], out="longer", seed=1)
+    assert again["steps"] == 4
+
+
+def test_mistakes_are_errors_of_maekit(folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"pretrain\.masker\.ration: unknown key"):
+        maekit.run(RECIPE, overrides=["pretrain.masker.ration=1"])
+    with pytest.raises(RecipeError, match="cannot run"):
+        maekit.run(RECIPE, "train")
+    assert not Path("runs").exists()
