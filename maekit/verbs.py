@@ -28,10 +28,9 @@ from maekit.evaluate.online_probe import online_probe
 from maekit.recipe.load import read
 from maekit.registry import resolve
 from maekit.tokenizer.train import TokenizerJob
-from maekit.visualize.step_pictures import name_of
-from maekit.visualize.timelapse import NAME, write_timelapse
-from maekit.visualize.tokenizer import rebuilt
-from maekit.visualize.training import can_paint, reconstructions
+from maekit.visualize.movies import TIMELAPSE, step_picture, write_timelapse
+from maekit.visualize.prediction import predicts_pixels
+from maekit.visualize.training import rebuilt, reconstructions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +54,7 @@ class PicturedPretrainJob(PretrainJob):
     def pictures(self, folder: Path) -> list[Occasion]:
         """Draw reconstructions of held-out samples, where the target is pixels."""
         shown, section = self.shown, self.section.pictures
-        if shown is None or section is None or not can_paint(self.model):
+        if shown is None or section is None or not predicts_pixels(self.model):
             return []
         pictures = Pictures(
             lambda: reconstructions(self.model, shown, self.precision), folder, self.emit
@@ -100,7 +99,7 @@ class Pictures:
         image = self.draw()
         if image is None:
             return
-        path = self.folder / name_of(state.step)
+        path = self.folder / step_picture(state.step)
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         try:
@@ -121,7 +120,7 @@ def film(folder: Path, step: int, emit: Emit) -> None:
     try:
         path = write_timelapse(pictures)
     except OSError as error:
-        emit(Note(f"{pictures / NAME} could not be written: {error}", warning=True))
+        emit(Note(f"{pictures / TIMELAPSE} could not be written: {error}", warning=True))
         return
     if path is not None:
         emit(Saved(step, "time-lapse", str(path)))

@@ -15,6 +15,7 @@ from rich.console import Console
 from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.datasets.images import SUFFIXES as PICTURES
+from maekit.datasets.named_files import NamedFiles, find_files
 from maekit.datasets.rows import read_list
 from maekit.datasets.videos import SUFFIXES as VIDEOS
 from maekit.engine.build import load_model
@@ -39,7 +40,6 @@ from maekit.evaluate.features import Features, auto_pool
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views
-from maekit.visualize.inputs import Inputs, find_inputs
 from maekit.visualize.sources import Chosen, choose
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     with LoggingBridge(tell).listening(), StopSignal() as stop:
         model, header = load_model(chosen.source)
         refuse_nonfinite_weights(model, chosen.source)
-        found = find_inputs(list(_unlisted(inputs)), moving=header.clip[0] > 1, purpose=VERB)
+        found = find_files(list(_unlisted(inputs)), moving=header.clip[0] > 1, purpose=VERB)
         pool = pool or auto_pool("auto", model.backbone.prefix_tokens)
         # First, as it refuses layers and pools that the encoder has not.
         way = Features(model.to(where), pool, layer, Precision("fp32", where.type))
-        reader = _reader(Inputs(found), header, chosen)
+        reader = _reader(NamedFiles(found), header, chosen)
         about = _about(chosen, header, pool, layer, model) | _clips(reader)
         digest = digest_of_inputs(each.path for each in found)
         parts = Parts(target.with_name(f"{target.name}.parts"), about | {"inputs": digest})
@@ -151,7 +151,7 @@ def _unlisted(words: Sequence[str]) -> Iterator[str]:
             yield row.path if "://" in row.path else str(path.parent / row.path)
 
 
-def _reader(inputs: Inputs, header: Header, chosen: Chosen) -> ViewReader:
+def _reader(inputs: NamedFiles, header: Header, chosen: Chosen) -> ViewReader:
     """Return a reader of the center view of each input, as the weights' run read data.val."""
     recipe = chosen.recipe()
     spec = DataSpec(name="inputs", frames=header.clip[0])

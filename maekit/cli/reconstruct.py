@@ -14,6 +14,7 @@ from rich.console import Console
 from maekit.atomic import write_text
 from maekit.cli.output import as_json, print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.datasets.named_files import NamedFiles, find_files, output_stems
 from maekit.engine.events import Note
 from maekit.engine.feed import required_pretrain, stream_of, train_reader
 from maekit.engine.precision import pick_device
@@ -23,17 +24,16 @@ from maekit.errors import DataError, RecipeError, StorageError
 from maekit.recipe.schema import MaskerSpec
 from maekit.recipe.yaml12 import parse
 from maekit.registry import spec_of
-from maekit.visualize.animate import save
-from maekit.visualize.hiding import Drawn, FromPicture, LikeTraining, Masks
-from maekit.visualize.inputs import Inputs, find_inputs, output_stems
-from maekit.visualize.reading import Clips
+from maekit.visualize.clips import ClipOptions
+from maekit.visualize.masks import MaskerMasks, MaskSource, PictureMask, TrainingStepMasks
+from maekit.visualize.movies import save
 from maekit.visualize.reconstruct import Models, Reconstructor
-from maekit.visualize.scores import Scores, pooled
+from maekit.visualize.scores import Scores, dataset_score
 from maekit.visualize.sources import Chosen, choose, training_samples
 
 if TYPE_CHECKING:
+    from maekit.datasets.named_files import NamedFile
     from maekit.recipe.schema import Recipe
-    from maekit.visualize.inputs import Input
 
 PICTURES = Path("maekit-out")
 BAD_FILES = DataError.exit_code
@@ -82,9 +82,9 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     where = pick_device(device)
     with LoggingBridge(tell).listening():
         models = Models(chosen.source, where)
-        found = find_inputs(inputs, moving=models.header.clip[0] > 1)
+        found = find_files(inputs, moving=models.header.clip[0] > 1)
         masks = _masks(hidden, models, chosen, recipe)
-        if isinstance(masks, Drawn) and not native:
+        if isinstance(masks, MaskerMasks) and not native:
             masks.check(models.model.grid, models.model.backbone.mask_unit)
         folder = _folder(out)
         tell(Note(f"weights: {chosen.said}; {_told(models)}"))
@@ -103,7 +103,7 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
         "exit": BAD_FILES if bad else 0,
         "weights": chosen.source,
         "items": items,
-        "pooled": pooled(scores),
+        "pooled": dataset_score(scores),
     }
     _write_result(result, folder)
     if json:
@@ -115,7 +115,7 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
 
 
 def _all(
-    worker: Reconstructor, inputs: Sequence[Input], folder: Path, tell: Terminal
+    worker: Reconstructor, inputs: Sequence[NamedFile], folder: Path, tell: Terminal
 ) -> tuple[list[dict[str, Any]], list[Scores]]:
     """Every input in turn: an item for each mask of it, or one with the reason it has none."""
     items: list[dict[str, Any]] = []
@@ -142,7 +142,7 @@ def _all(
 
 
 def _item(
-    each: Input, output: Path | None, scores: Scores | None, error: str | None
+    each: NamedFile, output: Path | None, scores: Scores | None, error: str | None
 ) -> dict[str, Any]:
     numbers = dict.fromkeys(NUMBERS) if scores is None else scores.plain()
     item: dict[str, Any] = plain(
@@ -202,9 +202,9 @@ def _check_combination(hidden: Hidden, *, native: bool) -> None:
         raise RecipeError(msg, where="--like-training", hint="steps count from 1")
 
 
-def _masks(hidden: Hidden, models: Models, chosen: Chosen, recipe: Recipe | None) -> Masks:
+def _masks(hidden: Hidden, models: Models, chosen: Chosen, recipe: Recipe | None) -> MaskSource:
     if hidden.mask is not None:
-        return FromPicture(hidden.mask)
+        return PictureMask(hidden.mask)
     if hidden.like_training is not None:
         return _training_masks(hidden.like_training, models, chosen, recipe)
     still = models.header.clip[0] == 1
@@ -215,7 +215,7 @@ def _masks(hidden: Hidden, models: Models, chosen: Chosen, recipe: Recipe | None
         msg = f"--masker {hidden.masker} has a ratio already, and --ratio does not go with it"
         raise RecipeError(msg, where="command line", hint="leave one of them out")
     specs = [_with_ratio(spec, ratio) for ratio in ratios] or [spec]
-    return Drawn(specs, hidden.seed, whole=hidden.whole)
+    return MaskerMasks(specs, hidden.seed, whole=hidden.whole)
 
 
 def _with_ratio(spec: MaskerSpec, ratio: float) -> MaskerSpec:
@@ -258,7 +258,7 @@ def _ratios(text: str | None) -> list[float]:
 
 def _training_masks(
     step: int, models: Models, chosen: Chosen, recipe: Recipe | None
-) -> LikeTraining:
+) -> TrainingStepMasks:
     """The masks of a run's step, drawn by the run's own reader.
 
     Raises:
@@ -280,14 +280,14 @@ def _training_masks(
     if step > steps:
         msg = f"there is no training step {step}: the run has {steps:,}"
         raise RecipeError(msg, where="--like-training", hint=f"a step from 1 to {steps}")
-    return LikeTraining(train_reader(recipe, Inputs(()), models.model), stream, step)
+    return TrainingStepMasks(train_reader(recipe, NamedFiles(()), models.model), stream, step)
 
 
-def _clips(recipe: Recipe | None, *, native: bool) -> Clips:
+def _clips(recipe: Recipe | None, *, native: bool) -> ClipOptions:
     if recipe is None:
-        return Clips(native=native)
+        return ClipOptions(native=native)
     train = recipe.data.train
-    return Clips(
+    return ClipOptions(
         train.stride,
         train.sampling,
         required_pretrain(recipe).augment.interpolation,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from maekit.model import MaskedAutoencoder
 
-CAPTIONS = ("attention rollout", "attention, last layer")
+COLUMNS = ("attention rollout", "attention, last layer")
 # From none to most: dark blue, violet, red, orange, pale yellow; evenly spaced in lightness.
 _HEAT = np.array(
     [[0.0, 0.0, 0.1], [0.35, 0.05, 0.45], [0.75, 0.2, 0.3], [0.98, 0.55, 0.05], [1.0, 1.0, 0.7]]

@@ -1,153 +1,208 @@
-"""What a model paints where a mask hides: with what is visible, and with the answer's help."""
+"""Turn predictions into pictures: the one painter of training pictures and of ``reconstruct``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from maekit.contracts import PixelTarget
-from maekit.errors import WeightsError
-from maekit.tokens import patchify, unpatchify
-from maekit.visualize.panel import masked, paste
+from maekit.errors import DataError
+from maekit.tokens import Mask, patchify, unpatchify
+from maekit.visualize.panel import masked, over_pixels, paste
+from maekit.visualize.prediction import (
+    CEILING,
+    ORACLE_STATS,
+    VISIBLE_STATS,
+    predict,
+    predictable_tokens,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from maekit.model import MaskedAutoencoder
-    from maekit.tokens import Mask
+    from maekit.visualize.masks import MaskRow
 
 COLUMNS = ("original", "masked", "prediction", "prediction in the visible part")
-LEAKING = "the same, uses ground-truth mean/variance"
+ORACLE_COLUMN = "the same, uses ground-truth mean/variance"
 _DEVIATIONS = 3  # from black to the mean, and from there to white, of pixels in no known range
 
 
 @dataclass(frozen=True)
-class Painting:
-    """Patches ``[B, Q, pt*ph*pw*C]`` at a mask's queries, in [0, 1] space.
+class Painted:
+    """Pictures of a batch, float32 ``[F, H, W, C]``: F frames, those of all samples in turn.
+
+    They are brought to [0, 1], and are the original where nothing was predicted.
 
     Attributes:
-        honest: what must be undone (patch mean and variance) is taken from visible patches only.
-        leaking: it is taken from the hidden patches themselves; None where nothing must be undone.
-        zero: as ``honest``, of a prediction of zeros: what can be had without a model.
-    """
-
-    honest: Tensor
-    leaking: Tensor | None
-    zero: Tensor
-
-
-def can_paint(model: MaskedAutoencoder) -> bool:
-    """Whether the model's target predicts pixels."""
-    return isinstance(model.target, PixelTarget)
-
-
-def painter_of(model: MaskedAutoencoder) -> PixelTarget:
-    """The model's target, which paints.
-
-    Raises:
-        WeightsError: there is no decoder, or what it predicts is unknown or not pixels.
-    """
-    model.required_decoder()
-    target = model.required_target()
-    if not isinstance(target, PixelTarget):
-        msg = f"the target {type(target).__name__} does not predict pixels: no picture of it"
-        raise WeightsError(msg, hint="use weights pre-trained with pixel, norm-pixel or pca")
-    return target
-
-
-@torch.no_grad()
-def paint(model: MaskedAutoencoder, pixels: Tensor, mask: Mask) -> Painting:
-    """Predict once, and paint the prediction both ways.
-
-    Args:
-        pixels: ``[B, C, T, H, W]`` in [0, 1].
-
-    Raises:
-        WeightsError: as ``painter_of``.
-    """
-    target = painter_of(model)
-    encoded = model.encode_visible(model.normalize(pixels), mask)
-    pred = model.decode(encoded, mask)
-    honest = target.decode(pred, pixels, mask, "visible").float()
-    leaking = target.decode(pred, pixels, mask, "truth").float()
-    zero = target.decode(torch.zeros_like(pred), pixels, mask, "visible").float()
-    return Painting(honest, None if torch.equal(honest, leaking) else leaking, zero)
-
-
-@torch.no_grad()
-def ceiling(model: MaskedAutoencoder, views: Sequence[Tensor], mask: Mask) -> Tensor:
-    """What the target's own truth paints with the statistics of visible patches, ``[B, Q, P]``.
-
-    A perfect model's picture. For norm-pixel it is far from the original, as a patch's mean and
-    variance are guessed; for pixel it is the original.
-    """
-    target = painter_of(model)
-    truth = model.target.encode(views, mask)  # type: ignore[union-attr]  # painter_of looked
-    return target.decode(truth, views[0], mask, "visible").float()
-
-
-def in_place(model: MaskedAutoencoder, patches: Tensor, pixels: Tensor, mask: Mask) -> np.ndarray:
-    """Patches ``[B, Q, P]`` where they belong, the original elsewhere: ``[B, T, H, W, C]``."""
-    return picture(model, laid(patchify(pixels, model.backbone.patch), patches, mask))
-
-
-def laid(canvas: Tensor, patches: Tensor, mask: Mask) -> Tensor:
-    """All patches ``[B, N, P]``, with those given ``[B, Q, P]`` at the mask's queries."""
-    return canvas.scatter(1, mask.queries[..., None].expand(-1, -1, canvas.shape[-1]), patches)
-
-
-def picture(model: MaskedAutoencoder, canvas: Tensor) -> np.ndarray:
-    """Patches ``[B, N, P]`` as pixels ``[B, T, H, W, C]``."""
-    return channels_last(unpatchify(canvas, model.grid, model.backbone.patch))
-
-
-def asked_of(mask: Mask) -> Tensor:
-    """Bool ``[B, N]``: hidden tokens whose prediction counts."""
-    asked = torch.zeros_like(mask.hidden())
-    return asked.scatter(1, mask.queries, mask.weight > 0) & mask.hidden()
-
-
-def stages(
-    original: np.ndarray,
-    painted: Sequence[np.ndarray],
-    hidden: np.ndarray,
-    asked: np.ndarray,
-    patch: tuple[int, int, int],
-) -> list[np.ndarray]:
-    """The columns of a sample: original, masked, prediction alone, each prediction pasted in.
-
-    Hatching is where there is nothing: what is hidden, and beside a prediction what is visible.
-
-    Args:
-        original: ``[T, H, W, C]``, shown as it is.
-        painted: pictures of that shape; the first one is also shown alone.
-        hidden: bool ``[t, h, w]``, not seen by the encoder.
-        asked: bool ``[t, h, w]``, predicted; what is hidden and not predicted stays hatched.
+        original: the clips.
+        visible_stats: the prediction, with statistics of visible patches only.
+        oracle_stats: the prediction with those of the hidden patches, which leak the answer; None
+            where that is the same picture.
+        ceiling: the best that any model could paint; None where it was not asked for.
+        baselines: pictures made without a model, by name.
+        hidden: bool ``[F/pt, h, w]``, not seen by the encoder.
+        predicted: bool ``[F/pt, h, w]``.
         patch: pixels a token.
     """
-    seen = masked(original, hidden, patch)
-    alone = masked(painted[0], ~asked, patch)
-    return [original, seen, alone, *(paste(seen, picture, asked, patch) for picture in painted)]
+
+    original: np.ndarray
+    visible_stats: np.ndarray
+    oracle_stats: np.ndarray | None
+    ceiling: np.ndarray | None
+    baselines: dict[str, np.ndarray]
+    hidden: np.ndarray
+    predicted: np.ndarray
+    patch: tuple[int, int, int]
+
+    @property
+    def predicted_pixels(self) -> np.ndarray:
+        """Where pixels were predicted, bool ``[F, H, W]``."""
+        return over_pixels(self.predicted, self.patch, self.original)
+
+    def stages(self, *, oracle: bool) -> list[np.ndarray]:
+        """Show original, masked original, prediction alone, and predictions pasted in.
+
+        Hatching is where there is nothing: what is hidden, and around a prediction what is
+        visible. What is hidden and not predicted stays hatched.
+
+        Args:
+            oracle: whether to add the prediction with ``oracle_stats``; where the target has none,
+                it is the prediction again.
+        """
+        seen = masked(self.original, self.hidden, self.patch)
+        alone = masked(self.visible_stats, ~self.predicted, self.patch)
+        pasted = [
+            paste(seen, each, self.predicted, self.patch) for each in self.predictions(oracle)
+        ]
+        return [self.original, seen, alone, *pasted]
+
+    def whole_stages(self, *, oracle: bool) -> list[np.ndarray]:
+        """Show original, masked original, and predictions of every patch, put together."""
+        seen = masked(self.original, self.hidden, self.patch)
+        return [self.original, seen, *self.predictions(oracle)]
+
+    def predictions(self, oracle: bool) -> list[np.ndarray]:
+        """Return the prediction, and on request what is painted with ``oracle_stats``."""
+        leaking = self.visible_stats if self.oracle_stats is None else self.oracle_stats
+        return [self.visible_stats, leaking] if oracle else [self.visible_stats]
+
+
+def paint_sample(
+    model: MaskedAutoencoder,
+    views: Sequence[Tensor],
+    masks: Sequence[Mask],
+    *,
+    baselines: bool = False,
+) -> dict[str, Tensor]:
+    """Predict one sample or batch, in one pass a mask, and lay all patches together.
+
+    Args:
+        model: one whose target predicts pixels.
+        views: ``[B, C, T, H, W]`` in [0, 1], the model's own first.
+        masks: of the passes, whose queries do not overlap.
+        baselines: as ``predict`` takes it.
+
+    Returns:
+        Patches ``[B, N, pt*ph*pw*C]`` for each of ``predict``'s names, the original ones where
+        nothing was predicted.
+    """
+    start = patchify(views[0], model.backbone.patch)
+    canvases: dict[str, Tensor] = {}
+    for mask in masks:
+        for name, patches in predict(model, views, mask, baselines=baselines).items():
+            places = mask.queries[..., None].expand(-1, -1, start.shape[-1])
+            canvases[name] = canvases.get(name, start).scatter(1, places, patches)
+    return canvases
+
+
+def as_shown(
+    model: MaskedAutoencoder,
+    pixels: Tensor,
+    canvases: Mapping[str, Tensor],
+    hidden: np.ndarray,
+    predicted: np.ndarray,
+) -> Painted:
+    """Show what was painted on ``[B, C, T, H, W]`` pixels.
+
+    Args:
+        model: that painted it.
+        pixels: the original.
+        canvases: as ``paint_sample`` returns them.
+        hidden: bool ``[B, N]``, or ``[N]`` where all samples share it.
+        predicted: bool, as ``hidden``.
+    """
+
+    def frames(patches: Tensor) -> np.ndarray:
+        clips = unpatchify(patches, model.grid, model.backbone.patch)
+        array: np.ndarray = clips.float().permute(0, 2, 3, 4, 1).flatten(0, 1).cpu().numpy()
+        return array
+
+    original = frames(patchify(pixels, model.backbone.patch))
+    low, high = shown_range(model, original)
+    shown = {name: (frames(canvas) - low) / (high - low) for name, canvas in canvases.items()}
+    same = torch.equal(canvases[VISIBLE_STATS], canvases[ORACLE_STATS])
+    prediction, oracle = shown.pop(VISIBLE_STATS), shown.pop(ORACLE_STATS)
+    hidden, predicted = (
+        np.broadcast_to(tokens, (len(pixels), model.grid.tokens)).reshape(-1, *model.grid[1:])
+        for tokens in (hidden, predicted)
+    )
+    return Painted(
+        original=(original - low) / (high - low),
+        visible_stats=prediction,
+        oracle_stats=None if same else oracle,
+        ceiling=shown.pop(CEILING, None),
+        baselines=shown,
+        hidden=hidden,
+        predicted=predicted,
+        patch=model.backbone.patch,
+    )
+
+
+def paint_row(model: MaskedAutoencoder, views: Sequence[Tensor], row: MaskRow) -> Painted:
+    """Paint a row of the sheet, with baselines: one mask, or several that hide everything.
+
+    Args:
+        model: one whose target predicts pixels.
+        views: ``[B, C, T, H, W]`` in [0, 1], the model's own first; the batch shares the mask.
+        row: what is hidden.
+
+    Raises:
+        DataError: the target predicts none of what is hidden.
+    """
+    predictable = predictable_tokens(model)
+    passes = [(each.hidden, each.predicted & predictable) for each in row.passes]
+    passes = [(hidden, predicted) for hidden, predicted in passes if predicted.any()]
+    if not passes:
+        what = "the target predicts none of the hidden patches"
+        raise DataError(what, where=row.label, hint="hide more, or other frames")
+    masks = [
+        Mask.build(torch.from_numpy(hidden)[None], asked=torch.from_numpy(predicted)[None]).to(
+            views[0].device
+        )
+        for hidden, predicted in passes
+    ]
+    # One sample at a time: what is held in between grows with the square of the tokens.
+    samples = [
+        paint_sample(model, each, masks, baselines=True)
+        for each in zip(*(view.split(1) for view in views), strict=True)
+    ]
+    canvases = {name: torch.cat([each[name] for each in samples]) for name in samples[0]}
+    together = np.logical_or.reduce([predicted for _, predicted in passes])
+    return as_shown(model, views[0], canvases, row.passes[0].hidden, together)
 
 
 def shown_range(
     model: MaskedAutoencoder, clips: np.ndarray
 ) -> tuple[np.ndarray | float, np.ndarray | float]:
-    """What is shown as black and as white: 0 and 1, or for data beyond them per channel ``[C]``.
+    """Return what is shown as black and as white: 0 and 1, or for data beyond them per channel.
 
-    Then it is the data's own range, three of the model's deviations about its mean.
+    Then it is the data's own range, three of the model's deviations around its mean, ``[C]`` each.
     """
     if clips.min() >= 0 and clips.max() <= 1:
         return 0.0, 1.0
     mean, std = (np.asarray(values, np.float32) for values in model.statistics)
     return mean - _DEVIATIONS * std, mean + _DEVIATIONS * std
-
-
-def channels_last(pixels: Tensor) -> np.ndarray:
-    """``[B, C, T, H, W]`` to ``[B, T, H, W, C]``, float32 on the CPU."""
-    array: np.ndarray = pixels.float().permute(0, 2, 3, 4, 1).cpu().numpy()
-    return array

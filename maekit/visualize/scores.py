@@ -1,4 +1,4 @@
-"""How good a painted picture is where it is painted: PSNR, SSIM, and the gain over any fill.
+"""Score pictures where they are painted: PSNR, SSIM, and the gain over the best baseline.
 
 All pixels are in [0, 1] (or the data's own range brought to it) and are not clipped.
 """
@@ -17,6 +17,8 @@ from torch.nn import functional as F  # noqa: N812
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from maekit.visualize.painting import Painted
+
 MOST = 100.0  # dB: what an exact picture gets, so that every score is a number
 _RADIUS, _SIGMA = 5, 1.5  # of SSIM's window: 11 x 11 pixels (Wang et al. 2004, section III-B)
 _C1, _C2 = 0.01**2, 0.03**2  # for a range of 1
@@ -24,8 +26,8 @@ _DIGITS = 4
 
 
 @dataclass(frozen=True)
-class Guess:
-    """One picture against the original, over the pixels that were predicted."""
+class PictureScore:
+    """Compare one picture with the original, over the pixels that were predicted."""
 
     squares: float  # sum of squared differences
     values: int  # how many: pixels times channels
@@ -33,65 +35,66 @@ class Guess:
 
     @property
     def psnr(self) -> float:
-        """In dB, at most ``MOST``."""
+        """The peak signal-to-noise ratio in dB, at most ``MOST``."""
         return psnr(self.squares / self.values)
 
     def plain(self) -> dict[str, float]:
-        """For JSON."""
+        """Return what is written as JSON."""
         return {"psnr": round(self.psnr, _DIGITS), "ssim": round(self.ssim, _DIGITS)}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one reconstruction.
+    """The scores of one reconstruction.
 
     Attributes:
         prediction: with the statistics of visible patches.
-        fills: pictures without a model, by name: the three of ``fills``, and ``zero_prediction``.
-        truth_statistics: with those of the hidden patches, which leak the answer; None where the
-            target has none to undo.
+        baselines: pictures made without a model, by name: those of ``inpainting_baselines``, and
+            ``zero_prediction``.
+        oracle_stats: with those of the hidden patches, which leak the answer; None where the
+            target takes none out.
         ceiling: the target's own truth, with the statistics of visible patches; None where that is
             the original.
         hidden: the fraction of tokens that was hidden and predicted.
     """
 
-    prediction: Guess
-    fills: Mapping[str, Guess]
-    truth_statistics: Guess | None
-    ceiling: Guess | None
+    prediction: PictureScore
+    baselines: Mapping[str, PictureScore]
+    oracle_stats: PictureScore | None
+    ceiling: PictureScore | None
     hidden: float
 
     @property
     def gain_db(self) -> float:
-        """PSNR over that of the best fill.
+        """The PSNR less that of the best baseline.
 
-        One of the fills is what a prediction of zeros paints, so zeros gain nothing on any picture.
-        Another constant may be lucky on one; over a set in which each picture is as likely as its
-        negative none gains anything, as its error there is that of zeros and its own square.
+        One of the baselines is what a prediction of zeros paints, so zeros gain nothing on any
+        picture. Another constant may be lucky on one; over a set in which each picture is as likely
+        as its negative none gains anything, as its error there is that of zeros and its own square.
         """
-        return self.prediction.psnr - max(fill.psnr for fill in self.fills.values())
+        return self.prediction.psnr - max(each.psnr for each in self.baselines.values())
 
     def plain(self) -> dict[str, Any]:
-        """For JSON, as design section 8 has it."""
-        leaking = self.truth_statistics
+        """Return what is written as JSON, as design section 8 has it."""
+        oracle = self.oracle_stats
         return {
             **self.prediction.plain(),
             "gain_db": round(self.gain_db, _DIGITS),
-            "fills": {name: fill.plain() for name, fill in self.fills.items()},
-            "truth_statistics": None if leaking is None else leaking.plain(),
+            "fills": {name: each.plain() for name, each in self.baselines.items()},
+            "truth_statistics": None if oracle is None else oracle.plain(),
             "ceiling": None if self.ceiling is None else round(self.ceiling.psnr, _DIGITS),
             "hidden": round(self.hidden, _DIGITS),
         }
 
 
 def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB for a range of 1, at most ``MOST``; NaN stays NaN."""
+    """Return the PSNR in dB for a range of 1, at most ``MOST``; NaN stays NaN."""
     if math.isnan(mse):
         return mse
     return min(MOST, -10 * math.log10(mse)) if mse > 0 else MOST
 
 
-def guess(original: np.ndarray, picture: np.ndarray, where: np.ndarray) -> Guess:
+def compare(original: np.ndarray, picture: np.ndarray, where: np.ndarray) -> PictureScore:
     """Compare two pictures over some of their pixels.
 
     Args:
@@ -102,34 +105,56 @@ def guess(original: np.ndarray, picture: np.ndarray, where: np.ndarray) -> Guess
     """
     difference = (picture.astype(np.float64) - original)[where]
     similarity = ssim_map(original, picture)
-    return Guess(float((difference**2).sum()), difference.size, float(similarity[where].mean()))
+    return PictureScore(
+        float((difference**2).sum()), difference.size, float(similarity[where].mean())
+    )
 
 
-def pooled(scores: Iterable[Scores]) -> dict[str, Any]:
-    """PSNR, fills and gain of all pixels together: the error of a set, not a mean of decibels."""
+def score(painted: Painted) -> Scores:
+    """Compare everything that was painted with the original, where it was predicted."""
+
+    def against(picture: np.ndarray | None) -> PictureScore | None:
+        return None if picture is None else compare(painted.original, picture, where)
+
+    where = painted.predicted_pixels
+    best = against(painted.ceiling)
+    return Scores(
+        compare(painted.original, painted.visible_stats, where),
+        {
+            name: compare(painted.original, picture, where)
+            for name, picture in painted.baselines.items()
+        },
+        against(painted.oracle_stats),
+        None if best is None or best.psnr >= MOST else best,
+        float(painted.predicted.mean()),
+    )
+
+
+def dataset_score(scores: Iterable[Scores]) -> dict[str, Any]:
+    """Score all pixels together: the error of a set of pictures, not a mean of decibels."""
     listed = list(scores)
     if not listed:
         return {"psnr": None, "gain_db": None, "fills": {}}
-    names = listed[0].fills
+    names = listed[0].baselines
     prediction = _together(each.prediction for each in listed)
-    fills = {name: _together(each.fills[name] for each in listed) for name in names}
+    baselines = {name: _together(each.baselines[name] for each in listed) for name in names}
     return {
         "psnr": round(prediction, _DIGITS),
-        "gain_db": round(prediction - max(fills.values()), _DIGITS),
-        "fills": {name: round(value, _DIGITS) for name, value in fills.items()},
+        "gain_db": round(prediction - max(baselines.values()), _DIGITS),
+        "fills": {name: round(value, _DIGITS) for name, value in baselines.items()},
     }
 
 
-def _together(guesses: Iterable[Guess]) -> float:
-    listed = list(guesses)
+def _together(scores: Iterable[PictureScore]) -> float:
+    listed = list(scores)
     return psnr(sum(each.squares for each in listed) / sum(each.values for each in listed))
 
 
 def ssim_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Structural similarity around each pixel, float64 ``[T, H, W]``, the mean over channels.
+    """Return the structural similarity around each pixel, float64 ``[T, H, W]``.
 
-    Wang et al. 2004 (IEEE TIP 13(4)) with its Gaussian window; frames are compared one by one, and
-    pictures are mirrored at their edges, so that every pixel has a window.
+    Wang et al. 2004 (IEEE TIP 13(4)) with its Gaussian window, the mean over channels; frames are
+    compared one by one, and pictures are mirrored at their edges, so that every pixel has a window.
 
     Args:
         one, other: ``[T, H, W, C]``, for a range of 1.
@@ -138,7 +163,7 @@ def ssim_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """``ssim_map`` of one frame ``[H, W, C]``."""
+    """Compute ``ssim_map`` of one frame ``[H, W, C]``."""
     x, y = (
         torch.from_numpy(np.ascontiguousarray(each, np.float64)).permute(2, 0, 1)[:, None]
         for each in (one, other)
@@ -153,7 +178,7 @@ def _similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _blurred(planes: Tensor) -> Tensor:
-    """Gaussian means ``[M, 1, H, W]``."""
+    """Take Gaussian means, ``[M, 1, H, W]``."""
     steps = torch.arange(-_RADIUS, _RADIUS + 1, dtype=planes.dtype)
     window = torch.exp(-(steps**2) / (2 * _SIGMA**2))
     window = window / window.sum()
@@ -164,6 +189,6 @@ def _blurred(planes: Tensor) -> Tensor:
 
 
 def _mirrored(length: int) -> Tensor:
-    """Indices ``-radius .. length + radius - 1``, those outside mirrored at the edge."""
+    """List indices ``-radius .. length + radius - 1``, those outside mirrored at the edge."""
     places = torch.arange(-_RADIUS, length + _RADIUS) % (2 * length)
     return torch.minimum(places, 2 * length - 1 - places)

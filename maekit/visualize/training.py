@@ -8,37 +8,28 @@ import numpy as np
 import torch
 
 from maekit.engine.step import make_mask, to_unit
+from maekit.targets.dvae_networks import as_pictures
 from maekit.tokens import Mask
-from maekit.visualize.painting import (
-    COLUMNS,
-    LEAKING,
-    asked_of,
-    can_paint,
-    channels_last,
-    in_place,
-    paint,
-    shown_range,
-    stages,
-)
+from maekit.visualize.painting import COLUMNS, ORACLE_COLUMN, as_shown, paint_sample
 from maekit.visualize.panel import panel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
     from maekit.data.batch import Batch
     from maekit.engine.precision import Precision
     from maekit.model import MaskedAutoencoder
+    from maekit.targets.dvae_networks import DVAE
 
-__all__ = ["can_paint", "reconstructions"]
+REBUILT_COLUMNS = ("original", "reconstruction")
 
 
 @torch.no_grad()
 def reconstructions(model: MaskedAutoencoder, batch: Batch, precision: Precision) -> Image | None:
-    """A panel of the good samples of a batch; None where all are bad.
+    """Show the good samples of a batch and what is predicted of them; None where all are bad.
 
     Hidden tokens that the target does not ask for stay hatched. Pixels that are not within [0, 1]
-    are shown by the data's own range, three deviations about the mean of each channel. Where a
+    are shown by the data's own range, three deviations around the mean of each channel. Where a
     target's pictures change with the true statistics of hidden patches, that picture has a column
     of its own, labeled so: it leaks the answer.
     """
@@ -47,33 +38,40 @@ def reconstructions(model: MaskedAutoencoder, batch: Batch, precision: Precision
         return None
     was_training = model.training
     model.eval()
-    device = model.device
-    pixels = to_unit(batch.views[0], device)[good]
+    pixels = to_unit(batch.views[0], model.device)[good]
     every = make_mask(model, batch)
     mask = Mask(every.visible[good], every.queries[good], every.weight[good], every.tokens).to(
-        device
+        model.device
     )
     with precision.autocast():
-        painting = paint(model, pixels, mask)
+        canvases = paint_sample(model, [pixels], [mask])
     model.train(was_training)
-    painted = [in_place(model, painting.honest, pixels, mask)]
-    if painting.leaking is not None:
-        painted.append(in_place(model, painting.leaking, pixels, mask))
-    return _panel(model, pixels, mask, painted)
+    hidden = mask.hidden()
+    predicted = torch.zeros_like(hidden).scatter(1, mask.queries, mask.weight > 0) & hidden
+    painted = as_shown(model, pixels, canvases, hidden.cpu().numpy(), predicted.cpu().numpy())
+    oracle = painted.oracle_stats is not None
+    stages = [np.split(stage, len(pixels)) for stage in painted.stages(oracle=oracle)]
+    captions = (*COLUMNS, ORACLE_COLUMN) if oracle else COLUMNS
+    return panel([list(row) for row in zip(*stages, strict=True)], captions)
 
 
-def _panel(
-    model: MaskedAutoencoder, pixels: Tensor, mask: Mask, painted: list[np.ndarray]
-) -> Image:
-    originals, patch = channels_last(pixels), model.backbone.patch
-    low, high = shown_range(model, originals)
-    originals, *painted = [(picture - low) / (high - low) for picture in (originals, *painted)]
-    hidden, asked = (
-        tokens.reshape(-1, *model.grid).cpu().numpy() for tokens in (mask.hidden(), asked_of(mask))
-    )
-    rows = [
-        stages(original, [picture[row] for picture in painted], hidden[row], asked[row], patch)
-        for row, original in enumerate(originals)
-    ]
-    captions = COLUMNS if len(painted) == 1 else (*COLUMNS, LEAKING)
-    return panel(rows, captions)
+@torch.no_grad()
+def rebuilt(model: DVAE, batch: Batch, precision: Precision) -> Image | None:
+    """Show the good samples of a batch next to what a discrete VAE's codes keep of them.
+
+    Returns:
+        None where all samples are bad.
+    """
+    good = batch.weight > 0
+    if not good.any():
+        return None
+    was_training = model.training
+    model.eval()
+    clips = to_unit(batch.views[0][good], next(model.parameters()).device)
+    with precision.autocast():
+        pictures, _ = model.reconstruct(as_pictures(clips))
+    model.train(was_training)
+    again = pictures.float().unflatten(0, (-1, clips.shape[2])).movedim(2, -1)
+    original = clips.permute(0, 2, 3, 4, 1)
+    pairs = zip(original.cpu().numpy(), again.cpu().numpy(), strict=True)
+    return panel([list(pair) for pair in pairs], REBUILT_COLUMNS)

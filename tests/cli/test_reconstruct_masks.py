@@ -70,14 +70,14 @@ def test_like_training_hides_what_the_step_hid(cli: Cli, small: str) -> None:
     draw_picture(Path("a.png"))
     draw_picture(Path("b.png"), 1)
     seen: list[np.ndarray] = []
-    paint = reconstruct.paint_passes
+    paint = reconstruct.paint_row
 
-    def watched(model: Any, views: Any, hiding: Any) -> Any:
-        seen.append(hiding.passes[0].hidden)
-        return paint(model, views, hiding)
+    def watched(model: Any, views: Any, row: Any) -> Any:
+        seen.append(row.passes[0].hidden)
+        return paint(model, views, row)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reconstruct, "paint_passes", watched)
+        patch.setattr(reconstruct, "paint_row", watched)
         done = cli("reconstruct", "a.png", "b.png", "--from", "run", "--like-training", "3")
     assert done.code == 0, done.err
     recipe = resolve(load(small, ["pretrain.steps=4"]), "pretrain")

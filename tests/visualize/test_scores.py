@@ -11,8 +11,16 @@ from skimage.metrics import structural_similarity
 
 from maekit.grid import Grid
 from maekit.tokens import Mask, patchify
-from maekit.visualize.fills import fills
-from maekit.visualize.scores import MOST, Guess, Scores, guess, pooled, psnr, ssim_map
+from maekit.visualize.prediction import inpainting_baselines
+from maekit.visualize.scores import (
+    MOST,
+    PictureScore,
+    Scores,
+    compare,
+    dataset_score,
+    psnr,
+    ssim_map,
+)
 
 
 @pytest.mark.parametrize("shape", [(24, 31, 3), (12, 11, 1), (16, 16, 5)])
@@ -41,9 +49,9 @@ def test_only_the_pixels_asked_for_count() -> None:
     picture[0, :4] = 0.5
     where = np.zeros((1, 16, 16), bool)
     where[0, :8] = True
-    found = guess(original, picture, where)
+    found = compare(original, picture, where)
     assert found.psnr == pytest.approx(-10 * math.log10(0.125))
-    assert guess(original, picture, ~where).psnr == MOST
+    assert compare(original, picture, ~where).psnr == MOST
     assert found.ssim == pytest.approx(ssim_map(original, picture)[0, :8].mean())
 
 
@@ -53,27 +61,31 @@ def test_exact_is_a_number_and_lost_stays_lost() -> None:
     assert math.isnan(psnr(math.nan))
 
 
-def test_pooled_is_the_error_of_all_pixels_and_not_a_mean_of_decibels() -> None:
+def test_a_set_is_scored_by_the_error_of_all_pixels_and_not_a_mean_of_decibels() -> None:
     def scores(error: float, fill: float, values: int) -> Scores:
         return Scores(
-            Guess(error * values, values, 0), {"a": Guess(fill * values, values, 0)}, None, None, 1
+            PictureScore(error * values, values, 0),
+            {"a": PictureScore(fill * values, values, 0)},
+            None,
+            None,
+            1,
         )
 
-    both = pooled([scores(0.1, 0.2, 100), scores(0.001, 0.001, 300)])
+    both = dataset_score([scores(0.1, 0.2, 100), scores(0.001, 0.001, 300)])
     assert both["psnr"] == pytest.approx(psnr((0.1 * 100 + 0.001 * 300) / 400), abs=1e-3)
     assert both["gain_db"] == pytest.approx(
         both["psnr"] - psnr((0.2 * 100 + 0.001 * 300) / 400), abs=1e-3
     )
-    assert pooled([])["gain_db"] is None
+    assert dataset_score([])["gain_db"] is None
 
 
-def test_fills_see_visible_patches_only_and_are_what_they_are_called() -> None:
+def test_baselines_see_visible_patches_only_and_are_what_they_are_called() -> None:
     grid, patch = Grid(1, 3, 4), (1, 2, 2)
     pixels = torch.rand(1, 3, 1, 6, 8)
     hidden = torch.ones(1, 12, dtype=torch.bool)
     hidden[0, [0, 7]] = False
     mask = Mask.build(hidden)
-    found = fills(pixels, mask, grid, patch)
+    found = inpainting_baselines(pixels, mask, grid, patch)
     patches = patchify(pixels, patch)[0]
     mean = torch.stack([patches[0], patches[7]]).unflatten(-1, (-1, 3)).mean(dim=(0, 1))
     torch.testing.assert_close(found["visible_mean"][0, 5], mean.repeat(4))
@@ -83,6 +95,6 @@ def test_fills_see_visible_patches_only_and_are_what_they_are_called() -> None:
     assert torch.equal(found["nearest_visible"][0, queries.index(9)], patches[0])  # a tie
     changed = torch.where(hidden[0, :, None], torch.rand_like(patches), patches)
     pixels[:] = changed.reshape(1, 3, 4, 2, 2, 3).permute(5, 0, 1, 3, 2, 4).reshape(3, 1, 6, 8)
-    again = fills(pixels, mask, grid, patch)
+    again = inpainting_baselines(pixels, mask, grid, patch)
     for name, value in found.items():
         assert torch.equal(value, again[name]), name

@@ -23,6 +23,7 @@ from markupsafe import Markup
 
 from maekit.recipe.schema import VERBS
 from maekit.version import __version__
+from maekit.visualize.movies import evenly, open_picture, step_pictures
 from maekit.visualize.report.curves import (
     BUCKETS,
     FEWEST_TO_SMOOTH,
@@ -46,7 +47,6 @@ from maekit.visualize.report.numbers import (
 )
 from maekit.visualize.report.paired import Pairing, paired
 from maekit.visualize.report.run import Run, names_of, read_run
-from maekit.visualize.step_pictures import evenly, open_picture, steps_on_disk
 
 TABLE_ROWS = 50
 BAD_FILES_SHOWN = 100
@@ -324,7 +324,7 @@ class Pictures:
 
 def read_pictures(folder: Path) -> Pictures:
     """Read what is shown of ``pictures/``; the folder need not exist."""
-    found = steps_on_disk(folder)
+    found = step_pictures(folder)
     shown: list[Picture] = []
     broken: list[str] = []
     recoded = False

@@ -1,4 +1,4 @@
-"""What reconstructions hide: a masker's draw, one training step's, or a picture of one's own."""
+"""What ``reconstruct`` hides: a masker's draw, a training step's masks, or a given picture."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _WHITE = 0.5  # from here on a token of a mask's picture is hidden
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a mask is drawn for.
+class MaskInput:
+    """An input for which a mask is drawn.
 
     Attributes:
         name: the file; the draw is keyed by its last part, so that it depends on no other input.
@@ -49,31 +49,31 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One look of the model; two of bool ``[N]``."""
+class ForwardPass:
+    """The tokens of one forward pass, two of bool ``[N]``."""
 
     hidden: np.ndarray  # not seen by the encoder
-    asked: np.ndarray  # predicted; a part of what is hidden
+    predicted: np.ndarray  # a part of what is hidden
 
 
 @dataclass(frozen=True)
-class Hiding:
-    """A mask with its name, or with several passes masks that together hide everything."""
+class MaskRow:
+    """One row of the sheet: a mask, or several that together hide everything, and its label."""
 
     label: str
-    passes: tuple[Pass, ...]
+    passes: tuple[ForwardPass, ...]
 
 
-class Masks(Protocol):
+class MaskSource(Protocol):
     """Draws masks for one input at a model's grid."""
 
-    def draw(self, subject: Subject, grid: Grid, unit: tuple[int, int, int]) -> list[Hiding]:
-        """One row of the sheet for each mask."""
+    def draw(self, item: MaskInput, grid: Grid, unit: tuple[int, int, int]) -> list[MaskRow]:
+        """Draw the masks of an input, one row of the sheet each."""
         ...
 
 
-class Drawn:
-    """A masker's draws, keyed by the seed and the file's name.
+class MaskerMasks:
+    """Draws of maskers, keyed by the seed and the file's name.
 
     Args:
         specs: one row of the sheet for each.
@@ -85,71 +85,81 @@ class Drawn:
     """
 
     def __init__(self, specs: Sequence[MaskerSpec], seed: int, *, whole: bool = False) -> None:
-        # Made first: that is what checks the options of which the label speaks.
+        # Built before labeled: building checks the options that the label shows.
         self.maskers = [(registry.build(spec), _label(spec)) for spec in specs]
         self.seed = seed
         self.whole = whole
 
     def check(self, grid: Grid, unit: tuple[int, int, int]) -> None:
-        """See to it that every masker hides something, but not all, of a grid.
+        """Check that every masker hides something, but not all, of a grid.
 
         Raises:
-            PartError: one does not. One that is shown the pixels is not tried.
+            PartError: one does not. Maskers that need the pixels are not tried.
         """
         for masker, _ in self.maskers:
             if not masker.needs_pixels:
                 MaskDraw(masker, grid, unit, (0, 0, 0, 0))
 
-    def draw(self, subject: Subject, grid: Grid, unit: tuple[int, int, int]) -> list[Hiding]:
-        """Masks by each of the maskers."""
+    def draw(self, item: MaskInput, grid: Grid, unit: tuple[int, int, int]) -> list[MaskRow]:
+        """Draw a mask by each of the maskers."""
         rows = []
-        clip = subject.pixels.shape
-        name = subject.name.rpartition("/")[2].encode()
+        clip = item.pixels.shape
+        name = item.name.rpartition("/")[2].encode()
         key = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
         for masker, label in self.maskers:
             masks = MaskDraw(masker, grid, unit, (clip[0], clip[1], clip[2], clip[3]))
             rng = generator(self.seed, purpose="reconstruct/mask", index=key)
-            hidden = masks.draw(rng, subject.pixels)
+            hidden = masks.draw(rng, item.pixels)
             passes = complementary(hidden, grid, unit, rng) if self.whole else [_one(hidden)]
-            rows.append(Hiding(label, tuple(passes)))
+            rows.append(MaskRow(label, tuple(passes)))
         return rows
 
 
 def complementary(
     hidden: np.ndarray, grid: Grid, unit: tuple[int, int, int], rng: np.random.Generator
-) -> list[Pass]:
-    """As few masks as possible that each hide as many tokens as a given one, and together all.
+) -> list[ForwardPass]:
+    """Make as few masks as possible that each hide as many tokens as a given one, and together all.
 
-    Every token is asked for in exactly one pass. What is the same in all time slots of the given
-    mask (tubes) stays so, and what is the same in all of a slot (frames); beyond that tokens are
-    chosen at random, whatever the masker's shapes.
+    Every token is predicted in exactly one pass. A mask that is the same in all time slots (tubes)
+    stays so, and one that is the same in all of a slot (frames); beyond that tokens are chosen at
+    random, whatever the masker's shapes.
 
     Args:
         hidden: bool ``[N]``, some True, not all.
+        grid: tokens along time, height and width.
         unit: tokens per maskable unit.
+        rng: chooses the tokens of each pass.
     """
     units = hidden.reshape(grid)[:: unit[0], :: unit[1], :: unit[2]]
+    # Tubes and frames must stay what they are: a model of tubes that sees a patch in one slot could
+    # copy it to the others, and its prediction would look better than any that it was trained for.
+    # So the units that are chosen from, the cells, are whole tubes or whole frames.
     cells = units
     if (units == units[:1]).all():
         cells = units[:1]
     elif (units == units[:, :1, :1]).all():
         cells = units[:, :1, :1]
+    # As many are hidden in each pass as in the given mask, so that the model sees as much as it was
+    # trained with. The cells are dealt out, each to the one pass that predicts it; as a rule their
+    # number is not a multiple of `count`, and a pass also hides others, which it does not predict:
+    # another pass does, and a patch that was painted twice would need a rule which of them counts.
     count = int(cells.sum())
     order = rng.permutation(cells.size)
     passes = []
-    for asked in np.array_split(order, -(-cells.size // count)):
-        others = rng.permutation(np.setdiff1d(order, asked))
-        chosen = np.concatenate([asked, others[: count - len(asked)]])
-        passes.append(
-            Pass(*(_tokens(each, cells.shape, units.shape, unit) for each in (chosen, asked)))
+    for dealt in np.array_split(order, -(-cells.size // count)):
+        others = rng.permutation(np.setdiff1d(order, dealt))
+        chosen = np.concatenate([dealt, others[: count - len(dealt)]])
+        hides, predicts = (
+            _tokens(each, cells.shape, units.shape, unit) for each in (chosen, dealt)
         )
+        passes.append(ForwardPass(hides, predicts))
     return passes
 
 
 def _tokens(
     cells: np.ndarray, shape: tuple[int, ...], units: tuple[int, ...], unit: tuple[int, int, int]
 ) -> np.ndarray:
-    """Numbers of cells as a map of tokens, bool ``[N]``."""
+    """Turn numbers of cells of a shape into a map of tokens, bool ``[N]``."""
     chosen = np.zeros(shape, np.bool_)
     chosen.flat[cells] = True
     tokens = np.broadcast_to(chosen, units)
@@ -159,8 +169,8 @@ def _tokens(
 
 
 @dataclass(frozen=True)
-class LikeTraining:
-    """The masks of one training step; input i gets those of its sample i, around and around.
+class TrainingStepMasks:
+    """The masks of one training step: input i gets those of sample i, and so on in a circle.
 
     Args:
         reader: draws as the run's own.
@@ -174,32 +184,32 @@ class LikeTraining:
 
     def draw(
         self,
-        subject: Subject,
+        item: MaskInput,
         grid: Grid,  # noqa: ARG002 - the reader has the run's
         unit: tuple[int, int, int],  # noqa: ARG002
-    ) -> list[Hiding]:
-        """The mask of one sample and repeat."""
+    ) -> list[MaskRow]:
+        """Draw the mask of one sample and repeat."""
         keys, repeats = self.stream.keys(self.step - 1), self.reader.repeats
-        sample, repeat = divmod(subject.number % (len(keys) * repeats), repeats)
-        crops = np.broadcast_to(subject.pixels, (repeats, *subject.pixels.shape))
+        sample, repeat = divmod(item.number % (len(keys) * repeats), repeats)
+        crops = np.broadcast_to(item.pixels, (repeats, *item.pixels.shape))
         hidden, decode = self.reader.masks(keys[sample], crops)
         if hidden is None:
             what = "this run's reader draws no masks"
             raise ValueError(what)
-        asked = hidden[repeat] if decode is None else hidden[repeat] & decode[repeat]
+        predicted = hidden[repeat] if decode is None else hidden[repeat] & decode[repeat]
         label = f"as sample {sample + 1} of training step {self.step}"
-        return [Hiding(label, (Pass(hidden[repeat], asked),))]
+        return [MaskRow(label, (ForwardPass(hidden[repeat], predicted),))]
 
 
-class FromPicture:
+class PictureMask:
     """A black and white picture of any size: a token that is white by half or more is hidden.
 
-    One that is as large as the input is cut as the input is; any other is stretched over the
-    model's view. All time slots are hidden alike.
+    A picture as large as the input is cut as the input is; any other is stretched over the model's
+    view. All time slots are hidden alike.
 
     Raises:
         RecipeError: there is no such file, or it hides nothing or everything.
-        DataError: it is no picture.
+        DataError: it is not a picture.
     """
 
     def __init__(self, path: Path) -> None:
@@ -216,24 +226,24 @@ class FromPicture:
         if self._white.max() < _WHITE or self._white.min() >= _WHITE:
             raise self._useless(RecipeError, everything=bool(self._white.max() >= _WHITE))
 
-    def draw(self, subject: Subject, grid: Grid, unit: tuple[int, int, int]) -> list[Hiding]:
-        """The one mask."""
+    def draw(self, item: MaskInput, grid: Grid, unit: tuple[int, int, int]) -> list[MaskRow]:
+        """Cut or stretch the picture to the model's view."""
         units = grid.over(unit)
         height, width = self._white.shape
         area = (0.0, 0.0, float(width), float(height))
-        cut = (height, width) == subject.size
+        cut = (height, width) == item.size
         if cut:
-            top, left, down, across = subject.box
+            top, left, down, across = item.box
             area = (left, top, min(left + across, width), min(top + down, height))
         white = Image.fromarray(self._white.astype(np.float32)).resize(
             (units.w, units.h), Image.Resampling.BOX, box=area
         )
         cells = np.broadcast_to(np.asarray(white) >= _WHITE, units)
         if cells.all() or not cells.any():
-            # Stretched, it is of no use for any input; cut, only for this one.
+            # A stretched picture is useless for every input, a cut one only for this one.
             raise self._useless(DataError if cut else RecipeError, everything=bool(cells.all()))
         hidden = _tokens(np.flatnonzero(cells), units, units, unit)
-        return [Hiding(self._label, (_one(hidden),))]
+        return [MaskRow(self._label, (_one(hidden),))]
 
     def _useless(
         self, kind: type[DataError | RecipeError], *, everything: bool
@@ -243,8 +253,8 @@ class FromPicture:
         return kind(msg, where="--mask", hint="paint some tokens white, and leave some black")
 
 
-def _one(hidden: np.ndarray) -> Pass:
-    return Pass(hidden, hidden)
+def _one(hidden: np.ndarray) -> ForwardPass:
+    return ForwardPass(hidden, hidden)
 
 
 def _label(spec: MaskerSpec) -> str:

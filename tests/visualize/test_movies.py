@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from report_runs import write_picture
 
-from maekit.visualize.timelapse import LAST_MS, MOST_FRAMES, MOST_PIXELS, write_timelapse
+from maekit.visualize.movies import LAST_MS, MOST_FRAMES, MOST_PIXELS, write_timelapse
 
 
 def frames_of(path: Path) -> list[tuple[np.ndarray, int]]:

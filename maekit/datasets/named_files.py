@@ -1,4 +1,4 @@
-"""Which pictures and videos a command line means, how they are opened, and what results are called.
+"""The pictures and videos that words of a command line name, and names for what is made of them.
 
 What a file is shows in its suffix; one without a known suffix is tried as a picture, then as a
 video. Animated pictures are read by their first frame, except that GIF and APNG are videos to a
@@ -34,12 +34,12 @@ _MAGIC = set("*?[")
 
 
 @dataclass(frozen=True)
-class Input:
+class NamedFile:
     """One file of the command line.
 
     Attributes:
         path: as it is opened.
-        name: as it is shown; bytes that are no text are replaced.
+        name: as it is shown; bytes that are not text are replaced.
         kind: by its suffix; unknown ones are tried.
         missing: why there is no such file; None where there is one.
     """
@@ -50,15 +50,18 @@ class Input:
     missing: str | None = None
 
 
-def find_inputs(
+def find_files(
     words: Sequence[str], *, moving: bool = False, purpose: str = "reconstruct"
-) -> list[Input]:
-    """The files that words mean: files and links as they are, folders by suffix at any depth
-    (hidden files skipped), patterns (``**`` goes through folders), fsspec URLs.
+) -> list[NamedFile]:
+    """Find the files that words name.
+
+    Files and links are taken as they are, folders by suffix at any depth (hidden files skipped),
+    patterns (``**`` goes through folders) and fsspec URLs.
 
     Args:
+        words: paths, patterns and URLs.
         moving: whether GIF and APNG are videos.
-        purpose: what they are for, as errors say it.
+        purpose: a verb for error messages.
 
     Raises:
         RecipeError: nothing at all is there.
@@ -71,7 +74,7 @@ def find_inputs(
     return found
 
 
-def _meant(word: str, moving: bool) -> Iterator[Input]:
+def _meant(word: str, moving: bool) -> Iterator[NamedFile]:
     if is_url(word):
         yield _input(word, moving)
     elif os.path.isdir(word):  # noqa: PTH112 - strings, as names that are no text pass through them
@@ -91,45 +94,45 @@ def _meant(word: str, moving: bool) -> Iterator[Input]:
         yield _absent(word, "no such file or folder")
 
 
-def _input(path: str, moving: bool) -> Input:
+def _input(path: str, moving: bool) -> NamedFile:
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122
     kind: Literal["image", "video", "unknown"] = "unknown"
     if suffix in VIDEOS or (moving and suffix in MOVING_PICTURES):
         kind = "video"
     elif suffix in PICTURES:
         kind = "image"
-    return Input(path, shown(path), kind)
+    return NamedFile(path, shown(path), kind)
 
 
-def _absent(word: str, why: str) -> Input:
-    return Input(word, shown(word), "unknown", why)
+def _absent(word: str, why: str) -> NamedFile:
+    return NamedFile(word, shown(word), "unknown", why)
 
 
 def shown(path: str) -> str:
-    """A path as text: bytes that are none become question marks."""
+    """Return a path as text; bytes that are not text become question marks."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 @dataclass
-class Inputs(Dataset):
-    """Inputs as a dataset, unlabeled."""
+class NamedFiles(Dataset):
+    """Named files as a dataset, unlabeled."""
 
-    items: Sequence[Input]
+    items: Sequence[NamedFile]
     alpha: Alpha = "drop"
 
     def __len__(self) -> int:
         return len(self.items)
 
     def name(self, index: int) -> str:
-        """The file, as it is shown."""
+        """Return the file's name as it is shown."""
         return self.items[index].name
 
     def open(self, index: int) -> Source:
-        """Open an input; raises as ``open_input``."""
-        return open_input(self.items[index], self.alpha)
+        """Open a file; raises as ``open_named_file``."""
+        return open_named_file(self.items[index], self.alpha)
 
 
-def open_input(item: Input, alpha: Alpha) -> Source:
+def open_named_file(item: NamedFile, alpha: Alpha) -> Source:
     """Open a file without decoding its pixels.
 
     Raises:
@@ -152,17 +155,17 @@ def open_input(item: Input, alpha: Alpha) -> Source:
             raise DataError(what, where=item.name) from no_video
 
 
-def _image(item: Input, alpha: Alpha) -> Source:
+def _image(item: NamedFile, alpha: Alpha) -> Source:
     return image_source(open_image(read_bytes(item.path), item.name, alpha), None, item.name)
 
 
-def _video(item: Input) -> Source:
+def _video(item: NamedFile) -> Source:
     video = open_video(item.path, item.name)
     return video_source(video, range(video.info.frames), None, item.name)
 
 
 def output_stems(paths: Iterable[str]) -> list[str]:
-    """A file name without suffix for each input: its own, numbered where others have the same.
+    """Name a result for each file: the file's name without suffix, numbered where names repeat.
 
     Names that differ only in case count as the same, as they are on some file systems.
     """

@@ -1,4 +1,4 @@
-"""How an input becomes what a model sees: its frames, its size, its channels."""
+"""Read inputs as a model sees them: its frames, its size, its channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from maekit.contracts import Dataset, Source, View
+from maekit.contracts import Dataset, Source, SourceInfo, View
 from maekit.data.clips import mean_step
 from maekit.data.order import Key
 from maekit.data.pixels import convertible, to_unit
@@ -18,23 +18,23 @@ from maekit.data.reader import SampleReader
 from maekit.errors import DataError
 from maekit.recipe.augment import NoAugment
 from maekit.recipe.schema import DataSpec, Sampling
-from maekit.visualize.hiding import Subject
+from maekit.visualize.masks import MaskInput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from maekit.model import MaskedAutoencoder
 
-FRAMES = 16  # of a video, at most, that an image model looks at, one by one
-# Of a native size: what one look takes grows with the square of its tokens, most of all where the
-# attention of all layers is kept; all looks at a video's frames are shown together.
+FRAMES = 16  # of a video, at most, that an image model is given, one by one
+# Of a native size: the memory of one pass grows with the square of its tokens, most of all where
+# the attention of all layers is kept; the passes over a video's frames are shown together.
 MOST_TOKENS, MOST_ATTENDED, MOST_TOGETHER = 16_384, 2048, 65_536
-_DEFAULT_FPS = 10.0  # of videos that do not say
+_DEFAULT_FPS = 10.0  # of videos whose file does not say
 _KEY = Key(0, 0)
 
 
 @dataclass(frozen=True)
-class Clips:
+class ClipOptions:
     """How clips are read: as the run of the weights read its own, where that is known."""
 
     stride: int = 1
@@ -45,19 +45,19 @@ class Clips:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What was read of an input.
+class InputClip:
+    """An input as the model sees it.
 
     Attributes:
         views: float32 ``[B, C, T, H, W]``, the model's own first; B is 1, or a video's frames for
             an image model.
-        subject: what a mask is drawn for.
-        fps: of the frames taken.
+        mask_input: what a mask is drawn for.
+        fps: of the frames that were read.
         notes: what a user should know.
     """
 
     views: list[Tensor]
-    subject: Subject
+    mask_input: MaskInput
     fps: float
     notes: tuple[str, ...]
 
@@ -65,13 +65,15 @@ class Taken:
 def native_size(
     source: Source, model: MaskedAutoencoder, *, attention: bool = False
 ) -> tuple[int, int]:
-    """Height and width of a source, cut to whole patches (or whole maskable units).
+    """Return the height and width of a source, cut to whole patches (or whole maskable units).
 
     Args:
-        attention: whether it is kept and shown.
+        source: the input.
+        model: that sees it.
+        attention: whether its attention is kept and shown.
 
     Raises:
-        DataError: less than one, or more tokens than memory is likely to hold.
+        DataError: there is less than one, or more tokens than memory is likely to hold.
     """
     _, high, wide = model.backbone.patch
     _, rows, columns = model.backbone.mask_unit
@@ -82,25 +84,25 @@ def native_size(
         what = f"{size} pixels are less than one patch of {down}x{across}"
         raise DataError(what, where=source.info.id, hint="leave --native out")
     tokens = model.grid.t * (height // high) * (width // wide)
-    looks = looks_at(source, model)
-    most = min(MOST_ATTENDED if attention else MOST_TOKENS, MOST_TOGETHER // looks)
+    passes = num_passes(source, model)
+    most = min(MOST_ATTENDED if attention else MOST_TOKENS, MOST_TOGETHER // passes)
     if tokens > most:
         options = "--native or --attention" if attention else "--native"
-        frames = f" in each of {looks} frames" if looks > 1 else ""
+        frames = f" in each of {passes} frames" if passes > 1 else ""
         what = f"{size} pixels make {tokens:,} tokens{frames}, more than {most:,}"
         raise DataError(what, where=source.info.id, hint=f"leave {options} out, or make it smaller")
     return height, width
 
 
-def looks_at(source: Source, model: MaskedAutoencoder) -> int:
-    """How often a model looks at a source: an image model looks at a video's frames one by one."""
+def num_passes(source: Source, model: MaskedAutoencoder) -> int:
+    """Count the passes over a source: an image model is given a video's frames one by one."""
     return 1 if model.clip[0] > 1 else min(FRAMES, source.info.frames)
 
 
-def take(
-    source: Source, number: int, model: MaskedAutoencoder, channels: int, clips: Clips
-) -> Taken:
-    """Read what a model sees of an input: upright, resized and cut at the center, or only cut.
+def read_clip(
+    source: Source, number: int, model: MaskedAutoencoder, channels: int, options: ClipOptions
+) -> InputClip:
+    """Read an input as a model sees it: upright, resized and cut at the center, or only cut.
 
     Raises:
         DataError: the file is bad, or has channels that do not become the model's.
@@ -110,26 +112,26 @@ def take(
         hint = "use weights that were trained on such files"
         raise DataError(f"has {have}, the model {channels}", where=source.info.id, hint=hint)
     frames, height, width = model.clip
-    looks = looks_at(source, model)
-    single = looks > 1  # a video for an image model
+    passes = num_passes(source, model)
+    single = passes > 1  # a video for an image model
     more = () if model.target is None or single else tuple(model.target.views)
     spec = DataSpec(
         name="inputs",
-        frames=looks if single else frames,
-        stride=1 if single else clips.stride,
-        sampling="segments" if single else clips.sampling,
+        frames=passes if single else frames,
+        stride=1 if single else options.stride,
+        sampling="segments" if single else options.sampling,
     )
-    opened = _cut(source, height, width) if clips.native else source
+    opened = _cut(source, height, width) if options.native else source
     reader = SampleReader(
         _Opened(opened),
         spec=spec,
-        augment=NoAugment(name="none", interpolation=clips.interpolation),
+        augment=NoAugment(name="none", interpolation=options.interpolation),
         views=(View("clip", (height, width)), *more),
         channels=channels,
         seed=0,
         purpose="reconstruct",
         held_out=True,
-        float_ok=clips.float_ok,
+        float_ok=options.float_ok,
     )
     sample = reader.read(_KEY)
     if sample.bad is not None:
@@ -140,34 +142,29 @@ def take(
         views = [views[0].transpose(0, 2)]
     crop = sample.views[0][0, :, :1] if single else sample.views[0][0]
     box = reader.plans(source, _KEY)[0].box
-    if clips.native:
+    if options.native:
         box = Box(*_center(source, height, width), height, width)
     info = source.info
-    subject = Subject(
-        source.info.id,
-        number,
-        crop.transpose(1, 2, 3, 0),
-        box,
-        (source.info.height, source.info.width),
-    )
+    seen = crop.transpose(1, 2, 3, 0)
+    mask_input = MaskInput(info.id, number, seen, box, (info.height, info.width))
     fps = (info.fps or _DEFAULT_FPS) / max(mean_step(info.frames, spec), 1)
-    return Taken(views, subject, fps, _notes(source, spec, height, width, clips, sample.padded))
+    notes = _notes(info, spec, model.clip, sample.padded, native=options.native)
+    return InputClip(views, mask_input, fps, notes)
 
 
 def _notes(
-    source: Source, spec: DataSpec, height: int, width: int, clips: Clips, padded: bool
+    info: SourceInfo, spec: DataSpec, clip: tuple[int, int, int], padded: bool, *, native: bool
 ) -> tuple[str, ...]:
+    """Say what of an input is cut off or repeated."""
     notes = []
-    if clips.native and (height, width) != (source.info.height, source.info.width):
-        size = f"{source.info.height}x{source.info.width}"
-        notes.append(f"{source.info.id}: {size} pixels are cut to whole patches, {height}x{width}")
-    info = source.info
+    _, height, width = clip
+    if native and (height, width) != (info.height, info.width):
+        size = f"{info.height}x{info.width}"
+        notes.append(f"{info.id}: {size} pixels are cut to whole patches, {height}x{width}")
     if padded and info.frames > 1:
-        clip = f"{spec.frames}" + (f" at stride {spec.stride}" if spec.stride > 1 else "")
+        wanted = f"{spec.frames}" + (f" at stride {spec.stride}" if spec.stride > 1 else "")
         how = "some are shown twice" if spec.sampling == "segments" else "padded by the last one"
-        notes.append(
-            f"{source.info.id}: {source.info.frames} frames, too few for a clip of {clip}: {how}"
-        )
+        notes.append(f"{info.id}: {info.frames} frames, too few for a clip of {wanted}: {how}")
     return tuple(notes)
 
 

@@ -1,4 +1,4 @@
-"""Films of clips run as fast as their frames were taken."""
+"""Films of clips run as fast as their frames were clip."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from maekit.contracts import Source, SourceInfo
 from maekit.engine.build import build_model
-from maekit.visualize.reading import Clips, take
+from maekit.visualize.clips import ClipOptions, read_clip
 from maekit.weights.header import Header
 
 
@@ -18,14 +18,17 @@ def dark(frames: int = 40, fps: float | None = 30.0) -> Source:
 
 
 @pytest.mark.parametrize(
-    ("clips", "fps"),
+    ("options", "fps"),
     [
-        (Clips(stride=3), 30 / 3),
-        (Clips(stride=3, sampling="spread"), 30 / (12 / 3)),  # 12 frames from end to end of four
-        (Clips(sampling="segments"), 30 / (40 / 4)),
+        (ClipOptions(stride=3), 30 / 3),
+        (
+            ClipOptions(stride=3, sampling="spread"),
+            30 / (12 / 3),
+        ),  # 12 frames from end to end of four
+        (ClipOptions(sampling="segments"), 30 / (40 / 4)),
     ],
 )
-def test_a_film_keeps_time(clips: Clips, fps: float) -> None:
+def test_a_film_keeps_time(options: ClipOptions, fps: float) -> None:
     backbone = {"name": "video-vit", "size": "tiny", "width": 32, "depth": 1, "heads": 2}
     header = Header(
         backbone=backbone | {"patch": (2, 8, 8)},
@@ -34,6 +37,6 @@ def test_a_film_keeps_time(clips: Clips, fps: float) -> None:
         mean=(0.5,) * 3,
         std=(0.2,) * 3,
     )
-    taken = take(dark(), 0, build_model(header), 3, clips)
-    assert taken.fps == pytest.approx(fps)
-    assert taken.views[0].shape == (1, 3, 4, 16, 24)
+    clip = read_clip(dark(), 0, build_model(header), 3, options)
+    assert clip.fps == pytest.approx(fps)
+    assert clip.views[0].shape == (1, 3, 4, 16, 24)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from maekit.datasets.named_files import find_files, open_named_file, output_stems
 from maekit.errors import DataError, RecipeError
-from maekit.visualize.inputs import find_inputs, open_input, output_stems
 
 
 def test_files_folders_patterns_and_what_is_not_there(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_files_folders_patterns_and_what_is_not_there(tmp_path: Path) -> None:
         (tmp_path / name).touch()
 
     def names(*words: str, moving: bool = False) -> list[tuple[str, str]]:
-        found = find_inputs([f"{tmp_path}/{word}" for word in words], moving=moving)
+        found = find_files([f"{tmp_path}/{word}" for word in words], moving=moving)
         return [(Path(each.path).name, each.kind) for each in found]
 
     assert names("") == [
@@ -28,22 +28,22 @@ def test_files_folders_patterns_and_what_is_not_there(tmp_path: Path) -> None:
     assert names("d.gif", moving=True) == [("d.gif", "video")]
     assert names("**/*.mp4", "b.png") == [("c.mp4", "video"), ("b.png", "image")]
     assert names("sub/notes.txt") == [("notes.txt", "unknown")]
-    missing = find_inputs([f"{tmp_path}/b.png", f"{tmp_path}/none.png", f"{tmp_path}/*.tif"])
+    missing = find_files([f"{tmp_path}/b.png", f"{tmp_path}/none.png", f"{tmp_path}/*.tif"])
     assert [each.missing is None for each in missing] == [True, False, False]
     with pytest.raises(DataError, match="no such file"):
-        open_input(missing[1], "drop")
+        open_named_file(missing[1], "drop")
     with pytest.raises(RecipeError, match="no file matches"):
-        find_inputs([f"{tmp_path}/*.tif"])
+        find_files([f"{tmp_path}/*.tif"])
 
 
 def test_a_file_without_suffix_is_what_it_holds(tmp_path: Path) -> None:
     Image.new("RGB", (5, 7)).save(tmp_path / "x", "PNG")
-    [found] = find_inputs([str(tmp_path / "x")])
-    assert open_input(found, "drop").info.height == 7
+    [found] = find_files([str(tmp_path / "x")])
+    assert open_named_file(found, "drop").info.height == 7
     (tmp_path / "y").write_text("neither")
-    [found] = find_inputs([str(tmp_path / "y")])
+    [found] = find_files([str(tmp_path / "y")])
     with pytest.raises(DataError, match=r"neither a picture .* nor a video"):
-        open_input(found, "drop")
+        open_named_file(found, "drop")
 
 
 @given(st.lists(st.sampled_from(["a.png", "d/a.png", "A.jpg", "a-2.png", "é.png", "-x.png"])))

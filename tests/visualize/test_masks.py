@@ -14,21 +14,21 @@ from maekit.data.plan import Box
 from maekit.errors import DataError, RecipeError
 from maekit.grid import Grid
 from maekit.recipe.schema import MaskerSpec
-from maekit.visualize.hiding import Drawn, FromPicture, Subject, complementary
+from maekit.visualize.masks import MaskerMasks, MaskInput, PictureMask, complementary
 
 GRID = Grid(1, 4, 6)
 
 
-def subject(name: str = "a.png", size: tuple[int, int] = (32, 48)) -> Subject:
-    return Subject(name, 0, np.zeros((1, 32, 48, 3), np.uint8), Box(0, 0, 32, 48), size)
+def mask_input(name: str = "a.png", size: tuple[int, int] = (32, 48)) -> MaskInput:
+    return MaskInput(name, 0, np.zeros((1, 32, 48, 3), np.uint8), Box(0, 0, 32, 48), size)
 
 
 def test_same_seed_and_name_same_mask_wherever_the_file_lies() -> None:
     spec = MaskerSpec.model_validate({"name": "random", "ratio": 0.5})
 
     def drawn(seed: int, name: str) -> np.ndarray:
-        [hiding] = Drawn([spec], seed).draw(subject(name), GRID, (1, 1, 1))
-        return hiding.passes[0].hidden
+        [row] = MaskerMasks([spec], seed).draw(mask_input(name), GRID, (1, 1, 1))
+        return row.passes[0].hidden
 
     assert np.array_equal(drawn(0, "a.png"), drawn(0, "elsewhere/a.png"))
     assert not np.array_equal(drawn(0, "a.png"), drawn(1, "a.png"))
@@ -56,11 +56,11 @@ def test_complementary_masks_ask_for_every_token_once(
         hidden = hidden.repeat(times, axis=axis)
     grid = Grid(*hidden.shape)
     passes = complementary(hidden.reshape(-1), grid, unit, rng)
-    assert (sum(each.asked.astype(int) for each in passes) == 1).all()
+    assert (sum(each.predicted.astype(int) for each in passes) == 1).all()
     assert {int(each.hidden.sum()) for each in passes} == {int(hidden.sum())}
     assert len(passes) == -(-hidden.size // int(hidden.sum()))
     for each in passes:
-        assert (each.hidden >= each.asked).all()
+        assert (each.hidden >= each.predicted).all()
         if kind == "tube":
             slots = each.hidden.reshape(grid)
             assert (slots == slots[:1]).all()
@@ -72,10 +72,10 @@ def test_a_picture_hides_what_is_white_at_any_size(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "mask.png")
     expected = np.zeros((4, 6), bool)
     expected[:2, :3] = True
-    masks = FromPicture(tmp_path / "mask.png")
+    masks = PictureMask(tmp_path / "mask.png")
     for frames in (1, 3):
-        [hiding] = masks.draw(subject(), Grid(frames, 4, 6), (1, 1, 1))
-        hidden = hiding.passes[0].hidden.reshape(frames, 4, 6)
+        [row] = masks.draw(mask_input(), Grid(frames, 4, 6), (1, 1, 1))
+        hidden = row.passes[0].hidden.reshape(frames, 4, 6)
         assert np.array_equal(hidden, np.broadcast_to(expected, hidden.shape))
 
 
@@ -83,12 +83,12 @@ def test_a_picture_as_large_as_the_input_is_cut_as_the_input_is(tmp_path: Path) 
     pixels = np.zeros((32, 100), np.uint8)
     pixels[:, :34] = 255
     Image.fromarray(pixels).save(tmp_path / "mask.png")
-    masks = FromPicture(tmp_path / "mask.png")
-    cut = Subject("a", 0, np.zeros((1, 32, 48, 3)), Box(0, 26, 32, 48), (32, 100))
-    [hiding] = masks.draw(cut, GRID, (1, 1, 1))
-    assert hiding.passes[0].hidden.reshape(4, 6)[:, 0].all()
-    assert hiding.passes[0].hidden.sum() == 4
-    outside = Subject("a", 0, np.zeros((1, 32, 48, 3)), Box(0, 40, 32, 48), (32, 100))
+    masks = PictureMask(tmp_path / "mask.png")
+    cut = MaskInput("a", 0, np.zeros((1, 32, 48, 3)), Box(0, 26, 32, 48), (32, 100))
+    [row] = masks.draw(cut, GRID, (1, 1, 1))
+    assert row.passes[0].hidden.reshape(4, 6)[:, 0].all()
+    assert row.passes[0].hidden.sum() == 4
+    outside = MaskInput("a", 0, np.zeros((1, 32, 48, 3)), Box(0, 40, 32, 48), (32, 100))
     with pytest.raises(DataError, match="hides nothing"):
         masks.draw(outside, GRID, (1, 1, 1))
 
@@ -97,6 +97,6 @@ def test_a_picture_as_large_as_the_input_is_cut_as_the_input_is(tmp_path: Path) 
 def test_a_picture_of_one_color_is_refused(tmp_path: Path, level: int, what: str) -> None:
     Image.new("L", (9, 9), level).save(tmp_path / "mask.png")
     with pytest.raises(RecipeError, match=f"hides {what}"):
-        FromPicture(tmp_path / "mask.png")
+        PictureMask(tmp_path / "mask.png")
     with pytest.raises(RecipeError, match="no such file"):
-        FromPicture(tmp_path / "none.png")
+        PictureMask(tmp_path / "none.png")

@@ -11,10 +11,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from maekit.engine.build import build_model
 from maekit.tokens import patchify, unpatchify
-from maekit.visualize.hiding import Hiding, Pass
-from maekit.visualize.painting import stages
+from maekit.visualize.masks import ForwardPass, MaskRow
+from maekit.visualize.painting import Painted, paint_row
 from maekit.visualize.panel import over_pixels
-from maekit.visualize.passes import Painted, paint_passes, score
+from maekit.visualize.scores import score
 from maekit.weights.header import Header
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def small_model(target: Mapping[str, str], frames: int) -> MaskedAutoencoder:
 
 
 def shown(painted: Painted) -> dict[str, np.ndarray]:
-    return {"prediction": painted.honest, **painted.fills}
+    return {"prediction": painted.visible_stats, **painted.baselines}
 
 
 def drawn(model: MaskedAutoencoder, seed: int) -> tuple[Tensor, np.ndarray]:
@@ -59,27 +59,26 @@ TARGETS = [
 
 @pytest.mark.parametrize("frames", [1, 4])
 @pytest.mark.parametrize("target", TARGETS)
-def test_nothing_hidden_is_in_the_prediction_or_a_fill(
+def test_nothing_hidden_is_in_the_prediction_or_a_baseline(
     target: Mapping[str, str], frames: int
 ) -> None:
     model = small_model(target, frames)
     pixels, hidden = drawn(model, 1)
-    hiding = Hiding("", (Pass(hidden, hidden),))
+    row = MaskRow("", (ForwardPass(hidden, hidden),))
     patch = model.backbone.patch
     patches = patchify(pixels, patch)
     other = torch.where(torch.from_numpy(hidden)[None, :, None], 1 - patches, patches)
     changed = unpatchify(other, model.grid, patch)
-    one, two = (paint_passes(model, [each], hiding) for each in (pixels, changed))
+    one, two = (paint_row(model, [each], row) for each in (pixels, changed))
     where = over_pixels(hidden.reshape(model.grid), patch, one.original)
     for name, picture in shown(one).items():
         assert np.array_equal(picture[where], shown(two)[name][where]), name
         assert np.array_equal(picture[~where], one.original[~where]), name
     if target["name"] == "norm-pixel":
-        assert one.leaking is not None
-        assert two.leaking is not None
-        assert (one.leaking[where] != two.leaking[where]).mean() > 0.9
-    grid = hidden.reshape(model.grid)
-    columns = [stages(each.original, [each.honest], grid, grid, patch)[1:] for each in (one, two)]
+        assert one.oracle_stats is not None
+        assert two.oracle_stats is not None
+        assert (one.oracle_stats[where] != two.oracle_stats[where]).mean() > 0.9
+    columns = [each.stages(oracle=False)[1:] for each in (one, two)]
     for left, right in zip(*columns, strict=True):
         assert np.array_equal(left, right)
 
@@ -87,17 +86,18 @@ def test_nothing_hidden_is_in_the_prediction_or_a_fill(
 def test_the_zero_prediction_is_the_interpolated_mean_of_each_channel() -> None:
     model = small_model(TARGETS[2], 4)
     pixels, hidden = drawn(model, 2)
-    fills = paint_passes(model, [pixels], Hiding("", (Pass(hidden, hidden),))).fills
-    np.testing.assert_allclose(fills["zero_prediction"], fills["interpolated_mean"], atol=1e-6)
+    painted = paint_row(model, [pixels], MaskRow("", (ForwardPass(hidden, hidden),)))
+    found = painted.baselines
+    np.testing.assert_allclose(found["zero_prediction"], found["interpolated_mean"], atol=1e-6)
 
 
 def test_scores_are_scikit_images_over_hidden_pixels_of_the_pasted_picture() -> None:
     model = small_model({"name": "norm-pixel"}, 1)
     pixels, hidden = drawn(model, 3)
-    painted = paint_passes(model, [pixels], Hiding("", (Pass(hidden, hidden),)))
+    painted = paint_row(model, [pixels], MaskRow("", (ForwardPass(hidden, hidden),)))
     where = over_pixels(hidden.reshape(model.grid), model.backbone.patch, painted.original)
-    scores = score(painted, where)
-    truth, picture = painted.original[0].astype(float), painted.honest[0].astype(float)
+    scores = score(painted)
+    truth, picture = painted.original[0].astype(float), painted.visible_stats[0].astype(float)
     _, similarity = structural_similarity(
         truth, picture, data_range=1.0, channel_axis=-1, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, full=True,
@@ -111,9 +111,9 @@ def test_samples_of_a_batch_are_painted_as_each_alone() -> None:
     model = small_model({"name": "norm-pixel"}, 1)
     clips = torch.cat([drawn(model, seed)[0] for seed in range(3)])
     _, hidden = drawn(model, 0)
-    hiding = Hiding("", (Pass(hidden, hidden),))
-    together = paint_passes(model, [clips], hiding)
-    for row, clip in enumerate(clips.split(1)):
-        alone = paint_passes(model, [clip], hiding)
-        assert np.array_equal(together.honest[row], alone.honest[0])
-        assert np.array_equal(together.original[row], alone.original[0])
+    row = MaskRow("", (ForwardPass(hidden, hidden),))
+    together = paint_row(model, [clips], row)
+    for place, clip in enumerate(clips.split(1)):
+        alone = paint_row(model, [clip], row)
+        assert np.array_equal(together.visible_stats[place], alone.visible_stats[0])
+        assert np.array_equal(together.original[place], alone.original[0])
