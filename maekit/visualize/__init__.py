@@ -1,0 +1,1 @@
+"""Pictures of what models predict, and the report about runs."""

@@ -32,12 +32,13 @@ _OPACITY = 0.6
 
 @torch.no_grad()
 def attention_maps(model: MaskedAutoencoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Rollout and last layer, each ``[B, N]``, adding up to at most 1 in each sample.
+    """Compute rollout and last layer, each ``[B, N]``, adding up to at most 1 in each sample.
 
     As seen by the first prefix (class) token, or where there is none by all tokens on average.
     Samples are looked at one by one: every layer's attention is kept until it is rolled out.
 
     Args:
+        model: whose backbone gives its attention.
         pixels: ``[B, C, T, H, W]`` in [0, 1].
 
     Raises:
@@ -49,7 +50,7 @@ def attention_maps(model: MaskedAutoencoder, pixels: Tensor) -> tuple[Tensor, Te
 
 
 def _maps_of_one(model: MaskedAutoencoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """``attention_maps`` of ``[1, C, T, H, W]``."""
+    """Compute ``attention_maps`` of ``[1, C, T, H, W]``."""
     everything = Mask.nothing_hidden(1, model.grid.tokens, pixels.device)
     layers = model.encode_visible(model.normalize(pixels), everything, attention=True).attention
     if not layers:
@@ -60,7 +61,7 @@ def _maps_of_one(model: MaskedAutoencoder, pixels: Tensor) -> tuple[Tensor, Tens
 
 
 def rollout(layers: Sequence[Tensor]) -> Tensor:
-    """Attention ``[B, heads, S, S]`` of each layer to ``[B, S, S]``: from outputs to inputs."""
+    """Multiply attention ``[B, heads, S, S]`` of the layers to ``[B, S, S]``, outputs to inputs."""
     first = layers[0]
     identity = torch.eye(first.shape[-1], device=first.device)
     rolled = identity.expand(len(first), -1, -1)

@@ -32,7 +32,7 @@ _LINE_HEIGHT = 15
 def paste(
     original: np.ndarray, painted: np.ndarray, hidden: np.ndarray, patch: tuple[int, int, int]
 ) -> np.ndarray:
-    """The painted pixels where hidden, the original ones elsewhere.
+    """Take the painted pixels where hidden, and the original ones elsewhere.
 
     Args:
         original: ``[T, H, W, C]``.
@@ -53,7 +53,7 @@ def paste(
 
 
 def masked(original: np.ndarray, hidden: np.ndarray, patch: tuple[int, int, int]) -> np.ndarray:
-    """The visible pixels of ``[T, H, W, C]``, with gray hatching where hidden.
+    """Show the visible pixels of ``[T, H, W, C]``, with gray hatching where hidden.
 
     Raises:
         ValueError: if ``hidden`` and ``patch`` do not make up the clip.
@@ -68,7 +68,7 @@ def masked(original: np.ndarray, hidden: np.ndarray, patch: tuple[int, int, int]
 
 
 def over_pixels(hidden: np.ndarray, patch: tuple[int, int, int], clip: np.ndarray) -> np.ndarray:
-    """Tokens ``[t, h, w]`` as pixels of a clip ``[T, H, W, C]``: bool ``[T, H, W]``.
+    """Spread tokens ``[t, h, w]`` over the pixels of a clip ``[T, H, W, C]``: bool ``[T, H, W]``.
 
     Raises:
         ValueError: if ``hidden`` and ``patch`` do not make up the clip.
@@ -140,7 +140,7 @@ def panel(
 
 
 def line(text: str, width: int) -> Image.Image:
-    """A label as wide as a sheet, where a panel would write it."""
+    """Draw a label as wide as a sheet, where a panel would write it."""
     written = heading(text, width - 2 * _GAP)
     label = Image.new("RGB", (width, written.height), _PAPER)
     label.paste(written, (_GAP, 0))
@@ -148,7 +148,7 @@ def line(text: str, width: int) -> Image.Image:
 
 
 def stack(sheets: Sequence[Image.Image]) -> Image.Image:
-    """Sheets below each other, at the left."""
+    """Put sheets below each other, at the left."""
     width, height = max(each.width for each in sheets), sum(each.height for each in sheets)
     whole = Image.new("RGB", (width, height), _PAPER)
     down = 0
@@ -159,7 +159,7 @@ def stack(sheets: Sequence[Image.Image]) -> Image.Image:
 
 
 def _cell(picture: np.ndarray, side: int, frames: int) -> Image.Image:
-    """One picture, or a strip of frames, enlarged."""
+    """Draw one picture, or a strip of frames, enlarged."""
     clip = picture[None] if picture.ndim == _IMAGE_DIMENSIONS else picture
     chosen = np.linspace(0, len(clip) - 1, min(frames, len(clip))).round().astype(int)
     factor = max(1, math.ceil(side / max(clip.shape[1:3])))
@@ -173,7 +173,7 @@ def _cell(picture: np.ndarray, side: int, frames: int) -> Image.Image:
 
 
 def _image(frame: np.ndarray) -> Image.Image:
-    """``[H, W, C]`` in [0, 1] as an RGB image."""
+    """Turn ``[H, W, C]`` in [0, 1] into an RGB image."""
     channels = [0, 1, 2] if frame.shape[-1] >= _COLORS else [0, 0, 0]
     colors = frame[..., channels]
     finite = np.isfinite(colors).all(axis=-1, keepdims=True)
@@ -182,7 +182,7 @@ def _image(frame: np.ndarray) -> Image.Image:
 
 
 def heading(text: str, width: int) -> Image.Image:
-    """Text in small type, broken between words to ``width`` pixels where they allow it."""
+    """Draw text in small type, broken between words to ``width`` pixels where they allow it."""
     font = ImageFont.load_default(_TYPE_SIZE)
     lines: list[str] = []
     for word in text.split():

@@ -98,8 +98,9 @@ def compare(original: np.ndarray, picture: np.ndarray, where: np.ndarray) -> Pic
     """Compare two pictures over some of their pixels.
 
     Args:
-        original, picture: ``[T, H, W, C]``; the picture is the original where nothing was painted,
-            so that SSIM's windows see what an eye sees.
+        original: ``[T, H, W, C]``.
+        picture: of that shape, the original where nothing was painted, so that SSIM's windows see
+            what an eye sees.
         where: bool ``[T, H, W]``: the pixels that count, at least one. SSIM takes the windows that
             are centered on them.
     """
@@ -157,7 +158,8 @@ def ssim_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     compared one by one, and pictures are mirrored at their edges, so that every pixel has a window.
 
     Args:
-        one, other: ``[T, H, W, C]``, for a range of 1.
+        one: ``[T, H, W, C]``, for a range of 1.
+        other: of that shape.
     """
     return np.stack([_similarity(*pair) for pair in zip(one, other, strict=True)])
 

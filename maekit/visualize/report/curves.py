@@ -69,7 +69,7 @@ class Chart:
 
 
 def charts_of(runs: Sequence[Run]) -> list[Chart]:
-    """Every chart for which at least one run logged something."""
+    """Make every chart for which at least one run logged something."""
     charts = [Chart(key, *words) for key, words in STEP_CHARTS.items()]
     unit = "mean squared, [0, 1] pixels of hidden patches"
     holdout = Chart(HOLDOUT_CHART, "Held-out error", unit, log=True)
@@ -94,10 +94,11 @@ def charts_of(runs: Sequence[Run]) -> list[Chart]:
 
 
 def thin(values: np.ndarray, buckets: int = BUCKETS) -> np.ndarray:
-    """Indices to keep: the first, the last, and of each bucket the extremes and the first NaN.
+    """Choose indices to keep: first, last, and of each bucket the extremes and the first NaN.
 
     Args:
         values: ``[n]``.
+        buckets: equal parts of the indices.
 
     Returns:
         Ascending indices ``[m]``, m <= 3 * buckets + 2; all of them where n <= 2 * buckets.
@@ -118,7 +119,7 @@ def thin(values: np.ndarray, buckets: int = BUCKETS) -> np.ndarray:
 
 
 def smooth(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """The mean over a window around each step, of the finite values in it.
+    """Take the mean over a window around each step, of the finite values in it.
 
     Args:
         values: ``[n]``.
@@ -141,7 +142,7 @@ def smooth(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def packed(chart: Chart) -> dict[str, Any]:
-    """A chart as the page's script reads it."""
+    """Return a chart as the page's script reads it."""
     return {
         "key": chart.key,
         "log": chart.log,
@@ -168,7 +169,7 @@ def _packed(curve: Curve) -> dict[str, Any]:
 
 
 def rows_of(chart: Chart, most: int) -> list[tuple[int, list[float | None]]]:
-    """The chart as a table: a step and the value of each curve there, the last step included.
+    """List a step and the value of each curve there, the last step included.
 
     Where a chart has too many steps for the table, it shows an even choice of them, with those at
     which its rarest curve has a value if that leaves room for others.
@@ -189,7 +190,7 @@ def _even(steps: np.ndarray, most: int) -> np.ndarray:
 
 
 def _measures(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Names and keys of what was measured, in the order of their first appearance."""
+    """List names and keys of what was measured, in the order of their first appearance."""
     found: dict[tuple[str, str], None] = {}
     for record in records:
         for name, values in record.items():
@@ -206,7 +207,7 @@ def _curve(
     key: str,
     factor: float = 1.0,
 ) -> list[Curve]:
-    """A list of one curve, or of none where a measure is null throughout."""
+    """Make a list of one curve, or of none where a measure is null throughout."""
     pairs = [(int(each["step"]), factor * _float(each[key])) for each in records if key in each]
     if not pairs or (style != "line" and all(math.isnan(value) for _, value in pairs)):
         return []

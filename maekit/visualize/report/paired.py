@@ -81,7 +81,7 @@ class Pairing:
 
 
 def paired(runs: Sequence[Run]) -> Pairing:
-    """Every run beside the first that judged the same samples."""
+    """Compare every run with the first that judged the same samples."""
     has_labels = any(run.verb in JUDGING or (run.path / PREDICTIONS).exists() for run in runs)
     if len(runs) < 2 or not has_labels:
         return Pairing()
@@ -103,7 +103,7 @@ def paired(runs: Sequence[Run]) -> Pairing:
 
 
 def _judged(run: Run) -> Predictions:
-    """The run's predictions; raises DataError that says why there are none."""
+    """Read the run's predictions; raise DataError that says why there are none."""
     path = run.path / PREDICTIONS
     if path.exists():
         return read_predictions(path)
@@ -125,7 +125,7 @@ def _pair(one: int, other: int, judged: dict[int, Predictions], runs: Sequence[R
 
 
 def _other_judge(own: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
-    """What two results say of how they were judged, where that is not alike."""
+    """Say in what the judging of two runs differs, as their results tell it."""
     ways = [result.get("protocol") for result in (own, base)]
     if ways[0] != ways[1]:
         return ["judged by {}, not {}".format(*(way or "an unnamed protocol" for way in ways))]
@@ -138,7 +138,7 @@ def _other_judge(own: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
 
 
 def _alone(place: int, judged: dict[int, Predictions]) -> Unpaired:
-    """Why a run with predictions is compared with none: how the first other one differs."""
+    """Say why a run with predictions is compared with none: how the first other one differs."""
     beside = next((other for other in judged if other != place), None)
     if beside is None:
         return Unpaired(place, None, "no other run has predictions that can be compared")

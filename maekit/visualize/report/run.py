@@ -98,7 +98,7 @@ class Run:
         return {}
 
     def last(self, key: str) -> Any:  # noqa: ANN401 (any JSON value)
-        """The newest value that was logged with the steps, or None."""
+        """Return the newest value that was logged with the steps, or None."""
         return next((step[key] for step in reversed(self.steps) if step.get(key) is not None), None)
 
 
@@ -106,7 +106,7 @@ def read_run(path: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        RecipeError: it is no run folder.
+        RecipeError: it is not a run folder.
     """
     _check_run(path)
     notes: list[str] = []
@@ -137,7 +137,7 @@ def _is_count(value: object) -> bool:
 
 
 def names_of(paths: list[Path]) -> list[str]:
-    """The shortest ends of resolved paths, of two parts or more, that tell them apart."""
+    """Return the shortest ends of resolved paths, of two parts or more, that tell them apart."""
     parts = [path.resolve().parts for path in paths]
     length = 2
     while True:
@@ -328,7 +328,7 @@ def _parsed(line: str, number: int) -> tuple[int, str, int, int]:
 
 
 def _highest(scores: object) -> int | None:
-    """The class of the highest score; None where these are no scores of classes."""
+    """Return the class of the highest score; None where these are not scores of classes."""
     if not isinstance(scores, list) or len(scores) < 2:
         return None
     try:
