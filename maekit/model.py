@@ -172,8 +172,8 @@ class MaskedAutoencoder(nn.Module):
         if self.target is None:
             msg = "these weights do not say what their decoder predicts (pixel or norm-pixel)"
             hint = (
-                "convert them with their target: norm-pixel for mae_pretrain_*_full.pth and "
-                "VideoMAE's, pixel for mae_visualize_*.pth"
+                "convert them with --target norm-pixel (mae_pretrain_*_full.pth and VideoMAE's) "
+                "or --target pixel (mae_visualize_*.pth)"
             )
             raise WeightsError(msg, hint=hint)
         return self.target
