@@ -14,9 +14,9 @@ from rich.console import Console
 
 from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.datasets.file_lists import read_list
 from maekit.datasets.images import SUFFIXES as PICTURES
 from maekit.datasets.named_files import NamedFiles, find_files
-from maekit.datasets.rows import read_list
 from maekit.datasets.videos import SUFFIXES as VIDEOS
 from maekit.engine.build import load_model
 from maekit.engine.events import Note

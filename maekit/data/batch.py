@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from maekit.data.pixels import to_unit
+from maekit.data.pixels import to_float01
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ class Layout:
     decode: bool
 
 
-class Gather:
+class BatchBuilder:
     """A batch in the making: takes samples in any order, and is the same in the end."""
 
     def __init__(self, layout: Layout, keys: Sequence[Key]) -> None:
@@ -81,9 +81,9 @@ class Gather:
         rows = slice(place * self._repeats, (place + 1) * self._repeats)
         for number, pixels in enumerate(sample.views):
             if pixels.dtype != np.uint8 and self._views[number].dtype == np.uint8:
-                self._views[number] = to_unit(self._views[number])
+                self._views[number] = to_float01(self._views[number])
             whole = self._views[number]
-            whole[rows] = pixels if whole.dtype == np.uint8 else to_unit(pixels)
+            whole[rows] = pixels if whole.dtype == np.uint8 else to_float01(pixels)
         if self._hidden is not None:
             self._hidden[rows] = sample.hidden
         if self._decode is not None:

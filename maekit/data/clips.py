@@ -40,7 +40,7 @@ def mean_step(available: int, spec: DataSpec) -> float:
     return spec.stride
 
 
-def spread(start: int, available: int, frames: int, stride: int) -> tuple[int, ...]:
+def linspace_frames(start: int, available: int, frames: int, stride: int) -> tuple[int, ...]:
     """Frames spread evenly over the window of ``frames * stride`` that begins at ``start``.
 
     ``linspace(start, start + window, frames)``, rounded down, the last one brought into the window:
@@ -106,8 +106,8 @@ def _spread(
     """
     spare = max(0, available - frames * stride)
     if rng is None or spare == 0:
-        return spread(spare // 2, available, frames, stride)
-    return spread(int(rng.integers(spare)), available, frames, stride)
+        return linspace_frames(spare // 2, available, frames, stride)
+    return linspace_frames(int(rng.integers(spare)), available, frames, stride)
 
 
 def _segments(available: int, frames: int, rng: np.random.Generator | None) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -69,3 +70,11 @@ def _read_url(path: str) -> bytes:
         what = f"cannot be read: {type(error).__name__}: {error}"
         raise DataError(what, where=path) from error
     return data
+
+
+def cache_folder() -> Path:
+    """``maekit`` in XDG_CACHE_HOME, or in ~/.cache; not created."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # A relative XDG_CACHE_HOME is to be ignored (XDG Base Directory Specification).
+    base = base if base.is_absolute() else Path("~/.cache").expanduser()
+    return base / "maekit"

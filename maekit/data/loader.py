@@ -6,9 +6,9 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Self
 
-from maekit.data.batch import Gather
+from maekit.data.batch import BatchBuilder
 from maekit.data.pool import Pool
-from maekit.data.slots import affordable
+from maekit.data.shared_memory import affordable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -82,22 +82,22 @@ class Loader:
     def _inline(self) -> Iterator[Batch]:
         for keys in self._batches:
             start = time.monotonic()
-            gather = Gather(self._reader.layout, keys)
+            builder = BatchBuilder(self._reader.layout, keys)
             for place, key in enumerate(keys):
-                gather.put(place, self._reader.read(key))
+                builder.put(place, self._reader.read(key))
             self.wait_seconds += time.monotonic() - start
-            yield gather.finish()
+            yield builder.finish()
 
     def _from_pool(self) -> Iterator[Batch]:
         batches = iter(self._batches)
-        ahead: deque[Gather] = deque()
+        ahead: deque[BatchBuilder] = deque()
         pool: Pool | None = None
         try:
             while True:
                 start = time.monotonic()
                 while len(ahead) <= self._prefetch and (keys := next(batches, None)) is not None:
                     pool = pool or self._started(len(keys))
-                    ahead.append(_submitted(pool, Gather(self._reader.layout, keys)))
+                    ahead.append(_submitted(pool, BatchBuilder(self._reader.layout, keys)))
                 if not ahead or pool is None:
                     return
                 pool.collect(block=False)
@@ -120,7 +120,7 @@ class Loader:
         return self._pool
 
 
-def _submitted(pool: Pool, gather: Gather) -> Gather:
-    for place, key in enumerate(gather.keys):
-        pool.submit(key, place, gather)
-    return gather
+def _submitted(pool: Pool, builder: BatchBuilder) -> BatchBuilder:
+    for place, key in enumerate(builder.keys):
+        pool.submit(key, place, builder)
+    return builder

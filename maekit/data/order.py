@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from maekit.data.seeded import generator
+from maekit.data.rng import generator
 
 _ROUNDS = 8
 _SMALL = 4096

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
-from maekit.data.slots import Slots
+from maekit.data.shared_memory import SharedSlots
 from maekit.data.worker import BAD, FATAL, READ, READY, RESULT, SIGNALS, TASK, main
 from maekit.errors import MaekitError, PartError, RankError, StorageError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from maekit.data.batch import Gather
+    from maekit.data.batch import BatchBuilder
     from maekit.data.order import Key
     from maekit.data.reader import SampleReader
 
@@ -44,7 +44,7 @@ _LEAVE_LIMIT = 0.5  # seconds that workers get to leave by themselves
 class _Task:
     key: Key
     place: int  # in the batch
-    gather: Gather | None  # None: no longer wanted
+    builder: BatchBuilder | None  # None: no longer wanted
     slot: int = -1
     deaths: int = 0
 
@@ -75,7 +75,7 @@ class Pool:
     def __init__(self, reader: SampleReader, *, workers: int, slots: int, timeout: float) -> None:
         self._reader = reader
         self._timeout = timeout
-        self._slots = Slots(reader.layout, slots)
+        self._slots = SharedSlots(reader.layout, slots)
         self._free = list(range(slots))
         self._waiting: deque[_Task] = deque()
         self._workers: list[_Worker] = []
@@ -94,16 +94,16 @@ class Pool:
         for _ in range(workers):
             self._start()
 
-    def submit(self, key: Key, place: int, gather: Gather) -> None:
-        """Have a sample read, and put into ``gather`` at ``place``."""
-        self._waiting.append(_Task(key, place, gather))
+    def submit(self, key: Key, place: int, builder: BatchBuilder) -> None:
+        """Have a sample read, and put into ``builder`` at ``place``."""
+        self._waiting.append(_Task(key, place, builder))
 
     def forget(self) -> None:
         """Give up on all samples that were submitted and have not come back."""
         self._waiting.clear()
         for worker in self._workers:
             for task in worker.working_on:
-                task.gather = None
+                task.builder = None
 
     def collect(self, *, block: bool) -> None:
         """Hand out tasks and take in results; with ``block``, wait for some.
@@ -191,13 +191,13 @@ class Pool:
             what = f"a loader worker cannot start:\n{cause}"
             raise RankError(what, hint="data.workers=0 reads without workers")
         task = worker.working_on.popleft()
-        if task.gather:
+        if task.builder:
             more = pickle.loads(message[RESULT.size :])  # noqa: S301 - from our own worker
             label = more if kind == READ else None
             sample = self._slots.read(task.slot, dtype, label, padded=bool(padded))
             if kind == BAD:
                 sample = type(sample)((), sample.hidden, sample.decode, bad=more)
-            task.gather.put(task.place, sample)
+            task.builder.put(task.place, sample)
         self._free.append(task.slot)
 
     def _judge(self, worker: _Worker) -> None:
@@ -246,11 +246,11 @@ class Pool:
         self._start()
 
     def _give_up(self, task: _Task, reason: str) -> None:
-        if task.gather:
-            task.gather.put(task.place, self._reader.bad(task.key, reason))
+        if task.builder:
+            task.builder.put(task.place, self._reader.bad(task.key, reason))
 
 
-def _shut(workers: list[_Worker], slots: Slots) -> None:
+def _shut(workers: list[_Worker], slots: SharedSlots) -> None:
     """End workers: by closing their pipes, then by force; then remove the shared memory."""
     for worker in workers:
         _close_pipes(worker)

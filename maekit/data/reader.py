@@ -10,10 +10,9 @@ import numpy as np
 from maekit.data.augment import draw_plan
 from maekit.data.batch import BadFile, Layout, Sample
 from maekit.data.clips import resample
-from maekit.data.color import apply
 from maekit.data.masks import MaskDraw
-from maekit.data.pixels import DTYPES, cut, to_channels
-from maekit.data.seeded import generator
+from maekit.data.pixels import DTYPES, apply, crop_resize, to_channels
+from maekit.data.rng import generator
 from maekit.errors import DataError, MaekitError, PartError
 
 if TYPE_CHECKING:
@@ -201,7 +200,7 @@ class SampleReader:
             asked = None if view is self.views[0] else view.interpolation
             interpolation = asked or plan.interpolation
             parts = {
-                frame: cut(frames[frame], plan.box, view.size, plan.edge, interpolation)
+                frame: crop_resize(frames[frame], plan.box, view.size, plan.edge, interpolation)
                 for frame in set(ids)
             }
             clip = np.stack([parts[frame] for frame in ids])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from maekit.data.seeded import seeded
+from maekit.data.rng import seeded
 from maekit.errors import DataError
 
 if TYPE_CHECKING:

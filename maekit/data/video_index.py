@@ -27,8 +27,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from maekit.data.framing import Framing
-from maekit.data.read_image import oriented
+from maekit.data.images import oriented
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -73,7 +72,7 @@ class Index:
         return 512 + self.keys.nbytes + (0 if self.times is None else self.times.nbytes)
 
 
-class Kept:
+class IndexCache:
     """Indices by file, size and time of change; the ones longest unused are dropped."""
 
     def __init__(self) -> None:
@@ -94,7 +93,7 @@ class Kept:
         return index
 
 
-kept = Kept()
+index_cache = IndexCache()
 
 
 @contextmanager
@@ -144,7 +143,7 @@ def scan(file: str | bytes, *, trust: bool = True) -> Index:
     with opened(file) as (container, stream):
         codec = stream.codec_context
         name = codec.codec.canonical_name
-        framing = Framing(name, codec.extradata)
+        units = PacketUnits(name, codec.extradata)
         timed = trust and container.format.name in _INDEXED and name in _FRAME_EACH
         tick, rate = float(stream.time_base or 0), stream.average_rate
         times: list[int | None] = []
@@ -156,7 +155,7 @@ def scan(file: str | bytes, *, trust: bool = True) -> Index:
                 if packet.size == 0:  # the last one only flushes the decoder
                     continue
                 flawed = packet.is_corrupt or packet.is_discard
-                timed = timed and not flawed and framing.one_frame(packet)
+                timed = timed and not flawed and units.one_frame(packet)
                 times.append(packet.pts)
                 if packet.is_keyframe:
                     keys.append(packet.pts)
@@ -244,3 +243,45 @@ def _orientation(frame: VideoFrame) -> int:
         ]
     what = "is to be shown turned by something else than quarters"
     raise ValueError(what)
+
+
+# HEVC's leading pictures (RASL_N, RASL_R; ITU-T H.265 table 7-1). They need pictures from before
+# their keyframe: after a cut, which no packet shows, decoders drop them.
+_SKIPPED = (8, 9)
+# Where the byte with the size of lengths stands in the codec's configuration record
+# (ISO/IEC 14496-15: avcC 5.3.3.1.2, hvcC 8.3.3.1.2).
+_SIZE_AT = {"h264": 4, "hevc": 21}
+
+
+class PacketUnits:
+    """Walks the length-prefixed units of H.264 and HEVC packets in MP4 and MKV.
+
+    Args:
+        codec: FFmpeg's name of the codec; of others every packet passes.
+        record: the codec's configuration; without one, packets have start codes: H.264's pass,
+            HEVC's do not.
+    """
+
+    def __init__(self, codec: str, record: bytes | None) -> None:
+        at = _SIZE_AT.get(codec)
+        self._hevc = codec == "hevc"
+        self._size = 0
+        # A configuration with start codes begins with zeros, a record with its version, 1.
+        if at is not None and record and len(record) > at and record[0] == 1:
+            self._size = (record[at] & 3) + 1
+
+    def one_frame(self, packet: Packet[VideoStream]) -> bool:
+        """Whether a frame must come of the packet.
+
+        Its units fill it to the last byte, and none is a picture that a decoder may drop.
+        """
+        if not self._size:
+            return not self._hevc  # units between start codes are not looked for
+        content, place = memoryview(packet), 0
+        while place + self._size <= len(content):
+            length = int.from_bytes(content[place : place + self._size], "big")
+            place += self._size
+            if self._hevc and place < len(content) and content[place] >> 1 & 63 in _SKIPPED:
+                return False
+            place += length
+        return place == len(content)

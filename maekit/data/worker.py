@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from maekit.data.reader import SampleReader
-    from maekit.data.slots import Slots
+    from maekit.data.shared_memory import SharedSlots
 
 TASK = struct.Struct("=qqq")  # slot, epoch, index
 RESULT = struct.Struct("=qqq")  # kind, dtype, padded; then a pickle: label, bad file or failure
@@ -45,10 +45,10 @@ def main(tasks: Connection, results: Connection, payload: bytes) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
-        from maekit.data.slots import Slots
+        from maekit.data.shared_memory import SharedSlots
 
         reader, layout, count, name = pickle.loads(payload)  # noqa: S301 - from our own parent
-        slots = Slots(layout, count, name)
+        slots = SharedSlots(layout, count, name)
     except Exception:  # noqa: BLE001 - whatever a part raises on import is told to the parent
         results.send_bytes(RESULT.pack(FATAL, 0, 0) + pickle.dumps(traceback.format_exc()))
         return
@@ -63,7 +63,7 @@ def main(tasks: Connection, results: Connection, payload: bytes) -> None:
         slots.close(remove=False)
 
 
-def _serve(reader: SampleReader, slots: Slots, slot: int, epoch: int, index: int) -> bytes:
+def _serve(reader: SampleReader, slots: SharedSlots, slot: int, epoch: int, index: int) -> bytes:
     from maekit.data.order import Key
     from maekit.errors import MaekitError, PartError
 

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from maekit.contracts import Label, PartOptions, Source, SourceInfo
 from maekit.data.files import read_bytes
-from maekit.data.read_image import OpenImage, open_image
-from maekit.datasets.listing import (
+from maekit.data.images import OpenImage, open_image
+from maekit.datasets.file_lists import (
     WHERE,
     Files,
     FileSet,
@@ -19,10 +19,10 @@ from maekit.datasets.listing import (
     Paths,
     for_lists_only,
     nothing_at,
+    read_list,
     refuse_folder_labels,
     walk,
 )
-from maekit.datasets.rows import read_list
 from maekit.errors import DataError
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Literal
 
 from maekit.contracts import Dataset
 from maekit.data.files import is_url, read_bytes
-from maekit.data.read_image import Alpha, open_image
-from maekit.data.read_video import open_video
+from maekit.data.images import Alpha, open_image
+from maekit.data.video import open_video
+from maekit.datasets.file_lists import walk
 from maekit.datasets.images import SUFFIXES as PICTURES
 from maekit.datasets.images import image_source
-from maekit.datasets.listing import walk
 from maekit.datasets.videos import SUFFIXES as VIDEOS
 from maekit.datasets.videos import video_source
 from maekit.errors import DataError, RecipeError

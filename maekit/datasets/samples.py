@@ -19,7 +19,7 @@ from pydantic import Field
 
 from maekit.atomic import make_folder_atomically, sweep
 from maekit.contracts import Dataset, PartOptions
-from maekit.data.cache import cache_folder
+from maekit.data.files import cache_folder
 from maekit.errors import DataError, StorageError
 
 if TYPE_CHECKING:

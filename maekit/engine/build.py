@@ -13,7 +13,7 @@ import torch
 
 from maekit import registry
 from maekit.contracts import Grid, PartContext
-from maekit.data.seeded import generator, seeded
+from maekit.data.rng import generator, seeded
 from maekit.errors import PartError, RecipeError, WeightsError
 from maekit.layers import Statistics
 from maekit.model import MaskedAutoencoder

@@ -14,8 +14,7 @@ from maekit.contracts import View
 from maekit.data.loader import Loader
 from maekit.data.order import Key, Order, Stream
 from maekit.data.reader import SampleReader
-from maekit.data.stats import auto_stats, imagenet, samples_of
-from maekit.data.stats_cache import identity, keep, recall
+from maekit.data.statistics import auto_stats, identity, imagenet, keep, recall, samples_of
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
 from maekit.layers import Statistics

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maekit.data.seeded import generator, seeded
+from maekit.data.rng import generator, seeded
 from maekit.engine.optim import parameter_groups
 from maekit.engine.schedule import Schedule
 from maekit.errors import RecipeError

@@ -22,7 +22,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from maekit.data.seeded import generator
+from maekit.data.rng import generator
 from maekit.errors import RecipeError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from maekit.data.stats import imagenet
+from maekit.data.statistics import imagenet
 from maekit.engine.build import agreed_header, build_model, fill
 from maekit.engine.events import Emit, Note
 from maekit.engine.run_folder import RUNS, newest_finished

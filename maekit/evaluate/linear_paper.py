@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from maekit.contracts import View
 from maekit.data.reader import SampleReader
-from maekit.data.seeded import seeded
+from maekit.data.rng import seeded
 from maekit.engine.job import Job
 from maekit.engine.lars import LARS
 from maekit.engine.loop import Occasion

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from maekit.data.bad_files import BadFiles
-from maekit.data.stats import samples_of
-from maekit.data.stats_cache import identity
+from maekit.data.statistics import identity, samples_of
 from maekit.engine.events import Emit, Note
 from maekit.engine.feed import workers_of
 from maekit.engine.precision import Precision

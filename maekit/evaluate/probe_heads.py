@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maekit.data.seeded import generator
+from maekit.data.rng import generator
 from maekit.engine.events import Emit, Note
 from maekit.errors import RecipeError
 from maekit.evaluate.attentive import fit_attentive, heads_of

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maekit.contracts import View
 from maekit.data.reader import SampleReader
-from maekit.data.seeded import seeded
+from maekit.data.rng import seeded
 from maekit.data.transform import Transform
 from maekit.engine.optim import layer_groups
 from maekit.engine.step import to_unit

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from maekit.contracts import View
 from maekit.data.augment import largest_box
-from maekit.data.clips import frame_ids, spread
+from maekit.data.clips import frame_ids, linspace_frames
 from maekit.data.plan import Box, Plan
 from maekit.data.reader import SampleReader
 from maekit.recipe.augment import NoAugment
@@ -104,7 +104,7 @@ def clip_frames(available: int, spec: DataSpec, clips: int) -> list[tuple[int, .
     if spec.sampling == "spread":
         spare = max(0, available - spec.frames * spec.stride)
         return [
-            spread(clip * spare // (clips - 1), available, spec.frames, spec.stride)
+            linspace_frames(clip * spare // (clips - 1), available, spec.frames, spec.stride)
             for clip in range(clips)
         ]
     strided = range(0, available, spec.stride)

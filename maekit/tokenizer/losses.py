@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from maekit.data.seeded import generator
+from maekit.data.rng import generator
 from maekit.targets.dvae_networks import map_pixels, unmap_pixels
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from maekit.data.seeded import seeded
+from maekit.data.rng import seeded
 from maekit.engine.events import Note
 from maekit.engine.feed import picture_reader
 from maekit.engine.job import ValidatedJob

@@ -12,7 +12,7 @@ import torch
 from maekit.contracts import Dataset, Source, SourceInfo, View
 from maekit.data.clips import mean_step
 from maekit.data.order import Key
-from maekit.data.pixels import convertible, to_unit
+from maekit.data.pixels import convertible, to_float01
 from maekit.data.plan import Box
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError
@@ -137,7 +137,7 @@ def read_clip(
     if sample.bad is not None:
         raise DataError(sample.bad.reason, where=source.info.id)
     # [1, C, T, H, W]; the frames of a video for an image model become the batch.
-    views = [torch.from_numpy(to_unit(view)).to(model.device) for view in sample.views]
+    views = [torch.from_numpy(to_float01(view)).to(model.device) for view in sample.views]
     if single:
         views = [views[0].transpose(0, 2)]
     crop = sample.views[0][0, :, :1] if single else sample.views[0][0]

@@ -13,10 +13,10 @@ from PIL import Image
 
 from maekit import registry
 from maekit.data.files import read_bytes
+from maekit.data.images import open_image
 from maekit.data.masks import MaskDraw
-from maekit.data.pixels import to_channels, to_unit
-from maekit.data.read_image import open_image
-from maekit.data.seeded import generator
+from maekit.data.pixels import to_channels, to_float01
+from maekit.data.rng import generator
 from maekit.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class PictureMask:
             raise RecipeError(msg, where=f"--mask {path}", hint="a picture, white where to hide")
         try:
             pixels = open_image(read_bytes(str(path)), str(path)).decode()
-            self._white = to_unit(to_channels(pixels, 1, str(path)))[..., 0]
+            self._white = to_float01(to_channels(pixels, 1, str(path)))[..., 0]
         except DataError as error:
             hint = "a picture, white where to hide"
             raise DataError(error.what, where=f"--mask {path}", hint=hint) from error

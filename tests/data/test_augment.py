@@ -11,7 +11,7 @@ from PIL import Image
 
 from maekit.contracts import Source
 from maekit.data.augment import draw_plan
-from maekit.data.pixels import cut
+from maekit.data.pixels import crop_resize
 from maekit.recipe.augment import NoAugment, RandomResizedCrop
 from maekit.recipe.schema import DataSpec
 
@@ -88,7 +88,7 @@ def test_none_is_resize_then_center_crop() -> None:
         Image.fromarray(rng.integers(0, 255, (30, 40, 3), np.uint8)).resize((400, 300))
     )
     plan = draw_plan(NONE, source(300, 400), SPEC, (150, 150), None)
-    ours = cut(frame, plan.box, (150, 150), plan.edge, plan.interpolation)
+    ours = crop_resize(frame, plan.box, (150, 150), plan.edge, plan.interpolation)
     small = Image.fromarray(frame).resize((200, 150), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(ours, np.asarray(small.crop((25, 0, 175, 150))))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maekit.data.clips import frame_ids, mean_step, resample, spread
+from maekit.data.clips import frame_ids, linspace_frames, mean_step, resample
 from maekit.recipe.schema import DataSpec
 
 
@@ -136,7 +136,7 @@ def test_spread_frames_are_videomaes(frames: int, stride: int) -> None:
 
 
 def test_the_step_of_spread_frames_is_no_whole_number() -> None:
-    clip = spread(10, 100, 16, 4)
+    clip = linspace_frames(10, 100, 16, 4)
     assert clip == (10, 14, 18, 22, 27, 31, 35, 39, 44, 48, 52, 56, 61, 65, 69, 73)
     assert mean_step(100, spec(16, 4, "spread")) == pytest.approx(64 / 15)
     assert mean_step(100, spec(16, 4)) == 4

@@ -14,9 +14,8 @@ from pydantic import ValidationError
 
 from maekit.contracts import Source, View
 from maekit.data.augment import draw_plan
-from maekit.data.color import apply
 from maekit.data.order import Key
-from maekit.data.pixels import cut
+from maekit.data.pixels import apply, crop_resize
 from maekit.data.plan import ColorChange
 from maekit.errors import DataError
 from maekit.recipe.augment import ColorJitter, FixedCrop, RandomResizedCrop
@@ -46,7 +45,7 @@ def test_a_fixed_crop_is_resize_then_a_crop_anywhere() -> None:
         assert (plan.box.height, plan.box.width) == pytest.approx((225, 225))
         places.add((top, left))
         if len(places) < 5:
-            ours = cut(frame, plan.box, (150, 150), plan.edge, plan.interpolation)
+            ours = crop_resize(frame, plan.box, (150, 150), plan.edge, plan.interpolation)
             theirs = np.asarray(small.crop((left, top, left + 150, top + 150)))
             # Pillow's box is in float32: a fraction of a pixel off, far less than one level.
             assert np.abs(ours.astype(int) - theirs).max() <= 1

@@ -15,7 +15,7 @@ import pytest
 from loader_fakes import LABELS, BrightHidden, Fakes, Labeled, Mixed, Unborn, Unsteady, make_reader
 
 from maekit.contracts import Boxes, View
-from maekit.data import slots
+from maekit.data import shared_memory
 from maekit.data.batch import Batch
 from maekit.data.loader import Loader
 from maekit.data.order import Key, Order, Stream
@@ -158,15 +158,15 @@ def test_what_cannot_be_sent_is_said() -> None:
 
 def test_too_little_shared_memory_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = make_reader(Fakes())
-    size = slots.slot_bytes(reader.layout)
+    size = shared_memory.slot_bytes(reader.layout)
 
     class Usage:
         free = 3 * size
 
-    monkeypatch.setattr(slots.shutil, "disk_usage", lambda _: Usage)
-    assert slots.affordable(reader.layout, 100, 2) == 2
+    monkeypatch.setattr(shared_memory.shutil, "disk_usage", lambda _: Usage)
+    assert shared_memory.affordable(reader.layout, 100, 2) == 2
     with pytest.raises(StorageError, match="shm-size"):
-        slots.affordable(reader.layout, 100, 4)
+        shared_memory.affordable(reader.layout, 100, 4)
 
 
 def test_batch_larger_than_all_slots(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maekit.data.pixels import cut, to_channels, to_unit
+from maekit.data.pixels import crop_resize, to_channels, to_float01
 from maekit.data.plan import Box
 from maekit.errors import DataError
 
@@ -19,7 +19,7 @@ def test_crop_then_resize_is_torchvisions(interpolation: str) -> None:
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.functional import resized_crop
 
-    ours = cut(RGB, Box(3, 7, 21, 30), (16, 24), "crop", interpolation)
+    ours = crop_resize(RGB, Box(3, 7, 21, 30), (16, 24), "crop", interpolation)
     mode = InterpolationMode(interpolation)
     theirs = resized_crop(Image.fromarray(RGB), 3, 7, 21, 30, [16, 24], mode)
     np.testing.assert_array_equal(ours, np.asarray(theirs))
@@ -29,18 +29,18 @@ def test_crop_then_resize_is_torchvisions(interpolation: str) -> None:
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
 def test_every_channel_is_resized_by_itself(dtype: str, channels: int) -> None:
     frame = (RNG.random((40, 50, channels)) * 255).astype(dtype)
-    whole = cut(frame, Box(0, 0, 40, 50), (16, 24), "crop", "bicubic")
+    whole = crop_resize(frame, Box(0, 0, 40, 50), (16, 24), "crop", "bicubic")
     assert (whole.shape, whole.dtype) == ((16, 24, channels), dtype)
     for c in range(channels):
-        alone = cut(frame[..., c : c + 1], Box(0, 0, 40, 50), (16, 24), "crop", "bicubic")
+        alone = crop_resize(frame[..., c : c + 1], Box(0, 0, 40, 50), (16, 24), "crop", "bicubic")
         np.testing.assert_array_equal(whole[..., c : c + 1], alone)
 
 
 def test_nothing_outside_a_crop_leaks_in_and_context_may_look_over_the_edge() -> None:
     frame = np.zeros((40, 40, 3), np.uint8)
     frame[10:30, 10:30] = 200
-    assert (cut(frame, Box(10, 10, 20, 20), (7, 7), "crop", "bicubic") == 200).all()
-    context = cut(frame, Box(10, 10, 20, 20), (7, 7), "context", "bicubic")
+    assert (crop_resize(frame, Box(10, 10, 20, 20), (7, 7), "crop", "bicubic") == 200).all()
+    context = crop_resize(frame, Box(10, 10, 20, 20), (7, 7), "context", "bicubic")
     assert (context[0, 0] != 200).all()
     assert (context[3, 3] == 200).all()
 
@@ -48,11 +48,11 @@ def test_nothing_outside_a_crop_leaks_in_and_context_may_look_over_the_edge() ->
 def test_sixteen_bits_are_rounded_and_stay_in_range() -> None:
     frame = np.zeros((32, 32, 1), np.uint16)
     frame[::2] = 65535
-    out = cut(frame, Box(0, 0, 32, 32), (64, 64), "crop", "bicubic")
+    out = crop_resize(frame, Box(0, 0, 32, 32), (64, 64), "crop", "bicubic")
     assert out.dtype == np.uint16
     assert out.max() == 65535
     assert out.min() == 0
-    same = cut(frame + 7, Box(0, 0, 32, 32), (32, 32), "context", "bicubic")
+    same = crop_resize(frame + 7, Box(0, 0, 32, 32), (32, 32), "context", "bicubic")
     np.testing.assert_array_equal(same, frame + 7)
 
 
@@ -60,12 +60,12 @@ def test_floats_stay_within_what_they_were_and_nan_stays_where_it_is() -> None:
     frame = np.zeros((32, 32, 1), np.float32)
     frame[::2] = 0.75
     for size in ((64, 64), (20, 20)):
-        out = cut(frame, Box(0, 0, 32, 32), size, "crop", "bicubic")
+        out = crop_resize(frame, Box(0, 0, 32, 32), size, "crop", "bicubic")
         assert out.dtype == np.float32
         assert (out.min(), out.max()) == (0, 0.75) if size[0] > 32 else 0 <= out.min() < out.max()
         assert out.max() <= 0.75
     frame[0, 0] = np.nan
-    out = cut(frame, Box(0, 0, 32, 32), (64, 64), "crop", "bicubic")
+    out = crop_resize(frame, Box(0, 0, 32, 32), (64, 64), "crop", "bicubic")
     assert np.isnan(out[0, 0, 0])
     assert np.isfinite(out[-10:]).all()
 
@@ -91,6 +91,6 @@ def test_other_channel_counts_are_refused() -> None:
 
 
 def test_one_range_for_all_depths() -> None:
-    assert to_unit(np.array([0, 255], np.uint8)).tolist() == [0, 1]
-    assert to_unit(np.array([0, 65535], np.uint16)).tolist() == [0, 1]
-    assert to_unit(np.array([-3.5, 700], np.float32)).tolist() == [-3.5, 700]
+    assert to_float01(np.array([0, 255], np.uint8)).tolist() == [0, 1]
+    assert to_float01(np.array([0, 65535], np.uint16)).tolist() == [0, 1]
+    assert to_float01(np.array([-3.5, 700], np.float32)).tolist() == [-3.5, 700]

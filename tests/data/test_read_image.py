@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from maekit.data.files import read_bytes
-from maekit.data.read_image import open_image
+from maekit.data.images import open_image
 from maekit.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from video_files import Recipe, clip, encode, plain_decode
 
-from maekit.data.read_video import open_video
+from maekit.data.video import open_video
 from maekit.errors import DataError
 
 GOPS = {"x264-params": "keyint=12:min-keyint=4:open-gop=1:bframes=3:b-pyramid=normal"}

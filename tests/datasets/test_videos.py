@@ -13,7 +13,7 @@ import pytest
 from video_faults import HangingVideos, motions
 
 from maekit.contracts import View
-from maekit.data import read_video
+from maekit.data import video as video_module
 from maekit.data.loader import Loader
 from maekit.data.order import Key
 from maekit.data.reader import SampleReader
@@ -197,9 +197,9 @@ def test_repeats_come_from_one_decode(
     repeat_from: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[list[int]] = []
-    plain = read_video.OpenVideo.decode
+    plain = video_module.OpenVideo.decode
     monkeypatch.setattr(
-        read_video.OpenVideo, "decode",
+        video_module.OpenVideo, "decode",
         lambda video, ids: reads.append(list(ids)) or plain(video, ids),
     )  # fmt: skip
     reader = reader_of(videos(folder), repeats=4, repeat_from=repeat_from)

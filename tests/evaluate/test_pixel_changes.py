@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maekit.data.order import Key
-from maekit.data.seeded import generator
+from maekit.data.rng import generator
 from maekit.data.transform import Transform
 from maekit.errors import DataError, RecipeError
 from maekit.evaluate.augment import RAND_AUGMENT, RandomErase, erased_box, rand_augment

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from loader_fakes import Fakes
 
-from maekit.data.stats import auto_stats, imagenet
+from maekit.data.statistics import auto_stats, imagenet
 from maekit.errors import DataError, RecipeError
 from maekit.recipe.schema import DataSpec, Stats
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from maekit.data.seeded import generator, seeded
+from maekit.data.rng import generator, seeded
 
 
 def test_each_part_of_the_key_matters_and_nothing_else() -> None:
@@ -31,7 +31,7 @@ def test_each_part_of_the_key_matters_and_nothing_else() -> None:
 
 def test_the_same_in_another_process() -> None:
     code = (
-        "from maekit.data.seeded import generator;"
+        "from maekit.data.rng import generator;"
         "print(generator(3, purpose='mask', epoch=2, index=9).integers(0, 2**63))"
     )
     here = generator(3, purpose="mask", epoch=2, index=9).integers(0, 2**63)
@@ -72,7 +72,7 @@ def test_global_state_is_set_and_restored_even_after_an_error() -> None:
 
 def test_torch_is_left_alone_where_it_is_not_imported() -> None:
     code = (
-        "import sys, random; from maekit.data.seeded import seeded\n"
+        "import sys, random; from maekit.data.rng import seeded\n"
         "with seeded(1, purpose='x'): random.random()\n"
         "sys.exit('torch' in sys.modules)"
     )

@@ -23,8 +23,9 @@ from video_files import (
     without_a_gop,
 )
 
-from maekit.data import read_video, video_index
-from maekit.data.read_video import open_video
+from maekit.data import video as video_module
+from maekit.data import video_index
+from maekit.data.video import open_video
 from maekit.errors import DataError
 
 GOPS = {"x264-params": "keyint=12:min-keyint=4:open-gop=1:bframes=3:b-pyramid=normal"}
@@ -114,7 +115,7 @@ def test_there_is_no_such_frame(gops: tuple[Path, list[np.ndarray]]) -> None:
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Frames decoded from now on, one entry for each run through packets."""
     counts: list[int] = []
-    plain = read_video.decoded
+    plain = video_module.decoded
 
     def counted(packets: object) -> object:
         counts.append(0)
@@ -122,7 +123,7 @@ def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             counts[-1] += 1
             yield frame
 
-    monkeypatch.setattr(read_video, "decoded", counted)
+    monkeypatch.setattr(video_module, "decoded", counted)
     return counts
 
 
@@ -145,7 +146,7 @@ def test_a_seek_that_goes_astray_costs_only_time(
     how: str, gops: tuple[Path, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, truth = gops
-    plain = read_video._sought
+    plain = video_module._sought
 
     def astray(container: object, stream: object, keys: np.ndarray, key: int) -> object:
         if how == "early":
@@ -153,12 +154,12 @@ def test_a_seek_that_goes_astray_costs_only_time(
         if how == "late":
             container.seek(int(keys[-1]), stream=stream)
             packets = iter(container.demux(stream))
-            return key, read_video.decoded(packets)
+            return key, video_module.decoded(packets)
         if how == "nowhere":
             return key, iter(())
         raise av.error.InvalidDataError(1, "no seek")
 
-    monkeypatch.setattr(read_video, "_sought", astray)
+    monkeypatch.setattr(video_module, "_sought", astray)
     video = open_video(str(path))
     np.testing.assert_array_equal(video.decode([50]), np.stack([truth[50]]))
 
@@ -181,7 +182,7 @@ def test_times_that_turn_out_wrong_are_counted_anew(
     gops: tuple[Path, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, truth = gops
-    monkeypatch.setattr(read_video, "kept", video_index.Kept())
+    monkeypatch.setattr(video_module, "index_cache", video_index.IndexCache())
     video = open_video(str(path))
     times = video.index.times.copy()
     times[10] += 1
@@ -285,10 +286,10 @@ def test_a_file_that_is_written_anew_is_looked_at_anew(tmp_path: Path) -> None:
 
 def test_indices_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     scans = []
-    plain = read_video.scan
-    monkeypatch.setattr(read_video, "scan", lambda file: scans.append(file) or plain(file))
+    plain = video_module.scan
+    monkeypatch.setattr(video_module, "scan", lambda file: scans.append(file) or plain(file))
     monkeypatch.setattr(video_index, "_KEPT_BYTES", 4000)
-    monkeypatch.setattr(read_video, "kept", video_index.Kept())
+    monkeypatch.setattr(video_module, "index_cache", video_index.IndexCache())
     paths = [str(encode(tmp_path / f"{n}.mp4", Recipe(frames=20))) for n in range(6)]
     for path in (*paths, paths[-1], paths[0]):
         open_video(path)

@@ -23,8 +23,8 @@ from av.video.reformatter import VideoReformatter
 
 from maekit.contracts import SourceInfo
 from maekit.data.files import check_regular, is_url, read_bytes
-from maekit.data.read_image import oriented, upright
-from maekit.data.video_index import Index, decoded, kept, opened, scan
+from maekit.data.images import oriented, upright
+from maekit.data.video_index import Index, decoded, index_cache, opened, scan
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class OpenVideo:
         if isinstance(self.file, bytes):
             return scan(self.file, trust=False)
         key = (self.file, *check_regular(self.file))
-        return kept.put(key, scan(self.file, trust=False))
+        return index_cache.put(key, scan(self.file, trust=False))
 
     def _fill(
         self,
@@ -175,10 +175,10 @@ def open_video(path: str, name: str | None = None) -> OpenVideo:
         with _reading(name):
             return OpenVideo(name, scan(data), data)
     key = (path, *check_regular(path))
-    index = kept.get(key)
+    index = index_cache.get(key)
     if index is None:
         with _reading(name):
-            index = kept.put(key, scan(path))
+            index = index_cache.put(key, scan(path))
     return OpenVideo(name, index, path)
 
 

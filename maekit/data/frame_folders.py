@@ -11,7 +11,7 @@ import numpy as np
 
 from maekit.contracts import SourceInfo
 from maekit.data.files import read_bytes
-from maekit.data.read_image import open_image
+from maekit.data.images import open_image
 from maekit.errors import DataError
 
 if TYPE_CHECKING:

@@ -24,6 +24,8 @@ from maekit.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import tifffile
+
 Alpha = Literal["drop", "keep"]
 
 # Pillow logs each TIFF of many channels that it cannot read; tifffile reads them.
@@ -101,8 +103,6 @@ def open_image(data: bytes, name: str, alpha: Alpha = "drop") -> OpenImage:
         if name.lower().endswith(".npy"):
             header, raw = _open_npy(data, name)
         elif data.startswith(_TIFF_MAGIC) and not _pillow_reads_tiff(data):
-            from maekit.data.read_tiff import open_tiff
-
             header, raw = open_tiff(data, name)
         else:
             header, raw = _open_pillow(data, alpha)
@@ -255,3 +255,49 @@ def _open_npy(data: bytes, name: str) -> tuple[Header, Callable[[], np.ndarray]]
         return pixels.astype(depth).reshape(height, width, channels)
 
     return Header(height, width, channels, depth, "npy"), raw
+
+
+# What tifffile logs of a broken file, the file's own error says.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+
+def open_tiff(data: bytes, name: str) -> tuple[Header, Callable[[], np.ndarray]]:
+    """Read the header of the first page; its channels may be interleaved or in planes.
+
+    Raises:
+        DataError: the page is not a picture of [H, W] or of channels.
+        Exception: whatever tifffile meets in a broken file.
+    """
+    import tifffile  # optional: maekit[tiff]
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        axes, shape, dtype = page.axes, page.shape, page.dtype
+        tag = page.tags.get(_ORIENTATION)
+        complete = _complete(page, len(data))
+    if axes not in ("YX", "YXS", "SYX") or dtype is None:
+        what = f"has a page of axes {axes} and shape {shape}; read are YX, YXS and SYX"
+        raise DataError(what, where=name)
+    if not complete:
+        what = "is truncated: some of its pixels lie behind the end of the file"
+        raise DataError(what, where=name)
+    if axes == "SYX":
+        shape = (*shape[1:], shape[0])
+    height, width, channels = (*shape, 1)[:3]
+    depth = known_dtype(dtype, name)
+    orientation = valid_orientation(tag.value if tag else None)
+
+    def raw() -> np.ndarray:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            pixels = file.pages.first.asarray()
+        if axes == "SYX":
+            pixels = np.moveaxis(pixels, 0, -1)
+        return np.asarray(pixels).astype(depth).reshape(height, width, channels)
+
+    return Header(*oriented(height, width, orientation), channels, depth, "tiff", orientation), raw
+
+
+def _complete(page: tifffile.TiffPage | tifffile.TiffFrame, size: int) -> bool:
+    """Whether every strip or tile lies within the file; tifffile fills missing ones with zeros."""
+    spans = zip(page.dataoffsets, page.databytecounts, strict=True)
+    return all(count > 0 and offset + count <= size for offset, count in spans)

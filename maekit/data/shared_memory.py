@@ -24,7 +24,7 @@ _SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory
 _SPARE = 0.9  # of what is free there; the rest is for others
 
 
-class Slots:
+class SharedSlots:
     """A row of equal slots. The owner creates and removes it, workers attach by name.
 
     Args:

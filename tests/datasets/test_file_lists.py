@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maekit.datasets.listing import Labels, Paths, check_label, walk
-from maekit.datasets.rows import read_list
+from maekit.datasets.file_lists import Labels, Paths, check_label, read_list, walk
 from maekit.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".mp4"})
