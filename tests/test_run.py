@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import maekit
+from maekit.engine.events import Event, StepDone
 from maekit.errors import RecipeError
 
 RECIPE = {
@@ -43,6 +47,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def same_weights(run: str, other: str) -> bool:
+    one, two = (load_file(f"{each}/weights.safetensors") for each in (run, other))
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
 def test_a_mapping_is_run_and_the_process_left_as_it_was(folder: Path) -> None:
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     loggers = (logging.getLogger().handlers[:], logging.getLogger().level)
@@ -61,3 +70,27 @@ def test_mistakes_are_errors_of_maekit(folder: Path) -> None:
     with pytest.raises(RecipeError, match="cannot run"):
         maekit.run(RECIPE, "train")
     assert not Path("runs").exists()
+
+
+def test_runs_in_a_thread_that_is_not_the_main_one(folder: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        threaded = pool.submit(maekit.run, RECIPE, out="threaded").result()
+    assert threaded["exit"] == 0
+    maekit.run(RECIPE, out="main")
+    assert same_weights("threaded", "main")
+
+
+def test_an_interrupted_run_is_resumed_to_the_same_end(folder: Path) -> None:
+    every = {"overrides": ["pretrain.checkpoint.steps=1", "pretrain.steps=4"]}
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        maekit.run(RECIPE, out="stopped", on_event=interrupt, **every)
+    assert json.loads(Path("stopped/result.json").read_text())["exit"] == 130
+    done = maekit.run(RECIPE, out="stopped", resume=True, **every)
+    whole = maekit.run(RECIPE, out="whole", **every)
+    assert done["steps"] == whole["steps"] == 4
+    assert same_weights("stopped", "whole")
