@@ -35,8 +35,9 @@ from maekit.evaluate.embed import (
 )
 from maekit.evaluate.embed import embed as make_embedding
 from maekit.evaluate.encoder import digest_of_weights, refuse_nonfinite_weights
-from maekit.evaluate.feature_cache import Parts, Progress, Reading
+from maekit.evaluate.feature_cache import Parts, Progress
 from maekit.evaluate.features import Features, auto_pool
+from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views

@@ -19,8 +19,8 @@ from maekit.engine.run import RunOptions
 from maekit.errors import INTERRUPTED
 from maekit.evaluate.assemble_probe import assemble_probe
 from maekit.evaluate.cached_probe import VERB, begun_result
-from maekit.evaluate.feature_cache import Reading, collect, counted
-from maekit.evaluate.predictions import TOP
+from maekit.evaluate.feature_cache import collect, counted
+from maekit.evaluate.predictions import TOP, Reading
 from maekit.evaluate.probe import DIFFERENCES, MODEL, PIXELS, RANDOM
 from maekit.verbs import JOBS, run_verb, trains
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from maekit.contracts import PixelTarget
-from maekit.engine.step import make_mask, to_unit
+from maekit.engine.step import eval_mode, make_mask, to_unit
 from maekit.tokens import Mask, gather, patchify, spread
 
 if TYPE_CHECKING:
@@ -32,20 +32,18 @@ class Holdout:
     @torch.no_grad()
     def measure(self, model: MaskedAutoencoder, precision: Precision) -> dict[str, float | None]:
         """``loss`` (the target's own), and for targets that paint ``hidden_mse`` and both fills."""
-        was_training = model.training
-        model.eval()
         paints = isinstance(model.target, PixelTarget)
         sums = torch.zeros(5, dtype=torch.float64)
-        for batch in self.batches:
-            mask = make_mask(model, batch).to(model.device)
-            views = [to_unit(view, model.device) for view in batch.views]
-            with precision.autocast():
-                loss = model.masked_loss(views, mask)
-            sums[0] += float(loss)
-            sums[1] += float(mask.weight.sum())
-            if paints:
-                sums[2:] += self._errors(model, views[0], mask, precision)
-        model.train(was_training)
+        with eval_mode(model):
+            for batch in self.batches:
+                mask = make_mask(model, batch).to(model.device)
+                views = [to_unit(view, model.device) for view in batch.views]
+                with precision.autocast():
+                    loss = model.masked_loss(views, mask)
+                sums[0] += float(loss)
+                sums[1] += float(mask.weight.sum())
+                if paints:
+                    sums[2:] += self._errors(model, views[0], mask, precision)
         total, weight, *errors = (float(value) for value in sums)
         if weight == 0:
             return dict.fromkeys(KEYS)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from maekit.evaluate.features import Featurize, Pool
+    from maekit.evaluate.features import Pool
+    from maekit.evaluate.predictions import Network
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.probe import Probe
     from maekit.recipe.schema import DataSpec, Recipe
@@ -94,15 +95,21 @@ def _ways(
     floor: MaskedAutoencoder,
     pool: Pool,
     precision: Precision,
-) -> dict[str, Featurize]:
+) -> dict[str, Network]:
     """What is judged, by name."""
-    if probe.layer is not None and probe.kind == "linear" and probe.protocol == "paper":
-        msg = "the paper's protocol is of the encoder's output, and probe.layer is of a block's"
+    # The paper's protocol exports encoder and head as a classifier: features are a classifier's.
+    paper = probe.kind == "linear" and probe.protocol == "paper"
+    if paper and probe.layer is not None:
+        msg = "probe.layer cannot be used with protocol: paper, which takes the encoder's output"
         raise RecipeError(msg, where="probe.layer", hint="probe.protocol=cached, or leave it out")
-    features = Features(model, pool, probe.layer, precision)
-    random = features if floor is model else Features(floor, pool, probe.layer, precision)
+
+    def features_of(encoder: MaskedAutoencoder) -> Features:
+        return Features(encoder, pool, probe.layer, precision, pool_first=paper)
+
+    features = features_of(model)
+    random = features if floor is model else features_of(floor)
     tokens = probe.kind == "attentive"
-    ways: dict[str, Featurize] = {
+    ways: dict[str, Network] = {
         MODEL: features,
         RANDOM: random,
         PIXELS: Pixels(probe.pixels, model.normalize, tokens=tokens),

@@ -13,7 +13,7 @@ from torch.nn import functional
 from maekit.engine.build import build_model
 
 if TYPE_CHECKING:
-    from maekit.evaluate.features import Featurize
+    from maekit.evaluate.predictions import Network
     from maekit.model import MaskedAutoencoder
     from maekit.weights.header import Header
 
@@ -36,7 +36,7 @@ class Pixels:
         tokens: give them as the one token of a sequence, ``[B, 1, D]``, for attentive probes.
     """
 
-    def __init__(self, side: int, normalize: Featurize, *, tokens: bool = False) -> None:
+    def __init__(self, side: int, normalize: Network, *, tokens: bool = False) -> None:
         self.side = side
         self.normalize = normalize
         self.tokens = tokens

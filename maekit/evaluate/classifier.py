@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from maekit.engine.build import load_model
 from maekit.errors import PartError, WeightsError
+from maekit.evaluate.features import pool_then_norm, required_norm
 from maekit.layers import LAYER_NORM_EPS, Normalizer, Statistics
 from maekit.model import MaskedAutoencoder
-from maekit.tokens import Mask
 from maekit.weights.file import find_weights, read_tensors
 from maekit.weights.model import CLASSIFIER, load_exactly
 
@@ -58,9 +58,8 @@ class Classifier(nn.Module):
         if pool == "cls" and not backbone.prefix_tokens:
             msg = f"{type(backbone).__name__} has no class token to pool"
             raise PartError(msg, where="pool: cls", hint="take pool: mean")
-        if norm == "pretrained" and backbone.last_norm() is None:
-            msg = f"{type(backbone).__name__} has no last norm of its own"
-            raise PartError(msg, where="norm: pretrained", hint="take norm: fresh")
+        if norm == "pretrained":
+            required_norm(backbone)
         self.backbone = backbone
         self.pool: Pool = pool
         self.norm_kind: Norm = norm
@@ -103,23 +102,13 @@ class Classifier(nn.Module):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Pooled and normalized features ``[B, D]`` of normalized pixels, as the head gets them."""
-        mask = Mask.nothing_hidden(len(pixels), self.grid.tokens, pixels.device)
-        last = len(self.backbone.blocks()) - 1
-        encoded = self.backbone(pixels, mask, layers=(last,))
-        pooled = pool_tokens(encoded.layers[0], self.pool, self.backbone.prefix_tokens)
-        norm = self.backbone.last_norm() if self.fc_norm is None else self.fc_norm
-        normed: Tensor = norm(pooled)  # type: ignore[misc]  # there is one: seen on building
-        return normed
+        norm = required_norm(self.backbone) if self.fc_norm is None else self.fc_norm
+        return pool_then_norm(self.backbone, pixels, self.grid, self.pool, norm)
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] to the space that the encoder works in."""
         normalized: Tensor = self.normalizer(pixels)
         return normalized
-
-
-def pool_tokens(tokens: Tensor, pool: Pool, prefix: int) -> Tensor:
-    """``[B, prefix + N, D]`` to ``[B, D]``: the mean over patches, or the first prefix token."""
-    return tokens[:, 0] if pool == "cls" else tokens[:, prefix:].mean(dim=1)
 
 
 def load_classifier(source: str | Path) -> tuple[Classifier, Header]:

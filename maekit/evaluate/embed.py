@@ -17,11 +17,12 @@ import numpy as np
 
 from maekit.atomic import write_atomically
 from maekit.errors import RecipeError, StorageError
-from maekit.evaluate.feature_cache import PART, Reading, collect_parts, lenient
+from maekit.evaluate.feature_cache import PART, collect_parts, lenient
+from maekit.evaluate.predictions import Reading
 
 if TYPE_CHECKING:
     from maekit.evaluate.feature_cache import Parts
-    from maekit.evaluate.features import Featurize
+    from maekit.evaluate.predictions import Network
     from maekit.evaluate.views import ViewReader
 
 Format = Literal["npz", "safetensors", "parquet"]
@@ -39,7 +40,7 @@ class Embedding:
 
 def embed(
     reader: ViewReader,
-    way: Featurize,
+    way: Network,
     parts: Parts,
     reading: Reading,
     go_on: Callable[[int, int], bool],

@@ -22,19 +22,15 @@ import numpy as np
 
 from maekit.atomic import write_atomically, write_text
 from maekit.data.batch import BadFile
-from maekit.data.loader import Loader
 from maekit.engine.events import Emit, Note
-from maekit.engine.step import to_unit
 from maekit.errors import NonFiniteError, RecipeError, StorageError
-from maekit.evaluate.predictions import batches_of, refuse_bad
+from maekit.evaluate.predictions import Reading, batches_of, refuse_bad, run_networks
 
 if TYPE_CHECKING:
-    import torch
-
     from maekit.data.bad_files import BadFiles
     from maekit.data.batch import Batch
     from maekit.data.order import Key
-    from maekit.evaluate.features import Featurize
+    from maekit.evaluate.predictions import Network
     from maekit.evaluate.views import ViewReader
 
 PART = 256  # samples whose features are kept together
@@ -247,26 +243,9 @@ class Progress:
             self.emit(Note(f"{self.what}: {done:,} of {total:,}"))
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How a set is read and encoded.
-
-    Attributes:
-        device: where pixels are put.
-        batch: views at once.
-        workers: loader processes.
-        timeout: seconds that one sample may take.
-    """
-
-    device: torch.device
-    batch: int
-    workers: int
-    timeout: float
-
-
 def collect(
     reader: ViewReader,
-    ways: Mapping[str, Featurize],
+    ways: Mapping[str, Network],
     rows: Sequence[int],
     reading: Reading,
     check: Check = strict,
@@ -290,7 +269,7 @@ def collect(
 
 def collect_parts(
     reader: ViewReader,
-    ways: Mapping[str, Featurize],
+    ways: Mapping[str, Network],
     parts: Parts,
     reading: Reading,
     *,
@@ -333,22 +312,15 @@ def collect_parts(
 
 def _encoded(
     reader: ViewReader,
-    ways: Mapping[str, Featurize],
+    ways: Mapping[str, Network],
     keys: list[list[Key]],
     reading: Reading,
     check: Check,
 ) -> Generator[Collected, None, None]:
     """The features of each batch; the same workers read all of them."""
-    workers, views = min(reading.workers, len(keys)), reader.repeats
-    distinct = {id(way): way for way in ways.values()}  # one that has two names is run once
-    with Loader(reader, keys, workers=workers, timeout=reading.timeout) as loader:
-        for read in loader:
-            pixels = to_unit(read.views[0], reading.device)
-            found: dict[int, np.ndarray] = {}
-            for key, way in distinct.items():
-                features = way(pixels).float().cpu().numpy()
-                found[key] = features.reshape(len(read.keys), views, *features.shape[1:])
-            made = {name: found[id(way)] for name, way in ways.items()}
+    with reading.loader(reader, keys) as loader:
+        for read, outputs in run_networks(loader, ways, reading.device, reader.repeats):
+            made = {name: output.float().cpu().numpy() for name, output in outputs.items()}
             unread = check(read, made, reader.dataset.name)
             left_out = {each.index for each in unread}
             rows = np.array([each.index for each in read.keys], np.int64)

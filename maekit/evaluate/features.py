@@ -5,21 +5,20 @@ B clips, C channels, T frames, H x W pixels; N patch tokens; D the width of a fe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from maekit.errors import RecipeError
+from maekit.errors import PartError, RecipeError
 from maekit.tokens import Mask
 
 if TYPE_CHECKING:
+    from maekit.contracts import Backbone, Grid
     from maekit.engine.precision import Precision
     from maekit.model import MaskedAutoencoder
 
 Pool = Literal["cls", "mean", "tokens"]
-Featurize = Callable[[Tensor], Tensor]  # float32 pixels in [0, 1], [B, C, T, H, W]; to [B, ...]
 
 
 class Features(nn.Module):
@@ -33,13 +32,22 @@ class Features(nn.Module):
         pool: what becomes of the tokens.
         layer: the block whose output is taken, from 1, or from -1 backwards; None: the encoder's
             output, after its last norm.
+        pool_first: pool the last block's tokens and normalize what comes of it, as a classifier
+            does, instead of pooling normalized tokens; for the class token it makes no difference.
 
     Raises:
         RecipeError: the encoder has no class token, or not so many blocks.
+        PartError: ``pool_first`` with an encoder that has no last norm.
     """
 
     def __init__(
-        self, model: MaskedAutoencoder, pool: Pool, layer: int | None, precision: Precision
+        self,
+        model: MaskedAutoencoder,
+        pool: Pool,
+        layer: int | None,
+        precision: Precision,
+        *,
+        pool_first: bool = False,
     ) -> None:
         super().__init__()
         if pool == "cls" and not model.backbone.prefix_tokens:
@@ -49,6 +57,7 @@ class Features(nn.Module):
         self.pool = pool
         self.block = None if layer is None else block_of(layer, len(model.backbone.blocks()))
         self.precision = precision
+        self.norm = required_norm(model.backbone) if pool_first else None
 
     @property
     def width(self) -> int:
@@ -59,15 +68,54 @@ class Features(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """``[B, C, T, H, W]`` to float32 ``[B, D]``, or ``[B, N, D]``."""
         model = self.model
+        if self.norm is not None:
+            with self.precision.autocast():
+                normalized = model.normalize(pixels)
+                return pool_then_norm(
+                    model.backbone, normalized, model.grid, self.pool, self.norm
+                ).float()
         mask = Mask.nothing_hidden(len(pixels), model.grid.tokens, pixels.device)
         layers = () if self.block is None else (self.block,)
         with self.precision.autocast():
             encoded = model.encode_visible(model.normalize(pixels), mask, layers)
         tokens = (encoded.tokens if self.block is None else encoded.layers[0]).float()
-        if self.pool == "cls":
-            return tokens[:, 0]
-        patches = tokens[:, model.backbone.prefix_tokens :]
-        return patches if self.pool == "tokens" else patches.mean(dim=1)
+        return pool_tokens(tokens, self.pool, model.backbone.prefix_tokens)
+
+
+def pool_tokens(tokens: Tensor, pool: Pool, prefix: int) -> Tensor:
+    """Pool tokens ``[B, prefix + N, D]`` to ``[B, D]``; ``tokens`` leaves patches ``[B, N, D]``."""
+    if pool == "cls":
+        return tokens[:, 0]
+    patches = tokens[:, prefix:]
+    return patches if pool == "tokens" else patches.mean(dim=1)
+
+
+def pool_then_norm(
+    backbone: Backbone, pixels: Tensor, grid: Grid, pool: Pool, norm: nn.Module
+) -> Tensor:
+    """Pool the last block's output for normalized pixels, then normalize: ``[B, D]``.
+
+    The encoder's own last norm comes after the block and is not applied before pooling: a mean of
+    normalized tokens is not the normalized mean.
+    """
+    mask = Mask.nothing_hidden(len(pixels), grid.tokens, pixels.device)
+    last = len(backbone.blocks()) - 1
+    encoded = backbone(pixels, mask, layers=(last,))
+    normed: Tensor = norm(pool_tokens(encoded.layers[0], pool, backbone.prefix_tokens))
+    return normed
+
+
+def required_norm(backbone: Backbone) -> nn.Module:
+    """Return the norm that an encoder applies to its last block's output.
+
+    Raises:
+        PartError: it has none.
+    """
+    norm = backbone.last_norm()
+    if norm is None:
+        msg = f"{type(backbone).__name__} has no last norm of its own"
+        raise PartError(msg, where="norm: pretrained", hint="take norm: fresh")
+    return norm
 
 
 def block_of(layer: int, blocks: int) -> int:

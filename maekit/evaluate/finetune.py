@@ -12,7 +12,7 @@ from maekit.engine.job import Job
 from maekit.engine.loop import Occasion
 from maekit.engine.optim import make_adamw
 from maekit.engine.run_folder import PREDICTIONS
-from maekit.engine.step import recompute
+from maekit.engine.step import eval_mode, recompute
 from maekit.errors import DataError, RecipeError
 from maekit.evaluate.classifier import Classifier, classifier_tensors, load_classifier_tensors
 from maekit.evaluate.ema import EMA, MovingAverage
@@ -24,7 +24,7 @@ from maekit.evaluate.encoder import (
     weights_or_newest,
 )
 from maekit.evaluate.labels import Task, task_of, tell_task, warn_at_chance
-from maekit.evaluate.predictions import Predictions, predict
+from maekit.evaluate.predictions import Predictions, Reading, predict
 from maekit.evaluate.supervision import VERB, groups_of, make_classifier, make_step, train_reader
 from maekit.evaluate.views import ViewReader, view_reader
 
@@ -194,26 +194,17 @@ class FinetuneJob(Job):
         """Score every row of data.val, in its order; a file that cannot be read is fatal."""
         reader = self._test_reader(all_views=all_views)
         model = self.judged
-        was_training = model.training
-        model.eval()
+        reading = Reading(
+            self.device, self.split.per_device, self.workers, self.recipe.data.timeout
+        )
 
         def logits(pixels: Tensor) -> Tensor:
             with self.precision.autocast():
                 scores: Tensor = model(model.normalize(pixels))
             return scores
 
-        found = predict(
-            reader,
-            self.task.truth,
-            logits,
-            device=self.device,
-            batch=self.split.per_device,
-            workers=self.workers,
-            timeout=self.recipe.data.timeout,
-            activation=self.task.scores,
-        )
-        model.train(was_training)
-        return found
+        with eval_mode(model):
+            return predict(reader, self.task.truth, logits, reading, self.task.scores)
 
     def _test_reader(self, *, all_views: bool) -> ViewReader:
         data, views = self.recipe.data, self.section.views

@@ -23,7 +23,7 @@ from maekit.engine.lars import LARS
 from maekit.engine.loop import Occasion
 from maekit.engine.optim import make_sgd, parameter_groups
 from maekit.engine.run_folder import PREDICTIONS, plain
-from maekit.engine.step import to_unit
+from maekit.engine.step import eval_mode, to_unit
 from maekit.evaluate.assemble_probe import assemble_probe, required_probe
 from maekit.evaluate.classifier import Classifier, classifier_tensors, make_head
 from maekit.evaluate.encoder import weights_or_newest
@@ -119,7 +119,6 @@ class LinearProbeJob(Job):
         super().__init__(recipe, device, emit, bad_files=bad_files)
         self.probing = assemble_probe(recipe, source, device, emit)
         self.probing.ledger = self.ledger
-        _take_pooled_norm(self.probing)
         widths, classes = _widths(self.probing), len(self.probing.labeled.classes)
         self.model = Heads(widths, classes, recipe.seed).to(device)
         self.state = self.initial_state(self.model, _optimizer(self.model, probe.optimizer))
@@ -173,16 +172,16 @@ class LinearProbeJob(Job):
 
     def judge(self, state: TrainState) -> None:
         """Judge data.val by every head."""
-        heads, was_training = self.model, self.model.training
+        heads = self.model
 
         def of(name: str) -> Fit:
             judge = on_device(lambda x: heads.probabilities(name, x), self.probing.device)
             return judge, {}
 
         fits = {name: of(name) for name in self.probing.ways}
-        self.judged = self.probing.judged(fits, self.probing.readers()[1])
+        with eval_mode(heads):
+            self.judged = self.probing.judged(fits, self.probing.readers()[1])
         state.extra["judged"] = plain(self.probing.result(self.judged))
-        heads.train(was_training)
 
     def export(self, path: Path) -> None:
         """Write encoder and head as a classifier, and its predictions for data.val."""
@@ -215,36 +214,8 @@ class LinearProbeJob(Job):
         return judged
 
 
-def _take_pooled_norm(probing: Probing) -> None:
-    """Features as the exported classifier has them: tokens are pooled, then normalized.
-
-    For the class token, that of the paper, the order makes no difference.
-    """
-    for name, way in probing.ways.items():
-        model = getattr(way, "model", None)
-        if model is None:
-            continue
-        classifier = Classifier.of(
-            model, nn.Identity(), pool=_pool(probing), norm="pretrained"
-        ).eval()
-        probing.ways[name] = _Pooled(classifier, way.precision)  # type: ignore[attr-defined]
-
-
 def _pool(probing: Probing) -> Literal["cls", "mean"]:
     return "cls" if probing.pool == "cls" else "mean"
-
-
-class _Pooled:
-    """Pixels in [0, 1] to what a classifier's head gets."""
-
-    def __init__(self, classifier: Classifier, precision: Any) -> None:  # noqa: ANN401
-        self.classifier = classifier
-        self.precision = precision
-
-    @torch.inference_mode()
-    def __call__(self, pixels: Tensor) -> Tensor:
-        with self.precision.autocast():
-            return self.classifier.features(self.classifier.normalize(pixels)).float()
 
 
 def _widths(probing: Probing) -> dict[str, int]:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from maekit.data.loader import Loader
 from maekit.engine.events import Emit, Measured, Note
 from maekit.engine.loop import Occasion
-from maekit.engine.step import to_unit
+from maekit.engine.step import eval_mode
 from maekit.errors import DataError
 from maekit.evaluate.features import Features, auto_pool
 from maekit.evaluate.labels import chance_level, check_labels
-from maekit.evaluate.predictions import batches_of, top_k
+from maekit.evaluate.predictions import Reading, batches_of, run_networks, top_k
 from maekit.evaluate.probe_heads import NearestNeighbors, Ridge
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.views import Views
@@ -50,9 +49,7 @@ class Subset:
         reader: ViewReader,
         labels: np.ndarray,
         samples: int,
-        *,
-        workers: int,
-        timeout: float,
+        reading: Reading,
         emit: Emit,
     ) -> None:
         total = len(reader.dataset)
@@ -60,19 +57,18 @@ class Subset:
         self.rows = np.unique(chosen).tolist()
         self.labels = labels
         self._reader = reader
-        self._workers, self._timeout = workers, timeout
+        self._reading = reading
         self._emit: Emit | None = emit  # until what cannot be read is said
         size = int(np.prod(reader.layout.views[0])) * len(self.rows)
         self._kept: list[Batch] | None = list(self._read()) if size <= KEPT_BYTES else None
 
     def _read(self) -> Iterator[Batch]:
-        keys = batches_of(self.rows, _BATCH)
-        workers = min(self._workers, len(keys))
-        with Loader(self._reader, keys, workers=workers, timeout=self._timeout) as loader:
+        keys = batches_of(self.rows, self._reading.batch)
+        with self._reading.loader(self._reader, keys) as loader:
             yield from loader
 
-    def features(self, way: Features, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Features ``[n, D]`` and labels ``[n]`` of what can be read, on the device.
+    def features(self, extractor: Features) -> tuple[Tensor, Tensor]:
+        """Make features ``[n, D]`` and labels ``[n]`` of what can be read, on the device.
 
         Raises:
             DataError: nothing can.
@@ -80,9 +76,10 @@ class Subset:
         found: list[Tensor] = []
         labels: list[int] = []
         unread: list[BadFile] = []
-        for batch in self._read() if self._kept is None else self._kept:
+        device, batches = self._reading.device, self._read() if self._kept is None else self._kept
+        for batch, made in run_networks(batches, {"features": extractor}, device, views=1):
             good = torch.from_numpy(batch.weight > 0).to(device)
-            found.append(way(to_unit(batch.views[0], device))[good])
+            found.append(made["features"][good, 0])
             bad = {each.index for each in batch.bad}
             unread += batch.bad
             labels += [int(self.labels[key.index]) for key in batch.keys if key.index not in bad]
@@ -131,13 +128,12 @@ class Online:
 
     def measure(self) -> dict[str, float]:
         """``top1`` as a fraction, and ``chance``; the model is left in the mode that it was in."""
-        model, device = self.job.model, self.job.device
-        was_training = model.training
+        model = self.job.model
         pool = auto_pool(self.options.pool, model.backbone.prefix_tokens)
-        way = Features(model, pool, None, self.job.precision)
-        features, labels = self.train.features(way, device)
-        queries, truth = self.val.features(way, device)
-        model.train(was_training)
+        with eval_mode(model):
+            extractor = Features(model, pool, None, self.job.precision)
+            features, labels = self.train.features(extractor)
+            queries, truth = self.val.features(extractor)
         scores = self._scores(features, labels, queries).cpu().numpy()
         right = truth.cpu().numpy()
         return {"top1": top_k(scores, right, 1), "chance": chance_level(right)}
@@ -175,10 +171,8 @@ def online_probe(job: PretrainJob) -> Sequence[Occasion]:
             channels=data.channels,
             float_ok=data.stats is not None,
         )
-        samples = options.samples
-        return Subset(
-            reader, labels, samples, workers=job.workers, timeout=data.timeout, emit=job.emit
-        )
+        reading = Reading(job.device, _BATCH, job.workers, data.timeout)
+        return Subset(reader, labels, options.samples, reading, job.emit)
 
     train = subset(job.train, data.train, labeled.train)
     val = subset(job.val, data.val, labeled.val)

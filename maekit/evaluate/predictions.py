@@ -7,7 +7,7 @@ so is one file that is listed twice (VideoMAE's merge takes them for one).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
     from maekit.contracts import Dataset
     from maekit.data.batch import Batch
+    from maekit.data.reader import SampleReader
     from maekit.evaluate.views import ViewReader
 
+Network = Callable[[Tensor], Tensor]  # float32 pixels in [0, 1], [B, C, T, H, W]; to [B, ...]
 TOP = 5
 _DIGITS = 6  # of a score in predictions.jsonl
 
@@ -145,6 +147,47 @@ def _refuse_nonfinite(scores: np.ndarray, names: Sequence[str]) -> None:
         raise NonFiniteError("its scores are not finite", where=names[int(bad[0])], hint=hint)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a set is read and put through networks.
+
+    Attributes:
+        device: where pixels are put.
+        batch: views at once; all views of a sample always go together.
+        workers: loader processes.
+        timeout: seconds that one sample may take.
+    """
+
+    device: torch.device
+    batch: int
+    workers: int
+    timeout: float
+
+    def loader(self, reader: SampleReader, keys: list[list[Key]]) -> Loader:
+        """Open a loader of these batches."""
+        return Loader(reader, keys, workers=min(self.workers, len(keys)), timeout=self.timeout)
+
+
+def run_networks(
+    batches: Iterable[Batch], networks: Mapping[str, Network], device: torch.device, views: int
+) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+    """Put the pixels of each batch through every network: features and scores are made here.
+
+    Args:
+        networks: by name; one that has two names is run once.
+        device: where pixels are put.
+        views: V, of each sample.
+
+    Yields:
+        A batch, and of each network ``[B, V, ...]`` on the device, unread samples included.
+    """
+    distinct = {id(network): network for network in networks.values()}
+    for batch in batches:
+        pixels = to_unit(batch.views[0], device)
+        outputs = {key: each(pixels).unflatten(0, (-1, views)) for key, each in distinct.items()}
+        yield batch, {name: outputs[id(network)] for name, network in networks.items()}
+
+
 def batches_of(rows: Sequence[int], size: int) -> list[list[Key]]:
     """The keys of rows, in their order, in batches."""
     keys = [Key(0, index) for index in rows]
@@ -160,12 +203,8 @@ def probabilities(logits: Tensor) -> Tensor:
 def predict(
     reader: ViewReader,
     labels: np.ndarray,
-    logits: Callable[[Tensor], Tensor],
-    *,
-    device: torch.device,
-    batch: int,
-    workers: int,
-    timeout: float,
+    logits: Network,
+    reading: Reading,
     activation: Callable[[Tensor], Tensor] = probabilities,
 ) -> Predictions:
     """Judge every row of a set; of each, two lines of scores are kept, however many views it has.
@@ -174,10 +213,7 @@ def predict(
         reader: reads its test views.
         labels: int64 ``[n]`` of all its rows, as the classifier numbers them.
         logits: float32 pixels in [0, 1] ``[B*V, C, T, H, W]`` to ``[B*V, K]``.
-        device: where pixels are put.
-        batch: views at once; all views of a sample always go together.
-        workers: loader processes.
-        timeout: seconds that one sample may take.
+        reading: how rows are read.
         activation: logits to what is averaged over views.
 
     Raises:
@@ -189,14 +225,17 @@ def predict(
     means: list[np.ndarray] = []
     single: list[np.ndarray] = []
     views = reader.repeats
-    keys = batches_of(range(len(reader.dataset)), max(1, batch // views))
-    with Loader(reader, keys, workers=min(workers, len(keys)), timeout=timeout) as loader:
-        for read in loader:
+    keys = batches_of(range(len(reader.dataset)), max(1, reading.batch // views))
+
+    def scores(pixels: Tensor) -> Tensor:
+        return activation(logits(pixels))
+
+    with reading.loader(reader, keys) as loader:
+        for read, made in run_networks(loader, {"scores": scores}, reading.device, views):
             refuse_bad(read)
-            scores = activation(logits(to_unit(read.views[0], device))).cpu().numpy()
             here = [key.index for key in read.keys]
             called = [reader.dataset.name(row) for row in here]
-            mean, one = _average(scores.reshape(len(here), views, -1), reader.middle, called)
+            mean, one = _average(made["scores"].cpu().numpy(), reader.middle, called)
             rows += here
             names += called
             means.append(mean)

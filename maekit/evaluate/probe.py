@@ -27,7 +27,6 @@ from maekit.evaluate.feature_cache import (
     Collected,
     Parts,
     Progress,
-    Reading,
     collect,
     collect_parts,
     counted,
@@ -38,7 +37,7 @@ from maekit.evaluate.labels import (
     chance_level,
     warn_of_accuracy,
 )
-from maekit.evaluate.predictions import TOP, Predictions
+from maekit.evaluate.predictions import TOP, Predictions, Reading
 from maekit.evaluate.probe_heads import Fit, fit_judge
 from maekit.evaluate.views import ViewReader, view_reader
 
@@ -46,7 +45,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from maekit.contracts import Dataset
-    from maekit.evaluate.features import Featurize, Pool
+    from maekit.evaluate.features import Pool
+    from maekit.evaluate.predictions import Network
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.probe import Probe
     from maekit.recipe.schema import DataSpec, Recipe
@@ -87,7 +87,7 @@ class Probing:
     labeled: Labeled
     pool: Pool
     precision: Precision
-    ways: dict[str, Featurize]
+    ways: dict[str, Network]
     encoder: MaskedAutoencoder
     source: str
     ledger: BadFiles

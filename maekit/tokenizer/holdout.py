@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from maekit.engine.step import to_unit
+from maekit.engine.step import eval_mode, to_unit
 from maekit.targets.dvae_networks import as_pictures
 
 if TYPE_CHECKING:
@@ -30,23 +30,21 @@ def measure(model: DVAE, batches: Sequence[Batch], precision: Precision) -> dict
     color; ``codes_used`` counts the codes that occur, ``perplexity`` is the exponential of the
     entropy of their frequencies. All None where every sample is bad.
     """
-    was_training = model.training
-    model.eval()
     device = next(model.parameters()).device
     errors, values = torch.zeros(2, dtype=torch.float64), 0
     counts = torch.zeros(model.sizes.vocabulary, dtype=torch.int64)
-    for batch in batches:
-        good = batch.weight > 0
-        if not good.any():
-            continue
-        pixels = as_pictures(to_unit(batch.views[0][good], device))
-        with precision.autocast():
-            rebuilt, codes = model.reconstruct(pixels)
-        for place, guess in enumerate((rebuilt, mean_colors(pixels, model.sizes.stride))):
-            errors[place] += (guess.float() - pixels).square().sum().cpu().double()
-        values += pixels.numel()
-        counts += torch.bincount(codes.flatten(), minlength=len(counts)).cpu()
-    model.train(was_training)
+    with eval_mode(model):
+        for batch in batches:
+            good = batch.weight > 0
+            if not good.any():
+                continue
+            pixels = as_pictures(to_unit(batch.views[0][good], device))
+            with precision.autocast():
+                rebuilt, codes = model.reconstruct(pixels)
+            for place, guess in enumerate((rebuilt, mean_colors(pixels, model.sizes.stride))):
+                errors[place] += (guess.float() - pixels).square().sum().cpu().double()
+            values += pixels.numel()
+            counts += torch.bincount(codes.flatten(), minlength=len(counts)).cpu()
     if not values:
         return dict.fromkeys(KEYS)
     used = int((counts > 0).sum())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from maekit.evaluate import feature_cache
+from maekit.evaluate import predictions
 from maekit.weights.file import read_header, read_tensors, write_weights
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError
 
-    monkeypatch.setattr(feature_cache, "Loader", refuse)
+    monkeypatch.setattr(predictions, "Loader", refuse)
 
 
 def test_timm_names_that_are_none_are_refused_before_there_is_a_folder(

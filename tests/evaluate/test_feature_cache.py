@@ -14,11 +14,10 @@ from maekit.data.bad_files import BadFiles
 from maekit.data.batch import BadFile
 from maekit.data.loader import Loader
 from maekit.errors import DataError, NonFiniteError, RecipeError, StorageError
-from maekit.evaluate import feature_cache
+from maekit.evaluate import predictions
 from maekit.evaluate.feature_cache import (
     Collected,
     Parts,
-    Reading,
     collect,
     collect_parts,
     counted,
@@ -26,6 +25,7 @@ from maekit.evaluate.feature_cache import (
     source_of,
     strict,
 )
+from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views
@@ -123,7 +123,7 @@ def test_the_same_workers_read_all_parts(tmp_path: Path, monkeypatch: pytest.Mon
             made.append(self)
             super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(feature_cache, "Loader", Counted)
+    monkeypatch.setattr(predictions, "Loader", Counted)
     collect_parts(reader(), {"a": tints}, Parts(tmp_path / "x", {}), READING, size=2)
     assert len(made) == 1
 

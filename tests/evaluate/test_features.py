@@ -12,8 +12,9 @@ from toys import Clips, clip_source, model
 from maekit.data.bad_files import BadFiles
 from maekit.engine.precision import Precision
 from maekit.errors import DataError, RecipeError
-from maekit.evaluate.feature_cache import Check, Reading, collect, counted, strict
+from maekit.evaluate.feature_cache import Check, collect, counted, strict
 from maekit.evaluate.features import Features, auto_pool, block_of
+from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views

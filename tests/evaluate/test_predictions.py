@@ -13,7 +13,7 @@ from toys import Clips, clip_source
 
 from maekit.data.order import Key
 from maekit.errors import DataError, NonFiniteError
-from maekit.evaluate.predictions import Predictions, predict, top_k
+from maekit.evaluate.predictions import Predictions, Reading, predict, top_k
 from maekit.evaluate.views import view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views
@@ -32,7 +32,7 @@ def judge(dataset: Clips, views: Views, **more: int) -> Predictions:
     reader = view_reader(dataset, spec, views, size=(10, 10), channels=3)
     labels = np.array([source.info.label for source in dataset.sources], np.int64)
     settings = {"batch": 7, "workers": 0, "timeout": 1.0} | more
-    return predict(reader, labels, logits, device=CPU, **settings)  # type: ignore[arg-type]
+    return predict(reader, labels, logits, Reading(CPU, **settings))  # type: ignore[arg-type]
 
 
 def test_scores_are_the_mean_of_the_softmax_of_each_view() -> None:
@@ -88,7 +88,7 @@ def test_memory_does_not_grow_with_the_views() -> None:
         return pixels[:, 2, 0, 0, :1].expand(-1, classes)
 
     tracemalloc.start()
-    predict(reader, np.zeros(100, int), wide, device=CPU, batch=31, workers=0, timeout=1.0)
+    predict(reader, np.zeros(100, int), wide, Reading(CPU, 31, 0, 1.0))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     kept, all_views = 2 * 8 * 100 * classes, 31 * 8 * 100 * classes
@@ -181,4 +181,4 @@ def test_scores_that_are_not_finite_are_an_error_not_right(lost: float) -> None:
     )
     reader = view_reader(dataset, DataSpec(name="videos"), Views(), size=(10, 10), channels=3)
     with pytest.raises(NonFiniteError, match=r"lost\.mp4.*not finite"):
-        predict(reader, np.zeros(2, int), diverged, device=CPU, batch=2, workers=0, timeout=1.0)
+        predict(reader, np.zeros(2, int), diverged, Reading(CPU, 2, 0, 1.0))
