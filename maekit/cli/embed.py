@@ -35,7 +35,7 @@ from maekit.evaluate.embed import (
 )
 from maekit.evaluate.embed import embed as make_embedding
 from maekit.evaluate.encoder import digest_of_weights, refuse_nonfinite_weights
-from maekit.evaluate.feature_cache import Parts, Progress
+from maekit.evaluate.feature_cache import FeatureShards, Progress
 from maekit.evaluate.features import Features, auto_pool
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
@@ -92,18 +92,18 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         reader = _reader(NamedFiles(found), header, chosen)
         about = _about(chosen, header, pool, layer, model) | _clips(reader)
         digest = digest_of_inputs(each.path for each in found)
-        parts = Parts(target.with_name(f"{target.name}.parts"), about | {"inputs": digest})
-        with take_lock(parts.folder / LOCK):
+        shards = FeatureShards(target.with_name(f"{target.name}.parts"), about | {"inputs": digest})
+        with take_lock(shards.folder / LOCK):
             tell(Note(f"weights: {chosen.said}"))
             tell(Note(f"{len(found):,} inputs, {_said(header, model, pool, layer)}"))
             reading = _reading(batch, workers, where)
-            made = make_embedding(reader, way, parts, reading, _until(stop, tell))
+            made = make_embedding(reader, way, shards, reading, _until(stop, tell))
             if made is None:
-                text = f"interrupted; the same command goes on from {parts.folder}"
+                text = f"interrupted; the same command goes on from {shards.folder}"
                 tell(Note(text, warning=True))
                 return INTERRUPTED
             write(target, kind, made, about)
-        parts.remove()
+        shards.remove()
     for each in made.unread:
         tell(Note(f"{each['input']}: {each['error']}", warning=True))
     return _tell(made, target, about, json=json)
@@ -127,11 +127,11 @@ def _until(stop: StopSignal, tell: Terminal) -> Callable[[int, int], bool]:
     """Say now and then how many inputs are done; answer no once a signal requests a stop."""
     progress = Progress("inputs", tell)
 
-    def go_on(done: int, total: int) -> bool:
+    def should_continue(done: int, total: int) -> bool:
         progress(done, total)
         return stop.requested is None
 
-    return go_on
+    return should_continue
 
 
 def _unlisted(words: Sequence[str]) -> Iterator[str]:

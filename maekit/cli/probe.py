@@ -19,7 +19,7 @@ from maekit.engine.run import RunOptions
 from maekit.errors import INTERRUPTED
 from maekit.evaluate.assemble_probe import assemble_probe
 from maekit.evaluate.cached_probe import VERB, begun_result
-from maekit.evaluate.feature_cache import collect, counted
+from maekit.evaluate.feature_cache import collect_features, count_bad
 from maekit.evaluate.predictions import TOP, Reading
 from maekit.evaluate.probe import DIFFERENCES, MODEL, PIXELS, RANDOM
 from maekit.verbs import JOBS, run_verb, trains
@@ -116,7 +116,7 @@ def _rehearse(recipe: Recipe, source: str, device: torch.device, emit: Emit, *, 
     count = min(len(job.train), job.at_once)
     began = time.perf_counter()
     here = Reading(device, count, 0, 0.0)
-    made = collect(reader, job.ways, range(count), here, counted(job.ledger))
+    made = collect_features(reader, job.extractors, range(count), here, count_bad(job.ledger))
     each = sum(features.nbytes for features in made.features.values()) / max(1, len(made.rows))
     views = len(job.train) + len(job.val) * val_reader.repeats
     costs = {

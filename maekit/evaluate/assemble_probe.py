@@ -9,12 +9,12 @@ from maekit.engine.events import Emit, Note
 from maekit.engine.feed import open_dataset
 from maekit.engine.precision import Precision
 from maekit.errors import RecipeError
-from maekit.evaluate.baselines import Differences, Pixels, untrained
+from maekit.evaluate.baselines import FrameDifferenceBaseline, PixelBaseline, untrained
 from maekit.evaluate.encoder import SCRATCH, load_encoder
 from maekit.evaluate.features import Features, auto_pool
-from maekit.evaluate.labels import check_labels, tell_labels
-from maekit.evaluate.probe import DIFFERENCES, MODEL, PIXELS, RANDOM, Probing
-from maekit.evaluate.probe_heads import check_judge
+from maekit.evaluate.labels import announce_labels, check_labels
+from maekit.evaluate.probe import DIFFERENCES, MODEL, PIXELS, RANDOM, ProbeJob
+from maekit.evaluate.probe_heads import check_head
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from maekit.evaluate.features import Pool
-    from maekit.evaluate.predictions import Network
+    from maekit.evaluate.predictions import Extractor
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.probe import Probe
     from maekit.recipe.schema import DataSpec, Recipe
@@ -36,7 +36,7 @@ def assemble_probe(
     emit: Emit,
     *,
     bad_files: Path | None = None,
-) -> Probing:
+) -> ProbeJob:
     """Open data and weights, look at the labels, build what is judged.
 
     Args:
@@ -53,16 +53,16 @@ def assemble_probe(
     data = recipe.data
     train, val = open_dataset(data.train, "data.train"), open_dataset(spec, "data.val")
     labeled = check_labels(train, val)
-    tell_labels(train, labeled, emit)
-    _tell_sampling(data.train, spec, emit)
+    announce_labels(train, labeled, emit)
+    _warn_sampling(data.train, spec, emit)
     model, header = load_encoder(source, recipe)
-    check_judge(probe, model.backbone.width)
+    check_head(probe, model.backbone.width)
     pool = auto_pool(probe.pool, model.backbone.prefix_tokens)
     taken: Pool = "tokens" if probe.kind == "attentive" else pool
     precision = Precision.of(probe.precision, device, where="probe.precision")
     # Without training, the model is its own random floor.
-    floor = model if source == SCRATCH else untrained(header, recipe.seed)
-    return Probing(
+    random_encoder = model if source == SCRATCH else untrained(header, recipe.seed)
+    return ProbeJob(
         recipe=recipe,
         probe=probe,
         device=device,
@@ -72,7 +72,9 @@ def assemble_probe(
         labeled=labeled,
         pool=taken,
         precision=precision,
-        ways=_ways(probe, header, model.to(device), floor.to(device), taken, precision),
+        extractors=_extractors(
+            probe, header, model.to(device), random_encoder.to(device), taken, precision
+        ),
         encoder=model,
         source=source,
         ledger=BadFiles(bad_files, len(train), data.train.max_bad_fraction),
@@ -80,7 +82,7 @@ def assemble_probe(
     )
 
 
-def _tell_sampling(train: DataSpec, val: DataSpec, emit: Emit) -> None:
+def _warn_sampling(train: DataSpec, val: DataSpec, emit: Emit) -> None:
     """A probe of clips that are cut in two ways is seldom meant."""
     if (train.stride, train.sampling) != (val.stride, val.sampling):
         text = "data.train and data.val sample frames differently"
@@ -88,14 +90,14 @@ def _tell_sampling(train: DataSpec, val: DataSpec, emit: Emit) -> None:
         emit(Note(f"{text}: {how}", warning=True))
 
 
-def _ways(
+def _extractors(
     probe: Probe,
     header: Header,
     model: MaskedAutoencoder,
-    floor: MaskedAutoencoder,
+    random_encoder: MaskedAutoencoder,
     pool: Pool,
     precision: Precision,
-) -> dict[str, Network]:
+) -> dict[str, Extractor]:
     """What is judged, by name."""
     # The paper's protocol exports encoder and head as a classifier: features are a classifier's.
     paper = probe.kind == "linear" and probe.protocol == "paper"
@@ -107,16 +109,18 @@ def _ways(
         return Features(encoder, pool, probe.layer, precision, pool_first=paper)
 
     features = features_of(model)
-    random = features if floor is model else features_of(floor)
+    random = features if random_encoder is model else features_of(random_encoder)
     tokens = probe.kind == "attentive"
-    ways: dict[str, Network] = {
+    extractors: dict[str, Extractor] = {
         MODEL: features,
         RANDOM: random,
-        PIXELS: Pixels(probe.pixels, model.normalize, tokens=tokens),
+        PIXELS: PixelBaseline(probe.pixels, model.normalize, tokens=tokens),
     }
     if header.clip[0] > 1:
-        ways[DIFFERENCES] = Differences(probe.pixels, model.normalize, tokens=tokens)
-    return ways
+        extractors[DIFFERENCES] = FrameDifferenceBaseline(
+            probe.pixels, model.normalize, tokens=tokens
+        )
+    return extractors
 
 
 def required_probe(recipe: Recipe) -> tuple[Probe, DataSpec]:

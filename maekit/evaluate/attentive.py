@@ -68,17 +68,17 @@ class AttentiveHead(nn.Module):
         return torch.cat([self(chunk).softmax(dim=-1) for chunk in tokens.split(_CHUNK)])
 
 
-def heads_of(width: int, asked: int | None) -> int:
+def num_heads(width: int, requested: int | None) -> int:
     """Attention heads that divide a width: as asked, else about one for each 64 channels.
 
     Raises:
         RecipeError: what is asked does not divide it.
     """
-    if asked is not None:
-        if width % asked:
-            msg = f"{asked} heads do not divide features of width {width}"
+    if requested is not None:
+        if width % requested:
+            msg = f"{requested} heads do not divide features of width {width}"
             raise RecipeError(msg, where="probe.attentive.heads", hint="leave it out")
-        return asked
+        return requested
     most = max(1, width // _HEAD)
     return next(heads for heads in range(most, 0, -1) if width % heads == 0)
 
@@ -92,7 +92,7 @@ def fit_attentive(
     width: int,
     seed: int,
     device: torch.device,
-    told: Callable[[int, float], None] = lambda _epoch, _loss: None,
+    on_epoch: Callable[[int, float], None] = lambda _epoch, _loss: None,
 ) -> AttentiveHead:
     """Train the block with AdamW and a cosine; the same seed gives the same head.
 
@@ -107,7 +107,7 @@ def fit_attentive(
         told: hears each epoch's mean loss.
     """
     with seeded(seed, purpose="probe/attentive"):
-        heads = heads_of(width, options.heads)
+        heads = num_heads(width, options.heads)
         head = AttentiveHead(tokens.shape[-1], width, classes, heads)
     head.to(device)
     groups = parameter_groups(head.named_parameters(), options.weight_decay)
@@ -129,5 +129,5 @@ def fit_attentive(
             loss.backward()
             optimizer.step()
             total += float(loss.detach()) * len(rows)
-        told(epoch, total / len(tokens))
+        on_epoch(epoch, total / len(tokens))
     return head.eval()

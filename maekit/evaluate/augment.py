@@ -49,7 +49,7 @@ class Erased(NamedTuple):
 def rand_augment(
     *, policy: str, size: tuple[int, int], mean: Sequence[float]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A change of one frame ``[H, W, C]`` uint8 (C = 1 or 3), drawn from global generators.
+    """Make a change of one frame ``[H, W, C]`` uint8 (C = 1 or 3), drawn from global generators.
 
     Args:
         policy: timm's words for it, as ``rand-m9-mstd0.5-inc1``.
@@ -88,7 +88,7 @@ def rand_augment(
 
 
 def _posterized(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """The highest bits of each value; none of them is black.
+    """Keep the highest bits of each value; with none, the picture is black.
 
     timm's increasing policies ask for 0 bits at full magnitude, which Pillow 13 refuses.
     """
@@ -100,7 +100,7 @@ def _posterized(image: Image.Image, bits: int, **_: object) -> Image.Image:
 def erased_box(
     height: int, width: int, probability: float, rng: np.random.Generator
 ) -> Erased | None:
-    """The box that is erased of a picture; None where there is none.
+    """Draw the box that is erased of a picture, or None.
 
     Where no box of ten fits, none is erased.
     """
@@ -130,7 +130,7 @@ class RandomErase:
         self.repeats = repeats
 
     def __call__(self, pixels: Tensor, keys: Sequence[Key]) -> Tensor:
-        """Normalized pixels ``[B*R, C, T, H, W]`` of B samples; changed in place."""
+        """Erase in normalized pixels ``[B*R, C, T, H, W]`` of B samples, in place."""
         _, channels, frames, height, width = pixels.shape
         for row in range(len(pixels)):
             key, repeat = keys[row // self.repeats], row % self.repeats
@@ -153,10 +153,10 @@ def _noise(rng: np.random.Generator, device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(rng.integers(2**62)))
 
 
-class Drawn(NamedTuple):
-    """How one row is mixed: ``own`` of every pixel outside the box, nothing of it inside."""
+class MixParams(NamedTuple):
+    """How one row is mixed: ``lam`` of every pixel outside the box, nothing of it inside."""
 
-    own: float
+    lam: float
     box: tuple[int, int, int, int]  # top, left, bottom, right; empty for mixup
 
 
@@ -166,22 +166,22 @@ class Mixed:
 
     Attributes:
         pixels: ``[B, C, T, H, W]``.
-        partner: int64 ``[B]``: whom each row is mixed with; itself where it is not.
-        own: float32 ``[B]``: the weight of a row's own label, the partner has the rest.
+        index: int64 ``[B]``: the row that each row is mixed with; its own index if none.
+        lam: float32 ``[B]``: the weight of a row's own label; the other row's has the rest.
     """
 
     pixels: Tensor
-    partner: Tensor
-    own: Tensor
+    index: Tensor
+    lam: Tensor
 
     def targets(self, targets: Tensor) -> Tensor:
-        """Targets ``[B, K]`` mixed as the pixels are."""
-        own = self.own.to(targets)[:, None]
-        return own * targets + (1 - own) * targets[self.partner]
+        """Mix targets ``[B, K]`` as the pixels are."""
+        lam = self.lam.to(targets)[:, None]
+        return lam * targets + (1 - lam) * targets[self.index]
 
 
 @dataclass(frozen=True)
-class Mixing:
+class Mixup:
     """Draws how a batch is mixed.
 
     Args:
@@ -203,7 +203,7 @@ class Mixing:
     repeats: int = 1
 
     @property
-    def on(self) -> bool:
+    def enabled(self) -> bool:
         """Whether anything is ever mixed."""
         return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0)
 
@@ -220,54 +220,57 @@ class Mixing:
         ]
         if self.per == "batch":
             draws *= rows
-        partner = partners(good)
-        own = np.array([own_share(draw, height, width) for draw in draws], np.float32)
-        own[partner == np.arange(rows)] = 1.0
-        index = torch.from_numpy(partner).to(pixels.device)
+        others = mixed_with(good)
+        lam = np.array([effective_lam(draw, height, width) for draw in draws], np.float32)
+        lam[others == np.arange(rows)] = 1.0
+        index = torch.from_numpy(others).to(pixels.device)
         mixed = _blend(pixels, pixels[index], draws)
-        return Mixed(mixed, index, torch.from_numpy(own).to(pixels.device))
+        return Mixed(mixed, index, torch.from_numpy(lam).to(pixels.device))
 
-    def draw(self, key: Key, repeat: int, height: int, width: int) -> Drawn:
-        """How a row is mixed, or with ``per: batch`` the micro-batch that it is the first of."""
+    def draw(self, key: Key, repeat: int, height: int, width: int) -> MixParams:
+        """Draw how a row is mixed; with ``per: batch``, all of the batch as its first row."""
         rng = generator(self.seed, purpose="mix", epoch=key.epoch, index=key.index, repeat=repeat)
         nothing = (0, 0, 0, 0)
         if rng.random() >= self.probability:
-            return Drawn(1.0, nothing)
+            return MixParams(1.0, nothing)
         cut = self.cutmix > 0 and (self.mixup == 0 or rng.random() < self.switch)
         if not cut:
-            return Drawn(float(rng.beta(self.mixup, self.mixup)), nothing)
+            return MixParams(float(rng.beta(self.mixup, self.mixup)), nothing)
         side = float(np.sqrt(1 - rng.beta(self.cutmix, self.cutmix)))
         edges = []
         for limit in (height, width):
             half, center = int(limit * side) // 2, int(rng.integers(limit))
             edges.append((max(0, center - half), min(limit, center + half)))
         (top, bottom), (left, right) = edges
-        return Drawn(1.0, (top, left, bottom, right))
+        return MixParams(1.0, (top, left, bottom, right))
 
 
-def own_share(draw: Drawn, height: int, width: int) -> float:
-    """The share of a picture that stays its own: what its label weighs."""
+def effective_lam(draw: MixParams, height: int, width: int) -> float:
+    """Return the share of a picture that stays its own, which is the weight of its label."""
     top, left, bottom, right = draw.box
     outside = 1 - (bottom - top) * (right - left) / (height * width)
-    return draw.own * outside
+    return draw.lam * outside
 
 
-def partners(good: np.ndarray) -> np.ndarray:
-    """Whom each row is mixed with, int64 ``[B]``: the good rows in reverse, others themselves."""
-    partner = np.arange(len(good))
-    partner[good] = np.flatnonzero(good)[::-1]
-    return partner
+def mixed_with(good: np.ndarray) -> np.ndarray:
+    """Return the row that each row is mixed with, int64 ``[B]``.
+
+    Good rows are mixed in reverse order, as in the papers' codes; others with themselves.
+    """
+    index = np.arange(len(good))
+    index[good] = np.flatnonzero(good)[::-1]
+    return index
 
 
-def _blend(pixels: Tensor, others: Tensor, draws: Sequence[Drawn]) -> Tensor:
-    """Each row with its partner ``[B, C, T, H, W]``, one formula for both kinds."""
+def _blend(pixels: Tensor, others: Tensor, draws: Sequence[MixParams]) -> Tensor:
+    """Mix rows ``[B, C, T, H, W]`` with others, by one formula for mixup and CutMix."""
     device, (height, width) = pixels.device, pixels.shape[-2:]
-    own = torch.tensor([draw.own for draw in draws], device=device, dtype=pixels.dtype)
+    lam = torch.tensor([draw.lam for draw in draws], device=device, dtype=pixels.dtype)
     boxes = torch.tensor([draw.box for draw in draws], device=device)
     top, left, bottom, right = (edge[:, None] for edge in boxes.unbind(dim=1))
     row, column = torch.arange(height, device=device), torch.arange(width, device=device)
     down = (row >= top) & (row < bottom)  # [B, H]
     across = (column >= left) & (column < right)  # [B, W]
     inside = (down[:, :, None] & across[:, None, :])[:, None, None]
-    weight = torch.where(inside, 0.0, own.view(-1, 1, 1, 1, 1))
+    weight = torch.where(inside, 0.0, lam.view(-1, 1, 1, 1, 1))
     return weight * pixels + (1 - weight) * others

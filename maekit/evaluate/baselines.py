@@ -13,18 +13,18 @@ from torch.nn import functional
 from maekit.engine.build import build_model
 
 if TYPE_CHECKING:
-    from maekit.evaluate.predictions import Network
+    from maekit.evaluate.predictions import Extractor
     from maekit.model import MaskedAutoencoder
     from maekit.weights.header import Header
 
 
-def reduced(height: int, width: int, side: int) -> tuple[int, int]:
+def reduced_size(height: int, width: int, side: int) -> tuple[int, int]:
     """Height and width of a picture of which no side exceeds ``side``: never more than it has."""
     scale = min(1.0, side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-class Pixels:
+class PixelBaseline:
     """Raw pixels as features: every frame, reduced by area so that no side exceeds ``side``.
 
     They are normalized as the encoder gets them: pixels in [0, 1] have cosines near 1 whatever they
@@ -36,29 +36,29 @@ class Pixels:
         tokens: give them as the one token of a sequence, ``[B, 1, D]``, for attentive probes.
     """
 
-    def __init__(self, side: int, normalize: Network, *, tokens: bool = False) -> None:
+    def __init__(self, side: int, normalize: Extractor, *, tokens: bool = False) -> None:
         self.side = side
         self.normalize = normalize
         self.tokens = tokens
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """``[B, C, T, H, W]`` to ``[B, C*T*h*w]``, or ``[B, 1, C*T*h*w]``."""
-        flat = self.seen(pixels).flatten(1)
+        flat = self.reduce(pixels).flatten(1)
         return flat[:, None] if self.tokens else flat
 
-    def seen(self, pixels: Tensor) -> Tensor:
+    def reduce(self, pixels: Tensor) -> Tensor:
         """``[B, C, T, H, W]`` to what is seen of it, ``[B, C, T, h, w]``."""
         frames, height, width = pixels.shape[2:]
-        size = (frames, *reduced(height, width, self.side))
+        size = (frames, *reduced_size(height, width, self.side))
         return functional.interpolate(self.normalize(pixels), size, mode="area")
 
 
-class Differences(Pixels):
+class FrameDifferenceBaseline(PixelBaseline):
     """Each frame less the one before it, of clips of two frames and more; else as raw pixels."""
 
-    def seen(self, pixels: Tensor) -> Tensor:
+    def reduce(self, pixels: Tensor) -> Tensor:
         """``[B, C, T, H, W]`` to ``[B, C, T - 1, h, w]``."""
-        frames = super().seen(pixels)
+        frames = super().reduce(pixels)
         return frames[:, :, 1:] - frames[:, :, :-1]
 
 

@@ -88,7 +88,7 @@ def _judged(
             run.folder.write_result(result)
             emit(Note(f"{text}; go on with --resume --out {path}", warning=True))
             return result
-        judged = probing.judge_kept(kept)
+        judged = probing.evaluate_cached(kept)
         judged[MODEL].predictions.write(path / PREDICTIONS)
         more = {
             "bad_files": len(probing.ledger),

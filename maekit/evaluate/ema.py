@@ -21,21 +21,21 @@ class MovingAverage:
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> None:
         self.source = model
         average: Any = get_ema_multi_avg_fn(decay)
-        self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=False)
-        self.averaged.requires_grad_(False)
+        self.from_views = AveragedModel(model, multi_avg_fn=average, use_buffers=False)
+        self.from_views.requires_grad_(False)
         # The first update of torch's average copies: without it the average would begin behind
         # the first step instead of at the start.
-        self.averaged.update_parameters(model)
+        self.from_views.update_parameters(model)
         optimizer.register_step_post_hook(self._after)
 
     @property
     def model(self) -> nn.Module:
         """The averaged model."""
-        module: nn.Module = self.averaged.module
+        module: nn.Module = self.from_views.module
         return module
 
     def _after(self, *_: object) -> None:
-        self.averaged.update_parameters(self.source)
+        self.from_views.update_parameters(self.source)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of it."""

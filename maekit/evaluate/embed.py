@@ -1,4 +1,4 @@
-"""Features of any files, in parts that an interrupted run goes on from, then in one file.
+"""Features of any files, in shards that an interrupted run resumes from, then in one file.
 
 The same inputs, weights, batch and machine give the same bytes, however often it was interrupted.
 """
@@ -17,12 +17,12 @@ import numpy as np
 
 from maekit.atomic import write_atomically
 from maekit.errors import RecipeError, StorageError
-from maekit.evaluate.feature_cache import PART, collect_parts, lenient
+from maekit.evaluate.feature_cache import SHARD_SIZE, collect_shards, skip_bad
 from maekit.evaluate.predictions import Reading
 
 if TYPE_CHECKING:
-    from maekit.evaluate.feature_cache import Parts
-    from maekit.evaluate.predictions import Network
+    from maekit.evaluate.feature_cache import FeatureShards
+    from maekit.evaluate.predictions import Extractor
     from maekit.evaluate.views import ViewReader
 
 Format = Literal["npz", "safetensors", "parquet"]
@@ -31,7 +31,7 @@ _ONLY = "features"  # the one kind of them
 
 @dataclass(frozen=True)
 class Embedding:
-    """What was made: float32 features ``[n, D]`` or ``[n, N, D]``, and what they are of."""
+    """Float32 features ``[n, D]`` or ``[n, N, D]`` of n inputs, and the inputs without any."""
 
     ids: tuple[str, ...]
     features: np.ndarray
@@ -40,34 +40,42 @@ class Embedding:
 
 def embed(
     reader: ViewReader,
-    way: Network,
-    parts: Parts,
+    extractor: Extractor,
+    shards: FeatureShards,
     reading: Reading,
-    go_on: Callable[[int, int], bool],
+    should_continue: Callable[[int, int], bool],
 ) -> Embedding | None:
-    """Make the features that are not there yet; None where ``go_on`` said no before the end.
+    """Make the features that are not there yet; None if told to stop before the end.
 
     Args:
         reader: reads one view of each input.
-        way: makes features.
-        parts: where they are kept.
+        extractor: makes features.
+        shards: where they are kept.
         reading: how inputs are read and encoded.
-        go_on: hears how many inputs are done, of how many, after each part.
+        should_continue: called after each shard with how many inputs of how many are done.
 
     Raises:
-        StorageError: a part cannot be written, or is damaged.
+        StorageError: a shard cannot be written, or is damaged.
     """
-    ways = {_ONLY: way}
-    if not collect_parts(reader, ways, parts, reading, size=PART, check=lenient, go_on=go_on):
+    extractors = {_ONLY: extractor}
+    if not collect_shards(
+        reader,
+        extractors,
+        shards,
+        reading,
+        size=SHARD_SIZE,
+        on_bad=skip_bad,
+        should_continue=should_continue,
+    ):
         return None
-    made = parts.whole(PART, len(reader.dataset))
+    made = shards.load_all(SHARD_SIZE, len(reader.dataset))
     ids = tuple(reader.dataset.name(row) for row in made.rows.tolist())
     unread = tuple({"input": each.file, "error": each.reason} for each in made.unread)
     return Embedding(ids, made.features[_ONLY][:, 0], unread)
 
 
 def digest_of_inputs(paths: Iterable[str]) -> str:
-    """A name for files as they are now: their names, sizes and times."""
+    """Hash names, sizes and times of files as they are now."""
     found = hashlib.sha256()
     for path in paths:
         found.update(os.fsencode(path) + b"\0")
@@ -123,7 +131,7 @@ def _parquet(path: Path, made: Embedding, about: dict[str, Any]) -> None:
 
 
 def arrow_library() -> tuple[Any, Any]:
-    """pyarrow and its parquet module.
+    """Import pyarrow and its parquet module.
 
     Raises:
         RecipeError: it is not installed.
@@ -143,7 +151,7 @@ def _text(about: dict[str, Any]) -> str:
 
 
 def format_of(path: Path | None, asked: Format | None) -> Format:
-    """The format asked for, else that of the file's suffix, else npz.
+    """Return the requested format, else that of the file's suffix, else npz.
 
     Raises:
         RecipeError: the two contradict each other, or the suffix is unknown.
@@ -156,6 +164,6 @@ def format_of(path: Path | None, asked: Format | None) -> Format:
         if suffix == kind and asked in (None, kind):
             return kind
     if asked is None or suffix in formats:
-        msg = f"what --out {path} says and --format {asked or '(none)'} do not make one format"
+        msg = f"--out {path} and --format {asked or '(none)'} disagree"
         raise RecipeError(msg, where="--format", hint=f"a name that ends in {', '.join(formats)}")
     return asked

@@ -24,35 +24,35 @@ from maekit.atomic import write_atomically, write_text
 from maekit.data.batch import BadFile
 from maekit.engine.events import Emit, Note
 from maekit.errors import NonFiniteError, RecipeError, StorageError
-from maekit.evaluate.predictions import Reading, batches_of, refuse_bad, run_networks
+from maekit.evaluate.predictions import Reading, batches_of, refuse_bad, run_extractors
 
 if TYPE_CHECKING:
     from maekit.data.bad_files import BadFiles
     from maekit.data.batch import Batch
     from maekit.data.order import Key
-    from maekit.evaluate.predictions import Network
+    from maekit.evaluate.predictions import Extractor
     from maekit.evaluate.views import ViewReader
 
-PART = 256  # samples whose features are kept together
+SHARD_SIZE = 256  # samples of one file
 _MANIFEST = "manifest.json"
 _PREFIX = "features."  # before the name of a kind of features
-Made = Mapping[str, np.ndarray]  # features [B, V, ...] by name, float32
+FeatureArrays = Mapping[str, np.ndarray]  # features [B, V, ...] by name, float32
 Name = Callable[[int], str]  # what a sample is called
 # Which samples of a batch cannot be used; raises where that is fatal.
-Check = Callable[["Batch", Made, Name], Sequence[BadFile]]
+OnBad = Callable[["Batch", FeatureArrays, Name], Sequence[BadFile]]
 _SECONDS = 10.0  # between two words on how far reading is
-BROKEN = "its features are not finite"
+NONFINITE = "its features are not finite"
 
 
-class Parts:
-    """The parts of the features of one set.
+class FeatureShards:
+    """The features of one set on disk, in shards.
 
     Args:
         folder: where they lie; it is made.
-        about: what they depend on, beside the order of the set: plain data.
+        about: what they depend on besides the order of the set; plain data.
 
     Raises:
-        RecipeError: there are parts of something else.
+        RecipeError: the folder holds features of something else.
         StorageError: the folder cannot be made.
     """
 
@@ -72,11 +72,11 @@ class Parts:
             raise StorageError(msg, where=str(folder), hint="give another --out") from error
 
     def has(self, number: int) -> bool:
-        """Whether a part is there, whole."""
+        """Tell whether a shard is there, whole."""
         return self._path(number).is_file()
 
-    def keep(self, number: int, made: Collected) -> None:
-        """Write a part, whole or not at all.
+    def save(self, number: int, made: FeatureSet) -> None:
+        """Write a shard, whole or not at all.
 
         Raises:
             StorageError: the disk is full or not writable.
@@ -94,36 +94,38 @@ class Parts:
             msg = f"a part cannot be written: {error}"
             raise StorageError(msg, where=str(path), hint="free some space, then again") from error
 
-    def load(self, number: int) -> Collected:
-        """A part that is there.
+    def load(self, number: int) -> FeatureSet:
+        """Read a shard.
 
         Raises:
             StorageError: it is damaged.
         """
         path = self._path(number)
         try:
-            with np.load(path) as part:
+            with np.load(path) as shard:
                 features = {
-                    name.removeprefix(_PREFIX): part[name]
-                    for name in part.files
+                    name.removeprefix(_PREFIX): shard[name]
+                    for name in shard.files
                     if name.startswith(_PREFIX)
                 }
-                unread = tuple(BadFile(*each) for each in json.loads(str(part["unread"])))
-                return Collected(part["rows"], features, unread)
+                unread = tuple(BadFile(*each) for each in json.loads(str(shard["unread"])))
+                return FeatureSet(shard["rows"], features, unread)
         except (BadZipFile, EOFError, KeyError, OSError, ValueError) as error:
             msg = f"a part is damaged: {error}"
             raise StorageError(msg, where=str(path), hint="remove it, then again") from error
 
-    def whole(self, size: int, total: int) -> Collected:
-        """All parts in one: of a set of ``total`` samples, ``size`` in each.
+    def load_all(self, size: int, total: int) -> FeatureSet:
+        """Read all shards of a set of ``total`` samples, ``size`` in each.
 
         Raises:
             StorageError: one is damaged.
         """
-        return Collected.of((self.load(number) for number in range(-(-total // size))), total)
+        return FeatureSet.concatenate(
+            (self.load(number) for number in range(-(-total // size))), total
+        )
 
     def remove(self) -> None:
-        """Delete them: what they became is written."""
+        """Delete all shards, once what they were made for is written."""
         shutil.rmtree(self.folder)
 
     def _path(self, number: int) -> Path:
@@ -131,7 +133,7 @@ class Parts:
 
 
 def source_of(folder: Path) -> str | None:
-    """The weights that parts say they are of; None where there are no parts."""
+    """Return the weights that the shards in a folder were made with; None without shards."""
     try:
         about = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -139,38 +141,38 @@ def source_of(folder: Path) -> str | None:
     return str(about["weights"])
 
 
-def strict(read: Batch, made: Made, name: Name) -> Sequence[BadFile]:
-    """Every sample counts: what cannot be read, or has no finite features, is fatal.
+def raise_on_bad(read: Batch, made: FeatureArrays, name: Name) -> Sequence[BadFile]:
+    """Refuse a batch with a sample that cannot be read, or without finite features.
 
     Raises:
         DataError: a sample cannot be read.
         NonFiniteError: features are not finite.
     """
     refuse_bad(read)
-    _refuse_broken(read, made, name)
+    _refuse_nonfinite(read, made, name)
     return ()
 
 
-def counted(ledger: BadFiles) -> Check:
-    """What cannot be read is left out and recorded, until it is too much."""
+def count_bad(ledger: BadFiles) -> OnBad:
+    """Leave out what cannot be read and record it, until it is too much."""
 
-    def check(read: Batch, made: Made, name: Name) -> Sequence[BadFile]:
+    def on_bad(read: Batch, made: FeatureArrays, name: Name) -> Sequence[BadFile]:
         ledger.add(read.bad, 0)
-        _refuse_broken(read, made, name)
+        _refuse_nonfinite(read, made, name)
         return read.bad
 
-    return check
+    return on_bad
 
 
-def lenient(read: Batch, made: Made, name: Name) -> Sequence[BadFile]:
-    """What cannot be read, or has no finite features, is left out; in the order of the batch."""
+def skip_bad(read: Batch, made: FeatureArrays, name: Name) -> Sequence[BadFile]:
+    """Leave out what cannot be read or has no finite features; in the order of the batch."""
     bad = {each.index: each for each in read.bad}
-    bad |= {index: BadFile(name(index), BROKEN, index) for index in _broken(read, made)}
+    bad |= {index: BadFile(name(index), NONFINITE, index) for index in _nonfinite(read, made)}
     return [bad[key.index] for key in read.keys if key.index in bad]
 
 
-def _broken(read: Batch, made: Made) -> list[int]:
-    """The samples that were read, and of which some kind of features is not finite."""
+def _nonfinite(read: Batch, made: FeatureArrays) -> list[int]:
+    """List the samples that were read, and of which some kind of features is not finite."""
     bad = {each.index for each in read.bad}
     finite = np.ones(len(read.keys), dtype=bool)
     for features in made.values():
@@ -182,20 +184,20 @@ def _broken(read: Batch, made: Made) -> list[int]:
     ]
 
 
-def _refuse_broken(read: Batch, made: Made, name: Name) -> None:
-    broken = _broken(read, made)
+def _refuse_nonfinite(read: Batch, made: FeatureArrays, name: Name) -> None:
+    broken = _nonfinite(read, made)
     if broken:
         hint = "look at its pixels, or precision: fp32"
-        raise NonFiniteError(BROKEN, where=name(broken[0]), hint=hint)
+        raise NonFiniteError(NONFINITE, where=name(broken[0]), hint=hint)
 
 
 @dataclass(frozen=True)
-class Collected:
-    """The features of a set, or of a part of one.
+class FeatureSet:
+    """The features of a set, or of a shard of one.
 
     Attributes:
         rows: int64 ``[n]``: places in the set, of what could be read.
-        features: for each way of making them, float32 ``[n, V, ...]`` over V test views.
+        features: of each extractor, float32 ``[n, V, ...]`` over V test views.
         unread: samples that are left out.
     """
 
@@ -204,126 +206,129 @@ class Collected:
     unread: tuple[BadFile, ...] = ()
 
     @classmethod
-    def of(cls, some: Iterable[Self], most: int) -> Self:
-        """Several in one, which no more than one of them is held beside.
+    def concatenate(cls, some: Iterable[Self], max_rows: int) -> Self:
+        """Concatenate feature sets; at most one is in memory besides the result.
 
         Args:
             some: at least one.
-            most: rows that they have together, at most.
+            max_rows: rows that they have together, at most.
         """
         rows: list[np.ndarray] = []
         unread: list[BadFile] = []
-        whole: dict[str, np.ndarray] = {}
+        load_all: dict[str, np.ndarray] = {}
         done = 0
         for each in some:
             for name, features in each.features.items():
-                if name not in whole:
-                    whole[name] = np.empty((most, *features.shape[1:]), np.float32)
-                whole[name][done : done + len(features)] = features
+                if name not in load_all:
+                    load_all[name] = np.empty((max_rows, *features.shape[1:]), np.float32)
+                load_all[name][done : done + len(features)] = features
             done += len(each.rows)
             rows.append(each.rows)
             unread += each.unread
         return cls(
             np.concatenate(rows),
-            {name: features[:done] for name, features in whole.items()},
+            {name: features[:done] for name, features in load_all.items()},
             tuple(unread),
         )
 
 
 class Progress:
-    """Says how far reading is, now and then."""
+    """Says from time to time how far reading is."""
 
     def __init__(self, what: str, emit: Emit) -> None:
         self.what, self.emit = what, emit
-        self._told = time.monotonic()
+        self._last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self._told > _SECONDS:
-            self._told = time.monotonic()
+        if time.monotonic() - self._last > _SECONDS:
+            self._last = time.monotonic()
             self.emit(Note(f"{self.what}: {done:,} of {total:,}"))
 
 
-def collect(
+def collect_features(
     reader: ViewReader,
-    ways: Mapping[str, Network],
+    extractors: Mapping[str, Extractor],
     rows: Sequence[int],
     reading: Reading,
-    check: Check = strict,
-) -> Collected:
-    """Read samples once, and make all kinds of features of them.
+    on_bad: OnBad = raise_on_bad,
+) -> FeatureSet:
+    """Read samples once, and run every extractor on them.
 
     Args:
         reader: reads their views.
-        ways: to make features, by name.
+        extractors: make features, by name.
         rows: which samples of the set, in this order.
         reading: how.
-        check: says what is left out.
+        on_bad: says what is left out.
 
     Raises:
-        DataError, NonFiniteError: as ``check`` does.
+        DataError, NonFiniteError: as ``on_bad`` does.
     """
     keys = batches_of(rows, max(1, reading.batch // reader.repeats))
-    with closing(_encoded(reader, ways, keys, reading, check)) as batches:
-        return Collected.of(batches, len(rows))
+    with closing(_batches(reader, extractors, keys, reading, on_bad)) as batches:
+        return FeatureSet.concatenate(batches, len(rows))
 
 
-def collect_parts(
+def collect_shards(
     reader: ViewReader,
-    ways: Mapping[str, Network],
-    parts: Parts,
+    extractors: Mapping[str, Extractor],
+    shards: FeatureShards,
     reading: Reading,
     *,
     size: int,
-    check: Check = strict,
-    go_on: Callable[[int, int], bool] = lambda _done, _total: True,
+    on_bad: OnBad = raise_on_bad,
+    should_continue: Callable[[int, int], bool] = lambda _done, _total: True,
 ) -> bool:
-    """Make the features of a set that are not kept yet; whether all of them are there then.
+    """Make the features of a set that are not kept yet.
 
     Args:
         reader: reads its views.
-        ways: to make features, by name.
-        parts: where features are kept.
+        extractors: make features, by name.
+        shards: where features are kept.
         reading: how.
-        size: samples of one part.
-        check: says what is left out.
-        go_on: hears how many samples of how many are done, after each part.
+        size: samples of one shard.
+        on_bad: says what is left out.
+        should_continue: called after each shard with how many samples of how many are done.
+
+    Returns:
+        Whether all features of the set are kept now.
 
     Raises:
-        DataError, NonFiniteError: as ``check`` does.
-        StorageError: a part cannot be written.
+        DataError, NonFiniteError: as ``on_bad`` does.
+        StorageError: a shard cannot be written.
     """
     total = len(reader.dataset)
-    missing = [place for place in range(-(-total // size)) if not parts.has(place)]
+    missing = [place for place in range(-(-total // size)) if not shards.has(place)]
     at_once = max(1, reading.batch // reader.repeats)
     batches = {
         place: batches_of(range(place * size, min(total, (place + 1) * size)), at_once)
         for place in missing
     }
     keys = [batch for place in missing for batch in batches[place]]
-    with closing(_encoded(reader, ways, keys, reading, check)) as made:
+    with closing(_batches(reader, extractors, keys, reading, on_bad)) as made:
         for place in missing:
-            most = sum(map(len, batches[place]))
-            parts.keep(place, Collected.of(islice(made, len(batches[place])), most))
+            max_rows = sum(map(len, batches[place]))
+            shards.save(place, FeatureSet.concatenate(islice(made, len(batches[place])), max_rows))
             done = min(total, (place + 1) * size)
-            if not go_on(done, total) and place != missing[-1]:
+            if not should_continue(done, total) and place != missing[-1]:
                 return False
     return True
 
 
-def _encoded(
+def _batches(
     reader: ViewReader,
-    ways: Mapping[str, Network],
+    extractors: Mapping[str, Extractor],
     keys: list[list[Key]],
     reading: Reading,
-    check: Check,
-) -> Generator[Collected, None, None]:
-    """The features of each batch; the same workers read all of them."""
+    on_bad: OnBad,
+) -> Generator[FeatureSet, None, None]:
+    """Yield the features of each batch; the same workers read all of them."""
     with reading.loader(reader, keys) as loader:
-        for read, outputs in run_networks(loader, ways, reading.device, reader.repeats):
+        for read, outputs in run_extractors(loader, extractors, reading.device, reader.repeats):
             made = {name: output.float().cpu().numpy() for name, output in outputs.items()}
-            unread = check(read, made, reader.dataset.name)
+            unread = on_bad(read, made, reader.dataset.name)
             left_out = {each.index for each in unread}
             rows = np.array([each.index for each in read.keys], np.int64)
             good = np.array([each.index not in left_out for each in read.keys])
             left = {name: features[good] for name, features in made.items()}
-            yield Collected(rows[good], left, tuple(unread))
+            yield FeatureSet(rows[good], left, tuple(unread))

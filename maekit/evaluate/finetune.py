@@ -23,7 +23,7 @@ from maekit.evaluate.encoder import (
     untrained_encoder,
     weights_or_newest,
 )
-from maekit.evaluate.labels import Task, task_of, tell_task, warn_at_chance
+from maekit.evaluate.labels import Task, announce_task, task_of, warn_at_chance
 from maekit.evaluate.predictions import Predictions, Reading, predict
 from maekit.evaluate.supervision import VERB, groups_of, make_classifier, make_step, train_reader
 from maekit.evaluate.views import ViewReader, view_reader
@@ -92,7 +92,7 @@ class FinetuneJob(Job):
             msg = f"data.train has {found} classes, and finetune.head.classes is {wanted}"
             hint = "is it the right set? else set finetune.head.classes to what it has"
             raise DataError(msg, where="finetune.head.classes", hint=hint)
-        tell_task(task, self.train, self.val, self.emit)
+        announce_task(task, self.train, self.val, self.emit)
         return task
 
     def _encoder(
@@ -204,7 +204,7 @@ class FinetuneJob(Job):
             return scores
 
         with eval_mode(model):
-            return predict(reader, self.task.truth, logits, reading, self.task.scores)
+            return predict(reader, self.task.labels, logits, reading, self.task.scores)
 
     def _test_reader(self, *, all_views: bool) -> ViewReader:
         data, views = self.recipe.data, self.section.views

@@ -47,7 +47,7 @@ class Labeled:
 
 
 def labels_of(dataset: Dataset, key: str) -> np.ndarray:
-    """The label of every row, int64 ``[n]``, without reading pixels.
+    """Return the label of every row, int64 ``[n]``, without reading pixels.
 
     Raises:
         DataError: the set is unlabeled.
@@ -79,7 +79,7 @@ def check_labels(train: Dataset, val: Dataset) -> Labeled:
     Raises:
         DataError: says which, with counts and names.
     """
-    seen, asked = labels_of(train, "data.train"), labels_of(val, "data.val")
+    seen, requested = labels_of(train, "data.train"), labels_of(val, "data.val")
     classes = tuple(train.classes or ())
     used = np.unique(seen)
     if len(used) < 2:
@@ -89,21 +89,20 @@ def check_labels(train: Dataset, val: Dataset) -> Labeled:
         raise DataError(what, where="data.train.path", hint=hint)
     names = tuple(val.classes or ())
     trained = {classes[int(label)] for label in used}
-    strange = sorted({names[int(label)] for label in np.unique(asked)} - trained)
+    strange = sorted({names[int(label)] for label in np.unique(requested)} - trained)
     if strange:
         more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
-        what = (
-            f"{len(strange)} classes that data.train has not: {', '.join(strange[:_SHOWN])}{more}"
-        )
+        shown = ", ".join(strange[:_SHOWN])
+        what = f"{len(strange)} classes that data.train does not have: {shown}{more}"
         hint = "are both lists, or folders, of the same set?"
         raise DataError(what, where="data.val.path", hint=hint)
     numbers = {name: number for number, name in enumerate(classes)}
-    mapped = np.array([numbers[names[int(label)]] for label in asked], np.int64)
+    mapped = np.array([numbers[names[int(label)]] for label in requested], np.int64)
     return Labeled(classes, seen, mapped)
 
 
-def tell_labels(train: Dataset, labeled: Labeled, emit: Emit) -> None:
-    """Classes, counts and five examples, so that a person sees what is about to be learned."""
+def announce_labels(train: Dataset, labeled: Labeled, emit: Emit) -> None:
+    """Announce classes, counts and five examples: what is about to be learned."""
     counts = np.bincount(labeled.train, minlength=len(labeled.classes))
     held = np.bincount(labeled.val, minlength=len(labeled.classes))
     emit(
@@ -128,7 +127,7 @@ def _range(counts: np.ndarray) -> str:
 
 
 def chance_level(labels: np.ndarray) -> float:
-    """The accuracy of always naming the most frequent of these labels."""
+    """Return the accuracy of always naming the most frequent of these labels."""
     return float(np.bincount(labels).max() / len(labels))
 
 
@@ -149,63 +148,65 @@ def warn_of_accuracy(top1: float, labels: np.ndarray, emit: Emit) -> bool:
 
 
 @dataclass(frozen=True)
-class Targets:
-    """What is asked for of each sample of a set: a line of a table.
+class LabelTable:
+    """The targets of each sample of a set.
 
-    A table of all samples would be 5 GB for ImageNet, so there is one of the names that occur.
+    A row for each sample would be 5 GB for ImageNet (1.28 million samples, 1,000 float32 each): the
+    table has one for each name that occurs, and a sample the number of its row.
 
     Attributes:
-        lines: int64 ``[n]``: each sample's line.
+        rows: int64 ``[n]``: each sample's row of the table.
         width: K.
-        table: float32 ``[M, K]``; None: the unit matrix, where a line is a class.
+        table: float32 ``[M, K]``, a row for each of the M names that occur; None: the unit matrix,
+            where a row is a class.
     """
 
-    lines: np.ndarray
+    rows: np.ndarray
     width: int
     table: np.ndarray | None = None
 
-    def of(self, samples: np.ndarray) -> np.ndarray:
-        """The targets of samples ``[B]``, float32 ``[B, K]``."""
-        lines = self.lines[samples]
+    def targets(self, samples: np.ndarray) -> np.ndarray:
+        """Look up the targets of samples ``[B]``: float32 ``[B, K]``."""
+        rows = self.rows[samples]
         if self.table is not None:
-            found: np.ndarray = self.table[lines]
+            found: np.ndarray = self.table[rows]
             return found
-        hot = np.zeros((len(lines), self.width), np.float32)
-        hot[np.arange(len(lines)), lines] = 1
+        hot = np.zeros((len(rows), self.width), np.float32)
+        hot[np.arange(len(rows)), rows] = 1
         return hot
 
 
 @dataclass(frozen=True)
 class Task:
-    """Labels as the head has to learn them.
+    """Labels as the head learns them.
 
     Attributes:
         outputs: names of the K outputs: data.train's classes, or labels, or values.
-        train: what is asked for of data.train's n samples.
-        val: the same of data.val's m samples.
+        train: targets of data.train's n samples.
+        val: targets of data.val's m samples.
         best: the measure by which checkpoints are compared; more is better.
     """
 
     kind: HeadKind
     outputs: tuple[str, ...]
-    train: Targets
-    val: Targets
+    train: LabelTable
+    val: LabelTable
     best: Literal["top1", "map", "r2"]
 
     def targets(self, indices: Sequence[int], repeats: int = 1) -> Tensor:
-        """Targets ``[B*R, K]`` of the training samples at ``indices``, sample-major."""
-        rows = self.train.of(np.repeat(np.asarray(indices, np.int64), repeats))
+        """Look up targets ``[B*R, K]`` of the training samples at ``indices``, sample-major."""
+        rows = self.train.targets(np.repeat(np.asarray(indices, np.int64), repeats))
         return torch.from_numpy(rows)
 
     @property
-    def truth(self) -> np.ndarray:
+    def labels(self) -> np.ndarray:
         """What data.val's scores are compared with: int64 classes ``[m]``, else ``[m, K]``."""
         if self.kind == "multiclass":
-            return self.val.lines
-        return self.val.of(np.arange(len(self.val.lines)))
+            return self.val.rows  # without a table, a row is a class (see LabelTable)
+        return self.val.targets(np.arange(len(self.val.rows)))
 
     def smooth(self, targets: Tensor, smoothing: float) -> Tensor:
-        """Targets ``[B, K]`` moved towards not knowing.
+        """Move targets ``[B, K]`` towards not knowing.
 
         Classes: ``s / K`` for the wrong ones and ``1 - s + s / K`` for the right one (timm's
         mixup.py, one_hot); labels: towards 1/2 each. Values have no such thing.
@@ -216,7 +217,7 @@ class Task:
         return targets * (1 - smoothing) + smoothing * unknown
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss of each row ``[B]``, float32, of logits and targets ``[B, K]``."""
+        """Compute the loss of each row ``[B]``, float32, from logits and targets ``[B, K]``."""
         logits, targets = logits.float(), targets.float()
         if self.kind == "multiclass":
             return -(targets * logits.log_softmax(dim=-1)).sum(dim=-1)
@@ -226,21 +227,21 @@ class Task:
         return (logits - targets).square().mean(dim=-1)
 
     def scores(self, logits: Tensor) -> Tensor:
-        """What is averaged over views: probabilities, or values."""
+        """Turn logits into what is averaged over views: probabilities, or values."""
         if self.kind == "multiclass":
             return logits.float().softmax(dim=-1)
         return logits.float().sigmoid() if self.kind == "multilabel" else logits.float()
 
     def measure(self, scores: np.ndarray) -> dict[str, float | None]:
-        """How good scores ``[m, K]`` of data.val's samples are; fractions."""
-        truth = self.truth
+        """Measure how good scores ``[m, K]`` of data.val's samples are; fractions."""
+        labels = self.labels
         if self.kind == "multiclass":
-            return {"top1": top_k(scores, truth, 1), "top5": top_k(scores, truth, TOP)}
+            return {"top1": top_k(scores, labels, 1), "top5": top_k(scores, labels, TOP)}
         if self.kind == "multilabel":
-            exact = ((scores > 0.5) == (truth > 0.5)).all(axis=1)
-            return {"map": mean_average_precision(scores, truth), "exact": float(exact.mean())}
-        error = scores - truth
-        spread = float(np.square(truth - truth.mean(axis=0)).mean())
+            exact = ((scores > 0.5) == (labels > 0.5)).all(axis=1)
+            return {"map": mean_average_precision(scores, labels), "exact": float(exact.mean())}
+        error = scores - labels
+        spread = float(np.square(labels - labels.mean(axis=0)).mean())
         mse = float(np.square(error).mean())
         return {
             "r2": 1 - mse / spread if spread else None,
@@ -249,14 +250,14 @@ class Task:
         }
 
     def chance(self) -> float:
-        """What ``best`` is without looking at a sample."""
+        """Return what ``best`` is without looking at a sample."""
         if self.kind == "multiclass":
-            return chance_level(self.truth)
-        return float(self.truth.mean()) if self.kind == "multilabel" else 0.0
+            return chance_level(self.labels)
+        return float(self.labels.mean()) if self.kind == "multilabel" else 0.0
 
 
 def task_of(kind: HeadKind, train: Dataset, val: Dataset) -> Task:
-    """The task that two labeled sets make.
+    """Make the task of two labeled sets.
 
     Raises:
         DataError: they are unlabeled, have one class, or data.val knows what data.train does not.
@@ -264,7 +265,7 @@ def task_of(kind: HeadKind, train: Dataset, val: Dataset) -> Task:
     if kind == "multiclass":
         labeled = check_labels(train, val)
         width = len(labeled.classes)
-        sets = (Targets(labeled.train, width), Targets(labeled.val, width))
+        sets = (LabelTable(labeled.train, width), LabelTable(labeled.val, width))
         return Task(kind, labeled.classes, *sets, "top1")
     labels = [labels_of(train, "data.train"), labels_of(val, "data.val")]
     names = [tuple(each.classes or ()) for each in (train, val)]
@@ -280,18 +281,20 @@ def task_of(kind: HeadKind, train: Dataset, val: Dataset) -> Task:
     return Task(kind, outputs, *_targets(labels, values), "r2")
 
 
-def _targets(labels: Sequence[np.ndarray], tables: Sequence[np.ndarray]) -> tuple[Targets, Targets]:
+def _targets(
+    labels: Sequence[np.ndarray], tables: Sequence[np.ndarray]
+) -> tuple[LabelTable, LabelTable]:
     train, val = (
-        Targets(own, table.shape[1], table) for own, table in zip(labels, tables, strict=True)
+        LabelTable(own, table.shape[1], table) for own, table in zip(labels, tables, strict=True)
     )
     return train, val
 
 
-def tell_task(task: Task, train: Dataset, val: Dataset, emit: Emit) -> None:
-    """Outputs, counts and five examples, so that a person sees what is about to be learned."""
+def announce_task(task: Task, train: Dataset, val: Dataset, emit: Emit) -> None:
+    """Announce outputs, counts and five examples: what is about to be learned."""
     if task.kind == "multiclass":
-        labeled = Labeled(task.outputs, task.train.lines, task.val.lines)
-        tell_labels(train, labeled, emit)
+        labeled = Labeled(task.outputs, task.train.rows, task.val.rows)
+        announce_labels(train, labeled, emit)
         return
     what = "labels" if task.kind == "multilabel" else "values"
     emit(
@@ -304,7 +307,7 @@ def tell_task(task: Task, train: Dataset, val: Dataset, emit: Emit) -> None:
 
 
 def _shown(task: Task, index: int) -> str:
-    row = task.train.of(np.array([index]))[0]
+    row = task.train.targets(np.array([index]))[0]
     if task.kind == "regression":
         return f" {JOIN} ".join(f"{value:g}" for value in row)
     return f" {JOIN} ".join(task.outputs[place] for place in np.flatnonzero(row)) or NONE
@@ -313,7 +316,7 @@ def _shown(task: Task, index: int) -> str:
 def warn_at_chance(task: Task, value: float | None, emit: Emit) -> None:
     """Warn where the first measurement is no better than not looking at the samples."""
     if task.kind == "multiclass" and value is not None:
-        warn_of_accuracy(value, task.truth, emit)
+        warn_of_accuracy(value, task.labels, emit)
     elif value is None or value <= task.chance():
         shown = "-" if value is None else f"{value:.3f}"
         text = f"{task.best} {shown} is no better than chance ({task.chance():.3f})"
@@ -328,7 +331,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _all_labels(names: Sequence[str], labels: np.ndarray) -> tuple[str, ...]:
-    """The labels that data.train's samples have, sorted."""
+    """List the labels that data.train's samples have, sorted."""
     used = {part for label in np.unique(labels) for part in _parts(names[int(label)])}
     if len(used) < 2:
         what = f"the samples have {len(used)} different labels"
@@ -338,11 +341,11 @@ def _all_labels(names: Sequence[str], labels: np.ndarray) -> tuple[str, ...]:
 
 
 def _hot(names: Sequence[str], outputs: tuple[str, ...], key: str) -> np.ndarray:
-    """Which labels each name holds, float32 ``[names, K]``."""
+    """Tell which labels each name holds: float32 ``[names, K]``."""
     places = {name: place for place, name in enumerate(outputs)}
     strange = sorted({part for name in names for part in _parts(name)} - places.keys())
     if strange:
-        what = f"labels that data.train has not: {', '.join(strange[:_SHOWN])}"
+        what = f"labels that data.train does not have: {', '.join(strange[:_SHOWN])}"
         raise DataError(what, where=f"{key}.path", hint="are both lists of the same set?")
     table = np.zeros((len(names), len(outputs)), np.float32)
     for row, name in enumerate(names):
@@ -351,35 +354,35 @@ def _hot(names: Sequence[str], outputs: tuple[str, ...], key: str) -> np.ndarray
 
 
 def _values(names: Sequence[str], key: str) -> np.ndarray:
-    """The numbers that names are, float32 ``[names, K]``."""
+    """Read names as numbers: float32 ``[names, K]``."""
     try:
         table = np.array([[float(part) for part in _parts(name)] for name in names], np.float32)
     except ValueError as error:
         hint = f"labels must be as many numbers for each sample, joined by '{JOIN}'"
         raise DataError(f"no values: {error}", where=f"{key}.path", hint=hint) from error
     if table.ndim != 2 or not np.isfinite(table).all():
-        what = "a label is no finite number"
+        what = "a label is not a finite number"
         raise DataError(what, where=f"{key}.path", hint="give each sample its values")
     return table
 
 
-def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
-    """The mean over labels of average precision; labels that no sample has are left out.
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """Average the average precision over labels; labels that no sample has are left out.
 
     Average precision is the sum of precision times the step in recall over distinct scores, as
     scikit-learn's.
     """
     found = [
-        _average_precision(scores[:, label], truth[:, label] > 0.5)
-        for label in range(truth.shape[1])
-        if truth[:, label].any()
+        _average_precision(scores[:, label], labels[:, label] > 0.5)
+        for label in range(labels.shape[1])
+        if labels[:, label].any()
     ]
     return float(np.mean(found)) if found else None
 
 
-def _average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+def _average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], np.cumsum(truth[order])
+    ranked, hits = scores[order], np.cumsum(labels[order])
     # Equal scores are one threshold: only the last of them counts.
     ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
     precision, recall = hits[ends] / (ends + 1), hits[ends] / hits[-1]

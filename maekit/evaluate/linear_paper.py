@@ -27,8 +27,8 @@ from maekit.engine.step import eval_mode, to_unit
 from maekit.evaluate.assemble_probe import assemble_probe, required_probe
 from maekit.evaluate.classifier import Classifier, classifier_tensors, make_head
 from maekit.evaluate.encoder import weights_or_newest
-from maekit.evaluate.probe import MODEL, Judged, Probing
-from maekit.evaluate.probe_heads import Fit, on_device
+from maekit.evaluate.probe import MODEL, ProbeJob, ProbeResult
+from maekit.evaluate.probe_heads import FittedHead, on_device
 from maekit.recipe.probe import Lars
 from maekit.weights.file import write_weights
 from maekit.weights.header import ClassifierHeader, FileHeader, Header
@@ -71,7 +71,7 @@ class Heads(nn.Module):
 class ProbeStep:
     """Encodes, and compares what each head says; ``loss(batch) -> (sum, weight)``."""
 
-    def __init__(self, probing: Probing, heads: Heads) -> None:
+    def __init__(self, probing: ProbeJob, heads: Heads) -> None:
         self.probing = probing
         self.heads = heads
         self.labels = torch.from_numpy(probing.labeled.train)
@@ -85,9 +85,9 @@ class ProbeStep:
         pixels = to_unit(batch.views[0], device)[good.to(device)]
         labels = self.labels[[key.index for key in batch.keys]][good].to(device)
         total = torch.zeros((), device=device)
-        for name, way in self.probing.ways.items():
+        for name, extractor in self.probing.extractors.items():
             # A copy, as autograd keeps nothing that was made without it.
-            logits = self.heads.of[name](way(pixels).clone())
+            logits = self.heads.of[name](extractor(pixels).clone())
             total = total + functional.cross_entropy(logits, labels, reduction="sum")
         return total, float(good.sum())
 
@@ -98,7 +98,7 @@ class LinearProbeJob(Job):
     verb = VERB
     section: Probe
     model: Heads
-    judged: dict[str, Judged] | None = None
+    judged: dict[str, ProbeResult] | None = None
 
     def __init__(
         self,
@@ -174,13 +174,13 @@ class LinearProbeJob(Job):
         """Judge data.val by every head."""
         heads = self.model
 
-        def of(name: str) -> Fit:
+        def of(name: str) -> FittedHead:
             judge = on_device(lambda x: heads.probabilities(name, x), self.probing.device)
             return judge, {}
 
-        fits = {name: of(name) for name in self.probing.ways}
+        fits = {name: of(name) for name in self.probing.extractors}
         with eval_mode(heads):
-            self.judged = self.probing.judged(fits, self.probing.readers()[1])
+            self.judged = self.probing.evaluate(fits, self.probing.readers()[1])
         state.extra["judged"] = plain(self.probing.result(self.judged))
 
     def export(self, path: Path) -> None:
@@ -214,15 +214,15 @@ class LinearProbeJob(Job):
         return judged
 
 
-def _pool(probing: Probing) -> Literal["cls", "mean"]:
+def _pool(probing: ProbeJob) -> Literal["cls", "mean"]:
     return "cls" if probing.pool == "cls" else "mean"
 
 
-def _widths(probing: Probing) -> dict[str, int]:
+def _widths(probing: ProbeJob) -> dict[str, int]:
     """How wide each kind of features is, from a blank clip."""
     shape = (2, probing.header.channels, *probing.header.clip)
     blank = torch.zeros(shape, device=probing.device)
-    return {name: way(blank).shape[1] for name, way in probing.ways.items()}
+    return {name: extractor(blank).shape[1] for name, extractor in probing.extractors.items()}
 
 
 def _optimizer(heads: Heads, options: Lars | Sgd) -> torch.optim.Optimizer:

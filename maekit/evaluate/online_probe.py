@@ -17,7 +17,7 @@ from maekit.engine.step import eval_mode
 from maekit.errors import DataError
 from maekit.evaluate.features import Features, auto_pool
 from maekit.evaluate.labels import chance_level, check_labels
-from maekit.evaluate.predictions import Reading, batches_of, run_networks, top_k
+from maekit.evaluate.predictions import Reading, batches_of, run_extractors, top_k
 from maekit.evaluate.probe_heads import NearestNeighbors, Ridge
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.views import Views
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from maekit.data.batch import BadFile, Batch
     from maekit.engine.pretrain import PretrainJob
     from maekit.engine.state import TrainState
-    from maekit.recipe.probe import OnlineProbe
+    from maekit.recipe.probe import OnlineProbe as OnlineProbeOptions
     from maekit.recipe.schema import DataSpec
 
 NAME = "probe"  # of what is measured, in metrics.jsonl and TensorBoard
@@ -38,7 +38,7 @@ KEPT_BYTES = 2**29  # of clips that are kept in memory; more are read anew each 
 _BATCH = 64
 
 
-class Subset:
+class LabeledSubset:
     """Fixed samples of a set, evenly spaced, with their labels.
 
     Unlike in an evaluation that stands for itself, one that cannot be read is left out, and said.
@@ -77,16 +77,16 @@ class Subset:
         labels: list[int] = []
         unread: list[BadFile] = []
         device, batches = self._reading.device, self._read() if self._kept is None else self._kept
-        for batch, made in run_networks(batches, {"features": extractor}, device, views=1):
+        for batch, made in run_extractors(batches, {"features": extractor}, device, views=1):
             good = torch.from_numpy(batch.weight > 0).to(device)
             found.append(made["features"][good, 0])
             bad = {each.index for each in batch.bad}
             unread += batch.bad
             labels += [int(self.labels[key.index]) for key in batch.keys if key.index not in bad]
-        self._tell(unread)
+        self._announce_unread(unread)
         return torch.cat(found), torch.tensor(labels, device=device)
 
-    def _tell(self, unread: Sequence[BadFile]) -> None:
+    def _announce_unread(self, unread: Sequence[BadFile]) -> None:
         """What the probe leaves out; once."""
         if len(unread) == len(self.rows):
             what = f"none of {len(unread)} samples can be read: {unread[0].reason}"
@@ -98,7 +98,7 @@ class Subset:
             self._emit = None
 
 
-class Online:
+class OnlineProbe:
     """An occasion: judge the encoder as it is, and remember when it was best.
 
     Args:
@@ -110,7 +110,12 @@ class Online:
     """
 
     def __init__(
-        self, job: PretrainJob, options: OnlineProbe, train: Subset, val: Subset, classes: int
+        self,
+        job: PretrainJob,
+        options: OnlineProbeOptions,
+        train: LabeledSubset,
+        val: LabeledSubset,
+        classes: int,
     ) -> None:
         self.job = job
         self.options = options
@@ -162,7 +167,7 @@ def online_probe(job: PretrainJob) -> Sequence[Occasion]:
         job.emit(Note(f"no online probe: {error.where}: {error.what}"))
         return ()
 
-    def subset(dataset: Dataset, spec: DataSpec, labels: np.ndarray) -> Subset:
+    def subset(dataset: Dataset, spec: DataSpec, labels: np.ndarray) -> LabeledSubset:
         reader = view_reader(
             dataset,
             spec,
@@ -172,9 +177,9 @@ def online_probe(job: PretrainJob) -> Sequence[Occasion]:
             float_ok=data.stats is not None,
         )
         reading = Reading(job.device, _BATCH, job.workers, data.timeout)
-        return Subset(reader, labels, options.samples, reading, job.emit)
+        return LabeledSubset(reader, labels, options.samples, reading, job.emit)
 
     train = subset(job.train, data.train, labeled.train)
     val = subset(job.val, data.val, labeled.val)
-    online = Online(job, options, train, val, len(labeled.classes))
+    online = OnlineProbe(job, options, train, val, len(labeled.classes))
     return (Occasion(options.every, online),)

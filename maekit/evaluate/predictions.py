@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from maekit.data.reader import SampleReader
     from maekit.evaluate.views import ViewReader
 
-Network = Callable[[Tensor], Tensor]  # float32 pixels in [0, 1], [B, C, T, H, W]; to [B, ...]
+Extractor = Callable[[Tensor], Tensor]  # float32 pixels in [0, 1], [B, C, T, H, W]; to [B, ...]
 TOP = 5
 _DIGITS = 6  # of a score in predictions.jsonl
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier makes of each row.
+    """The scores of each row.
 
     Attributes:
         rows: int64 ``[n]``, places in the set.
@@ -53,30 +53,35 @@ class Predictions:
     single: np.ndarray
 
     @classmethod
-    def averaged(
-        cls, rows: np.ndarray, dataset: Dataset, labels: np.ndarray, views: np.ndarray, middle: int
+    def from_views(
+        cls,
+        rows: np.ndarray,
+        dataset: Dataset,
+        labels: np.ndarray,
+        views: np.ndarray,
+        center_index: int,
     ) -> Self:
-        """From the scores of every view.
+        """Average the scores of every view.
 
         Args:
             rows: int64 ``[n]``.
             dataset: names the rows.
             labels: int64 ``[n]``, of these rows.
             views: ``[n, V, K]``; each view's add up to 1.
-            middle: the place of the center view, which is no part of the mean of others.
+            center_index: the place of the center view, which the mean of several leaves out.
 
         Raises:
             NonFiniteError: a score is not finite.
         """
         names = tuple(dataset.name(row) for row in rows.tolist())
-        return cls(rows, names, labels, *_average(views, middle, names))
+        return cls(rows, names, labels, *_average(views, center_index, names))
 
     def top(self, k: int, *, single: bool = False) -> float:
-        """The share of rows whose label is among the ``k`` highest scores."""
+        """Return the share of rows whose label is among the ``k`` highest scores."""
         return top_k(self.single if single else self.scores, self.labels, k)
 
     def per_class(self, classes: Sequence[str]) -> dict[str, float | None]:
-        """Top-1 of each class; None where the set has no row of it."""
+        """Return top-1 of each class; None where the set has no row of it."""
         right = self.scores.argmax(axis=1) == self.labels
         found: dict[str, float | None] = {}
         for label, name in enumerate(classes):
@@ -85,7 +90,7 @@ class Predictions:
         return found
 
     def summary(self, classes: Sequence[str]) -> dict[str, object]:
-        """What stands in result.json: fractions."""
+        """Return what result.json holds; fractions."""
         return {
             "top1": self.top(1),
             "top5": self.top(TOP),
@@ -107,7 +112,7 @@ class Predictions:
 
 
 def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """The share of labels among the ``k`` highest of scores ``[n, K]``.
+    """Return the share of labels among the ``k`` highest of scores ``[n, K]``.
 
     A label is in when fewer than ``k`` scores are higher, or equal and of a lower class: ties are
     never all counted as right. No score is above NaN, nor below it: such a label is never in.
@@ -119,10 +124,10 @@ def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
 
 
 def refuse_bad(batch: Batch) -> None:
-    """Any test sample that cannot be read is fatal: leaving it out would change the number.
+    """Refuse a test sample that cannot be read: leaving it out would change the number.
 
     Raises:
-        DataError: one is, and is named.
+        DataError: names the first.
     """
     if batch.bad:
         file, reason, _ = batch.bad[0]
@@ -130,17 +135,21 @@ def refuse_bad(batch: Batch) -> None:
         raise DataError(f"cannot be read: {reason}", where=file, hint=hint)
 
 
-def _average(views: np.ndarray, middle: int, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of every view ``[n, V, K]`` to float64 ``[n, K]``: the mean, and the center view's."""
+def _average(
+    views: np.ndarray, center_index: int, names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reduce scores ``[n, V, K]`` to float64 ``[n, K]``: the mean, and the center view's."""
     scores = views.astype(np.float64)
     _refuse_nonfinite(scores, names)
     several = scores.shape[1] > 1
-    judged = np.delete(scores, middle, axis=1) if several else scores
-    return judged.mean(axis=1), scores[:, middle].copy()  # a slice would keep all views in memory
+    judged = np.delete(scores, center_index, axis=1) if several else scores
+    return judged.mean(axis=1), scores[
+        :, center_index
+    ].copy()  # a slice would keep all views in memory
 
 
 def _refuse_nonfinite(scores: np.ndarray, names: Sequence[str]) -> None:
-    """No score is above NaN, so that every label would count as right; ``[B, V, K]``."""
+    """Refuse scores ``[B, V, K]`` with NaN: none is above it, so every label would be right."""
     bad = np.flatnonzero(~np.isfinite(scores).all(axis=(1, 2)))
     if bad.size:
         hint = "a lower learning rate, or precision: fp32"
@@ -149,7 +158,7 @@ def _refuse_nonfinite(scores: np.ndarray, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a set is read and put through networks.
+    """How a set is read, and where extractors run.
 
     Attributes:
         device: where pixels are put.
@@ -168,34 +177,34 @@ class Reading:
         return Loader(reader, keys, workers=min(self.workers, len(keys)), timeout=self.timeout)
 
 
-def run_networks(
-    batches: Iterable[Batch], networks: Mapping[str, Network], device: torch.device, views: int
+def run_extractors(
+    batches: Iterable[Batch], extractors: Mapping[str, Extractor], device: torch.device, views: int
 ) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
-    """Put the pixels of each batch through every network: features and scores are made here.
+    """Run every extractor on the pixels of each batch: features and scores are made here.
 
     Args:
-        networks: by name; one that has two names is run once.
+        extractors: by name; one that has two names is run once.
         device: where pixels are put.
         views: V, of each sample.
 
     Yields:
-        A batch, and of each network ``[B, V, ...]`` on the device, unread samples included.
+        A batch, and of each extractor ``[B, V, ...]`` on the device, unread samples included.
     """
-    distinct = {id(network): network for network in networks.values()}
+    distinct = {id(extractor): extractor for extractor in extractors.values()}
     for batch in batches:
         pixels = to_unit(batch.views[0], device)
         outputs = {key: each(pixels).unflatten(0, (-1, views)) for key, each in distinct.items()}
-        yield batch, {name: outputs[id(network)] for name, network in networks.items()}
+        yield batch, {name: outputs[id(extractor)] for name, extractor in extractors.items()}
 
 
 def batches_of(rows: Sequence[int], size: int) -> list[list[Key]]:
-    """The keys of rows, in their order, in batches."""
+    """Split rows into batches of keys, in their order."""
     keys = [Key(0, index) for index in rows]
     return [keys[first : first + size] for first in range(0, len(keys), size)]
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """Logits ``[B, K]`` as float32 probabilities."""
+    """Turn logits ``[B, K]`` into float32 probabilities."""
     return logits.float().softmax(dim=-1)
 
 
@@ -203,11 +212,11 @@ def probabilities(logits: Tensor) -> Tensor:
 def predict(
     reader: ViewReader,
     labels: np.ndarray,
-    logits: Network,
+    logits: Extractor,
     reading: Reading,
     activation: Callable[[Tensor], Tensor] = probabilities,
 ) -> Predictions:
-    """Judge every row of a set; of each, two lines of scores are kept, however many views it has.
+    """Score every row of a set; only mean and center view are kept, however many views there are.
 
     Args:
         reader: reads its test views.
@@ -231,11 +240,11 @@ def predict(
         return activation(logits(pixels))
 
     with reading.loader(reader, keys) as loader:
-        for read, made in run_networks(loader, {"scores": scores}, reading.device, views):
+        for read, made in run_extractors(loader, {"scores": scores}, reading.device, views):
             refuse_bad(read)
             here = [key.index for key in read.keys]
             called = [reader.dataset.name(row) for row in here]
-            mean, one = _average(made["scores"].cpu().numpy(), reader.middle, called)
+            mean, one = _average(made["scores"].cpu().numpy(), reader.center_index, called)
             rows += here
             names += called
             means.append(mean)

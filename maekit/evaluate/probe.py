@@ -19,18 +19,18 @@ from maekit.data.statistics import identity, samples_of
 from maekit.engine.events import Emit, Note
 from maekit.engine.feed import workers_of
 from maekit.engine.precision import Precision
-from maekit.evaluate.baselines import reduced
+from maekit.evaluate.baselines import reduced_size
 from maekit.evaluate.encoder import digest_of_weights
 from maekit.evaluate.feature_cache import (
-    PART,
-    Check,
-    Collected,
-    Parts,
+    SHARD_SIZE,
+    FeatureSet,
+    FeatureShards,
+    OnBad,
     Progress,
-    collect,
-    collect_parts,
-    counted,
-    strict,
+    collect_features,
+    collect_shards,
+    count_bad,
+    raise_on_bad,
 )
 from maekit.evaluate.labels import (
     Labeled,
@@ -38,7 +38,7 @@ from maekit.evaluate.labels import (
     warn_of_accuracy,
 )
 from maekit.evaluate.predictions import TOP, Predictions, Reading
-from maekit.evaluate.probe_heads import Fit, fit_judge
+from maekit.evaluate.probe_heads import FittedHead, fit_head
 from maekit.evaluate.views import ViewReader, view_reader
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from maekit.contracts import Dataset
     from maekit.evaluate.features import Pool
-    from maekit.evaluate.predictions import Network
+    from maekit.evaluate.predictions import Extractor
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.probe import Probe
     from maekit.recipe.schema import DataSpec, Recipe
@@ -67,7 +67,7 @@ FEATURES = (
 
 
 @dataclass(frozen=True)
-class Judged:
+class ProbeResult:
     """What a judge made of one kind of features, and how it was fitted."""
 
     predictions: Predictions
@@ -75,7 +75,7 @@ class Judged:
 
 
 @dataclass
-class Probing:
+class ProbeJob:
     """All of a probe."""
 
     recipe: Recipe
@@ -87,7 +87,7 @@ class Probing:
     labeled: Labeled
     pool: Pool
     precision: Precision
-    ways: dict[str, Network]
+    extractors: dict[str, Extractor]
     encoder: MaskedAutoencoder
     source: str
     ledger: BadFiles
@@ -120,7 +120,7 @@ class Probing:
             "views": f"{views.clips}x{views.crops}",
             "enlarge": views.enlarge,
             "interpolation": views.interpolation,
-            "pixels": [clip[0], *reduced(*clip[1:], probe.pixels)],
+            "pixels": [clip[0], *reduced_size(*clip[1:], probe.pixels)],
             "precision": self.precision.name,
             "seed": self.recipe.seed,
             **options,
@@ -168,7 +168,7 @@ class Probing:
             self.reader(self.val, data.val or data.train, views),
         )
 
-    def make_features(self, kept: Path, go_on: Callable[[], bool]) -> bool:
+    def make_features(self, kept: Path, should_continue: Callable[[], bool]) -> bool:
         """Make the features of both sets that are not kept yet; False where ``go_on`` said no.
 
         Args:
@@ -183,11 +183,11 @@ class Probing:
         """
         train, val = self.readers()
         # First data.val, where whatever cannot be read ends everything.
-        return self._made(VAL, val, kept, strict, go_on) and self._made(
-            TRAIN, train, kept, counted(self.ledger), go_on
+        return self._made(VAL, val, kept, raise_on_bad, should_continue) and self._made(
+            TRAIN, train, kept, count_bad(self.ledger), should_continue
         )
 
-    def judge_kept(self, kept: Path) -> dict[str, Judged]:
+    def evaluate_cached(self, kept: Path) -> dict[str, ProbeResult]:
         """Fit a judge on each kind of the features of data.train, and let it judge data.val.
 
         Raises:
@@ -195,11 +195,11 @@ class Probing:
             NonFiniteError: a score is not finite.
         """
         train_reader, val_reader = self.readers()
-        train = self._parts(TRAIN, train_reader, kept).whole(PART, len(self.train))
+        train = self._shards(TRAIN, train_reader, kept).load_all(SHARD_SIZE, len(self.train))
         labels, fits = self.labeled.train[train.rows], {}
-        for name in self.ways:
+        for name in self.extractors:
             began = time.perf_counter()
-            fits[name] = fit_judge(
+            fits[name] = fit_head(
                 train.features[name][:, 0],
                 labels,
                 self.probe,
@@ -210,10 +210,12 @@ class Probing:
                 emit=self.emit,
             )
             self.emit(Note(f"{name}: fitted in {time.perf_counter() - began:.1f} s"))
-        val = self._parts(VAL, val_reader, kept).whole(PART, len(self.val))
-        return self._judged(fits, val, val_reader)
+        val = self._shards(VAL, val_reader, kept).load_all(SHARD_SIZE, len(self.val))
+        return self._evaluate(fits, val, val_reader)
 
-    def judged(self, fits: Mapping[str, Fit], reader: ViewReader) -> dict[str, Judged]:
+    def evaluate(
+        self, fits: Mapping[str, FittedHead], reader: ViewReader
+    ) -> dict[str, ProbeResult]:
         """Let fitted judges judge data.val.
 
         Raises:
@@ -221,25 +223,25 @@ class Probing:
             NonFiniteError: features are not finite.
         """
         self.emit(Note(f"{VAL}: features of {len(reader.dataset):,} samples"))
-        val = collect(reader, self.ways, range(len(reader.dataset)), self.reading)
-        return self._judged(fits, val, reader)
+        val = collect_features(reader, self.extractors, range(len(reader.dataset)), self.reading)
+        return self._evaluate(fits, val, reader)
 
-    def _judged(
-        self, fits: Mapping[str, Fit], val: Collected, reader: ViewReader
-    ) -> dict[str, Judged]:
+    def _evaluate(
+        self, fits: Mapping[str, FittedHead], val: FeatureSet, reader: ViewReader
+    ) -> dict[str, ProbeResult]:
         found = {}
-        for name, (judge, fitted) in fits.items():
+        for name, (head, fitted) in fits.items():
             views = val.features[name]
-            scores = judge(views.reshape(-1, *views.shape[2:])).reshape(*views.shape[:2], -1)
+            scores = head(views.reshape(-1, *views.shape[2:])).reshape(*views.shape[:2], -1)
             labels = self.labeled.val[val.rows]
-            made = Predictions.averaged(val.rows, self.val, labels, scores, reader.middle)
-            found[name] = Judged(made, fitted)
+            made = Predictions.from_views(val.rows, self.val, labels, scores, reader.center_index)
+            found[name] = ProbeResult(made, fitted)
             self.emit(Note(f"{name}: top-1 {made.top(1):.4f}"))
         model = found[MODEL].predictions
         warn_of_accuracy(model.top(1), model.labels, self.emit)
         return found
 
-    def result(self, judged: Mapping[str, Judged]) -> dict[str, Any]:
+    def result(self, judged: Mapping[str, ProbeResult]) -> dict[str, Any]:
         """What stands in result.json; accuracies are fractions."""
         model = judged[MODEL].predictions
         floor = {name: each.predictions for name, each in judged.items() if name != MODEL}
@@ -264,7 +266,7 @@ class Probing:
         data, device = self.recipe.data, self.device
         return Reading(device, self.at_once, workers_of(data.workers, device.type), data.timeout)
 
-    def _parts(self, key: str, reader: ViewReader, kept: Path) -> Parts:
+    def _shards(self, key: str, reader: ViewReader, kept: Path) -> FeatureShards:
         """Where the features of a set are kept, and what they depend on beside the recipe."""
         dataset, size = reader.dataset, reader.views[0].size
         chosen = samples_of(dataset)
@@ -274,18 +276,29 @@ class Probing:
             "settings": {key: self.settings[key] for key in FEATURES},
             "data": identity(dataset, reader.spec, chosen, size=size, channels=reader.channels),
         }
-        return Parts(kept / key, about)
+        return FeatureShards(kept / key, about)
 
     def _made(
-        self, key: str, reader: ViewReader, kept: Path, check: Check, go_on: Callable[[], bool]
+        self,
+        key: str,
+        reader: ViewReader,
+        kept: Path,
+        on_bad: OnBad,
+        should_continue: Callable[[], bool],
     ) -> bool:
         self.emit(Note(f"{key}: features of {len(reader.dataset):,} samples"))
-        parts, progress = self._parts(key, reader, kept), Progress(key, self.emit)
+        shards, progress = self._shards(key, reader, kept), Progress(key, self.emit)
 
-        def told(done: int, total: int) -> bool:
+        def report(done: int, total: int) -> bool:
             progress(done, total)
-            return go_on()
+            return should_continue()
 
-        return collect_parts(
-            reader, self.ways, parts, self.reading, size=PART, check=check, go_on=told
+        return collect_shards(
+            reader,
+            self.extractors,
+            shards,
+            self.reading,
+            size=SHARD_SIZE,
+            on_bad=on_bad,
+            should_continue=report,
         )

@@ -15,15 +15,15 @@ from torch.nn import functional
 from maekit.data.rng import generator
 from maekit.engine.events import Emit, Note
 from maekit.errors import RecipeError
-from maekit.evaluate.attentive import fit_attentive, heads_of
+from maekit.evaluate.attentive import fit_attentive, num_heads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from maekit.recipe.probe import CachedLinear, Probe
 
-Judge = Callable[[np.ndarray], np.ndarray]  # features [m, ...] to scores [m, K]
-Fit = tuple[Judge, dict[str, Any]]  # and how it was fitted
+ProbeHead = Callable[[np.ndarray], np.ndarray]  # features [m, ...] to scores [m, K]
+FittedHead = tuple[ProbeHead, dict[str, Any]]  # and how it was fitted
 _PATIENCE = 2
 _WORTH_THREADS = 10**9  # multiplications a product
 _LEAST = 1e-6  # of a feature's deviation: one that is constant says nothing, and stays 0
@@ -31,7 +31,7 @@ _CHUNK = 4096  # queries at once, at most
 _NUMBERS = 2**28  # at once: 1 GiB in float32
 
 
-def check_judge(probe: Probe, width: int) -> None:
+def check_head(probe: Probe, width: int) -> None:
     """Refuse what cannot be fitted before hours are spent on features.
 
     Args:
@@ -44,10 +44,10 @@ def check_judge(probe: Probe, width: int) -> None:
     if probe.kind == "linear" and probe.protocol == "cached":
         library()
     if probe.kind == "attentive":
-        heads_of(width, probe.attentive.heads)
+        num_heads(width, probe.attentive.heads)
 
 
-def fit_judge(
+def fit_head(
     features: np.ndarray,
     labels: np.ndarray,
     probe: Probe,
@@ -57,7 +57,7 @@ def fit_judge(
     seed: int,
     device: torch.device,
     emit: Emit,
-) -> Fit:
+) -> FittedHead:
     """Fit the judge that a recipe names.
 
     Args:
@@ -91,7 +91,7 @@ def fit_judge(
         width=width,
         seed=seed,
         device=device,
-        told=lambda _, loss: losses.append(loss),
+        on_epoch=lambda _, loss: losses.append(loss),
     )
     return on_device(head.probabilities, device), {
         "loss_first": losses[0],
@@ -101,7 +101,7 @@ def fit_judge(
 
 def _linear(
     features: np.ndarray, labels: np.ndarray, probe: Probe, classes: int, seed: int, emit: Emit
-) -> Fit:
+) -> FittedHead:
     options = probe.linear
     found = fit_linear(features, labels, classes, options, seed)
     if not found.converged:
@@ -121,9 +121,9 @@ def _linear(
     }
 
 
-def on_device(judge: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> Judge:
+def on_device(head: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> ProbeHead:
     """A judge of tensors as one of arrays."""
-    return lambda x: judge(torch.from_numpy(x).to(device)).cpu().numpy()
+    return lambda x: head(torch.from_numpy(x).to(device)).cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from maekit.data.transform import Transform
 from maekit.engine.optim import layer_groups
 from maekit.engine.step import to_unit
 from maekit.errors import RecipeError
-from maekit.evaluate.augment import RAND_AUGMENT, Mixing, RandomErase, rand_augment
+from maekit.evaluate.augment import RAND_AUGMENT, Mixup, RandomErase, rand_augment
 from maekit.evaluate.classifier import ENCODER, HEAD_STD, Classifier, freeze, make_head
 from maekit.evaluate.encoder import untrained_encoder
-from maekit.evaluate.labels import Targets, Task
+from maekit.evaluate.labels import LabelTable, Task
 from maekit.layers import Statistics
 from maekit.weights.header import ClassifierHeader, Header
 
@@ -113,7 +113,7 @@ def make_step(job: Job, options: Finetune, model: Classifier, task: Task) -> Fin
         RecipeError: its only row has no other to be mixed with.
     """
     seed, repeats = job.recipe.seed, options.repeats
-    mixing = Mixing(
+    mixing = Mixup(
         mixup=options.mixup,
         cutmix=options.cutmix,
         probability=options.mix_probability,
@@ -122,7 +122,7 @@ def make_step(job: Job, options: Finetune, model: Classifier, task: Task) -> Fin
         seed=seed,
         repeats=repeats,
     )
-    if mixing.on and job.split.per_device * repeats == 1:
+    if mixing.enabled and job.split.per_device * repeats == 1:
         msg = "mixup and cutmix mix the rows of a micro-batch, and there is only one in each"
         hint = "make it 2 or more, or set finetune.mixup and finetune.cutmix to 0"
         raise RecipeError(msg, where="finetune.batch.per_device", hint=hint)
@@ -133,7 +133,7 @@ def make_step(job: Job, options: Finetune, model: Classifier, task: Task) -> Fin
         repeats=repeats,
         smoothing=options.label_smoothing,
         erase=RandomErase(options.erase, seed, repeats) if options.erase else None,
-        mixing=mixing if mixing.on else None,
+        mixing=mixing if mixing.enabled else None,
         compiled=options.compile,
     )
 
@@ -149,7 +149,7 @@ def describe(recipe: Recipe) -> list[str]:
         return []
     blank = Statistics((0.0,) * data.channels, (1.0,) * data.channels)
     classes = options.head.classes or 1
-    none = Targets(np.zeros(0, np.int64), classes)
+    none = LabelTable(np.zeros(0, np.int64), classes)
     task = Task(options.head.kind, ("",) * classes, none, none, "top1")
     with torch.device("meta"):
         encoder, header = untrained_encoder(recipe, blank)
@@ -174,7 +174,7 @@ class FinetuneStep:
         repeats: int = 1,
         smoothing: float = 0.0,
         erase: RandomErase | None = None,
-        mixing: Mixing | None = None,
+        mixing: Mixup | None = None,
         compiled: bool = False,
     ) -> None:
         self.model = model

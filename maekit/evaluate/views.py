@@ -55,7 +55,7 @@ class ViewReader(SampleReader):
         ]
 
     @property
-    def middle(self) -> int:
+    def center_index(self) -> int:
         """The place of the center view, which single-view numbers are of: the last."""
         return self.test.read - 1
 

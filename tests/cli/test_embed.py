@@ -17,14 +17,14 @@ from safetensors import safe_open
 
 import maekit
 from maekit.evaluate import embed as embedding
-from maekit.evaluate.feature_cache import Parts
+from maekit.evaluate.feature_cache import FeatureShards
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Result
 
-    from maekit.evaluate.feature_cache import Collected
+    from maekit.evaluate.feature_cache import FeatureSet
 
     Cli = Callable[..., Result]
 
@@ -158,17 +158,17 @@ def test_bad_inputs_are_named_and_the_others_done(cli: Cli, run: str) -> None:
 
 def test_an_interrupted_call_goes_on(cli: Cli, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("embed", "pictures/train", "--out", "whole.npz", "-q").code == 0
-    monkeypatch.setattr(embedding, "PART", 5)
+    monkeypatch.setattr(embedding, "SHARD_SIZE", 5)
     kept: list[int] = []
-    keep = Parts.keep
+    save = FeatureShards.save
 
-    def interrupting(self: Parts, number: int, made: Collected) -> None:
+    def interrupting(self: FeatureShards, number: int, made: FeatureSet) -> None:
         kept.append(number)
-        keep(self, number, made)
+        save(self, number, made)
         if len(kept) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Parts, "keep", interrupting)
+    monkeypatch.setattr(FeatureShards, "save", interrupting)
     stopped = cli("embed", "pictures/train", "--out", "parts.npz")
     assert stopped.code == 75
     assert "goes on from parts.npz.parts" in stopped.err

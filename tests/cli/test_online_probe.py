@@ -114,7 +114,7 @@ def test_samples_that_cannot_be_read_are_left_out_and_said_once(cli: Cli, labele
 def test_an_interrupted_run_has_the_same_curve_and_best(cli: Cli, labeled: str) -> None:
     words = ("pretrain", labeled, "pretrain.online_probe={every: 2, samples: 30, k: 3}", "-q")
     assert cli(*words, "--out", "whole").code == 0
-    measure, calls = online_probe.Online.measure, []
+    measure, calls = online_probe.OnlineProbe.measure, []
 
     def interrupting(self: Any) -> dict[str, float]:
         calls.append(1)
@@ -123,7 +123,7 @@ def test_an_interrupted_run_has_the_same_curve_and_best(cli: Cli, labeled: str) 
         return measure(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(online_probe.Online, "measure", interrupting)
+        patch.setattr(online_probe.OnlineProbe, "measure", interrupting)
         assert cli(*words, "--out", "cut").code == 75
     assert cli(*words, "--out", "cut", "--resume").code == 0
     assert curve("cut") == curve("whole")
@@ -158,14 +158,14 @@ def test_every_key_of_the_online_probe_does_something(
     cli: Cli, labeled: str, changed: str, both: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores: list[list[float]] = []
-    scored = online_probe.Online._scores
+    scored = online_probe.OnlineProbe._scores
 
     def listening(self: Any, *args: torch.Tensor) -> torch.Tensor:
         found = scored(self, *args)
         scores.append(found.flatten().tolist())
         return found
 
-    monkeypatch.setattr(online_probe.Online, "_scores", listening)
+    monkeypatch.setattr(online_probe.OnlineProbe, "_scores", listening)
     key = "pretrain.online_probe."
     common = [ASKED, *([key + both] if both else [])]
     assert cli("pretrain", labeled, *common, "-q", "--out", "one").code == 0
@@ -181,7 +181,7 @@ def test_the_best_checkpoint_outlives_the_others(
     """It is kept though the recipe keeps one."""
     tops = iter([0.1, 0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
     monkeypatch.setattr(
-        online_probe.Online, "measure", lambda self: {"top1": next(tops), "chance": 0.3}
+        online_probe.OnlineProbe, "measure", lambda self: {"top1": next(tops), "chance": 0.3}
     )
     words = "pretrain.online_probe={every: 1}"
     assert cli("pretrain", labeled, words, "--out", "run", "-q").code == 0

@@ -135,7 +135,7 @@ def test_refused_before_anything_is_computed(cli: Cli, labeled: str) -> None:
     Path("pictures/val/red/00.png").rename("pictures/val/violet/00.png")
     strange = cli("probe", labeled, *scratch)
     assert strange.code == 6
-    assert "data.train has not: violet" in strange.err
+    assert "data.train does not have: violet" in strange.err
 
 
 def test_one_class_is_refused(cli: Cli, labeled: str) -> None:

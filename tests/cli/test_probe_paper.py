@@ -62,13 +62,13 @@ def test_an_untrained_encoder_is_its_own_floor(
     cli: Cli, labeled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, np.ndarray] = {}
-    result = linear_paper.Probing.result
+    result = linear_paper.ProbeJob.result
 
     def noting(self: Any, judged: Any) -> Any:
         seen.update({name: each.predictions.scores for name, each in judged.items()})
         return result(self, judged)
 
-    monkeypatch.setattr(linear_paper.Probing, "result", noting)
+    monkeypatch.setattr(linear_paper.ProbeJob, "result", noting)
     probed(cli, labeled, "out")
     np.testing.assert_array_equal(seen["model"], seen["random"])
     assert seen["model"].std() > 0

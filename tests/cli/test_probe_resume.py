@@ -11,14 +11,14 @@ import pytest
 from small_runs import result_of
 
 from maekit.evaluate import probe as probing
-from maekit.evaluate.feature_cache import Parts
+from maekit.evaluate.feature_cache import FeatureShards
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Result
 
-    from maekit.evaluate.feature_cache import Collected
+    from maekit.evaluate.feature_cache import FeatureSet
 
     Cli = Callable[..., Result]
 
@@ -35,28 +35,28 @@ def files(folder: str) -> dict[str, bytes]:
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Parts of five samples; those that are written, as (set, number)."""
-    monkeypatch.setattr(probing, "PART", 5)
+    monkeypatch.setattr(probing, "SHARD_SIZE", 5)
     found: list[tuple[str, int]] = []
-    keep = Parts.keep
+    save = FeatureShards.save
 
-    def listening(self: Parts, number: int, made: Collected) -> None:
+    def listening(self: FeatureShards, number: int, made: FeatureSet) -> None:
         found.append((self.folder.name, number))
-        keep(self, number, made)
+        save(self, number, made)
 
-    monkeypatch.setattr(Parts, "keep", listening)
+    monkeypatch.setattr(FeatureShards, "save", listening)
     return found
 
 
 def interrupt_at(patch: pytest.MonkeyPatch, number: int) -> None:
-    keep, calls = Parts.keep, []
+    save, calls = FeatureShards.save, []
 
-    def interrupting(self: Parts, place: int, made: Collected) -> None:
-        keep(self, place, made)
+    def interrupting(self: FeatureShards, place: int, made: FeatureSet) -> None:
+        save(self, place, made)
         calls.append(place)
         if len(calls) == number:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    patch.setattr(Parts, "keep", interrupting)
+    patch.setattr(FeatureShards, "save", interrupting)
 
 
 @pytest.mark.parametrize("protocol", ["cached", "paper"])
@@ -134,7 +134,7 @@ def test_a_probe_that_is_stopped_while_fitting_keeps_its_features(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probing, "fit_judge", stopping)
+        patch.setattr(probing, "fit_head", stopping)
         assert cli("probe", labeled, *SCRATCH, "-q").code == 130
     made = len(kept)
     assert made == 11

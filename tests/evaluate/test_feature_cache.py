@@ -16,14 +16,14 @@ from maekit.data.loader import Loader
 from maekit.errors import DataError, NonFiniteError, RecipeError, StorageError
 from maekit.evaluate import predictions
 from maekit.evaluate.feature_cache import (
-    Collected,
-    Parts,
-    collect,
-    collect_parts,
-    counted,
-    lenient,
+    FeatureSet,
+    FeatureShards,
+    collect_features,
+    collect_shards,
+    count_bad,
+    raise_on_bad,
+    skip_bad,
     source_of,
-    strict,
 )
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
@@ -31,7 +31,7 @@ from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views
 
 if TYPE_CHECKING:
-    from maekit.evaluate.feature_cache import Check
+    from maekit.evaluate.feature_cache import OnBad
 
 READING = Reading(torch.device("cpu"), 6, 0, 1.0)
 
@@ -57,10 +57,10 @@ def lost(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def test_features_that_are_not_finite_are_an_error_or_left_out() -> None:
-    for check in (strict, counted(BadFiles(None, 11, 0.5))):
+    for on_bad in (raise_on_bad, count_bad(BadFiles(None, 11, 0.5))):
         with pytest.raises(NonFiniteError, match=r"1\.mp4: its features are not finite"):
-            collect(reader(), {"a": tints, "b": lost}, range(3), READING, check)
-    found = collect(reader(4), {"a": lost}, range(6), READING, lenient)
+            collect_features(reader(), {"a": tints, "b": lost}, range(3), READING, on_bad)
+    found = collect_features(reader(4), {"a": lost}, range(6), READING, skip_bad)
     assert found.rows.tolist() == [0, 2]
     assert [(bad.file, bad.index) for bad in found.unread] == [
         ("1.mp4", 1),
@@ -74,7 +74,7 @@ def test_features_that_are_not_finite_are_an_error_or_left_out() -> None:
 def test_a_sample_that_cannot_be_read_says_so_first() -> None:
     """Its place holds no pixels, whose features say nothing."""
     with pytest.raises(DataError, match=r"1\.mp4: cannot be read"):
-        collect(reader(1), {"a": lost}, range(3), READING, strict)
+        collect_features(reader(1), {"a": lost}, range(3), READING, raise_on_bad)
 
 
 def test_what_has_two_names_is_made_once() -> None:
@@ -84,31 +84,31 @@ def test_what_has_two_names_is_made_once() -> None:
         calls.append(len(pixels))
         return tints(pixels)
 
-    found = collect(reader(), {"a": counting, "b": counting}, range(4), READING)
+    found = collect_features(reader(), {"a": counting, "b": counting}, range(4), READING)
     assert calls == [6, 6]  # two samples of three views each time
     np.testing.assert_array_equal(found.features["a"], found.features["b"])
 
 
-@pytest.mark.parametrize("check", [strict, lenient])
-def test_parts_are_the_whole(tmp_path: Path, check: Check) -> None:
-    broken = () if check is strict else (2, 9)
-    ways = {"a": tints, "b": lambda pixels: pixels.flatten(1)}
-    whole = collect(reader(*broken), ways, range(11), READING, check)
-    parts = Parts(tmp_path / "x", {"weights": "w"})
+@pytest.mark.parametrize("on_bad", [raise_on_bad, skip_bad])
+def test_shards_are_the_whole(tmp_path: Path, on_bad: OnBad) -> None:
+    broken = () if on_bad is raise_on_bad else (2, 9)
+    extractors = {"a": tints, "b": lambda pixels: pixels.flatten(1)}
+    whole = collect_features(reader(*broken), extractors, range(11), READING, on_bad)
+    parts = FeatureShards(tmp_path / "x", {"weights": "w"})
     heard: list[tuple[int, int]] = []
 
-    def go_on(done: int, total: int) -> bool:
+    def should_continue(done: int, total: int) -> bool:
         heard.append((done, total))
         return done != 8
 
-    settings = {"size": 4, "check": check, "go_on": go_on}
-    assert not collect_parts(reader(*broken), ways, parts, READING, **settings)  # type: ignore[arg-type]
+    settings = {"size": 4, "on_bad": on_bad, "should_continue": should_continue}
+    assert not collect_shards(reader(*broken), extractors, parts, READING, **settings)  # type: ignore[arg-type]
     assert [parts.has(place) for place in range(3)] == [True, True, False]
-    assert collect_parts(reader(*broken), ways, parts, READING, **settings)  # type: ignore[arg-type]
+    assert collect_shards(reader(*broken), extractors, parts, READING, **settings)  # type: ignore[arg-type]
     assert heard == [(4, 11), (8, 11), (11, 11)]
-    again = Parts(tmp_path / "x", {"weights": "w"}).whole(4, 11)
+    again = FeatureShards(tmp_path / "x", {"weights": "w"}).load_all(4, 11)
     np.testing.assert_array_equal(again.rows, whole.rows)
-    for name in ways:
+    for name in extractors:
         np.testing.assert_array_equal(again.features[name], whole.features[name])
         assert again.features[name].dtype == np.float32
     assert again.unread == whole.unread
@@ -124,18 +124,18 @@ def test_the_same_workers_read_all_parts(tmp_path: Path, monkeypatch: pytest.Mon
             super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(predictions, "Loader", Counted)
-    collect_parts(reader(), {"a": tints}, Parts(tmp_path / "x", {}), READING, size=2)
+    collect_shards(reader(), {"a": tints}, FeatureShards(tmp_path / "x", {}), READING, size=2)
     assert len(made) == 1
 
 
 def test_parts_of_something_else_or_damaged_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     assert source_of(folder) is None
-    parts = Parts(folder, {"weights": "one"})
+    parts = FeatureShards(folder, {"weights": "one"})
     assert source_of(folder) == "one"
-    parts.keep(0, Collected(np.arange(2), {"a": np.zeros((2, 1, 3), np.float32)}))
+    parts.save(0, FeatureSet(np.arange(2), {"a": np.zeros((2, 1, 3), np.float32)}))
     with pytest.raises(RecipeError, match="other inputs, weights or options"):
-        Parts(folder, {"weights": "other"})
+        FeatureShards(folder, {"weights": "other"})
     path = folder / "part-00000.npz"
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(StorageError, match=r"part-00000\.npz: a part is damaged"):
@@ -143,4 +143,4 @@ def test_parts_of_something_else_or_damaged_are_refused(tmp_path: Path) -> None:
     parts.remove()
     assert not folder.exists()
     with pytest.raises(StorageError, match="cannot be written"):
-        parts.keep(0, Collected(np.arange(0), {}))
+        parts.save(0, FeatureSet(np.arange(0), {}))

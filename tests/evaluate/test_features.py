@@ -12,7 +12,7 @@ from toys import Clips, clip_source, model
 from maekit.data.bad_files import BadFiles
 from maekit.engine.precision import Precision
 from maekit.errors import DataError, RecipeError
-from maekit.evaluate.feature_cache import Check, collect, counted, strict
+from maekit.evaluate.feature_cache import OnBad, collect_features, count_bad, raise_on_bad
 from maekit.evaluate.features import Features, auto_pool, block_of
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import view_reader
@@ -68,17 +68,17 @@ def test_cls_needs_a_class_token() -> None:
 
 @pytest.mark.parametrize("pool", ["cls", "mean", "tokens"])
 def test_batches_of_1_and_64_agree(pool: str) -> None:
-    way, pixels = Features(model(), pool, None, FP32), clips(64)  # type: ignore[arg-type]
-    alone = torch.cat([way(one) for one in pixels.split(1)])
-    torch.testing.assert_close(way(pixels), alone, atol=1e-6, rtol=0)
+    extractor, pixels = Features(model(), pool, None, FP32), clips(64)  # type: ignore[arg-type]
+    alone = torch.cat([extractor(one) for one in pixels.split(1)])
+    torch.testing.assert_close(extractor(pixels), alone, atol=1e-6, rtol=0)
 
 
 def test_two_calls_are_equal_and_nothing_is_dropped() -> None:
     encoder, pixels = model(), clips(3)
     encoder.train()
-    way = Features(encoder, "mean", None, FP32)
+    extractor = Features(encoder, "mean", None, FP32)
     assert not encoder.training
-    assert torch.equal(way(pixels), way(pixels))
+    assert torch.equal(extractor(pixels), extractor(pixels))
 
 
 def dataset(broken: frozenset[int] = frozenset()) -> Clips:
@@ -86,13 +86,13 @@ def dataset(broken: frozenset[int] = frozenset()) -> Clips:
 
 
 def gather(
-    data: Clips, rows: Sequence[int] = range(11), check: Check = strict
+    data: Clips, rows: Sequence[int] = range(11), on_bad: OnBad = raise_on_bad
 ) -> tuple[np.ndarray, np.ndarray]:
     reader = view_reader(
         data, DataSpec(name="v", frames=1), Views(clips=2), size=(16, 24), channels=3
     )
-    way = Features(model(), "mean", None, FP32)
-    found = collect(reader, {"x": way}, rows, Reading(CPU, 6, 0, 1.0), check)
+    extractor = Features(model(), "mean", None, FP32)
+    found = collect_features(reader, {"x": extractor}, rows, Reading(CPU, 6, 0, 1.0), on_bad)
     return found.rows, found.features["x"]
 
 
@@ -109,7 +109,7 @@ def test_bad_samples_are_fatal_or_left_out() -> None:
     with pytest.raises(DataError, match=r"4\.mp4"):
         gather(dataset(frozenset({4})))
     ledger = BadFiles(None, 11, 0.5)
-    rows, features = gather(dataset(frozenset({4, 9})), check=counted(ledger))
+    rows, features = gather(dataset(frozenset({4, 9})), on_bad=count_bad(ledger))
     assert rows.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 10]
     assert len(ledger) == 2
     _, whole = gather(dataset())

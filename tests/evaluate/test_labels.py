@@ -8,7 +8,7 @@ from toys import Clips, clip_source
 
 from maekit.engine.events import Event, Note
 from maekit.errors import DataError
-from maekit.evaluate.labels import chance_level, check_labels, tell_labels, warn_of_accuracy
+from maekit.evaluate.labels import announce_labels, chance_level, check_labels, warn_of_accuracy
 
 
 def data(labels: list[int | None], classes: tuple[str, ...] | None) -> Clips:
@@ -35,9 +35,9 @@ def test_known_labels_are_taken_without_opening_files() -> None:
     ("train", "val", "words"),
     [
         (([0, 0], ("a", "b")), ([0], ("a", "b")), "all 2 samples are of one class: a"),
-        (([0, 1], ("a", "b")), ([0, 1], ("a", "z")), "1 classes that data.train has not: z"),
+        (([0, 1], ("a", "b")), ([0, 1], ("a", "z")), "1 classes that data.train does not have: z"),
         # The class is listed, but has no sample to train on.
-        (([0, 1], ("a", "b", "c")), ([2], ("a", "b", "c")), "data.train has not: c"),
+        (([0, 1], ("a", "b", "c")), ([2], ("a", "b", "c")), "data.train does not have: c"),
         (([0, 1], None), ([0], ("a", "b")), "data.train.path: the set has no labels"),
         (([0, 1], ("a", "b")), ([0], None), "data.val.path: the set has no labels"),
         (([0, 5], ("a", "b")), ([0], ("a", "b")), "1.png: label 5 is outside the 2 classes"),
@@ -57,13 +57,11 @@ def test_labels_that_cannot_be_judged_are_refused(
 def test_counts_and_five_examples_are_told() -> None:
     train = data([0] * 6 + [1] * 4, ("a", "b", "never"))
     said: list[Event] = []
-    tell_labels(train, check_labels(train, data([0, 1], ("a", "b"))), said.append)
-    lines = [note.text for note in said if isinstance(note, Note)]
-    assert lines[0] == (
-        "2 classes, 10 samples to train on (4 to 6 a class), 2 to judge (1 a class)"
-    )
-    assert lines[1:6] == ["  0.png: a", "  2.png: a", "  4.png: a", "  7.png: b", "  9.png: b"]
-    assert lines[6] == "1 classes have no sample to train on: never"
+    announce_labels(train, check_labels(train, data([0, 1], ("a", "b"))), said.append)
+    rows = [note.text for note in said if isinstance(note, Note)]
+    assert rows[0] == ("2 classes, 10 samples to train on (4 to 6 a class), 2 to judge (1 a class)")
+    assert rows[1:6] == ["  0.png: a", "  2.png: a", "  4.png: a", "  7.png: b", "  9.png: b"]
+    assert rows[6] == "1 classes have no sample to train on: never"
 
 
 def test_chance_is_warned_of() -> None:

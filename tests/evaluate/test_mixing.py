@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maekit.data.order import Key
-from maekit.evaluate.augment import Drawn, Mixing, own_share, partners
+from maekit.evaluate.augment import MixParams, Mixup, effective_lam, mixed_with
 
 
-def mixing(**changed: object) -> Mixing:
+def mixing(**changed: object) -> Mixup:
     options = {"mixup": 0.0, "cutmix": 0.0, "probability": 1.0, "switch": 0.5, "per": "batch"}
-    return Mixing(**{**options, "seed": 3, **changed})  # type: ignore[arg-type]
+    return Mixup(**{**options, "seed": 3, **changed})  # type: ignore[arg-type]
 
 
 def keys(count: int) -> list[Key]:
@@ -37,16 +37,16 @@ def test_a_cut_box_goes_through_all_frames_and_labels_say_how_much_it_is(
         pixels = batch(5, frames)
         own_keys = [Key(epoch, key.index) for key in keys(5)]
         mixed = mixing(cutmix=1.0, per=per)(pixels, own_keys, np.ones(5, bool))
-        assert mixed.partner.tolist() == [4, 3, 2, 1, 0]
+        assert mixed.index.tolist() == [4, 3, 2, 1, 0]
         for row in range(5):
             theirs = mixed.pixels[row] != pixels[row]
             if row == 2:  # mixed with itself
                 assert not theirs.any()
-                assert mixed.own[row] == 1
+                assert mixed.lam[row] == 1
                 continue
             assert (mixed.pixels[row][theirs] == float(5 - row)).all()
             share = theirs.double().mean()
-            assert float(mixed.own[row]) == pytest.approx(1 - float(share), abs=1e-6)
+            assert float(mixed.lam[row]) == pytest.approx(1 - float(share), abs=1e-6)
             places = theirs[0, 0]
             assert (theirs == places).all()  # every channel and frame
             if places.any():
@@ -64,13 +64,13 @@ def test_mixup_is_a_weighted_sum_of_pixels_and_targets(per: str) -> None:
     pixels = torch.randn(4, 3, 2, 6, 8, generator=generator)
     targets = torch.eye(4)
     mixed = mixing(mixup=0.8, per=per)(pixels, keys(4), np.ones(4, bool))
-    own = mixed.own.view(-1, 1, 1, 1, 1)
+    own = mixed.lam.view(-1, 1, 1, 1, 1)
     expected = own * pixels + (1 - own) * pixels.flip(0)
     torch.testing.assert_close(mixed.pixels, expected)
-    weights = mixed.own[:, None] * targets + (1 - mixed.own[:, None]) * targets.flip(0)
+    weights = mixed.lam[:, None] * targets + (1 - mixed.lam[:, None]) * targets.flip(0)
     torch.testing.assert_close(mixed.targets(targets), weights)
-    assert (len(set(mixed.own.tolist())) == 1) == (per == "batch")
-    assert ((mixed.own > 0) & (mixed.own < 1)).all()
+    assert (len(set(mixed.lam.tolist())) == 1) == (per == "batch")
+    assert ((mixed.lam > 0) & (mixed.lam < 1)).all()
 
 
 def test_what_is_drawn_depends_on_the_key_alone() -> None:
@@ -91,20 +91,20 @@ def test_a_sample_that_could_not_be_read_is_mixed_into_no_other() -> None:
     pixels[1] = 0
     good = np.array([True, False, True, True, True])
     mixed = mixing(mixup=0.8)(pixels, keys(5), good)
-    assert mixed.partner.tolist() == [4, 1, 3, 2, 0]
-    assert mixed.own[1] == 1
+    assert mixed.index.tolist() == [4, 1, 3, 2, 0]
+    assert mixed.lam[1] == 1
     assert torch.equal(mixed.pixels[1], pixels[1])
     assert (mixed.pixels[good] > 0).all()
 
 
 def test_probability_and_switch() -> None:
     never = mixing(mixup=0.8, probability=0.0)
-    assert not never.on
-    assert not mixing().on
+    assert not never.enabled
+    assert not mixing().enabled
     both = mixing(mixup=0.8, cutmix=1.0, switch=0.25, probability=0.5)
     draws = [both.draw(Key(0, number), 0, 32, 32) for number in range(2000)]
     cut = sum(draw.box[3] > 0 for draw in draws) / 2000
-    mixed_up = sum(draw.own < 1 for draw in draws) / 2000
+    mixed_up = sum(draw.lam < 1 for draw in draws) / 2000
     # A few boxes of CutMix are empty: their draw was near 1.
     assert cut == pytest.approx(0.125, abs=0.03)
     assert mixed_up == pytest.approx(0.375, abs=0.035)
@@ -113,7 +113,7 @@ def test_probability_and_switch() -> None:
 def test_the_area_of_a_box_follows_its_beta_distribution() -> None:
     """A Beta(1, 1) share is uniform; the box that is not cut at an edge has 1 - share of it."""
     one = mixing(cutmix=1.0)
-    shares = [own_share(one.draw(Key(0, n), 0, 400, 400), 400, 400) for n in range(1500)]
+    shares = [effective_lam(one.draw(Key(0, n), 0, 400, 400), 400, 400) for n in range(1500)]
     # E[area / (H W)] of a centered box of side s, cut at the edges: (s - s^2/4)^2, s^2 uniform.
     sides = np.sqrt((np.arange(4000) + 0.5) / 4000)
     expected = 1 - float(np.mean((sides - sides**2 / 4) ** 2))
@@ -129,13 +129,13 @@ def test_the_area_of_a_box_follows_its_beta_distribution() -> None:
 )
 @settings(max_examples=50, deadline=None)
 def test_shares_are_fractions(own: float, top: int, left: int, tall: int, wide: int) -> None:
-    draw = Drawn(own, (top, left, min(10, top + tall), min(10, left + wide)))
-    assert 0 <= own_share(draw, 10, 10) <= 1
+    draw = MixParams(own, (top, left, min(10, top + tall), min(10, left + wide)))
+    assert 0 <= effective_lam(draw, 10, 10) <= 1
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=9))
 def test_partners_are_pairs_of_good_rows(good: list[bool]) -> None:
-    partner = partners(np.array(good))
+    partner = mixed_with(np.array(good))
     assert sorted(partner) == list(range(len(good)))
     for row, other in enumerate(partner):
         assert partner[other] == row

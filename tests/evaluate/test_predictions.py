@@ -64,7 +64,7 @@ def test_means_made_while_reading_are_those_of_all_scores_at_once(batch: int) ->
     wide = scores.astype(np.float64)
     np.testing.assert_array_equal(found.scores, wide[:, :15].mean(axis=1))
     np.testing.assert_array_equal(found.single, wide[:, 15])
-    kept = Predictions.averaged(np.arange(7), dataset, found.labels, scores, reader.middle)
+    kept = Predictions.from_views(np.arange(7), dataset, found.labels, scores, reader.center_index)
     np.testing.assert_array_equal(found.scores, kept.scores)
     np.testing.assert_array_equal(found.single, kept.single)
 

@@ -17,8 +17,8 @@ from torch.nn import functional
 from maekit.engine.events import Event, Note
 from maekit.errors import RecipeError
 from maekit.evaluate import probe_heads
-from maekit.evaluate.attentive import AttentiveHead, fit_attentive, heads_of
-from maekit.evaluate.baselines import Differences, Pixels, reduced
+from maekit.evaluate.attentive import AttentiveHead, fit_attentive, num_heads
+from maekit.evaluate.baselines import FrameDifferenceBaseline, PixelBaseline, reduced_size
 from maekit.evaluate.probe_heads import LinearProbe, NearestNeighbors, fit_linear, split
 from maekit.recipe.probe import Attentive, CachedLinear, Probe
 
@@ -76,7 +76,7 @@ def test_the_strength_is_chosen_on_a_split_of_train() -> None:
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "told"),
+    ("accuracies", "noted"),
     [
         ({0.1: 0.2, 1.0: 0.3, 10.0: 0.4}, True),
         ({0.1: 0.2, 1.0: 0.3, 10.0: 0.1}, False),
@@ -84,14 +84,14 @@ def test_the_strength_is_chosen_on_a_split_of_train() -> None:
     ],
 )
 def test_a_strength_at_the_end_of_those_tried_is_told(
-    accuracies: dict[float, float], told: bool, monkeypatch: pytest.MonkeyPatch
+    accuracies: dict[float, float], noted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another beyond it may do better, of the encoder or of its floor."""
     best = max(accuracies, key=lambda strength: accuracies[strength], default=0.1)
     found = LinearProbe(np.zeros(1), np.ones(1), None, 2, best, accuracies, converged=True)
     monkeypatch.setattr(probe_heads, "fit_linear", lambda *_: found)
     events: list[Event] = []
-    probe_heads.fit_judge(
+    probe_heads.fit_head(
         np.zeros((4, 1), np.float32),
         np.array([0, 0, 1, 1]),
         Probe(protocol="cached", linear=CachedLinear(strengths=tuple(accuracies) or (0.1,))),
@@ -102,7 +102,7 @@ def test_a_strength_at_the_end_of_those_tried_is_told(
         emit=events.append,
     )
     texts = [event.text for event in events if isinstance(event, Note)]
-    assert any("is the first or last of them" in text for text in texts) == told
+    assert any("is the first or last of them" in text for text in texts) == noted
 
 
 def test_a_split_holds_out_a_share_of_each_class() -> None:
@@ -220,19 +220,19 @@ def test_wide_tokens_are_projected_and_the_order_of_tokens_is_nothing() -> None:
     head = AttentiveHead(features=40, width=16, classes=3, heads=2).eval()
     tokens = torch.randn(2, 5, 40)
     torch.testing.assert_close(head(tokens), head(tokens.flip(1)))
-    assert heads_of(384, None) == 6
-    assert heads_of(100, None) == 1
+    assert num_heads(384, None) == 6
+    assert num_heads(100, None) == 1
     with pytest.raises(RecipeError, match="3 heads do not divide"):
-        heads_of(100, 3)
+        num_heads(100, 3)
 
 
 def test_pixels_are_area_means() -> None:
     pixels = torch.arange(2 * 3 * 2 * 4 * 8, dtype=torch.float32).reshape(2, 3, 2, 4, 8)
-    found = Pixels(4, lambda x: (x - 7) / 2)(pixels)
+    found = PixelBaseline(4, lambda x: (x - 7) / 2)(pixels)
     expected = ((pixels - 7) / 2).reshape(2, 3, 2, 2, 2, 4, 2).mean(dim=(4, 6)).flatten(1)
     torch.testing.assert_close(found, expected)
-    assert reduced(4, 8, 64) == (4, 8)  # never enlarged
-    assert Pixels(4, lambda x: x, tokens=True)(pixels).shape == (2, 1, 48)
+    assert reduced_size(4, 8, 64) == (4, 8)  # never enlarged
+    assert PixelBaseline(4, lambda x: x, tokens=True)(pixels).shape == (2, 1, 48)
 
 
 def test_strengths_beyond_the_best_are_left_out() -> None:
@@ -254,7 +254,7 @@ def test_differences_are_of_neighboring_frames() -> None:
     pixels = torch.rand(2, 3, 4, 4, 8)
     small = pixels.reshape(2, 3, 4, 2, 2, 4, 2).mean(dim=(4, 6))
     expected = torch.stack([small[:, :, i + 1] - small[:, :, i] for i in range(3)], dim=2) / 2
-    found = Differences(4, lambda x: (x - 7) / 2)(pixels)
+    found = FrameDifferenceBaseline(4, lambda x: (x - 7) / 2)(pixels)
     torch.testing.assert_close(found, expected.flatten(1))
 
 

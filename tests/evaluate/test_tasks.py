@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from maekit.contracts import Dataset, Source
 from maekit.errors import DataError
-from maekit.evaluate.labels import Targets, Task, mean_average_precision, task_of
+from maekit.evaluate.labels import LabelTable, Task, mean_average_precision, task_of
 
 
 class Named(Dataset):
@@ -35,7 +35,7 @@ class Named(Dataset):
 
 
 def task(kind: str, outputs: int = 4) -> Task:
-    table = Targets(np.arange(outputs), outputs, np.eye(outputs, dtype=np.float32))
+    table = LabelTable(np.arange(outputs), outputs, np.eye(outputs, dtype=np.float32))
     best = {"multiclass": "top1", "multilabel": "map", "regression": "r2"}[kind]
     return Task(kind, tuple("abcdefg"[:outputs]), table, table, best)  # type: ignore[arg-type]
 
@@ -54,33 +54,33 @@ def test_classes_with_smoothing_are_torchs_cross_entropy(smoothing: float) -> No
 
 
 def test_labels_are_torchs_binary_cross_entropy_and_values_its_squared_error() -> None:
-    logits, truth = torch.randn(5, 4), (torch.rand(5, 4) > 0.5).float()
-    expected = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
-    torch.testing.assert_close(task("multilabel").loss(logits, truth), expected)
-    smooth = task("multilabel").smooth(truth, 0.2)
+    logits, labels = torch.randn(5, 4), (torch.rand(5, 4) > 0.5).float()
+    expected = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
+    torch.testing.assert_close(task("multilabel").loss(logits, labels), expected)
+    smooth = task("multilabel").smooth(labels, 0.2)
     assert sorted(set(smooth.flatten().tolist())) == pytest.approx([0.1, 0.9])
-    expected = F.mse_loss(logits, truth, reduction="none").mean(1)
-    torch.testing.assert_close(task("regression").loss(logits, truth), expected)
-    assert torch.equal(task("regression").smooth(truth, 0.2), truth)
+    expected = F.mse_loss(logits, labels, reduction="none").mean(1)
+    torch.testing.assert_close(task("regression").loss(logits, labels), expected)
+    assert torch.equal(task("regression").smooth(labels, 0.2), labels)
 
 
 def test_average_precision_is_scikit_learns_ties_included() -> None:
     rng = np.random.default_rng(0)
-    truth = (rng.random((60, 5)) < 0.3).astype(np.float32)
+    labels = (rng.random((60, 5)) < 0.3).astype(np.float32)
     scores = np.round(rng.random((60, 5)), 1)
-    expected = average_precision_score(truth, scores, average="macro")
-    assert mean_average_precision(scores, truth) == pytest.approx(expected)
-    truth[:, 2] = 0  # a label that nothing has is left out
+    expected = average_precision_score(labels, scores, average="macro")
+    assert mean_average_precision(scores, labels) == pytest.approx(expected)
+    labels[:, 2] = 0  # a label that nothing has is left out
     kept = [0, 1, 3, 4]
-    expected = average_precision_score(truth[:, kept], scores[:, kept], average="macro")
-    assert mean_average_precision(scores, truth) == pytest.approx(expected)
+    expected = average_precision_score(labels[:, kept], scores[:, kept], average="macro")
+    assert mean_average_precision(scores, labels) == pytest.approx(expected)
 
 
 def test_classes_of_both_sets_are_numbered_as_in_training() -> None:
     found = task_of("multiclass", Named("b", "a", "c"), Named("c", "b"))
     assert found.outputs == ("a", "b", "c")
     assert found.targets([0, 1, 2]).tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
-    assert found.truth.tolist() == [2, 1]
+    assert found.labels.tolist() == [2, 1]
     assert found.targets([2, 0], repeats=2).argmax(1).tolist() == [2, 2, 1, 1]
     for train, val in ((Named("a", "a"), Named("a")), (Named("a", "b"), Named("z"))):
         with pytest.raises(DataError):
@@ -91,7 +91,7 @@ def test_labels_are_joined_by_a_bar() -> None:
     found = task_of("multilabel", Named("cat|dog", "-", "owl"), Named("owl|cat"))
     assert found.outputs == ("cat", "dog", "owl")
     assert found.targets([0, 1, 2]).tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
-    assert found.truth.tolist() == [[1, 0, 1]]
+    assert found.labels.tolist() == [[1, 0, 1]]
     with pytest.raises(DataError, match="eel"):
         task_of("multilabel", Named("cat|dog"), Named("cat|eel"))
     with pytest.raises(DataError, match="1 different labels"):
@@ -110,7 +110,7 @@ def test_values_are_numbers_joined_by_a_bar() -> None:
 
 
 def test_measures() -> None:
-    asked = Targets(np.arange(3), 1, np.array([[1.0], [2.0], [3.0]]))
+    asked = LabelTable(np.arange(3), 1, np.array([[1.0], [2.0], [3.0]]))
     values = Task("regression", ("v",), asked, asked, "r2")
     found = values.measure(np.array([[1.0], [2.0], [4.0]]))
     assert found["mse"] == pytest.approx(1 / 3)

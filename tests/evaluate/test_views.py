@@ -34,9 +34,9 @@ def official_kinetics(total: int, frames: int, stride: int, clips: int) -> list[
 def official_ssv2(total: int, frames: int) -> list[list[int]]:
     """VideoMAE, ssv2.py:134-151 and 238-248, for its two clips."""
     tick = total / frames
-    middle = [int(tick / 2.0 + tick * x) for x in range(frames)]
+    center_index = [int(tick / 2.0 + tick * x) for x in range(frames)]
     begin = [int(tick * x) for x in range(frames)]
-    together = sorted(middle + begin)
+    together = sorted(center_index + begin)
     return [together[clip::2] for clip in range(2)]
 
 
@@ -158,7 +158,7 @@ def test_views_are_clip_major() -> None:
     assert views.shape == (7, 3, 2, 20, 20)
     np.testing.assert_array_equal(views[:6, 0, 0, 0, 0], [0, 0, 19, 19, 38, 38])  # first frame
     np.testing.assert_array_equal(views[:6, 2, 0, 0, 0], [0, 40, 0, 40, 0, 40])  # first column
-    assert reader.middle == 6  # the center view, behind them
+    assert reader.center_index == 6  # the center view, behind them
 
 
 @pytest.mark.parametrize("test", [Views(clips=2), Views(clips=5, crops=3), Views(crops=2)])
@@ -173,7 +173,7 @@ def test_the_center_view_is_that_of_one_view(sampling: str, test: Views) -> None
     )
     ours, theirs = (reader.read(Key(0, 0)).views[0] for reader in (many, one))
     assert len(ours) == test.clips * test.crops + 1
-    np.testing.assert_array_equal(ours[many.middle], theirs[one.middle])
+    np.testing.assert_array_equal(ours[many.center_index], theirs[one.center_index])
 
 
 def test_clips_of_spread_frames_lie_evenly() -> None:
