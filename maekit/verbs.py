@@ -20,11 +20,11 @@ from maekit.engine.pretrain import PretrainJob
 from maekit.engine.run import Finished, RunOptions, run_in_folder
 from maekit.engine.run_folder import RUNS, newest_unfinished
 from maekit.errors import RecipeError, StorageError
-from maekit.evaluate.assemble_probe import required_probe
 from maekit.evaluate.cached_probe import refuse_other, run_cached_probe
 from maekit.evaluate.finetune import FinetuneJob
-from maekit.evaluate.linear_paper import LinearProbeJob
 from maekit.evaluate.online_probe import online_probe
+from maekit.evaluate.probe import required_probe
+from maekit.evaluate.probe_training import LinearProbeJob
 from maekit.recipe.load import read
 from maekit.registry import resolve
 from maekit.tokenizer.train import TokenizerJob

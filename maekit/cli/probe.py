@@ -17,11 +17,10 @@ from maekit.engine.reporters import duration
 from maekit.engine.resume import is_restarted
 from maekit.engine.run import RunOptions
 from maekit.errors import INTERRUPTED
-from maekit.evaluate.assemble_probe import assemble_probe
 from maekit.evaluate.cached_probe import VERB, begun_result
 from maekit.evaluate.feature_cache import collect_features, count_bad
 from maekit.evaluate.predictions import TOP, Reading
-from maekit.evaluate.probe import DIFFERENCES, MODEL, PIXELS, RANDOM
+from maekit.evaluate.probe import DIFFERENCES, MODEL, PIXELS, RANDOM, assemble_probe
 from maekit.verbs import JOBS, run_verb, trains
 
 if TYPE_CHECKING:

@@ -18,10 +18,9 @@ from maekit.engine.run import Finished, OpenRun, RunOptions, choose_folder, open
 from maekit.engine.run_folder import PREDICTIONS, plain, read_result
 from maekit.engine.stop import StopSignal
 from maekit.errors import INTERRUPTED
-from maekit.evaluate.assemble_probe import assemble_probe
 from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.feature_cache import source_of
-from maekit.evaluate.probe import MODEL, VAL
+from maekit.evaluate.probe import MODEL, VAL, assemble_probe
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from torch import nn
 from maekit.data.order import Key
 from maekit.datasets.images import Images
 from maekit.engine.run_folder import read_lines
-from maekit.evaluate import linear_paper
+from maekit.evaluate import probe_training
 from maekit.evaluate.classifier import load_classifier
 from maekit.recipe.load import load
 from maekit.registry import resolve
@@ -62,13 +62,13 @@ def test_an_untrained_encoder_is_its_own_floor(
     cli: Cli, labeled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, np.ndarray] = {}
-    result = linear_paper.ProbeJob.result
+    result = probe_training.ProbeJob.result
 
     def noting(self: Any, judged: Any) -> Any:
         seen.update({name: each.predictions.scores for name, each in judged.items()})
         return result(self, judged)
 
-    monkeypatch.setattr(linear_paper.ProbeJob, "result", noting)
+    monkeypatch.setattr(probe_training.ProbeJob, "result", noting)
     probed(cli, labeled, "out")
     np.testing.assert_array_equal(seen["model"], seen["random"])
     assert seen["model"].std() > 0
@@ -97,7 +97,7 @@ def official(
 ) -> nn.Module:
     """MAE's head and LARS (main_linprobe.py:218-252, util/lars.py:23-47), written out."""
     head = nn.Sequential(nn.BatchNorm1d(32, affine=False, eps=1e-6), nn.Linear(32, 3))
-    start = linear_paper.Heads({"model": 32}, 3, seed=0).of["model"].linear  # type: ignore[union-attr]
+    start = probe_training.Heads({"model": 32}, 3, seed=0).of["model"].linear  # type: ignore[union-attr]
     linear = head[1]
     linear.weight.data, linear.bias.data = start.weight.data.clone(), start.bias.data.clone()  # type: ignore[union-attr]
     momentum = {name: torch.zeros_like(p) for name, p in head.named_parameters()}
@@ -118,7 +118,9 @@ def official(
 def test_the_head_is_trained_as_the_official_code_does(cli: Cli, labeled: str) -> None:
     probed(cli, labeled, "out")
     recipe = resolve(load(labeled, PAPER), "probe")
-    job = linear_paper.LinearProbeJob(recipe, torch.device("cpu"), lambda _: None, source="scratch")
+    job = probe_training.LinearProbeJob(
+        recipe, torch.device("cpu"), lambda _: None, source="scratch"
+    )
     features, labels = [], []
     for step in range(6):
         keys = job.stream.keys(step)
@@ -146,7 +148,9 @@ def test_the_head_is_trained_as_the_official_code_does(cli: Cli, labeled: str) -
 
 def test_crops_are_single_tries_and_flipped(labeled: str) -> None:
     recipe = resolve(load(labeled, PAPER), "probe")
-    job = linear_paper.LinearProbeJob(recipe, torch.device("cpu"), lambda _: None, source="scratch")
+    job = probe_training.LinearProbeJob(
+        recipe, torch.device("cpu"), lambda _: None, source="scratch"
+    )
     assert recipe.probe is not None
     assert (recipe.probe.augment.name, recipe.probe.augment.flip) == ("single-try-crop", 0.5)
     source = Images(Images.Options(path=Path("pictures/train"))).open(0)
@@ -160,7 +164,7 @@ def test_a_killed_probe_goes_on_where_it_was(cli: Cli, labeled: str) -> None:
     import signal
 
     probed(cli, labeled, "whole")
-    update = linear_paper.ProbeStep.loss
+    update = probe_training.ProbeStep.loss
     calls = []
 
     def interrupting(self: Any, batch: Any) -> Any:
@@ -170,7 +174,7 @@ def test_a_killed_probe_goes_on_where_it_was(cli: Cli, labeled: str) -> None:
         return update(self, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linear_paper.ProbeStep, "loss", interrupting)
+        patch.setattr(probe_training.ProbeStep, "loss", interrupting)
         stopped = cli("probe", labeled, *PAPER, *SCRATCH, "-q", "--out", "cut")
     assert stopped.code == 75
     resumed = cli("probe", labeled, *PAPER, "-q", "--out", "cut", "--resume")

@@ -14,7 +14,7 @@ from test_probe_paper import PAPER, SCRATCH, trained_head
 from torch import nn
 
 from maekit.engine.run_folder import read_lines
-from maekit.evaluate import linear_paper
+from maekit.evaluate import probe_training
 from maekit.evaluate.classifier import load_classifier
 from maekit.recipe.load import load
 from maekit.registry import resolve
@@ -35,7 +35,7 @@ def by_hand(
 ) -> nn.Sequential:
     """The same head as LARS trains, by momentum SGD, written out."""
     head = nn.Sequential(nn.BatchNorm1d(32, affine=False, eps=1e-6), nn.Linear(32, 3))
-    start = linear_paper.Heads({"model": 32}, 3, seed=0).of["model"].linear  # type: ignore[union-attr]
+    start = probe_training.Heads({"model": 32}, 3, seed=0).of["model"].linear  # type: ignore[union-attr]
     head[1].load_state_dict(start.state_dict())  # type: ignore[union-attr]
     weight, bias = head[1].weight, head[1].bias
     moments = [torch.zeros_like(weight), torch.zeros_like(bias)]
@@ -61,7 +61,9 @@ def test_the_head_is_trained_as_by_hand(cli: Cli, labeled: str, decay: float) ->
     assert (options["name"], options["momentum"], options["weight_decay"]) == ("sgd", 0.9, decay)
     assert "trust" not in options
     recipe = resolve(load(labeled, words), "probe")
-    job = linear_paper.LinearProbeJob(recipe, torch.device("cpu"), lambda _: None, source="scratch")
+    job = probe_training.LinearProbeJob(
+        recipe, torch.device("cpu"), lambda _: None, source="scratch"
+    )
     features, labels = [], []
     for step in range(6):
         samples = [job.reader.read(key) for key in job.stream.keys(step)]
@@ -79,7 +81,7 @@ def test_the_head_is_trained_as_by_hand(cli: Cli, labeled: str, decay: float) ->
     ours, _ = load_classifier("out")
     torch.testing.assert_close(ours.head.linear.weight, head[1].weight, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(ours.head.linear.bias, head[1].bias, atol=1e-5, rtol=1e-4)
-    still = linear_paper.Heads({"model": 32}, 3, seed=0).of["model"].linear  # type: ignore[union-attr]
+    still = probe_training.Heads({"model": 32}, 3, seed=0).of["model"].linear  # type: ignore[union-attr]
     assert (ours.head.linear.weight - still.weight).abs().max() > 0.01  # it has learned
 
 
@@ -122,7 +124,7 @@ def test_a_killed_probe_by_sgd_goes_on_where_it_was(
     cli: Cli, labeled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = trained_head(cli, labeled, "whole", *SGD)
-    loss, calls = linear_paper.ProbeStep.loss, []
+    loss, calls = probe_training.ProbeStep.loss, []
 
     def interrupting(self: Any, batch: Any) -> Any:
         calls.append(1)
@@ -131,7 +133,7 @@ def test_a_killed_probe_by_sgd_goes_on_where_it_was(
         return loss(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(linear_paper.ProbeStep, "loss", interrupting)
+        patch.setattr(probe_training.ProbeStep, "loss", interrupting)
         assert cli("probe", labeled, *SGD, *SCRATCH, "-q", "--out", "cut").code == 75
     resumed = cli("probe", labeled, *SGD, "-q", "--out", "cut", "--resume")
     assert resumed.code == 0, resumed.err

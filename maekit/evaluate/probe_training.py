@@ -24,10 +24,9 @@ from maekit.engine.loop import Occasion
 from maekit.engine.optim import make_sgd, parameter_groups
 from maekit.engine.run_folder import PREDICTIONS, plain
 from maekit.engine.step import eval_mode, to_unit
-from maekit.evaluate.assemble_probe import assemble_probe, required_probe
 from maekit.evaluate.classifier import Classifier, classifier_tensors, make_head
 from maekit.evaluate.encoder import weights_or_newest
-from maekit.evaluate.probe import MODEL, ProbeJob, ProbeResult
+from maekit.evaluate.probe import MODEL, ProbeJob, ProbeResult, assemble_probe, required_probe
 from maekit.evaluate.probe_heads import FittedHead, on_device
 from maekit.recipe.probe import Lars
 from maekit.weights.file import write_weights
