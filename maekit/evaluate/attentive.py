@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from maekit.recipe.probe import Attentive
 
 _HEAD = 64  # channels of one head, where the recipe does not say how many there are
-_CHUNK = 256  # samples judged at once
+_CHUNK = 256  # samples at once
 _EPS = 1e-6
 
 
@@ -53,7 +53,7 @@ class AttentiveHead(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """``[B, N, features]`` to ``[B, K]``."""
+        """Compute logits ``[B, K]`` of tokens ``[B, N, features]``."""
         query = self.query.expand(len(tokens), -1, -1)
         seen = self.norm_tokens(self.project(tokens))
         query = query + self.attention(query, seen, seen, need_weights=False)[0]
@@ -63,16 +63,16 @@ class AttentiveHead(nn.Module):
 
     @torch.inference_mode()
     def probabilities(self, tokens: Tensor) -> Tensor:
-        """``[m, N, features]`` to ``[m, K]``."""
+        """Compute class probabilities ``[m, K]`` of tokens ``[m, N, features]``."""
         self.eval()
         return torch.cat([self(chunk).softmax(dim=-1) for chunk in tokens.split(_CHUNK)])
 
 
 def num_heads(width: int, requested: int | None) -> int:
-    """Attention heads that divide a width: as asked, else about one for each 64 channels.
+    """Return how many attention heads divide a width: as requested, else one for about 64 channels.
 
     Raises:
-        RecipeError: what is asked does not divide it.
+        RecipeError: the requested number does not divide it.
     """
     if requested is not None:
         if width % requested:
@@ -104,7 +104,7 @@ def fit_attentive(
         width: of the block.
         seed: of the initialization and the order.
         device: where it is trained.
-        told: hears each epoch's mean loss.
+        on_epoch: called with each epoch's number and mean loss.
     """
     with seeded(seed, purpose="probe/attentive"):
         heads = num_heads(width, options.heads)

@@ -208,9 +208,11 @@ class Mixup:
         return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0)
 
     def __call__(self, pixels: Tensor, keys: Sequence[Key], good: np.ndarray) -> Mixed:
-        """Mix ``[B*R, C, T, H, W]`` of B samples with the batch in reverse order.
+        """Mix the rows of B samples with the batch in reverse order.
 
         Args:
+            pixels: ``[B*R, C, T, H, W]``.
+            keys: of the B samples.
             good: bool ``[B*R]``: rows that could be read; only these are mixed, with each other.
         """
         rows, height, width = len(pixels), pixels.shape[-2], pixels.shape[-1]

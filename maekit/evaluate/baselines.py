@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def reduced_size(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width of a picture of which no side exceeds ``side``: never more than it has."""
+    """Shrink a height and a width so that neither exceeds ``side``; never enlarge them."""
     scale = min(1.0, side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -28,7 +28,7 @@ class PixelBaseline:
     """Raw pixels as features: every frame, reduced by area so that no side exceeds ``side``.
 
     They are normalized as the encoder gets them: pixels in [0, 1] have cosines near 1 whatever they
-    show, and their nearest neighbors are a floor that is too low.
+    show, and their nearest neighbors are a baseline that is too low.
 
     Args:
         side: pixels.
@@ -42,27 +42,27 @@ class PixelBaseline:
         self.tokens = tokens
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """``[B, C, T, H, W]`` to ``[B, C*T*h*w]``, or ``[B, 1, C*T*h*w]``."""
+        """Turn ``[B, C, T, H, W]`` into features ``[B, C*T*h*w]``, or ``[B, 1, C*T*h*w]``."""
         flat = self.reduce(pixels).flatten(1)
         return flat[:, None] if self.tokens else flat
 
     def reduce(self, pixels: Tensor) -> Tensor:
-        """``[B, C, T, H, W]`` to what is seen of it, ``[B, C, T, h, w]``."""
+        """Normalize and shrink ``[B, C, T, H, W]`` to ``[B, C, T, h, w]``."""
         frames, height, width = pixels.shape[2:]
         size = (frames, *reduced_size(height, width, self.side))
         return functional.interpolate(self.normalize(pixels), size, mode="area")
 
 
 class FrameDifferenceBaseline(PixelBaseline):
-    """Each frame less the one before it, of clips of two frames and more; else as raw pixels."""
+    """Each frame less the one before it, of clips of two frames and more."""
 
     def reduce(self, pixels: Tensor) -> Tensor:
-        """``[B, C, T, H, W]`` to ``[B, C, T - 1, h, w]``."""
+        """Reduce ``[B, C, T, H, W]`` to differences ``[B, C, T - 1, h, w]``."""
         frames = super().reduce(pixels)
         return frames[:, :, 1:] - frames[:, :, :-1]
 
 
 def untrained(header: Header, seed: int) -> MaskedAutoencoder:
-    """The encoder that a header describes, at its random initialization."""
+    """Build the encoder that a header describes, at its random initialization."""
     bare = header.model_copy(update={"decoder": None, "target": None, "masker": None})
     return build_model(bare, seed)

@@ -34,14 +34,14 @@ _HALF = ("norm2", "mlp")  # what the second half of a block is called, here and 
 
 
 class Classifier(nn.Module):
-    """Encodes whole clips and tells their classes.
+    """Encodes whole clips and predicts their classes, labels or values.
 
     ``norm="fresh"`` puts a new LayerNorm behind the pooling, and the encoder's own is not used (MAE
     and VideoMAE, ``fc_norm``); ``"pretrained"`` puts the encoder's own there (mae_st; with
     ``pool="cls"`` that is MAE's linear probe, where the order makes no difference).
 
     Raises:
-        PartError: the encoder has no class token, or no norm of its own, where one is asked for.
+        PartError: the encoder has no class token, or no norm of its own, where one is needed.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Classifier(nn.Module):
 
     @classmethod
     def of(cls, model: MaskedAutoencoder, head: nn.Module, *, pool: Pool, norm: Norm) -> Self:
-        """On the encoder of a masked autoencoder, which it shares."""
+        """Build a classifier on the encoder of a masked autoencoder, which it shares."""
         return cls(
             model.backbone,
             head,
@@ -84,7 +84,7 @@ class Classifier(nn.Module):
         )
 
     def train(self, mode: bool = True) -> Self:
-        """As any module's, but what is frozen drops no paths."""
+        """Set the mode, but leave frozen modules in evaluation mode, so that they drop no paths."""
         super().train(mode)
         for module in self.frozen:
             module.eval()
@@ -92,27 +92,27 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors are."""
+        """The device that its tensors are on."""
         return self.normalizer.mean.device
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalized pixels ``[B, C, T, H, W]`` to ``[B, K]``."""
+        """Compute outputs ``[B, K]`` of normalized pixels ``[B, C, T, H, W]``."""
         logits: Tensor = self.head(self.features(pixels))
         return logits
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Pooled and normalized features ``[B, D]`` of normalized pixels, as the head gets them."""
+        """Compute what the head gets, ``[B, D]``, of normalized pixels."""
         norm = required_norm(self.backbone) if self.fc_norm is None else self.fc_norm
         return pool_then_norm(self.backbone, pixels, self.grid, self.pool, norm)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Pixels in [0, 1] to the space that the encoder works in."""
+        """Take pixels in [0, 1] to the space that the encoder works in."""
         normalized: Tensor = self.normalizer(pixels)
         return normalized
 
 
 def load_classifier(source: str | Path) -> tuple[Classifier, Header]:
-    """The classifier in a fine-tuning run, or in its weights file, in evaluation mode on the CPU.
+    """Load the classifier of a fine-tuning run or a weights file, in evaluation mode on the CPU.
 
     Raises:
         WeightsError: the file has no head, or does not match its own header.
@@ -135,7 +135,7 @@ def load_classifier(source: str | Path) -> tuple[Classifier, Header]:
 
 
 def classifier_tensors(classifier: Classifier) -> dict[str, Tensor]:
-    """What is saved: the encoder as ever, norm and head under ``classifier.``."""
+    """Name tensors as they are saved: the encoder's as ever, the others under ``classifier.``."""
     return {
         name if name.startswith(ENCODER) else f"{CLASSIFIER}{name}": tensor
         for name, tensor in classifier.state_dict().items()
@@ -145,7 +145,7 @@ def classifier_tensors(classifier: Classifier) -> dict[str, Tensor]:
 def load_classifier_tensors(
     classifier: Classifier, tensors: Mapping[str, Tensor], where: str
 ) -> None:
-    """The inverse of ``classifier_tensors``.
+    """Load what ``classifier_tensors`` returned.
 
     Raises:
         WeightsError: a tensor is missing, unexpected, or of another shape; all are named.
@@ -163,9 +163,11 @@ def make_head(
     init_scale: float | None = None,
     batch_norm: bool = False,
 ) -> nn.Sequential:
-    """Features ``[B, width]`` to logits or values ``[B, outputs]``; the bias starts at 0.
+    """Make a head: features ``[B, width]`` to logits or values ``[B, outputs]``; its bias is 0.
 
     Args:
+        width: of the features.
+        outputs: K.
         dropout: of the features, before the linear layer.
         init_std: of the truncated normal that the weights are drawn from.
         init_scale: instead, 0.02 times this (VideoMAE's --init_scale).

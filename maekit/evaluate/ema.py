@@ -1,4 +1,4 @@
-"""The moving average of a model's weights, which supervised training from scratch is judged by."""
+"""The moving average of a model's weights, by which training from scratch is evaluated."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class MovingAverage:
         self.from_views.update_parameters(self.source)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps of it."""
+        """Return what a checkpoint keeps."""
         return {f"{EMA}{name}": tensor for name, tensor in self.model.state_dict().items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of ``tensors``; other names are left alone."""
+        """Load what ``tensors`` returned; other names are ignored."""
         own = {k.removeprefix(EMA): v for k, v in tensors.items() if k.startswith(EMA)}
         self.model.load_state_dict(own)

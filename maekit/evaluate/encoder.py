@@ -1,4 +1,4 @@
-"""The encoder that is judged: the weights' own, at the recipe's size; or an untrained one."""
+"""The encoder that is evaluated: the weights' own, at the recipe's size; or an untrained one."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _ENCODER = "backbone."  # before the encoder's tensors
 
 
 def weights_or_newest(recipe: Recipe, source: str | None, emit: Emit) -> str:
-    """The weights asked for, else of the newest finished pre-training run of the recipe.
+    """Return the requested weights, else the newest finished pre-training run of the recipe.
 
     Raises:
-        RecipeError: there is none, or nothing is where they are asked from.
+        RecipeError: there is none, or nothing is at the requested place.
     """
     if source is not None:
         if source != SCRATCH:
@@ -56,7 +56,7 @@ def weights_or_newest(recipe: Recipe, source: str | None, emit: Emit) -> str:
 
 
 def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder, Header]:
-    """The encoder of a source of weights, without decoder and target, in evaluation mode.
+    """Load the encoder of a source of weights, without decoder and target, in evaluation mode.
 
     Its structure and statistics are the weights'; a recipe that names others is refused. Size and
     frames are the recipe's: positions are resized to them, which is logged.
@@ -64,7 +64,7 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
     Args:
         source: as ``--from`` takes it, or ``scratch`` for the recipe's own, at its random
             initialization.
-        recipe: resolved for the verb that judges.
+        recipe: resolved for the verb that evaluates.
 
     Raises:
         RecipeError: nothing is there, or ``scratch`` without a model in the recipe.
@@ -89,7 +89,7 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
 
 
 def refuse_nonfinite_weights(model: MaskedAutoencoder, source: str | Path) -> None:
-    """Features of such an encoder are no numbers, whatever it is shown.
+    """Refuse an encoder whose weights are not finite: none of its features would be.
 
     Raises:
         NonFiniteError: names the first tensor that holds NaN or infinity.
@@ -101,7 +101,7 @@ def refuse_nonfinite_weights(model: MaskedAutoencoder, source: str | Path) -> No
 
 
 def digest_of_weights(module: nn.Module) -> str:
-    """A name for a module's tensors."""
+    """Hash a module's tensors: the name of an encoder in results and caches."""
     found = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         found.update(name.encode())
@@ -110,7 +110,7 @@ def digest_of_weights(module: nn.Module) -> str:
 
 
 def _asked(found: Header, recipe: Recipe) -> Header:
-    """What the recipe says of the encoder; what it leaves open is as in the weights."""
+    """Describe the encoder as the recipe does; what it leaves open is as in the weights."""
     data = recipe.data
     asked = {"clip": (data.train.frames, *data.height_width), "channels": data.channels}
     if recipe.model is not None:
@@ -123,7 +123,7 @@ def _asked(found: Header, recipe: Recipe) -> Header:
 
 
 def untrained_encoder(recipe: Recipe, statistics: Statistics) -> tuple[MaskedAutoencoder, Header]:
-    """The recipe's own encoder at its random initialization, in evaluation mode.
+    """Build the recipe's own encoder at its random initialization, in evaluation mode.
 
     Raises:
         RecipeError: the recipe has no model.
@@ -144,7 +144,7 @@ def untrained_encoder(recipe: Recipe, statistics: Statistics) -> tuple[MaskedAut
 
 
 def resumed_encoder(loaded: Loaded, recipe: Recipe) -> tuple[MaskedAutoencoder, Header]:
-    """The encoder of a checkpoint, which is not filled: the whole model is, later.
+    """Build the encoder of a checkpoint; its weights are loaded later, with the whole model's.
 
     Raises:
         WeightsError: the checkpoint is of another model than the recipe's.

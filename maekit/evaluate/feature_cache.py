@@ -240,6 +240,7 @@ class Progress:
         self._last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
+        """Note how many samples of how many are done, unless something was said just now."""
         if time.monotonic() - self._last > _SECONDS:
             self._last = time.monotonic()
             self.emit(Note(f"{self.what}: {done:,} of {total:,}"))

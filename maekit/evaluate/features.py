@@ -22,14 +22,14 @@ Pool = Literal["cls", "mean", "tokens"]
 
 
 class Features(nn.Module):
-    """Pixels in [0, 1] to features of an encoder that sees all of them.
+    """Turns pixels in [0, 1] into features of an encoder that sees all of them.
 
     ``cls`` is the class token, ``mean`` the mean over patch tokens, ``tokens`` all patch tokens in
     raster order, ``[B, N, D]``; other prefix tokens are left out.
 
     Args:
         model: its encoder is used, in evaluation mode.
-        pool: what becomes of the tokens.
+        pool: how tokens are pooled.
         layer: the block whose output is taken, from 1, or from -1 backwards; None: the encoder's
             output, after its last norm.
         pool_first: pool the last block's tokens and normalize what comes of it, as a classifier
@@ -66,7 +66,7 @@ class Features(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Tensor:
-        """``[B, C, T, H, W]`` to float32 ``[B, D]``, or ``[B, N, D]``."""
+        """Compute float32 features ``[B, D]`` or ``[B, N, D]`` of pixels ``[B, C, T, H, W]``."""
         model = self.model
         if self.norm is not None:
             with self.precision.autocast():
@@ -119,7 +119,7 @@ def required_norm(backbone: Backbone) -> nn.Module:
 
 
 def block_of(layer: int, blocks: int) -> int:
-    """The index of a block that is counted from 1, or from -1 backwards.
+    """Return the index of a block that is counted from 1, or from -1 backwards.
 
     Raises:
         RecipeError: there is no such block.
@@ -131,7 +131,7 @@ def block_of(layer: int, blocks: int) -> int:
 
 
 def auto_pool(pool: Literal["auto", "cls", "mean"], prefix_tokens: int) -> Literal["cls", "mean"]:
-    """``auto``: the class token where there is one, else the mean over patches."""
+    """Resolve ``auto``: the class token where there is one, else the mean over patches."""
     if pool != "auto":
         return pool
     return "cls" if prefix_tokens else "mean"

@@ -1,4 +1,4 @@
-"""A probe while pre-training: the same labeled samples judged again and again.
+"""A probe while pre-training: the same labeled samples classified again and again.
 
 The held-out masked loss says little of what a representation is worth; this does, cheaply.
 """
@@ -41,7 +41,8 @@ _BATCH = 64
 class LabeledSubset:
     """Fixed samples of a set, evenly spaced, with their labels.
 
-    Unlike in an evaluation that stands for itself, one that cannot be read is left out, and said.
+    A sample that cannot be read is left out with a warning: here only the curve counts, and a run
+    must not end for it.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class LabeledSubset:
         return torch.cat(found), torch.tensor(labels, device=device)
 
     def _announce_unread(self, unread: Sequence[BadFile]) -> None:
-        """What the probe leaves out; once."""
+        """Say once what the probe leaves out."""
         if len(unread) == len(self.rows):
             what = f"none of {len(unread)} samples can be read: {unread[0].reason}"
             hint = "mend the files, or ~pretrain.online_probe"
@@ -99,13 +100,13 @@ class LabeledSubset:
 
 
 class OnlineProbe:
-    """An occasion: judge the encoder as it is, and remember when it was best.
+    """Evaluates the encoder as it is every so many steps, and remembers when it was best.
 
     Args:
-        job: whose encoder is judged.
-        options: what the recipe asks for.
-        train: what the judge is fitted on.
-        val: what it judges.
+        job: whose encoder is evaluated.
+        options: the recipe's.
+        train: what the head is fitted on.
+        val: what it is evaluated on.
         classes: K.
     """
 
@@ -123,7 +124,7 @@ class OnlineProbe:
         self.classes = classes
 
     def __call__(self, state: TrainState) -> None:
-        """Judge; where it is the best so far, the checkpoint of this step is kept as such."""
+        """Measure; if it is the best so far, the checkpoint of this step is kept as such."""
         values = self.measure()
         state.extra[NAME] = values
         # An untrained encoder is worth no checkpoint.
@@ -132,28 +133,28 @@ class OnlineProbe:
         self.job.emit(Measured(state.step, NAME, dict(values)))
 
     def measure(self) -> dict[str, float]:
-        """``top1`` as a fraction, and ``chance``; the model is left in the mode that it was in."""
+        """Return ``top1`` as a fraction, and ``chance``; the model's mode stays as it was."""
         model = self.job.model
         pool = auto_pool(self.options.pool, model.backbone.prefix_tokens)
         with eval_mode(model):
             extractor = Features(model, pool, None, self.job.precision)
             features, labels = self.train.features(extractor)
-            queries, truth = self.val.features(extractor)
+            queries, val_labels = self.val.features(extractor)
         scores = self._scores(features, labels, queries).cpu().numpy()
-        right = truth.cpu().numpy()
+        right = val_labels.cpu().numpy()
         return {"top1": top_k(scores, right, 1), "chance": chance_level(right)}
 
     def _scores(self, features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
         if self.options.kind == "ridge":
             return Ridge(features, labels, self.classes, self.options.ridge).scores(queries)
-        judge = NearestNeighbors(
+        head = NearestNeighbors(
             features, labels, self.classes, k=self.options.k, temperature=TEMPERATURE
         )
-        return judge.probabilities(queries)
+        return head.probabilities(queries)
 
 
 def online_probe(job: PretrainJob) -> Sequence[Occasion]:
-    """The occasion that a recipe asks for; none where it asks for none, or nothing is labeled."""
+    """Build the recipe's online probe; none without an option for it, or without labels."""
     options = job.section.online_probe
     if options is None:
         return ()

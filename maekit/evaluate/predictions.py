@@ -183,6 +183,7 @@ def run_extractors(
     """Run every extractor on the pixels of each batch: features and scores are made here.
 
     Args:
+        batches: of a loader, or kept ones.
         extractors: by name; one that has two names is run once.
         device: where pixels are put.
         views: V, of each sample.

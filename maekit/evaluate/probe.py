@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from maekit.weights.header import Header
 
 TRAIN, VAL = "data.train", "data.val"
-# What is judged; differences of frames are of clips alone.
+# What is evaluated; only clips have differences of frames.
 MODEL, RANDOM, PIXELS, DIFFERENCES = "model", "random", "pixels", "differences"
 AT_ONCE = 64  # views that are encoded together, where the recipe does not say
 # What the numbers of a trained probe depend on.
@@ -77,7 +77,7 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a judge made of one kind of features, and how it was fitted."""
+    """What a head predicts from one kind of features, and how it was fitted."""
 
     predictions: Predictions
     fitted: dict[str, Any]
@@ -85,7 +85,7 @@ class ProbeResult:
 
 @dataclass
 class ProbeJob:
-    """All of a probe."""
+    """Sets, labels, encoder and extractors of a probe, and what is done with them."""
 
     recipe: Recipe
     probe: Probe
@@ -104,13 +104,13 @@ class ProbeJob:
 
     @property
     def protocol(self) -> str:
-        """Names the way of judging; ``settings`` has its numbers."""
+        """The name of the protocol; ``settings`` has its numbers."""
         kind = self.probe.kind
         return f"linear/{self.probe.protocol}" if kind == "linear" else kind
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that the numbers depend on, beside data and weights."""
+        """Everything that the numbers depend on besides data and weights."""
         probe = self.probe
         if self.trains:
             options = probe.model_dump(mode="json", by_alias=True, include=set(TRAINED))
@@ -158,7 +158,7 @@ class ProbeJob:
         return self.probe.batch.per_device or AT_ONCE
 
     def reader(self, dataset: Dataset, spec: DataSpec, views: Views) -> ViewReader:
-        """Reads test views at the encoder's size."""
+        """Make a reader of test views at the encoder's size."""
         return view_reader(
             dataset,
             spec,
@@ -169,7 +169,7 @@ class ProbeJob:
         )
 
     def readers(self) -> tuple[ViewReader, ViewReader]:
-        """Of data.train (one centered view) and data.val (as many as are judged)."""
+        """Make readers of data.train (one centered view) and data.val (all its test views)."""
         data, views = self.recipe.data, self.probe.views
         one = views.model_copy(update={"clips": 1, "crops": 1})
         return (
@@ -178,11 +178,11 @@ class ProbeJob:
         )
 
     def make_features(self, kept: Path, should_continue: Callable[[], bool]) -> bool:
-        """Make the features of both sets that are not kept yet; False where ``go_on`` said no.
+        """Make the features of both sets that are not kept yet; False if told to stop.
 
         Args:
             kept: folder that they are kept in.
-            go_on: asked now and then.
+            should_continue: asked after each shard.
 
         Raises:
             DataError: a sample of data.val cannot be read, or too many of data.train.
@@ -197,7 +197,7 @@ class ProbeJob:
         )
 
     def evaluate_cached(self, kept: Path) -> dict[str, ProbeResult]:
-        """Fit a judge on each kind of the features of data.train, and let it judge data.val.
+        """Fit a head on each kind of the features of data.train, and evaluate it on data.val.
 
         Raises:
             StorageError: what is kept is damaged.
@@ -225,7 +225,7 @@ class ProbeJob:
     def evaluate(
         self, fits: Mapping[str, FittedHead], reader: ViewReader
     ) -> dict[str, ProbeResult]:
-        """Let fitted judges judge data.val.
+        """Evaluate fitted heads on data.val.
 
         Raises:
             DataError: a sample cannot be read.
@@ -251,7 +251,7 @@ class ProbeJob:
         return found
 
     def result(self, judged: Mapping[str, ProbeResult]) -> dict[str, Any]:
-        """What stands in result.json; accuracies are fractions."""
+        """Return what result.json holds; accuracies are fractions."""
         model = judged[MODEL].predictions
         floor = {name: each.predictions for name, each in judged.items() if name != MODEL}
         return {
@@ -276,7 +276,7 @@ class ProbeJob:
         return Reading(device, self.at_once, workers_of(data.workers, device.type), data.timeout)
 
     def _shards(self, key: str, reader: ViewReader, kept: Path) -> FeatureShards:
-        """Where the features of a set are kept, and what they depend on beside the recipe."""
+        """Open the shards of a set's features, which name all that the features depend on."""
         dataset, size = reader.dataset, reader.views[0].size
         chosen = samples_of(dataset)
         about = {
@@ -321,17 +321,19 @@ def assemble_probe(
     *,
     bad_files: Path | None = None,
 ) -> ProbeJob:
-    """Open data and weights, look at the labels, build what is judged.
+    """Open data and weights, check the labels, build what is evaluated.
 
     Args:
         recipe: resolved for the verb.
         source: of weights, as ``--from`` takes it.
+        device: where features are made.
+        emit: receives notes.
         bad_files: where unreadable training files are recorded.
 
     Raises:
-        RecipeError: no probe section, no data.val, or the encoder has not what is asked of it.
+        RecipeError: no probe section, no data.val, or the encoder lacks what the recipe needs.
         WeightsError: the weights are of another model than the recipe's.
-        DataError: labels that cannot be judged.
+        DataError: labels that cannot be evaluated.
     """
     probe, spec = required_probe(recipe)
     data = recipe.data
@@ -344,7 +346,7 @@ def assemble_probe(
     pool = auto_pool(probe.pool, model.backbone.prefix_tokens)
     taken: Pool = "tokens" if probe.kind == "attentive" else pool
     precision = Precision.of(probe.precision, device, where="probe.precision")
-    # Without training, the model is its own random floor.
+    # Without training, the model is its own random baseline.
     random_encoder = model if source == SCRATCH else untrained(header, recipe.seed)
     return ProbeJob(
         recipe=recipe,
@@ -367,7 +369,7 @@ def assemble_probe(
 
 
 def _warn_sampling(train: DataSpec, val: DataSpec, emit: Emit) -> None:
-    """A probe of clips that are cut in two ways is seldom meant."""
+    """Warn where training and test clips are sampled differently: that is seldom meant."""
     if (train.stride, train.sampling) != (val.stride, val.sampling):
         text = "data.train and data.val sample frames differently"
         how = f"{train.sampling}, stride {train.stride} and {val.sampling}, stride {val.stride}"
@@ -382,7 +384,7 @@ def _extractors(
     pool: Pool,
     precision: Precision,
 ) -> dict[str, Extractor]:
-    """What is judged, by name."""
+    """Build what is evaluated, by name."""
     # The paper's protocol exports encoder and head as a classifier: features are a classifier's.
     paper = probe.kind == "linear" and probe.protocol == "paper"
     if paper and probe.layer is not None:
@@ -408,7 +410,7 @@ def _extractors(
 
 
 def required_probe(recipe: Recipe) -> tuple[Probe, DataSpec]:
-    """The probe section, and the set that it is judged on.
+    """Return the probe section and data.val.
 
     Raises:
         RecipeError: one of them is missing.

@@ -35,7 +35,7 @@ def check_head(probe: Probe, width: int) -> None:
     """Refuse what cannot be fitted before hours are spent on features.
 
     Args:
-        probe: names the judge.
+        probe: names the head.
         width: D of the encoder.
 
     Raises:
@@ -58,17 +58,17 @@ def fit_head(
     device: torch.device,
     emit: Emit,
 ) -> FittedHead:
-    """Fit the judge that a recipe names.
+    """Fit the head that a recipe names.
 
     Args:
         features: float32 ``[n, ...]``.
         labels: int64 ``[n]``.
-        probe: which judge, and its options.
+        probe: which head, and its options.
         classes: K.
         width: of the attentive block: the encoder's.
         seed: of whatever is drawn.
         device: where neighbors are sought and the attentive block is trained.
-        emit: hears of what did not go well.
+        emit: receives warnings.
     """
     if probe.kind == "linear":
         return _linear(features, labels, probe, classes, seed, emit)
@@ -122,7 +122,7 @@ def _linear(
 
 
 def on_device(head: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> ProbeHead:
-    """A judge of tensors as one of arrays."""
+    """Wrap a function of tensors as one of arrays."""
     return lambda x: head(torch.from_numpy(x).to(device)).cpu().numpy()
 
 
@@ -146,7 +146,7 @@ class LinearProbe:
     converged: bool
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """``[m, D]`` to ``[m, K]``; classes that were never trained on get 0."""
+        """Compute ``[m, K]`` of features ``[m, D]``; classes without a training sample get 0."""
         scores = np.zeros((len(features), self.classes))
         known = self.model.predict_proba((features - self.mean) / self.deviation)
         scores[:, self.model.classes_] = known
@@ -185,7 +185,7 @@ def fit_linear(
 
 
 def split(labels: np.ndarray, held_out: float, seed: int) -> np.ndarray:
-    """Bool ``[n]``, True = held out: the same share of each class, at least one left of each."""
+    """Choose what is held out, bool ``[n]``: the same share of each class, at least one left."""
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
@@ -202,7 +202,7 @@ def _accuracies(
     strengths: Sequence[float],
     iterations: int,
 ) -> dict[float, float]:
-    """The accuracy on the split of each strength, each fit begun where the one before ended.
+    """Measure each strength on the split, each fit begun where the one before ended.
 
     The weakest regularizations take by far the longest: after ``_PATIENCE`` strengths in a row that
     do worse than the best, the greater ones are left out.
@@ -244,7 +244,7 @@ def _fitted(
 
 
 def library() -> tuple[Any, Any, Any]:
-    """scikit-learn's LogisticRegression and ConvergenceWarning, threadpoolctl's threadpool_limits.
+    """Import LogisticRegression, ConvergenceWarning and threadpool_limits.
 
     Raises:
         RecipeError: scikit-learn is not installed.
@@ -291,7 +291,7 @@ class NearestNeighbors:
         self.temperature = temperature
 
     def probabilities(self, queries: Tensor) -> Tensor:
-        """``[m, D]`` to the shares of the votes, ``[m, K]``."""
+        """Compute the shares of the votes, ``[m, K]``, for features ``[m, D]``."""
         return torch.cat([self._vote(chunk) for chunk in queries.split(self._chunk())])
 
     def _chunk(self) -> int:
@@ -332,7 +332,7 @@ class Ridge:
         self.weight = torch.linalg.solve(x.T @ x + penalty, x.T @ (y - self.bias))
 
     def scores(self, queries: Tensor) -> Tensor:
-        """``[m, D]`` to ``[m, K]``: about 1 for the class, 0 for the others."""
+        """Compute ``[m, K]`` of features ``[m, D]``: about 1 for the class, 0 for the others."""
         x = (queries.double() - self.mean) / self.deviation
         scores: Tensor = x @ self.weight + self.bias
         return scores

@@ -37,7 +37,7 @@ VERB = "finetune"
 def make_classifier(
     encoder: MaskedAutoencoder, header: Header, options: Finetune, task: Task, seed: int
 ) -> tuple[Classifier, Header]:
-    """A fresh head on an encoder, what is trained of it, and the header of both."""
+    """Put a fresh head on an encoder, freeze what is not trained; returns the header of both."""
     head = options.head
     with seeded(seed, purpose="head"):
         linear = make_head(
@@ -63,7 +63,7 @@ def make_classifier(
 
 
 def groups_of(model: Classifier, options: Finetune) -> list[dict[str, Any]]:
-    """The optimizer's groups: by layer, and by weight decay."""
+    """Group parameters for the optimizer: by layer, and by weight decay."""
     backbone = model.backbone
     depth = len(backbone.blocks())
 
@@ -82,7 +82,7 @@ def groups_of(model: Classifier, options: Finetune) -> list[dict[str, Any]]:
 
 
 def train_reader(job: Job, options: Finetune, encoder: MaskedAutoencoder) -> SampleReader:
-    """Reads training samples as they are augmented."""
+    """Make a reader of augmented training samples."""
     recipe, transform = job.recipe, None
     if options.rand_augment is not None:
         size, mean = recipe.data.height_width, encoder.statistics.mean
@@ -107,7 +107,7 @@ def train_reader(job: Job, options: Finetune, encoder: MaskedAutoencoder) -> Sam
 
 
 def make_step(job: Job, options: Finetune, model: Classifier, task: Task) -> FinetuneStep:
-    """What is done with each micro-batch.
+    """Build the step, from a micro-batch to the loss.
 
     Raises:
         RecipeError: its only row has no other to be mixed with.
@@ -139,7 +139,7 @@ def make_step(job: Job, options: Finetune, model: Classifier, task: Task) -> Fin
 
 
 def describe(recipe: Recipe) -> list[str]:
-    """The size of what a recipe fine-tunes, for people, from the meta device.
+    """Describe the size of what a recipe fine-tunes, from the meta device.
 
     Raises:
         RecipeError, PartError: the parts do not fit together.
@@ -190,7 +190,7 @@ class FinetuneStep:
         )
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
-        """The sum of the loss over good rows, and how many there are."""
+        """Sum the loss over good rows; returns how many there are, too."""
         device = self.model.device
         weight = torch.from_numpy(batch.weight)
         pixels = self.model.normalize(to_unit(batch.views[0], device))

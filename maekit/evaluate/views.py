@@ -1,4 +1,6 @@
-"""Which clips and crops of a test sample are judged. Read in loader workers, so torch-free.
+"""Which clips and crops of a test sample are evaluated.
+
+Read in loader workers, so torch-free.
 
 Dense sampling follows VideoMAE on Kinetics: frames at the stride, clips evenly over them
 (kinetics.py:137-156). Windows of spread frames, which no paper tests on, begin evenly too. Segments
@@ -40,7 +42,7 @@ class ViewReader(SampleReader):
     test: Views
 
     def plans(self, source: Source, key: Key) -> list[Plan]:  # noqa: ARG002 - nothing is drawn
-        """Every view of an opened sample: clips in order, the crops of each in order."""
+        """Plan every view of an opened sample: clips in order, the crops of each in order."""
         plans = self._plans(source, self.test)
         return plans if len(plans) == 1 else plans + self._plans(source, self.test.center)
 
@@ -69,7 +71,7 @@ def view_reader(
     channels: int,
     float_ok: bool = True,
 ) -> ViewReader:
-    """A reader of test views of ``size`` (height, width), with ``spec``'s frames and sampling."""
+    """Make a reader of test views of a size (height, width), with ``spec``'s frames."""
     return ViewReader(
         dataset,
         spec=spec,
@@ -86,7 +88,7 @@ def view_reader(
 
 
 def clip_frames(available: int, spec: DataSpec, clips: int) -> list[tuple[int, ...]]:
-    """The frames of each of ``clips`` clips of a video of ``available`` frames.
+    """Choose the frames of ``clips`` clips of a video of ``available`` frames.
 
     One clip is the center clip of held-out samples. A video that is too short is padded with its
     last frame.
@@ -117,7 +119,7 @@ def clip_frames(available: int, spec: DataSpec, clips: int) -> list[tuple[int, .
 
 
 def crop_box(height: int, width: int, size: tuple[int, int], test: Views, crop: int) -> Box:
-    """Crop number ``crop`` of a picture: of the output's aspect, at a whole resized pixel.
+    """Place crop number ``crop`` of a picture: of the output's aspect, at a whole resized pixel.
 
     One crop is centered exactly. Along the side that has room, the first crop touches one edge of
     the picture and the last the other; across it they are centered.
