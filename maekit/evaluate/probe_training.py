@@ -76,7 +76,7 @@ class ProbeStep:
         self.labels = torch.from_numpy(probing.labeled.train)
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
-        """The sum of all heads' cross-entropies over good rows, and how many rows there are."""
+        """Sum all heads' cross-entropies over good rows; returns how many rows there are, too."""
         device = self.probing.device
         good = torch.from_numpy(batch.weight > 0)
         if int(good.sum()) < _LEAST:
