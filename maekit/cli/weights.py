@@ -10,17 +10,10 @@ from rich.console import Console
 
 from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
-from maekit.engine.build import completed, load_model
+from maekit.engine.build import load_model, require_whole
 from maekit.errors import MaekitError, RecipeError
 from maekit.weights import foreign
-from maekit.weights.adopt import LICENSES, Weights, read_foreign, report_of
-from maekit.weights.file import find_weights, sha256
-from maekit.weights.formats import recognize
-from maekit.weights.hints import Given
-from maekit.weights.model import model_tensors
-from maekit.weights.onnx import export
-from maekit.weights.source import local_path, open_native, open_weights
-from maekit.weights.write import (
+from maekit.weights.export import (
     Writer,
     Written,
     check_destination,
@@ -30,7 +23,20 @@ from maekit.weights.write import (
     write_timm,
     write_videomae,
 )
-from maekit.weights.write_hf import write_hf
+from maekit.weights.export_hf import write_hf
+from maekit.weights.export_onnx import export
+from maekit.weights.foreign import UserHints
+from maekit.weights.formats import recognize
+from maekit.weights.importer import (
+    LICENSES,
+    Weights,
+    local_path,
+    open_native,
+    open_weights,
+    read_foreign,
+    report_of,
+)
+from maekit.weights.safetensors_io import find_weights, model_tensors, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -80,10 +86,12 @@ def convert(
 ) -> int:
     """Convert weights, and print what became of each tensor."""
     check_destination(destination, folder=to == "hf", overwrite=overwrite)
-    given = Given(target, heads, decoder_heads, None if clip is None else _clip(clip))
+    given = UserHints(target, heads, decoder_heads, None if clip is None else _clip(clip))
     terminal = Terminal(Console(stderr=True, highlight=False))
     with LoggingBridge(terminal).listening():
-        weights = completed(open_weights(source, given=given, allow_missing=allow_missing or []))
+        weights = require_whole(
+            open_weights(source, given=given, allow_missing=allow_missing or [])
+        )
         written = WRITERS[to](weights, destination)
     file = destination / foreign.SINGLE[0] if destination.is_dir() else destination
     result = {
@@ -160,7 +168,7 @@ def _facts(source: str) -> tuple[dict[str, Any], Mapping[str, Tensor], Sequence[
     report = report_of(found, seen)
     known = LICENSES.get(seen.format.name)
     try:
-        weights = read_foreign(found, Given(), ["*"])
+        weights = read_foreign(found, UserHints(), ["*"])
     except MaekitError as error:
         unclear = {"header": None, "license": known, "unclear": str(error)}
         facts = {"source": found.where, "format": report.kind, "report": report.as_dict()}

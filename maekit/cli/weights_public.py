@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColu
 
 from maekit.cli.output import print_json, print_table
 from maekit.errors import RecipeError
-from maekit.weights.public import FILES, PublicFile, address_of, fetch, find
+from maekit.weights.zoo import FILES, PublicFile, address_of, fetch, find
 
 
 def list_public(*, json: bool) -> int:

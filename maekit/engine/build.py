@@ -18,11 +18,11 @@ from maekit.errors import PartError, RecipeError, WeightsError
 from maekit.layers import Statistics
 from maekit.model import MaskedAutoencoder
 from maekit.recipe.schema import PartSpec, Recipe
-from maekit.weights.agree import Agreed, agree
+from maekit.weights.compatible import Compatibility, check_compatible
 from maekit.weights.header import Header
-from maekit.weights.model import TARGET, load_tensors, mismatches
+from maekit.weights.importer import Weights, open_weights
 from maekit.weights.resize import Change, resize
-from maekit.weights.source import Weights, open_weights
+from maekit.weights.safetensors_io import TARGET, load_tensors, mismatches
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Masker
@@ -91,14 +91,14 @@ def _check_hides(backbone: Backbone, header: Header) -> None:
         raise PartError(msg, where="model.backbone", hint="take a backbone that can: image-vit")
 
 
-def agreed_header(found: Header, asked: Header, where: str) -> Agreed:
+def compatible_header(found: Header, asked: Header, where: str) -> Compatibility:
     """The header of the model that is asked for, completed by what the weights say of theirs.
 
     Raises:
         WeightsError: they differ beyond what changes at load time.
     """
-    found, asked = complete(found), complete(asked)
-    return agree(found, asked, model_of(found), model_of(asked), where)
+    found, asked = with_typed_parts(found), with_typed_parts(asked)
+    return check_compatible(found, asked, model_of(found), model_of(asked), where)
 
 
 def model_of(header: Header) -> MaskedAutoencoder:
@@ -108,7 +108,7 @@ def model_of(header: Header) -> MaskedAutoencoder:
     the same one more often than not; never change them.
     """
     # What does not decide on the model is left out, so that equal models are built once.
-    text = complete(header).model_dump_json(exclude={"maekit", "source", "license", "grid"})
+    text = with_typed_parts(header).model_dump_json(exclude={"maekit", "source", "license", "grid"})
     return _on_meta_device(text, tuple(sys.path))
 
 
@@ -121,7 +121,7 @@ def _on_meta_device(
         return build_model(Header.model_validate_json(text))
 
 
-def complete(header: Header) -> Header:
+def with_typed_parts(header: Header) -> Header:
     """Return a header whose parts are typed: each is installed and knows its options."""
     return header.model_copy(
         update={
@@ -132,7 +132,9 @@ def complete(header: Header) -> Header:
     )
 
 
-def fill(model: MaskedAutoencoder, weights: Weights, fresh_decoder: str | None) -> list[Change]:
+def load_into(
+    model: MaskedAutoencoder, weights: Weights, decoder_reset_reason: str | None
+) -> list[Change]:
     """Put weights into a model of their own or another size, and say what was resized.
 
     Raises:
@@ -140,7 +142,7 @@ def fill(model: MaskedAutoencoder, weights: Weights, fresh_decoder: str | None) 
     """
     old = model_of(weights.header)
     tensors, changes = resize(
-        weights.tensors, old, model, fresh_decoder=fresh_decoder, where=weights.origin
+        weights.tensors, old, model, decoder_reset_reason=decoder_reset_reason, where=weights.origin
     )
     load_tensors(model, tensors, weights.origin, fresh=weights.fresh)
     return changes
@@ -161,14 +163,14 @@ def load_model(
     """
     weights = source if isinstance(source, Weights) else open_weights(source)
     asked = weights.header.model_copy(update={"clip": clip or weights.header.clip})
-    header, fresh = agreed_header(weights.header, asked, weights.origin)
+    header, fresh = compatible_header(weights.header, asked, weights.origin)
     model = build_model(header)
-    for change in fill(model, weights, fresh):
+    for change in load_into(model, weights, fresh):
         _log.info("%s", change)
     return model.eval(), header
 
 
-def completed(weights: Weights) -> Weights:
+def require_whole(weights: Weights) -> Weights:
     """Weights that make a whole model: checked against it, what may start afresh filled in.
 
     Raises:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from maekit.atomic import make_folder_atomically, sweep, write_text
 from maekit.errors import StorageError, WeightsError
-from maekit.weights.file import read_tensors, sha256, write_weights
+from maekit.weights.safetensors_io import read_tensors, sha256, write_weights
 
 if TYPE_CHECKING:
     from maekit.engine.state import TrainState

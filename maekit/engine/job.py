@@ -31,7 +31,7 @@ from maekit.engine.precision import Precision
 from maekit.engine.schedule import BatchSplit, make_schedule, total_steps
 from maekit.engine.state import TrainState
 from maekit.errors import DataError, RecipeError
-from maekit.weights.file import write_weights
+from maekit.weights.safetensors_io import write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

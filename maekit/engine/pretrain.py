@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from maekit.engine.build import agreed_header, build_model, fill, header_of
+from maekit.engine.build import build_model, compatible_header, header_of, load_into
 from maekit.engine.events import Note
 from maekit.engine.feed import holdout_reader, required_pretrain, statistics_of, train_reader
 from maekit.engine.holdout import Holdout
@@ -13,9 +13,8 @@ from maekit.engine.job import ValidatedJob
 from maekit.engine.optim import make_optimizer, tokens_free_of_decay
 from maekit.engine.step import PretrainStep, recompute, to_unit
 from maekit.layers import Statistics
-from maekit.weights.file import read_header
-from maekit.weights.model import load_tensors, model_tensors
-from maekit.weights.source import Weights, check_there, open_weights
+from maekit.weights.importer import Weights, check_there, open_weights
+from maekit.weights.safetensors_io import load_tensors, model_tensors, read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +40,9 @@ class PretrainJob(ValidatedJob):
     section: Pretrain
     model: MaskedAutoencoder
     weights: Weights | None = None  # that a fresh run starts from
-    fresh_decoder: str | None = None  # why these weights leave the decoder as it is, if they do
+    decoder_reset_reason: str | None = (
+        None  # why these weights leave the decoder as it is, if they do
+    )
 
     def __init__(
         self,
@@ -81,13 +82,15 @@ class PretrainJob(ValidatedJob):
             # ``stats: auto`` is never computed twice.
             found = read_header(loaded.weights)
             wanted = header_of(recipe, Statistics(found.mean, found.std))
-            return agreed_header(found, wanted, str(loaded.folder)).header
+            return compatible_header(found, wanted, str(loaded.folder)).header
         statistics = statistics_of(recipe, self.train, self.device.type, self.emit)
         wanted = header_of(recipe, statistics)
         if source is None:
             return wanted
         self.weights = open_weights(source)
-        header, self.fresh_decoder = agreed_header(self.weights.header, wanted, self.weights.origin)
+        header, self.decoder_reset_reason = compatible_header(
+            self.weights.header, wanted, self.weights.origin
+        )
         return header
 
     @classmethod
@@ -141,13 +144,13 @@ class PretrainJob(ValidatedJob):
             self.emit(Note(f"starting from {self.weights.origin}"))
             for note in self.weights.report.notes:
                 self.emit(Note(note))
-            if self.weights.header.target is None and self.fresh_decoder is None:
+            if self.weights.header.target is None and self.decoder_reset_reason is None:
                 target = None if self.header.target is None else self.header.target.name
                 text = f"the weights' target is unknown: the recipe's is taken, {target}"
                 self.emit(Note(text, warning=True))
-            for change in fill(self.model, self.weights, self.fresh_decoder):
+            for change in load_into(self.model, self.weights, self.decoder_reset_reason):
                 self.emit(Note(str(change)))
-            if self.fresh_decoder is None:
+            if self.decoder_reset_reason is None:
                 return
         self.model.required_target().fit(self._views_to_fit())
 

@@ -37,7 +37,7 @@ from maekit.engine.run_folder import (
 from maekit.engine.stop import StopSignal
 from maekit.errors import Interrupted, NonFiniteError, RecipeError, code_of
 from maekit.recipe.dump import dump
-from maekit.weights.source import local_path
+from maekit.weights.importer import local_path
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,8 +18,7 @@ from maekit.errors import PartError, WeightsError
 from maekit.evaluate.features import pool_then_norm, required_norm
 from maekit.layers import LAYER_NORM_EPS, Normalizer, Statistics
 from maekit.model import MaskedAutoencoder
-from maekit.weights.file import find_weights, read_tensors
-from maekit.weights.model import CLASSIFIER, load_exactly
+from maekit.weights.safetensors_io import CLASSIFIER, find_weights, load_exactly, read_tensors
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Grid

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from maekit.data.statistics import imagenet
-from maekit.engine.build import agreed_header, build_model, fill
+from maekit.engine.build import build_model, compatible_header, load_into
 from maekit.engine.events import Emit, Note
 from maekit.engine.run_folder import RUNS, newest_finished
 from maekit.errors import NonFiniteError, RecipeError
 from maekit.layers import Statistics
 from maekit.recipe.schema import Stats
-from maekit.weights.file import read_header
 from maekit.weights.header import Header
-from maekit.weights.source import check_there, open_weights
+from maekit.weights.importer import check_there, open_weights
+from maekit.weights.safetensors_io import read_header
 
 if TYPE_CHECKING:
     from maekit.engine.checkpoint import Loaded
@@ -77,12 +77,12 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
         return untrained_encoder(recipe, Statistics(tuple(given.mean), tuple(given.std)))
     weights = open_weights(source)
     found = _encoder_only(weights.header)
-    header, _ = agreed_header(found, _asked(found, recipe), weights.origin)
+    header, _ = compatible_header(found, _asked(found, recipe), weights.origin)
     model = build_model(header, recipe.seed)
     tensors = {
         name: tensor for name, tensor in weights.tensors.items() if name.startswith(_ENCODER)
     }
-    for change in fill(model, replace(weights, header=found, tensors=tensors), None):
+    for change in load_into(model, replace(weights, header=found, tensors=tensors), None):
         _log.info("%s", change)
     refuse_nonfinite_weights(model, source)
     return model.eval(), header
@@ -150,7 +150,7 @@ def resumed_encoder(loaded: Loaded, recipe: Recipe) -> tuple[MaskedAutoencoder, 
         WeightsError: the checkpoint is of another model than the recipe's.
     """
     found = _encoder_only(read_header(loaded.weights))
-    header, _ = agreed_header(found, _asked(found, recipe), str(loaded.folder))
+    header, _ = compatible_header(found, _asked(found, recipe), str(loaded.folder))
     return build_model(header, recipe.seed), header
 
 

@@ -29,9 +29,8 @@ from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.probe import MODEL, ProbeJob, ProbeResult, assemble_probe, required_probe
 from maekit.evaluate.probe_heads import FittedHead, on_device
 from maekit.recipe.probe import Lars
-from maekit.weights.file import write_weights
 from maekit.weights.header import ClassifierHeader, FileHeader, Header
-from maekit.weights.model import load_exactly
+from maekit.weights.safetensors_io import load_exactly, write_weights
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,8 @@ from torch import Tensor
 from maekit.errors import WeightsError
 from maekit.recipe.tokenizer import DVAESizes
 from maekit.targets.dvae_networks import Encoder
-from maekit.weights.file import raw_header, read_header_as, read_tensors
 from maekit.weights.header import DVAEHeader
-from maekit.weights.model import load_exactly
+from maekit.weights.safetensors_io import load_exactly, raw_header, read_header_as, read_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path

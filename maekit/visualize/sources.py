@@ -13,8 +13,8 @@ from maekit.engine.feed import open_dataset, required_pretrain
 from maekit.engine.run_folder import verb_of
 from maekit.errors import MaekitError, WeightsError
 from maekit.recipe.load import load, with_overlays
-from maekit.weights.file import find_weights, read_header
-from maekit.weights.source import is_foreign
+from maekit.weights.importer import is_foreign
+from maekit.weights.safetensors_io import find_weights, read_header
 
 if TYPE_CHECKING:
     from maekit.recipe.schema import Recipe

@@ -41,7 +41,7 @@ class Format:
     keys: KeyMap
 
 
-class Recognized(NamedTuple):
+class FormatMatch(NamedTuple):
     """A file's keys seen as one format's.
 
     Attributes:
@@ -251,13 +251,13 @@ def _formats() -> Iterator[Format]:
 FORMATS = tuple(_formats())
 
 
-def recognize(keys: Collection[str]) -> Recognized | None:
+def recognize(keys: Collection[str]) -> FormatMatch | None:
     """The format that explains a file's keys best; None where none explains half of them."""
     plain = {_unwrapped(key): key for key in keys}
     if len(plain) < len(keys):  # a model beside its wrapped copy: the names are needed to tell
         plain = {key: key for key in keys}
     taken, aside = _without_moco(plain)
-    best: tuple[int, Recognized] | None = None
+    best: tuple[int, FormatMatch] | None = None
     for outer in OUTER:
         inner = {key.removeprefix(outer): name for key, name in taken.items()}
         if len(inner) < len(taken) or (outer and inner.keys() == taken.keys()):
@@ -292,7 +292,7 @@ def _without_moco(keys: dict[str, str]) -> tuple[dict[str, str], tuple[str, ...]
     return taken, aside
 
 
-def _as(each: Format, keys: dict[str, str], aside: tuple[str, ...]) -> Recognized:
+def _as(each: Format, keys: dict[str, str], aside: tuple[str, ...]) -> FormatMatch:
     """The keys seen as a format's; ``keys`` are from a plain name to the file's own."""
     rules = each.keys.rules(keys)
     expected = [name for rule in rules for name in rule.theirs]
@@ -302,4 +302,4 @@ def _as(each: Format, keys: dict[str, str], aside: tuple[str, ...]) -> Recognize
     prefix = before.pop() if len(before) == 1 else ""
     missing = tuple(f"{prefix}{name}" for name in expected if name not in keys)
     unexpected = tuple(own for name, own in keys.items() if name not in names)
-    return Recognized(each, rules, names, missing, unexpected, aside)
+    return FormatMatch(each, rules, names, missing, unexpected, aside)

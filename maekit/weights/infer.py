@@ -15,9 +15,9 @@ from maekit.errors import RecipeError, WeightsError
 from maekit.layers import sincos_2d
 from maekit.recipe.schema import BackboneSpec, DecoderSpec, TargetSpec
 from maekit.registry import spec_of
+from maekit.weights.foreign import IMAGENET, KINETICS, FileHints, UserHints
 from maekit.weights.formats import Family
 from maekit.weights.header import Header
-from maekit.weights.hints import IMAGENET, KINETICS, Given, Hints
 
 BLOCK, DECODER_BLOCK = "backbone.transformer.{}.", "decoder.blocks.{}."
 # Widths beside the backbones' own sizes: VideoMAEv2's giant.
@@ -40,7 +40,7 @@ class Inferred(NamedTuple):
 
 
 def infer(
-    tensors: Mapping[str, Tensor], family: Family, hints: Hints, given: Given, where: str
+    tensors: Mapping[str, Tensor], family: Family, hints: FileHints, given: UserHints, where: str
 ) -> Inferred:
     """Describe the model that these tensors are of.
 
@@ -101,8 +101,8 @@ def _clip(
     tensors: Mapping[str, Tensor],
     patch: tuple[int, int, int],
     family: Family,
-    hints: Hints,
-    given: Given,
+    hints: FileHints,
+    given: UserHints,
     notes: list[str],
     where: str,
 ) -> tuple[int, int, int]:
@@ -166,8 +166,8 @@ def _backbone(
     patch: tuple[int, int, int],
     clip: tuple[int, int, int],
     family: Family,
-    hints: Hints,
-    given: Given,
+    hints: FileHints,
+    given: UserHints,
     where: str,
 ) -> BackboneSpec:
     name = "image-vit" if family == "mae" else "video-vit"
@@ -216,8 +216,8 @@ def _decoder(
     patch: tuple[int, int, int],
     clip: tuple[int, int, int],
     family: Family,
-    hints: Hints,
-    given: Given,
+    hints: FileHints,
+    given: UserHints,
     where: str,
 ) -> DecoderSpec:
     width = _shape(tensors, "decoder.embed.weight", 2, where)[0]
@@ -292,7 +292,9 @@ def _table_kind(
     return "sincos-2d" if same else "learned"
 
 
-def _target(family: Family, hints: Hints, given: Given, notes: list[str]) -> TargetSpec | None:
+def _target(
+    family: Family, hints: FileHints, given: UserHints, notes: list[str]
+) -> TargetSpec | None:
     """What the decoder predicts: no key tells it (facebookresearch/mae#12)."""
     name = given.target or hints.target
     if name is None or (family == "mae_st" and given.target is None):
@@ -336,7 +338,7 @@ _UNKNOWN: Mapping[Family, str] = {
 
 
 def _statistics(
-    family: Family, hints: Hints, channels: int, notes: list[str]
+    family: Family, hints: FileHints, channels: int, notes: list[str]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if hints.mean and hints.std and len(hints.mean) == len(hints.std) == channels:
         return hints.mean, hints.std

@@ -39,7 +39,7 @@ def resize(
     old: MaskedAutoencoder,
     new: MaskedAutoencoder,
     *,
-    fresh_decoder: str | None,
+    decoder_reset_reason: str | None,
     where: str,
 ) -> tuple[dict[str, Tensor], list[Change]]:
     """The tensors that ``new`` takes, made of those of ``old``; what keeps its size is untouched.
@@ -48,20 +48,21 @@ def resize(
         tensors: by maekit's names.
         old: the model that they are of; its own tensors are not looked at (meta device).
         new: the model that is to take them.
-        fresh_decoder: why the decoder keeps its first init; None: it is taken from the weights.
+        decoder_reset_reason: why the decoder keeps its fresh initialization; None: it is
+            taken from the weights.
         where: the weights' file, for errors.
 
     Raises:
         WeightsError: positions of one kind cannot become those of another.
     """
     ready, changes = dict(tensors), list[Change]()
-    if fresh_decoder is not None:
+    if decoder_reset_reason is not None:
         ready = {name: tensor for name, tensor in ready.items() if name.startswith("backbone.")}
         own = new.state_dict().items()
         ready |= {name: tensor for name, tensor in own if name.startswith("decoder.")}
         before = "the weights'" if old.decoder is not None else "none"
-        changes.append(Change("decoder", before, "a fresh one", fresh_decoder))
-    parts = ["backbone"] if fresh_decoder is not None or new.decoder is None else _PARTS
+        changes.append(Change("decoder", before, "a fresh one", decoder_reset_reason))
+    parts = ["backbone"] if decoder_reset_reason is not None or new.decoder is None else _PARTS
     modules = dict(old.named_modules())
     for name, module in new.named_modules():
         if name.partition(".")[0] not in parts:

@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 
 from maekit.engine.build import build_model
-from maekit.weights.file import write_weights
 from maekit.weights.header import Header
-from maekit.weights.model import model_tensors
+from maekit.weights.safetensors_io import model_tensors, write_weights
 
 IMAGE = (1, 16, 24)
 CLIP = (4, 16, 16)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from maekit.engine.run_folder import read_lines
-from maekit.weights.file import read_tensors
+from maekit.weights.safetensors_io import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from PIL import Image
 
 import maekit
 from maekit.engine.run_folder import LOCK
-from maekit.weights.file import read_header, read_tensors, write_weights
+from maekit.weights.safetensors_io import read_header, read_tensors, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable

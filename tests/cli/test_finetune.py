@@ -209,7 +209,7 @@ def test_what_is_exported_is_the_average(cli: Cli, two: str) -> None:
     words = ["finetune.ema=0.5", *SCRATCH, "-q"]
     assert cli("finetune", two, *words, "--out", "run").code == 0
     checkpoint = Path("run/checkpoints") / Path("run/checkpoints/last").read_text()
-    from maekit.weights.file import read_tensors
+    from maekit.weights.safetensors_io import read_tensors
 
     saved, exported = read_tensors(checkpoint / "model.safetensors"), weights("run")
     name = "backbone.transformer.1.mlp.fc1.weight"

@@ -10,7 +10,7 @@ import torch
 from small_runs import result_of, same_weights, weights
 
 import maekit
-from maekit.weights.file import read_header
+from maekit.weights.safetensors_io import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from small_runs import PICTURES, losses, result_of, same_weights, weights
 
 import maekit
 from maekit.engine.run_folder import read_lines
-from maekit.weights.file import read_header, read_tensors
+from maekit.weights.safetensors_io import read_header, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from maekit.evaluate import predictions
-from maekit.weights.file import read_header, read_tensors, write_weights
+from maekit.weights.safetensors_io import read_header, read_tensors, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable

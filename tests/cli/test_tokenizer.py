@@ -15,8 +15,8 @@ from small_runs import losses, result_of, same_weights
 
 import maekit
 from maekit.engine.run_folder import read_lines
-from maekit.weights.file import read_header, read_header_as, read_tensors, sha256
 from maekit.weights.header import DVAEHeader
+from maekit.weights.safetensors_io import read_header, read_header_as, read_tensors, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,9 +15,14 @@ from safetensors import safe_open
 import maekit
 from maekit.engine.build import build_model
 from maekit.recipe.schema import BackboneSpec
-from maekit.weights.file import read_header, read_tensors, sha256, write_weights
 from maekit.weights.header import Header
-from maekit.weights.model import model_tensors
+from maekit.weights.safetensors_io import (
+    model_tensors,
+    read_header,
+    read_tensors,
+    sha256,
+    write_weights,
+)
 
 Cli = Callable[..., Any]
 ENCODER = {"name": "image-vit", "width": 32, "depth": 2, "heads": 2, "patch": 8}

@@ -17,9 +17,8 @@ from PIL import Image
 import maekit
 from maekit.engine.build import build_model, load_model
 from maekit.targets.pca import PCA
-from maekit.weights.file import read_header, write_weights
 from maekit.weights.header import Header
-from maekit.weights.model import model_tensors
+from maekit.weights.safetensors_io import model_tensors, read_header, write_weights
 
 Cli = Callable[..., Any]
 SMALL = {"size": "tiny", "depth": 1}

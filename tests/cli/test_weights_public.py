@@ -14,7 +14,7 @@ import pytest
 
 from maekit.cli import weights_public
 from maekit.cli.app import weights as weights_group
-from maekit.weights import public
+from maekit.weights import zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,10 +56,10 @@ def weights(
 ) -> Callable[..., tuple[int, str, str]]:
     """The group alone; the md5 of the published file is that of the server's."""
     files = [
-        public.PublicFile(**(vars(each) | {"md5": MD5[:6]})) if each.name == NAME else each
-        for each in public.FILES
+        zoo.PublicFile(**(vars(each) | {"md5": MD5[:6]})) if each.name == NAME else each
+        for each in zoo.FILES
     ]
-    monkeypatch.setattr(public, "FILES", tuple(files))
+    monkeypatch.setattr(zoo, "FILES", tuple(files))
 
     def call(*words: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:

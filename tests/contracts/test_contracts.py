@@ -24,8 +24,8 @@ from maekit.testing import (
     check_target,
 )
 from maekit.testing.masks import GRIDS
-from maekit.weights.file import write_weights
 from maekit.weights.header import DVAEHeader
+from maekit.weights.safetensors_io import write_weights
 
 IMAGE = PartContext((1, 32, 48), 3, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 CLIP = replace(IMAGE, shape=(4, 32, 48))

@@ -18,7 +18,7 @@ from maekit.engine.holdout import Holdout
 from maekit.engine.precision import Precision
 from maekit.recipe.load import load
 from maekit.registry import resolve
-from maekit.weights.file import read_header, read_tensors
+from maekit.weights.safetensors_io import read_header, read_tensors
 
 RECIPE = str(WEIGHTS.with_name("recipe.yaml"))
 

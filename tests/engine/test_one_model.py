@@ -14,9 +14,8 @@ from maekit.evaluate.encoder import load_encoder
 from maekit.model import MaskedAutoencoder
 from maekit.recipe.load import load as load_recipe
 from maekit.registry import resolve
-from maekit.weights.file import write_weights
 from maekit.weights.header import Header
-from maekit.weights.model import model_tensors
+from maekit.weights.safetensors_io import model_tensors, write_weights
 
 RECIPE = """\
 name: one

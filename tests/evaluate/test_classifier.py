@@ -15,8 +15,8 @@ from maekit.evaluate.classifier import Classifier, classifier_tensors, freeze, m
 from maekit.grid import Grid
 from maekit.layers import DropPath, Positions
 from maekit.tokens import Mask
-from maekit.weights.file import write_weights
 from maekit.weights.header import ClassifierHeader
+from maekit.weights.safetensors_io import write_weights
 
 
 def classifier(pool: str = "mean", norm: str = "fresh", outputs: int = 5) -> Classifier:

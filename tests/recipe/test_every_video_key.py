@@ -12,9 +12,8 @@ from PIL import Image
 
 from maekit import registry
 from maekit.engine.build import build_model
-from maekit.weights.file import write_weights
 from maekit.weights.header import Header
-from maekit.weights.model import model_tensors
+from maekit.weights.safetensors_io import model_tensors, write_weights
 
 BASE = """\
 name: clips

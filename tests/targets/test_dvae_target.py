@@ -20,8 +20,8 @@ from maekit.targets.dvae import DVAEToken
 from maekit.targets.dvae_networks import DVAE, Decoder, Encoder, map_pixels, unmap_pixels
 from maekit.targets.dvae_weights import read_encoder
 from maekit.tokens import Mask
-from maekit.weights.file import sha256, write_weights
 from maekit.weights.header import DVAEHeader, Header
+from maekit.weights.safetensors_io import sha256, write_weights
 
 SMALL = {"width": 8, "vocabulary": 16, "blocks": 1}
 

@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from maekit.engine.build import agreed_header, build_model, fill
+from maekit.engine.build import build_model, compatible_header, load_into
 from maekit.grid import Grid
 from maekit.layers import sincos_1d, sincos_2d, sincos_3d
 from maekit.model import MaskedAutoencoder
-from maekit.weights.adopt import Weights
-from maekit.weights.file import write_weights
 from maekit.weights.header import Header
-from maekit.weights.model import model_tensors
-from maekit.weights.report import Report
+from maekit.weights.importer import ImportReport, Weights
+from maekit.weights.safetensors_io import model_tensors, write_weights
 
 SMALL = {"size": "tiny", "width": 24, "depth": 1, "heads": 2}
 IMAGE = {"name": "image-vit", "patch": 8} | SMALL
@@ -54,10 +52,12 @@ def saved(path: Path, described: Header, model: MaskedAutoencoder | None = None)
 
 def moved(described: Header, asked: Header, seed: int = 0) -> MaskedAutoencoder:
     """The model asked for, with the tensors of a trained one."""
-    weights = Weights(described, model_tensors(trained(described)), "weights", Report("maekit", 0))
-    agreed, fresh = agreed_header(described, asked, "weights")
+    weights = Weights(
+        described, model_tensors(trained(described)), "weights", ImportReport("maekit", 0)
+    )
+    agreed, fresh = compatible_header(described, asked, "weights")
     model = build_model(agreed, seed)
-    fill(model, weights, fresh)
+    load_into(model, weights, fresh)
     return model.eval()
 
 

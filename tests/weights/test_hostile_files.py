@@ -15,11 +15,11 @@ import torch
 from official import TINY, TINY_DECODER, mae
 
 from maekit.errors import WeightsError
-from maekit.weights.hints import IMAGENET, Given
-from maekit.weights.source import Weights, open_weights
-from maekit.weights.write_hf import write_hf
+from maekit.weights.export_hf import write_hf
+from maekit.weights.foreign import IMAGENET, UserHints
+from maekit.weights.importer import Weights, open_weights
 
-HEADS = Given(heads=4, decoder_heads=2)
+HEADS = UserHints(heads=4, decoder_heads=2)
 STATE = mae(**TINY, **TINY_DECODER)
 
 
@@ -93,7 +93,7 @@ def test_a_plain_pickle_is_refused_by_name_too(
 def folder(tmp_path: Path) -> Path:
     """Of transformers', as maekit writes it."""
     torch.save(STATE, tmp_path / "mae.pth")
-    given = Given(target="norm-pixel", heads=4, decoder_heads=2)
+    given = UserHints(target="norm-pixel", heads=4, decoder_heads=2)
     write_hf(open_weights(tmp_path / "mae.pth", given=given), tmp_path / "hf")
     return tmp_path / "hf"
 

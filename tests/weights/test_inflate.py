@@ -18,16 +18,14 @@ from resized_models import (
     trained,
 )
 
-from maekit.engine.build import agreed_header, build_model, fill, load_model
+from maekit.engine.build import build_model, compatible_header, load_into, load_model
 from maekit.errors import PartError, WeightsError
 from maekit.grid import Grid
 from maekit.layers import Positions
 from maekit.model import MaskedAutoencoder
-from maekit.weights.adopt import Weights
-from maekit.weights.file import write_weights
-from maekit.weights.model import model_tensors
-from maekit.weights.report import Report
+from maekit.weights.importer import ImportReport, Weights
 from maekit.weights.resize import change_channels, inflate
+from maekit.weights.safetensors_io import model_tensors, write_weights
 
 
 @pytest.mark.parametrize("how", ["average", "center"])
@@ -77,7 +75,7 @@ def patches(pixels: torch.Tensor, model: MaskedAutoencoder) -> torch.Tensor:
 
 def test_a_decoder_that_cannot_be_kept_is_fresh_and_said_so() -> None:
     image = header((1, 16, 24), IMAGE)
-    weights = Weights(image, model_tensors(trained(image)), "weights", Report("maekit", 0))
+    weights = Weights(image, model_tensors(trained(image)), "weights", ImportReport("maekit", 0))
     options = {"class_token": True, "qkv_bias": "all", "positions": "sincos-2d"}
     asks = {
         "an image's patches": header((4, 16, 24), VIDEO | options),
@@ -86,12 +84,12 @@ def test_a_decoder_that_cannot_be_kept_is_fresh_and_said_so() -> None:
         ),
     }
     for why, asked in asks.items():
-        agreed, fresh = agreed_header(image, asked, "weights")
+        agreed, fresh = compatible_header(image, asked, "weights")
         assert fresh is not None
         assert why in fresh
         model = build_model(agreed, seed=3)
         own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        changes = fill(model, weights, fresh)
+        changes = load_into(model, weights, fresh)
         assert str(changes[0]) == f"decoder: the weights' to a fresh one, {fresh}"
         filled = model.state_dict()
         decoder = [name for name in own if name.startswith("decoder.")]

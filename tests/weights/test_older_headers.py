@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from maekit.engine.build import agreed_header, build_model
-from maekit.weights.file import KEY, read_header
+from maekit.engine.build import build_model, compatible_header
+from maekit.weights.safetensors_io import KEY, read_header
 
 HEADERS: dict[str, Any] = json.loads(
     Path(__file__).with_name("older_headers.json").read_text(encoding="utf-8")
@@ -29,7 +29,7 @@ def test_an_older_header_describes_the_same_model(name: str, tmp_path: Path) -> 
     save_file({}, path, {KEY: json.dumps(older)})
     header = read_header(path)
     assert (header.license, header.source) == ("CC0", name)
-    agreed = agreed_header(header, header, name).header
+    agreed = compatible_header(header, header, name).header
     with torch.device("meta"):
         model = build_model(agreed)
     assert tuple(model.grid) == tuple(older["grid"])

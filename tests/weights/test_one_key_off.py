@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from official import TINY, TINY_DECODER, State, mae, mae_st, videomae, videomae_encoder
 
 from maekit.errors import WeightsError
-from maekit.weights.adopt import read_foreign
-from maekit.weights.foreign import Foreign
-from maekit.weights.hints import Given
+from maekit.weights.foreign import ForeignCheckpoint, UserHints
+from maekit.weights.importer import read_foreign
 
-HEADS = Given(heads=4, decoder_heads=2)
+HEADS = UserHints(heads=4, decoder_heads=2)
 
 
 def transformers_files() -> dict[str, State]:
@@ -41,7 +40,7 @@ STATES: dict[str, State] = {
 
 def refusal(state: State) -> str:
     with pytest.raises(WeightsError) as caught:
-        read_foreign(Foreign(state, "weights"), HEADS)
+        read_foreign(ForeignCheckpoint(state, "weights"), HEADS)
     assert caught.value.exit_code == 3
     return str(caught.value)
 

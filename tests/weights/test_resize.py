@@ -22,14 +22,12 @@ from resized_models import (
 )
 
 import maekit
-from maekit.engine.build import agreed_header, build_model, fill, load_model
+from maekit.engine.build import build_model, compatible_header, load_into, load_model
 from maekit.errors import PartError
 from maekit.grid import Grid
 from maekit.layers import resample_rows, sincos_1d
-from maekit.weights.adopt import Weights
-from maekit.weights.file import read_header
-from maekit.weights.model import model_tensors
-from maekit.weights.report import Report
+from maekit.weights.importer import ImportReport, Weights
+from maekit.weights.safetensors_io import model_tensors, read_header
 
 grids = st.builds(Grid, st.integers(1, 5), st.integers(1, 7), st.integers(1, 7))
 
@@ -67,14 +65,18 @@ def test_the_same_size_is_bit_equal(
     options = {"patch": list(patch), "positions": kind, "class_token": class_token}
     described = header(pixels, VIDEO | options, decoder=DECODER | {"positions": kind})  # type: ignore[arg-type]
     before = trained(described)
-    agreed, fresh = agreed_header(described, described, "weights")
+    agreed, fresh = compatible_header(described, described, "weights")
     assert fresh is None
     for part in (agreed.backbone, agreed.decoder):
         assert part is not None
         assert part.written.get("positions_grid") is None
     after = build_model(agreed, seed=5)
     assert (
-        fill(after, Weights(described, model_tensors(before), "weights", Report("maekit", 0)), None)
+        load_into(
+            after,
+            Weights(described, model_tensors(before), "weights", ImportReport("maekit", 0)),
+            None,
+        )
         == []
     )
     ours, theirs = everything(after), everything(before)

@@ -9,18 +9,16 @@ import pytest
 import torch
 from official import TINY, TINY_DECODER, State, mae, videomae
 
-from maekit.engine.build import build_model, completed, load_model
+from maekit.engine.build import build_model, load_model, require_whole
 from maekit.errors import WeightsError
 from maekit.recipe.schema import TargetSpec
 from maekit.registry import spec_of
-from maekit.weights.adopt import Weights
-from maekit.weights.file import write_weights
+from maekit.weights.export import Writer, write_mae, write_maekit, write_timm, write_videomae
+from maekit.weights.export_hf import write_hf
+from maekit.weights.foreign import UserHints
 from maekit.weights.header import Header
-from maekit.weights.hints import Given
-from maekit.weights.model import model_tensors
-from maekit.weights.source import open_weights
-from maekit.weights.write import Writer, write_mae, write_maekit, write_timm, write_videomae
-from maekit.weights.write_hf import write_hf
+from maekit.weights.importer import Weights, open_weights
+from maekit.weights.safetensors_io import model_tensors, write_weights
 
 MAE_HEADER = Header(
     backbone={"name": "image-vit", "width": 48, "depth": 2, "heads": 4, "patch": 8},
@@ -50,7 +48,7 @@ def written(header: Header, folder: Path) -> Weights:
                 parameter.normal_(std=0.15)
     path = folder / "own.safetensors"
     write_weights(path, model_tensors(model), header)
-    return completed(open_weights(path))
+    return require_whole(open_weights(path))
 
 
 def same(one: State, other: State) -> bool:
@@ -69,8 +67,8 @@ def test_official_to_maekit_to_official(
     state: State, write: Writer, clip: tuple[int, int, int] | None, tmp_path: Path
 ) -> None:
     torch.save({"model": state}, tmp_path / "in.pth")
-    given = Given(heads=4, decoder_heads=2, clip=clip)
-    weights = completed(open_weights(tmp_path / "in.pth", given=given))
+    given = UserHints(heads=4, decoder_heads=2, clip=clip)
+    weights = require_whole(open_weights(tmp_path / "in.pth", given=given))
     write_maekit(weights, tmp_path / "own.safetensors")
     write(open_weights(tmp_path / "own.safetensors"), tmp_path / "out.pth")
     back = torch.load(tmp_path / "out.pth", weights_only=True)
@@ -156,7 +154,7 @@ def test_reading_every_spelling_of_transformers(spelling: str, video: bool, tmp_
     write_hf(weights, tmp_path / "hf")
     kind: Any = VideoMAEForPreTraining if video else ViTMAEForPreTraining
     theirs = kind.from_pretrained(tmp_path / "hf").eval()
-    given = Given("norm-pixel", 4, 2, VIDEO_HEADER.clip if video else None)
+    given = UserHints("norm-pixel", 4, 2, VIDEO_HEADER.clip if video else None)
     if spelling == "modules":
         path = tmp_path / "modules.bin"
         torch.save(theirs.state_dict(), path)
@@ -189,7 +187,7 @@ def test_the_small_video_model_of_transformers_must_be_told_its_heads(tmp_path: 
     with pytest.raises(WeightsError, match="--heads 6") as caught:
         open_weights(tmp_path / "small")
     assert "25868" in str(caught.value)
-    told = open_weights(tmp_path / "small", given=Given(heads=6))
+    told = open_weights(tmp_path / "small", given=UserHints(heads=6))
     assert told.header.backbone.written["heads"] == 6
 
 
@@ -227,7 +225,7 @@ def test_timm_loads_the_encoder_as_it_is_told(
     named = "vit_tiny_patch16_224', num_classes=0, check" in call
     assert named == (header.clip == (1, 224, 224))
     if not change:
-        given = Given(heads=4)
+        given = UserHints(heads=4)
         back = open_weights(path, given=given).tensors
         assert same(back, {k: v for k, v in weights.tensors.items() if "backbone" in k})
 

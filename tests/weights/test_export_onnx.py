@@ -16,7 +16,7 @@ import torch
 from maekit.engine.build import build_model
 from maekit.errors import PartError, StorageError, WeightsError
 from maekit.model import MaskedAutoencoder
-from maekit.weights import onnx as exporting
+from maekit.weights import export_onnx as exporting
 from maekit.weights.header import Header
 
 SMALL = {"size": "tiny", "width": 24, "depth": 2, "heads": 2}

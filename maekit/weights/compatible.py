@@ -24,20 +24,20 @@ _PLACED = frozenset({"positions", "positions_grid"})
 _PLACE = frozenset({"weights"})  # where a file lies that is known by its checksum
 
 
-class Agreed(NamedTuple):
+class Compatibility(NamedTuple):
     """The model to build, and why its decoder cannot be that of the weights (None: it is)."""
 
     header: Header
-    fresh_decoder: str | None
+    decoder_reset_reason: str | None
 
 
-def agree(
+def check_compatible(
     found: Header,
     asked: Header,
     old: MaskedAutoencoder,
     new: MaskedAutoencoder,
     where: str,
-) -> Agreed:
+) -> Compatibility:
     """The asked model with what the weights alone know of it: what its fixed tables were made for.
 
     Args:
@@ -52,7 +52,7 @@ def agree(
             with both values.
     """
     inflates = found.backbone.name in new.backbone.inflates
-    fresh = _why_fresh(found, asked, old, new)
+    fresh = _decoder_reset_reason(found, asked, old, new)
     target, pinned = _pinned(found.target, asked.target)
     problems = _other_patch(old, new)
     free = _PATCH | ({"name"} if inflates else set())
@@ -81,7 +81,9 @@ def agree(
     if problems:
         msg = "the recipe asks for another model: " + "; ".join(problems)
         raise WeightsError(msg, where=where, hint="take these values into the recipe")
-    return Agreed(asked.model_copy(update={**parts, "target": target, "grid": new.grid}), fresh)
+    return Compatibility(
+        asked.model_copy(update={**parts, "target": target, "grid": new.grid}), fresh
+    )
 
 
 def _pinned(found: TargetSpec | None, asked: TargetSpec | None) -> tuple[TargetSpec | None, bool]:
@@ -98,7 +100,7 @@ def _pinned(found: TargetSpec | None, asked: TargetSpec | None) -> tuple[TargetS
     return asked.with_options(asked.options.model_copy(update={"sha256": known})), True
 
 
-def _why_fresh(
+def _decoder_reset_reason(
     found: Header, asked: Header, old: MaskedAutoencoder, new: MaskedAutoencoder
 ) -> str | None:
     """Why a decoder starts anew: there is none, or what it predicted were other patches."""

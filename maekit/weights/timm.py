@@ -3,57 +3,95 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
 
 from maekit.errors import RecipeError, WeightsError
 from maekit.recipe.schema import BackboneSpec
 from maekit.recipe.suggest import suggest
 from maekit.registry import spec_of
-from maekit.weights.adopt import Weights, read_foreign
-from maekit.weights.foreign import Foreign
-from maekit.weights.formats import recognize
+from maekit.weights.foreign import ForeignCheckpoint
 from maekit.weights.header import Header
-from maekit.weights.hints import Given
-from maekit.weights.report import Report
-
-if TYPE_CHECKING:
-    from torch import nn
 
 log = logging.getLogger("maekit")
 _CONFIG = ("input_size", "mean", "std", "license")  # of timm's pretrained_cfg
 HEADS = ("head.", "attn_pool.")
 
 
-def open_timm(name: str, given: Given, allow_missing: Sequence[str]) -> Weights:
-    """Fetch a pre-trained model of timm's.
+class TimmModel(NamedTuple):
+    """A pre-trained model as timm fetched it.
+
+    Attributes:
+        checkpoint: its tensors, with what timm says of them in the words of a Hugging Face folder.
+        config: timm's own description: input_size, mean, std, license.
+        plain: whether nothing that leaves no trace in tensors differs from MAE's ViT: epsilon,
+            activation, positions.
+    """
+
+    name: str
+    module: nn.Module
+    checkpoint: ForeignCheckpoint
+    config: dict[str, Any]
+    plain: bool
+
+    @property
+    def license(self) -> str | None:
+        """As timm declares it."""
+        found: str | None = self.config.get("license")
+        return found
+
+    def as_timm_vit(self) -> tuple[Header, dict[str, Tensor], list[str]]:
+        """Describe it as the backbone ``timm-vit``, which runs timm's own code.
+
+        Returns:
+            The header, the backbone's tensors under maekit's names, and each tensor that is left
+            out with the reason.
+        """
+        # timm names the norm behind the pooling fc_norm and leaves an identity in its place.
+        norm_after_pooling = isinstance(getattr(self.module, "norm", None), nn.Identity)
+        tensors, aside = {}, []
+        for key, tensor in self.checkpoint.tensors.items():
+            if key.startswith(HEADS):
+                aside.append(f"{key}, behind the features")
+                continue
+            ours = key.replace("fc_norm.", "norm.", 1) if norm_after_pooling else key
+            tensors[f"backbone.model.{ours}"] = tensor
+        channels, height, width = self.config["input_size"]
+        architecture = self.name.partition(".")[0]
+        header = Header(
+            backbone=spec_of(BackboneSpec, {"name": "timm-vit", "model": architecture}),
+            clip=(1, height, width),
+            channels=channels,
+            mean=self.config["mean"],
+            std=self.config["std"],
+            source=f"timm, {self.name}",
+            license=self.license,
+        )
+        return header, tensors, aside
+
+
+def fetch_timm(name: str) -> TimmModel:
+    """Fetch a pre-trained model through timm, from its cache where it is there.
 
     Raises:
         RecipeError: timm has no such model, or no weights for it.
         WeightsError: they cannot be fetched.
     """
-    model, config = _fetch(name)
+    module, config = _fetch(name)
     height, width = config["input_size"][1:]
-    found = Foreign(
-        {key: tensor.detach() for key, tensor in model.state_dict().items()},
+    checkpoint = ForeignCheckpoint(
+        {key: tensor.detach() for key, tensor in module.state_dict().items()},
         f"timm:{name}",
         config={
             "model_type": "vit",
             "image_size": [height, width],
-            "num_attention_heads": _heads(model),
+            "num_attention_heads": _heads(module),
             "layer_norm_eps": 1e-6,
         },
         preprocessor={"image_mean": config["mean"], "image_std": config["std"]},
     )
-    seen = recognize(found.tensors)
-    if seen is not None and not seen.missing and not seen.unexpected and _plain(model):
-        weights = read_foreign(found, given, allow_missing)
-        declared = config.get("license")
-        return Weights(
-            weights.header.model_copy(update={"license": declared}),
-            weights.tensors, weights.origin, weights.report, foreign=True,
-        )  # fmt: skip
-    return _as_timm_vit(name, model, found, config)
+    return TimmModel(name, module, checkpoint, config, _plain(module))
 
 
 def pretrained(name: str) -> tuple[Any, Any]:
@@ -105,42 +143,13 @@ def _heads(model: nn.Module) -> int | None:
 def _plain(model: nn.Module) -> bool:
     """Whether what leaves no trace in tensors is as in MAE too: epsilon, activation, positions."""
     from timm.models.vision_transformer import Block, VisionTransformer
-    from torch.nn import GELU
 
     if type(model) is not VisionTransformer or model.no_embed_class or model.num_reg_tokens:
         return False
     return all(
         type(block) is Block
         and block.norm1.eps == block.norm2.eps == model.norm.eps == 1e-6
-        and type(block.mlp.act) is GELU
+        and type(block.mlp.act) is nn.GELU
         and block.mlp.act.approximate == "none"
         for block in model.blocks
     )
-
-
-def _as_timm_vit(name: str, model: nn.Module, found: Foreign, config: dict[str, Any]) -> Weights:
-    """As the backbone ``timm-vit``, which runs timm's own code."""
-    from torch import nn
-
-    renamed = isinstance(getattr(model, "norm", None), nn.Identity)  # the norm after the pooling
-    tensors, aside = {}, []
-    for key, tensor in found.tensors.items():
-        if key.startswith(HEADS):
-            aside.append(f"{key}, behind the features")
-            continue
-        ours = key.replace("fc_norm.", "norm.", 1) if renamed else key
-        tensors[f"backbone.model.{ours}"] = tensor
-    architecture = name.partition(".")[0]
-    height, width = config["input_size"][1:]
-    header = Header(
-        backbone=spec_of(BackboneSpec, {"name": "timm-vit", "model": architecture}),
-        clip=(1, height, width),
-        channels=config["input_size"][0],
-        mean=config["mean"],
-        std=config["std"],
-        source=f"timm, {name}",
-        license=config.get("license"),
-    )
-    notes = ("not a plain ViT: it runs as the backbone timm-vit", "no decoder weights: it encodes")
-    report = Report("timm", len(tensors), aside=tuple(aside), notes=notes)
-    return Weights(header, tensors, f"timm:{name}", report, foreign=True)

@@ -20,11 +20,11 @@ from official import (
 )
 from safetensors.torch import save_file
 
-from maekit.engine.build import completed, load_model
+from maekit.engine.build import load_model, require_whole
 from maekit.errors import RecipeError, WeightsError
-from maekit.weights.source import Given, Weights, open_weights
+from maekit.weights.importer import UserHints, Weights, open_weights
 
-HEADS = Given(heads=4, decoder_heads=2)
+HEADS = UserHints(heads=4, decoder_heads=2)
 SIZES = {"base": (768, 12, 16, 197), "large": (1024, 24, 16, 197), "huge": (1280, 32, 14, 257)}
 VIDEO_SIZES = {
     "small": (384, 12, 192, 4, 6, 3), "base": (768, 12, 384, 4, 12, 6),
@@ -37,7 +37,7 @@ def saved(state: object, path: Path) -> Path:
     return path
 
 
-def opened(state: object, tmp_path: Path, given: Given = HEADS) -> Weights:
+def opened(state: object, tmp_path: Path, given: UserHints = HEADS) -> Weights:
     return open_weights(saved(state, tmp_path / "weights.pth"), given=given)
 
 
@@ -48,7 +48,9 @@ def test_mae_at_official_sizes(size: str, full: bool, tmp_path: Path) -> None:
     decoder = {"decoder_width": 512, "decoder_depth": 8} if full else {}
     state = mae(width, depth, patch, rows - 1, hollow, **decoder)
     assert len(state) == 6 + 12 * depth + (104 if full else 0)  # 150 and 254 for base
-    weights = completed(opened(training_checkpoint(state, norm_pix_loss=True), tmp_path, Given()))
+    weights = require_whole(
+        opened(training_checkpoint(state, norm_pix_loss=True), tmp_path, UserHints())
+    )
     report, header = weights.report, weights.header
     assert report.matched == len(state)
     assert not report.missing
@@ -74,7 +76,7 @@ def test_videomae_at_official_sizes(size: str, tmp_path: Path) -> None:
     width, depth, inner, blocks, heads, decoder_heads = VIDEO_SIZES[size]
     state = videomae(width, depth, 16, hollow, decoder_width=inner, decoder_depth=blocks)
     assert len(state) == 10 + 13 * (depth + blocks)  # 218 for base
-    weights = completed(opened({"model": state, "epoch": 1}, tmp_path, Given("norm-pixel")))
+    weights = require_whole(opened({"model": state, "epoch": 1}, tmp_path, UserHints("norm-pixel")))
     assert weights.report.matched == len(state)
     header = weights.header
     assert header.backbone.written["size"] == size
@@ -92,7 +94,7 @@ def test_videomae_at_official_sizes(size: str, tmp_path: Path) -> None:
 
 def test_mae_st_with_its_own_decoder_class_token(tmp_path: Path) -> None:
     state = mae_st(1024, 24, 16, 196, hollow, decoder_width=512, decoder_depth=4)
-    weights = completed(opened({"model_state": state}, tmp_path, Given()))
+    weights = require_whole(opened({"model_state": state}, tmp_path, UserHints()))
     assert weights.report.matched == len(state)
     header = weights.header
     assert header.clip == (16, 224, 224)
@@ -109,7 +111,7 @@ def test_videomae_v2_giant(tmp_path: Path) -> None:
             sizes = [6144 if size == 4 * 1408 else size for size in tensor.shape]
             state[name] = hollow(*sizes)
     compiled = {f"_orig_mod.{name}": tensor for name, tensor in state.items()}
-    weights = completed(opened({"module": compiled}, tmp_path, Given("norm-pixel")))
+    weights = require_whole(opened({"module": compiled}, tmp_path, UserHints("norm-pixel")))
     assert weights.report.matched == len(state)
     backbone = weights.header.backbone.written
     assert (backbone["width"], backbone["depth"], backbone["heads"]) == (1408, 40, 16)
@@ -196,25 +198,25 @@ def test_a_fine_tuned_head_is_dropped_only_when_that_is_allowed(
     assert "to start afresh: backbone.norm.bias, backbone.norm.weight" in notes
     model, _ = load_model(weights)
     assert torch.equal(model.state_dict()["backbone.norm.weight"], torch.ones(48))
-    assert completed(weights).tensors["backbone.norm.bias"].shape == (48,)
+    assert require_whole(weights).tensors["backbone.norm.bias"].shape == (48,)
 
 
 def test_what_no_key_tells_must_be_given(tmp_path: Path) -> None:
-    def refused(state: State, given: Given, kind: type[Exception], *words: str) -> None:
+    def refused(state: State, given: UserHints, kind: type[Exception], *words: str) -> None:
         with pytest.raises(kind) as caught:
             opened(state, tmp_path, given)
         for word in words:
             assert word in str(caught.value)
 
-    refused(SMALL["mae"], Given(), WeightsError, "width 48", "--heads N")
-    refused(SMALL["mae"], Given(heads=4), WeightsError, "width 32", "--decoder-heads N")
+    refused(SMALL["mae"], UserHints(), WeightsError, "width 48", "--heads N")
+    refused(SMALL["mae"], UserHints(heads=4), WeightsError, "width 32", "--decoder-heads N")
     refused(mae(**TINY, tokens=15), HEADS, WeightsError, "15 positions", "--clip")
-    wrong = Given(heads=4, clip=(1, 32, 40))
+    wrong = UserHints(heads=4, clip=(1, 32, 40))
     refused(SMALL["mae encoder"], wrong, WeightsError, "1x32x40", "1x4x5", "16 patches")
-    target = Given("pixel", 4)
+    target = UserHints("pixel", 4)
     refused(SMALL["mae encoder"], target, RecipeError, "no decoder weights in this file")
-    refused(SMALL["mae"], Given("pca", 4, 2), RecipeError, "pca", "norm-pixel")
-    oblong = opened(mae(**TINY, tokens=15), tmp_path, Given(heads=4, clip=(1, 24, 40)))
+    refused(SMALL["mae"], UserHints("pca", 4, 2), RecipeError, "pca", "norm-pixel")
+    oblong = opened(mae(**TINY, tokens=15), tmp_path, UserHints(heads=4, clip=(1, 24, 40)))
     assert oblong.header.grid == (1, 3, 5)
     assert "a square grid is taken" in "".join(opened(SMALL["mae"], tmp_path).report.notes)
 

@@ -11,8 +11,14 @@ from safetensors.torch import save_file
 from maekit.errors import MaekitError, RecipeError, WeightsError
 from maekit.recipe.schema import BackboneSpec
 from maekit.registry import spec_of
-from maekit.weights.file import find_weights, read_header, read_tensors, sha256, write_weights
 from maekit.weights.header import Header
+from maekit.weights.safetensors_io import (
+    find_weights,
+    read_header,
+    read_tensors,
+    sha256,
+    write_weights,
+)
 
 HEADER = Header(
     backbone=spec_of(BackboneSpec, {"name": "image-vit"}),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maekit.errors import PartError, StorageError, WeightsError
-from maekit.weights.model import model_tensors
+from maekit.weights.safetensors_io import model_tensors
 
 if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder

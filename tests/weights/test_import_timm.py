@@ -9,9 +9,9 @@ import pytest
 import timm
 import torch
 
-from maekit.engine.build import completed, load_model
+from maekit.engine.build import load_model, require_whole
 from maekit.errors import RecipeError, WeightsError
-from maekit.weights.source import open_weights
+from maekit.weights.importer import open_weights
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_features_are_timms(
     name: str, backbone: str, fetched: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "maekit"):
-        weights = completed(open_weights(f"timm:{name}"))
+        weights = require_whole(open_weights(f"timm:{name}"))
     assert f"from https://huggingface.co/timm/{name} unless it is cached" in caplog.text
     assert weights.header.backbone.name == backbone
     assert weights.header.decoder is None

@@ -14,13 +14,12 @@ from typing import Any
 from maekit.atomic import write_text
 from maekit.errors import RecipeError, WeightsError
 from maekit.layers import LAYER_NORM_EPS
-from maekit.weights.adopt import Weights
-from maekit.weights.file import write_weights
-from maekit.weights.fit import Structure, structure_of
+from maekit.weights.export import Structure, Written, left_out, patch_of, renamed, structure_of
 from maekit.weights.foreign import CONFIG, PREPROCESSOR, SINGLE
 from maekit.weights.formats import HF_MAE, HF_VIDEOMAE, Family
 from maekit.weights.header import Header
-from maekit.weights.write import Written, left_out, patch_of, renamed
+from maekit.weights.importer import Weights
+from maekit.weights.safetensors_io import write_weights
 
 # What transformers' models learn, by norm_pix_loss.
 _ALWAYS = {"loss": "mse", "frames": "same"}

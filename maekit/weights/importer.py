@@ -1,0 +1,358 @@
+"""Opening weights wherever they come from: maekit's own files and runs, and everybody else's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+
+from maekit.errors import RecipeError, WeightsError
+from maekit.weights import foreign
+from maekit.weights.foreign import ForeignCheckpoint, UserHints, file_hints_of
+from maekit.weights.formats import Family, FormatMatch, recognize
+from maekit.weights.header import Header
+from maekit.weights.infer import check_values, infer, target_part
+from maekit.weights.keymap import to_ours
+from maekit.weights.safetensors_io import KEY, find_weights, read_header, read_tensors
+from maekit.weights.timm import fetch_timm, pretrained
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+__all__ = [
+    "UserHints",
+    "Weights",
+    "check_there",
+    "is_foreign",
+    "local_path",
+    "open_native",
+    "open_weights",
+]
+
+HF, TIMM = "hf:", "timm:"
+
+
+def open_weights(
+    source: str | Path, *, given: UserHints | None = None, allow_missing: Sequence[str] = ()
+) -> Weights:
+    """Weights from a run folder, a maekit file, a foreign file, ``hf:FOLDER`` or ``timm:NAME``.
+
+    Only ``timm:NAME`` may open a connection; it logs the address first.
+
+    Args:
+        given: what a file does not say of itself; of maekit's own, an unknown target.
+        allow_missing: patterns of keys that may be missing from a foreign file, or dropped.
+
+    Raises:
+        RecipeError: nothing is there, or ``given`` cannot be.
+        WeightsError: unreadable, not recognized, or not 100 % of what it should be.
+    """
+    found = open_native(source)
+    if found is not None:
+        return _told(found, given or UserHints(), allow_missing)
+    text = str(source)
+    if text.startswith(TIMM):
+        return _open_timm(text.removeprefix(TIMM), given or UserHints(), allow_missing)
+    return read_foreign(foreign.read(_path(text)), given or UserHints(), allow_missing)
+
+
+def _told(found: Weights, given: UserHints, allow_missing: Sequence[str]) -> Weights:
+    """Own weights describe themselves, but for a target that was not known on conversion."""
+    header = found.header
+    if given == UserHints() and not allow_missing:
+        return found
+    if allow_missing or given != UserHints(target=given.target) or header.out_dim is None:
+        msg = "maekit's own weights describe themselves"
+        hint = "leave out what you say of them (--target, --heads, --clip, --allow-missing)"
+        raise RecipeError(msg, where=found.origin, hint=hint)
+    family: Family = "videomae" if header.backbone.name == "video-vit" else "mae"
+    target = target_part(family, str(given.target))
+    patch = found.tensors["backbone.patch_embed.weight"].shape[1:]
+    check_values(header.out_dim, math.prod(patch), found.origin)
+    described = header.model_copy(update={"target": target, "out_dim": None})
+    return replace(found, header=described)
+
+
+def _open_timm(name: str, given: UserHints, allow_missing: Sequence[str]) -> Weights:
+    """Take timm's weights as maekit's own ViT where the structure is plain, else run timm's code.
+
+    Raises:
+        RecipeError: timm has no such model, or no weights for it.
+        WeightsError: they cannot be fetched.
+    """
+    model = fetch_timm(name)
+    seen = recognize(model.checkpoint.tensors)
+    if model.plain and seen is not None and not seen.missing and not seen.unexpected:
+        weights = read_foreign(model.checkpoint, given, allow_missing)
+        return replace(weights, header=weights.header.model_copy(update={"license": model.license}))
+    header, tensors, aside = model.as_timm_vit()
+    notes = ("not a plain ViT: it runs as the backbone timm-vit", "no decoder weights: it encodes")
+    report = ImportReport("timm", len(tensors), aside=tuple(aside), notes=notes)
+    return Weights(header, tensors, model.checkpoint.where, report, foreign=True)
+
+
+def local_path(source: str | Path) -> Path | None:
+    """The file or folder that a source names; None for ``timm:NAME``."""
+    return None if str(source).startswith(TIMM) else _path(str(source))
+
+
+def check_there(source: str | Path) -> None:
+    """Refuse, before anything is made, a source of which nothing is there.
+
+    Raises:
+        RecipeError: so it is, or timm knows no such weights. Whether they can be fetched is known
+            only when that is tried.
+    """
+    path = local_path(source)
+    if path is None:
+        pretrained(str(source).removeprefix(TIMM))
+    if path is not None and not path.exists():
+        hint = "give a run folder, a weights file, hf:FOLDER or timm:NAME"
+        raise RecipeError(f"no such run or weights file: {source}", where="--from", hint=hint)
+
+
+def is_foreign(source: str | Path) -> bool:
+    """Whether somebody else's weights are named; what is not there counts as maekit's."""
+    return str(source).startswith((HF, TIMM)) or not _ours(Path(source))
+
+
+def _path(source: str) -> Path:
+    return Path(source.removeprefix(HF))
+
+
+def open_native(source: str | Path) -> Weights | None:
+    """Weights that maekit wrote; None where the source is somebody else's."""
+    if is_foreign(source):
+        return None
+    path = find_weights(source)
+    header, tensors = read_header(path), read_tensors(path)
+    origin = f"{path} ({header.source or 'maekit'})"
+    return Weights(header, tensors, origin, ImportReport("maekit", len(tensors)))
+
+
+def _ours(path: Path) -> bool:
+    """Whether maekit is to read it: what is not there too, for one message about it."""
+    if not path.is_file():
+        return not (path / foreign.CONFIG).is_file()
+    if not foreign.is_safetensors(path):
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):  # read_header says what is wrong, and what to try
+        return True
+
+
+# Of what each project has released; a file that somebody trained with its code is their own.
+LICENSES = {
+    "mae": "not in the file; facebookresearch/mae's own releases: CC BY-NC 4.0",
+    "videomae": "not in the file; MCG-NJU/VideoMAE's own releases: CC BY-NC 4.0",
+    "mae_st": "not in the file; facebookresearch/mae_st's own releases: CC BY-NC 4.0",
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights under maekit's names, and what they are of.
+
+    Attributes:
+        header: of a foreign file, what could be found out: ``target`` may be None (unknown).
+        tensors: under the names of ``MaskedAutoencoder.state_dict``.
+        origin: what was opened, for people.
+        report: what became of each tensor.
+        foreign: whether somebody else wrote them; then options that leave no trace in weights
+            (initialization) are not known.
+        fresh: tensors that the file lacks and that may start afresh, because the user allowed it.
+    """
+
+    header: Header
+    tensors: dict[str, Tensor]
+    origin: str
+    report: ImportReport
+    foreign: bool = False
+    fresh: frozenset[str] = frozenset()
+
+
+def read_foreign(
+    found: ForeignCheckpoint, given: UserHints, allow_missing: Sequence[str] = ()
+) -> Weights:
+    """A foreign file's tensors under our names, with the header that describes them.
+
+    Raises:
+        WeightsError: not recognized, or not complete.
+    """
+    seen = _recognized(found)
+    report = report_of(found, seen)
+    report.check(found.where, allow_missing)
+    tensors = _mapped(found, seen)
+    inferred = infer(
+        tensors, seen.format.family, file_hints_of(found, seen.format.family), given, found.where
+    )
+    fresh = frozenset(rule.ours for rule in seen.rules if rule.ours not in tensors)
+    notes = [*report.notes, *inferred.notes]
+    if inferred.header.decoder is None:
+        notes.append("no decoder weights in this file: it encodes; it cannot reconstruct")
+    notes += [
+        f"dropped, as allowed: {name}" for name in report.unexpected if allowed(name, allow_missing)
+    ]
+    if fresh:
+        notes.append(f"not in the file, to start afresh: {', '.join(sorted(fresh))}")
+    said = {
+        "source": f"{seen.format.title}, {Path(found.where).name}",
+        "license": LICENSES.get(seen.format.name),
+    }
+    header = inferred.header.model_copy(update=said)
+    origin = f"{found.where} ({seen.format.title})"
+    return Weights(
+        header,
+        tensors,
+        origin,
+        replace(report, notes=tuple(notes)),
+        foreign=True,
+        fresh=fresh,
+    )
+
+
+def _recognized(found: ForeignCheckpoint) -> FormatMatch:
+    seen = recognize(found.tensors)
+    if seen is not None:
+        return seen
+    if {"blocks.input.w", "blocks.output.conv.w"} & found.tensors.keys() and any(
+        name.startswith("blocks.group_") for name in found.tensors
+    ):
+        msg = (
+            "these are the weights of DALL-E's encoder: a tokenizer, not a model that maekit loads"
+        )
+        hint = "it makes targets (pretrain.target); give an encoder's weights here"
+        raise WeightsError(msg, where=found.where, hint=hint)
+    first = ", ".join(list(found.tensors)[:5])
+    msg = f"no known model has these {len(found.tensors)} tensors: {first}, ..."
+    hint = (
+        "maekit reads weights of facebookresearch/mae and mae_st, VideoMAE and VideoMAEv2, MoCo "
+        "v3, timm's plain ViTs, and transformers' ViTMAE and VideoMAE"
+    )
+    raise WeightsError(msg, where=found.where, hint=hint)
+
+
+def report_of(found: ForeignCheckpoint, seen: FormatMatch) -> ImportReport:
+    """What of a file has a place, and what a whole file would have beside it."""
+    reshaped = []
+    for rule in seen.rules:
+        if rule.frame and rule.theirs[0] in seen.names:
+            shape = list(found.tensors[seen.names[rule.theirs[0]]].shape)
+            one_frame = [*shape[:2], 1, *shape[2:]]
+            reshaped.append(f"{seen.names[rule.theirs[0]]} {shape} to {one_frame}")
+    joined = sum(len(rule.theirs) > 1 for rule in seen.rules)
+    if joined:
+        reshaped.append(f"query, key and value joined in {joined} tensors")
+    notes = []
+    if found.wrapper:
+        notes.append(f"read from {'/'.join(found.wrapper)}")
+    if found.args:
+        notes.append("the training's arguments were looked at for size, frames and target")
+    if found.beside:
+        notes.append(f"not weights of the model, not read: {', '.join(found.beside)}")
+    return ImportReport(
+        seen.format.title,
+        len(seen.names),
+        seen.missing,
+        seen.unexpected,
+        seen.aside,
+        tuple(reshaped),
+        tuple(notes),
+    )
+
+
+def _mapped(found: ForeignCheckpoint, seen: FormatMatch) -> dict[str, Tensor]:
+    theirs = {name: found.tensors[own] for name, own in seen.names.items()}
+    return to_ours(seen.rules, theirs, found.where)
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """How a file's tensors and a format's keys came together.
+
+    Attributes:
+        kind: the format that was recognized.
+        matched: how many of the file's tensors have a place.
+        missing: keys that a whole file of this kind has and this one lacks.
+        unexpected: keys of the file that have no place in maekit's model.
+        aside: what is not taken because of what it is, each with how many and why.
+        reshaped: tensors that change shape on the way, as text.
+        notes: what else one should know: a guess, a warning.
+    """
+
+    kind: str
+    matched: int
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
+    reshaped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def check(self, where: str, allow_missing: Sequence[str] = ()) -> None:
+        """Hold the file to 100 %.
+
+        Args:
+            allow_missing: patterns (``head.*``) of keys that may be missing or dropped.
+
+        Raises:
+            WeightsError: other keys are missing or unexpected; every one is named.
+        """
+        problems = []
+        for what, names in (("missing", self.missing), ("unexpected", self.unexpected)):
+            left = [name for name in names if not allowed(name, allow_missing)]
+            if left:
+                problems.append(f"{len(left)} {what}: {', '.join(left)}")
+        if not problems:
+            return
+        msg = f"{self.kind}: {self.matched} tensors match; " + "; ".join(problems)
+        patterns = sorted({_pattern(name) for name in (*self.missing, *self.unexpected)})
+        flags = " ".join(f"--allow-missing '{pattern}'" for pattern in patterns[:6])
+        hint = (
+            f"another file, or `maekit weights convert` with {flags} where it is right to drop "
+            "what is unexpected and to start what is missing afresh"
+        )
+        raise WeightsError(msg, where=where, hint=hint)
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield (
+            f"{self.kind}: {self.matched} tensors matched, {len(self.missing)} missing, "
+            f"{len(self.unexpected)} unexpected, {len(self.reshaped)} reshaped"
+        )
+        for what in ("missing", "unexpected", "reshaped"):
+            names: tuple[str, ...] = getattr(self, what)
+            if names:
+                yield f"{what}: {', '.join(names)}"
+        yield from (f"left aside: {each}" for each in self.aside)
+        yield from self.notes
+
+    def as_dict(self) -> dict[str, object]:
+        """For machines."""
+        return {
+            "format": self.kind,
+            "matched": self.matched,
+            "missing": list(self.missing),
+            "unexpected": list(self.unexpected),
+            "aside": list(self.aside),
+            "reshaped": list(self.reshaped),
+            "notes": list(self.notes),
+        }
+
+
+def allowed(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a key matches one of the patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _pattern(name: str) -> str:
+    """A pattern that covers a key and its like: ``head.weight`` gives ``head.*``."""
+    layer, dot, _ = name.rpartition(".")
+    return f"{layer}.*" if dot else name
