@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import Ridge as TheirRidge
 from small_runs import result_of, same_weights
 
 import maekit
@@ -52,6 +51,8 @@ def test_the_curve_and_the_best_checkpoint(cli: Cli, labeled: str) -> None:
 
 def test_it_is_worked_out_from_the_weights(cli: Cli, labeled: str) -> None:
     """Ridge on the mean tokens of the center crops, by scikit-learn."""
+    from sklearn.linear_model import Ridge as TheirRidge
+
     words = "pretrain.online_probe={every: 6, samples: 36, kind: ridge, ridge: 0.5}"
     assert cli("pretrain", labeled, words, "--out", "run", "-q").code == 0
     for split in ("train", "val"):
@@ -74,6 +75,8 @@ def test_it_is_worked_out_from_the_weights(cli: Cli, labeled: str) -> None:
 
 
 def test_ridge_is_scikit_learns() -> None:
+    from sklearn.linear_model import Ridge as TheirRidge
+
     rng = np.random.default_rng(0)
     features, labels = rng.normal(3, [1, 5, 0.1], (40, 3)), rng.integers(0, 4, 40)
     queries = rng.normal(3, 1, (9, 3))

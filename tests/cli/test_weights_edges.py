@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -78,6 +77,8 @@ def test_nor_a_file_by_a_folder(cli: Cli) -> None:
 
 
 def test_onnx_from_the_command_line(cli: Cli) -> None:
+    import onnxruntime
+
     header = write("own.safetensors", clip=(1, 32, 48))
     result = converted(cli, "own.safetensors", "encoder.onnx", "--to", "onnx")
     notes = " ".join(result["written"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from toys import header, model
 
@@ -50,6 +49,8 @@ def test_a_norm_stands_behind_the_pooling(pool: str, norm: str) -> None:
 @torch.no_grad()
 def test_the_same_weights_in_timms_vit_give_the_same_logits() -> None:
     """timm's global_pool="avg" is MAE's: mean over patches, fc_norm, head."""
+    import timm
+
     one = classifier()
     other = timm.models.vision_transformer.VisionTransformer(
         img_size=(16, 24), patch_size=8, embed_dim=32, depth=3, num_heads=2, num_classes=5,

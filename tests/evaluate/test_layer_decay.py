@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import timm
-import timm.optim
 import torch
 from toys import model
 
@@ -53,6 +51,9 @@ def test_scales_are_the_papers(decay: float) -> None:
 
 def test_timms_own_groups_of_its_own_model_are_the_same() -> None:
     """An independent count: timm's param_groups_layer_decay, over a model that both can build."""
+    import timm
+    import timm.optim
+
     name = "vit_tiny_patch16_224"
     header = Header(
         backbone={"name": "timm-vit", "model": name},

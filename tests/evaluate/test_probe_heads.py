@@ -8,10 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
 from maekit.engine.events import Event, Note
@@ -33,6 +29,10 @@ def blobs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_linear_probe_is_scikit_learns() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     features, labels = blobs(300)
     queries, _ = blobs(50, seed=1)
     probe = fit_linear(features, labels, 3, CachedLinear(strengths=(0.3,)), seed=0)
@@ -61,6 +61,8 @@ def test_a_linear_probe_is_at_its_optimum() -> None:
 
 
 def test_the_strength_is_chosen_on_a_split_of_train() -> None:
+    from sklearn.linear_model import LogisticRegression
+
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 40)
     features = rng.normal(size=(80, 200)).astype(np.float32)
@@ -140,6 +142,8 @@ def test_without_scikit_learn_it_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("temperature", [None, 0.07, 0.5])
 def test_neighbors_are_scikit_learns(temperature: float | None) -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
     features, labels = blobs(200)
     queries, _ = blobs(40, seed=1)
 
@@ -192,6 +196,8 @@ def needle(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_an_attentive_probe_finds_the_token_that_tells() -> None:
+    from sklearn.linear_model import LogisticRegression
+
     cpu = torch.device("cpu")
     tokens, labels = needle(400, seed=0)
     head = fit_attentive(tokens, labels, 3, attentive(), width=16, seed=0, device=cpu)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score
 from torch.nn import functional as F  # noqa: N812
 
 from maekit.contracts import Dataset, Source
@@ -65,6 +64,8 @@ def test_labels_are_torchs_binary_cross_entropy_and_values_its_squared_error() -
 
 
 def test_average_precision_is_scikit_learns_ties_included() -> None:
+    from sklearn.metrics import average_precision_score
+
     rng = np.random.default_rng(0)
     labels = (rng.random((60, 5)) < 0.3).astype(np.float32)
     scores = np.round(rng.random((60, 5)), 1)

@@ -12,7 +12,6 @@ import hf_names
 import pytest
 import torch
 from agreement import IMAGENET, assert_agree, gradients, output_of, randomize, uneven_pixels
-from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from maekit.backbones.vit import Shape
 from maekit.engine.build import build_model
@@ -27,6 +26,8 @@ RATIO = 0.75
 
 
 def theirs(side: int, patch: int, encoder: Shape, decoder: Shape, norm_pixels: bool) -> Any:
+    from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
     config = ViTMAEConfig(
         image_size=side, patch_size=patch, layer_norm_eps=1e-6, mask_ratio=RATIO,
         norm_pix_loss=norm_pixels,

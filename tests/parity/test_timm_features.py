@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import timm
 import torch
 from agreement import assert_agree, gradients, random_hidden, randomize
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from maekit.engine.build import build_model
@@ -78,6 +76,8 @@ def compare(
 @pytest.mark.parametrize("quiet", [False, True], ids=["loud", "quiet"])
 @pytest.mark.parametrize("hidden", [None, random_hidden(2, 15, 10)], ids=["whole", "masked"])
 def test_features_and_gradients_are_timms(hidden: Tensor | None, quiet: bool) -> None:
+    from timm.models.vision_transformer import VisionTransformer
+
     reference = VisionTransformer(
         img_size=(24, 40), patch_size=8, num_classes=0, embed_dim=48, depth=2, num_heads=4
     )
@@ -86,5 +86,7 @@ def test_features_and_gradients_are_timms(hidden: Tensor | None, quiet: bool) ->
 
 @pytest.mark.slow
 def test_features_and_gradients_are_timms_vit_b() -> None:
+    import timm
+
     reference = timm.create_model("vit_base_patch16_224", num_classes=0, img_size=(160, 288))
     compare(reference.eval(), ours((160, 288), 16, 768, 12, 12), random_hidden(2, 180, 135))

@@ -20,7 +20,6 @@ from agreement import (
     randomize,
     uneven_pixels,
 )
-from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
 from maekit.backbones.vit import Shape
 from maekit.engine.build import build_model
@@ -35,6 +34,8 @@ BASE: Size = ((16, 224, 224), (2, 16, 16), Shape(768, 12, 12), Shape(384, 4, 6))
 
 
 def theirs(size: Size, norm_pixels: bool) -> Any:
+    from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
     clip, patch, encoder, decoder = size
     config = VideoMAEConfig(
         image_size=clip[1:], num_frames=clip[0], patch_size=patch[1], tubelet_size=patch[0],

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from maekit.data.order import Key
 from maekit.recipe.tokenizer import DVAESizes, KLWeight, Temperature
@@ -52,6 +51,8 @@ def test_a_ramp_stays_between_its_ends_and_ends_with_the_run(
 
 
 def test_noise_is_gumbel_and_a_function_of_each_samples_key() -> None:
+    from scipy import stats
+
     keys = [Key(0, index) for index in range(4)]
     noise = gumbel_noise(keys, (64, 8, 8), seed=3, device=CPU)
     assert stats.kstest(noise.flatten().numpy(), stats.gumbel_r.cdf).pvalue > 0.01
@@ -90,6 +91,8 @@ def test_divergence_is_from_uniform_codes() -> None:
 
 
 def test_the_logit_laplace_likelihood_is_that_of_a_laplace_logit() -> None:
+    from scipy import stats
+
     rng = np.random.default_rng(0)
     x, mu, log_b = rng.uniform(size=(2, 3, 4, 4)), rng.normal(size=(2, 3, 4, 4)), 0.3
     mapped = 0.8 * x + 0.1

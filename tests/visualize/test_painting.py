@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from maekit.engine.build import build_model
 from maekit.tokens import patchify, unpatchify
@@ -92,6 +91,8 @@ def test_the_zero_prediction_is_the_interpolated_mean_of_each_channel() -> None:
 
 
 def test_scores_are_scikit_images_over_hidden_pixels_of_the_pasted_picture() -> None:
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
     model = small_model({"name": "norm-pixel"}, 1)
     pixels, hidden = drawn(model, 3)
     painted = paint_row(model, [pixels], MaskRow("", (ForwardPass(hidden, hidden),)))

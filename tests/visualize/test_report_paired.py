@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from report_runs import make_run
-from scipy import stats
 
 from maekit.engine.run_folder import PREDICTIONS
 from maekit.visualize.report.page import render
@@ -49,6 +48,8 @@ def reasons(*folders: Path) -> dict[str, str]:
 
 
 def test_difference_and_error_are_those_of_a_paired_t_test(tmp_path: Path) -> None:
+    from scipy import stats
+
     rng = np.random.default_rng(0)
     one, other = rng.random(80) < 0.8, rng.random(80) < 0.6
     found = pairing(judged(tmp_path / "one", one), judged(tmp_path / "other", other))

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import structural_similarity
 
 from maekit.grid import Grid
 from maekit.tokens import Mask, patchify
@@ -25,6 +24,8 @@ from maekit.visualize.scores import (
 
 @pytest.mark.parametrize("shape", [(24, 31, 3), (12, 11, 1), (16, 16, 5)])
 def test_ssim_is_scikit_images(shape: tuple[int, int, int]) -> None:
+    from skimage.metrics import structural_similarity
+
     rng = np.random.default_rng(0)
     one = rng.random(shape)
     other = np.clip(one + rng.normal(0, 0.2, shape), 0, 1)

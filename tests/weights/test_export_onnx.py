@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -47,6 +45,9 @@ def built(header: Header) -> MaskedAutoencoder:
 def test_onnxruntime_gives_the_same_tokens_for_any_batch(
     tmp_path: Path, clip: tuple[int, int, int], backbone: dict[str, Any]
 ) -> None:
+    import onnx
+    import onnxruntime
+
     header = described(clip, backbone)
     model = built(header)
     path = tmp_path / "encoder.onnx"
@@ -89,6 +90,8 @@ def test_a_runtime_that_disagrees_leaves_no_file(
 def test_weights_too_large_for_one_file_stand_beside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import onnxruntime
+
     monkeypatch.setattr(exporting, "ONE_FILE", 1000)
     header = described(*PARTS[0])
     exporting.export(built(header), tmp_path / "encoder.onnx", header)

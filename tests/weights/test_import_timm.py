@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 import pytest
-import timm
 import torch
 
 from maekit.engine.build import load_model, require_whole
@@ -17,6 +16,8 @@ from maekit.weights.importer import open_weights
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Models that timm would have fetched: the same architecture, random weights, two blocks."""
+    import timm
+
     made: list[Any] = []
     create = timm.create_model
 
@@ -46,6 +47,8 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_features_are_timms(
     name: str, backbone: str, fetched: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
+    import timm
+
     with caplog.at_level(logging.INFO, "maekit"):
         weights = require_whole(open_weights(f"timm:{name}"))
     assert f"from https://huggingface.co/timm/{name} unless it is cached" in caplog.text
@@ -62,6 +65,8 @@ def test_features_are_timms(
 def test_without_a_connection_it_says_where_it_wanted_to_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    import timm
+
     def offline(*_: object, **__: object) -> None:
         raise ConnectionError("name resolution failed")
 
