@@ -223,8 +223,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the loss summed over a patch",
-        "return each.mean(dim=-1)",
-        "return each.sum(dim=-1)",
+        'target, reduction="none")\n        return each.mean(dim=-1)',
+        'target, reduction="none")\n        return each.sum(dim=-1)',
         ("test_pixel.py", PARITY),
     ),
     Mutation(
