@@ -124,7 +124,18 @@ def unpatchify(patches: Tensor, grid: Grid, patch: tuple[int, int, int]) -> Tens
     return x.reshape(b, c, grid.t * pt, grid.h * ph, grid.w * pw)
 
 
-def spread(values: Tensor, mask: Mask, grid: Grid) -> Tensor:
+def channel_means(patches: Tensor, channels: int) -> Tensor:
+    """The mean color of patches ``[B, K, pt*ph*pw*C]``: ``[B, K, C]``."""
+    means: Tensor = patches.unflatten(-1, (-1, channels)).mean(dim=-2)
+    return means
+
+
+def flat_patches(colors: Tensor, like: Tensor) -> Tensor:
+    """Colors ``[B, Q or 1, C]`` as flat patches of the shape of ``like`` ``[B, Q, P]``."""
+    return colors.repeat(1, 1, like.shape[-1] // colors.shape[-1])
+
+
+def interpolate_from_visible(values: Tensor, mask: Mask, grid: Grid) -> Tensor:
     """Guess a value at each query from the visible tokens: inverse-distance weighting.
 
     Shepard's interpolation with power 4 on the token grid (among powers 1 to 6, Gaussian and

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from maekit.atomic import write_bytes
 from maekit.engine.events import Emit, Event, Note, Saved
 from maekit.engine.job import Job
-from maekit.engine.loop import Occasion
+from maekit.engine.loop import Periodic
 from maekit.engine.precision import pick_device
 from maekit.engine.pretrain import PretrainJob
 from maekit.engine.run import Finished, RunOptions, run_in_folder
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from maekit.engine.state import TrainState
+    from maekit.engine.loop import TrainState
     from maekit.recipe.schema import Recipe
 
 PICTURES = "pictures"  # folder below the run's
@@ -47,11 +47,11 @@ PICTURES = "pictures"  # folder below the run's
 class PicturedPretrainJob(PretrainJob):
     """Pre-training that draws reconstructions and probes its features on the way."""
 
-    def measures(self) -> list[Occasion]:
+    def measures(self) -> list[Periodic]:
         """Measure the held-out error, and what an online probe says."""
         return [*super().measures(), *online_probe(self)]
 
-    def pictures(self, folder: Path) -> list[Occasion]:
+    def pictures(self, folder: Path) -> list[Periodic]:
         """Draw reconstructions of held-out samples, where the target is pixels."""
         shown, section = self.shown, self.section.pictures
         if shown is None or section is None or not predicts_pixels(self.model):
@@ -59,7 +59,7 @@ class PicturedPretrainJob(PretrainJob):
         pictures = Pictures(
             lambda: reconstructions(self.model, shown, self.precision), folder, self.emit
         )
-        return [Occasion(section.every, pictures)]
+        return [Periodic(section.every, pictures)]
 
     def finish_pictures(self, folder: Path) -> None:
         """Make a time-lapse of the pictures."""
@@ -69,13 +69,13 @@ class PicturedPretrainJob(PretrainJob):
 class PicturedTokenizerJob(TokenizerJob):
     """A tokenizer that draws what it rebuilds."""
 
-    def pictures(self, folder: Path) -> list[Occasion]:
+    def pictures(self, folder: Path) -> list[Periodic]:
         """Draw held-out pictures next to what is rebuilt from their codes."""
         shown, section = self.shown, self.section.pictures
         if shown is None or section is None:
             return []
         pictures = Pictures(lambda: rebuilt(self.model, shown, self.precision), folder, self.emit)
-        return [Occasion(section.every, pictures)]
+        return [Periodic(section.every, pictures)]
 
     def finish_pictures(self, folder: Path) -> None:
         """Make a time-lapse of the pictures."""

@@ -15,7 +15,7 @@ from maekit.errors import PartError, WeightsError
 from maekit.layers import Statistics
 from maekit.model import MaskedAutoencoder
 from maekit.targets.pixel import NormPixel, Pixel
-from maekit.tokens import Mask, gather, patchify, spread
+from maekit.tokens import Mask, gather, interpolate_from_visible, patchify
 
 STATISTICS = Statistics((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 
@@ -178,7 +178,9 @@ def test_a_constant_predictor_paints_what_is_interpolated() -> None:
     painted = model.paint(pixels, Mask.build(hidden))
     mask = Mask.build(hidden)
     patches = patchify(model.normalize(pixels), (1, 4, 4))
-    guess = spread(gather(patches, mask.visible).mean(-1, keepdim=True), mask, model.grid)
+    guess = interpolate_from_visible(
+        gather(patches, mask.visible).mean(-1, keepdim=True), mask, model.grid
+    )
     flat = guess * torch.tensor(STATISTICS.std * 16) + torch.tensor(STATISTICS.mean * 16)
     assert torch.allclose(painted, flat, atol=1e-5)
 

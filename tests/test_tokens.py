@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maekit.grid import Grid
-from maekit.tokens import Mask, gather, patchify, spread, unpatchify
+from maekit.tokens import Mask, gather, interpolate_from_visible, patchify, unpatchify
 
 SIDES = st.integers(1, 4)
 
@@ -93,9 +93,9 @@ def test_spread_keeps_constants_and_visible_values_and_stays_in_range() -> None:
     hidden = random_maps(2, grid.tokens, 15, 3)
     mask = Mask.build(hidden, loss_on="all")
     values = torch.rand(2, grid.tokens - 15, 3)
-    constant = spread(torch.full_like(values, 0.3), mask, grid)
+    constant = interpolate_from_visible(torch.full_like(values, 0.3), mask, grid)
     assert torch.allclose(constant, torch.tensor(0.3))
-    guess = spread(values, mask, grid)
+    guess = interpolate_from_visible(values, mask, grid)
     assert torch.allclose(gather(guess, mask.visible), values, atol=1e-6)
     assert float(guess.min()) >= float(values.min()) - 1e-6
     assert float(guess.max()) <= float(values.max()) + 1e-6
@@ -104,7 +104,7 @@ def test_spread_keeps_constants_and_visible_values_and_stays_in_range() -> None:
 def test_spread_weighs_by_inverse_distance() -> None:
     # A row of four: the outer two visible; the token beside an end is at distance 1 and 2.
     mask = Mask.build(torch.tensor([[False, True, True, False]]))
-    guess = spread(torch.tensor([[[0.0], [1.0]]]), mask, Grid(1, 1, 4))
+    guess = interpolate_from_visible(torch.tensor([[[0.0], [1.0]]]), mask, Grid(1, 1, 4))
     near, far = 1.0, 2.0**-4
     np.testing.assert_allclose(guess[0, :, 0], [far / (near + far), near / (near + far)], rtol=1e-6)
 
@@ -115,6 +115,6 @@ def test_spread_is_float32_also_under_autocast() -> None:
     mask = Mask.build(random_maps(2, grid.tokens, 12, 5))
     values = torch.rand(2, 4, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        guess = spread(values, mask, grid)
+        guess = interpolate_from_visible(values, mask, grid)
     assert guess.dtype == torch.float32
-    assert torch.equal(guess, spread(values, mask, grid))
+    assert torch.equal(guess, interpolate_from_visible(values, mask, grid))

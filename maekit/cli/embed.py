@@ -18,12 +18,12 @@ from maekit.datasets.file_lists import read_list
 from maekit.datasets.images import SUFFIXES as PICTURES
 from maekit.datasets.named_files import NamedFiles, find_files
 from maekit.datasets.videos import SUFFIXES as VIDEOS
+from maekit.engine.batches import workers_of
 from maekit.engine.build import load_model
 from maekit.engine.events import Note
-from maekit.engine.feed import workers_of
+from maekit.engine.loop import StopSignal
 from maekit.engine.precision import Precision, pick_device
 from maekit.engine.run_folder import LOCK, RUNS, take_lock
-from maekit.engine.stop import StopSignal
 from maekit.errors import INTERRUPTED, DataError, RecipeError
 from maekit.evaluate.embed import (
     Embedding,

@@ -15,8 +15,8 @@ from maekit.atomic import write_text
 from maekit.cli.output import as_json, print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.datasets.named_files import NamedFiles, find_files, output_stems
+from maekit.engine.batches import required_pretrain, stream_of, train_reader
 from maekit.engine.events import Note
-from maekit.engine.feed import required_pretrain, stream_of, train_reader
 from maekit.engine.precision import pick_device
 from maekit.engine.run_folder import RUNS, new_folder, plain
 from maekit.engine.schedule import BatchSplit, total_steps

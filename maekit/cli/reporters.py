@@ -41,14 +41,14 @@ class Terminal:
                 self._say(Text(line))
 
     def _step(self, event: StepDone) -> None:
-        if self.quiet or event.pace is None:
+        if self.quiet or event.throughput is None:
             return
         if self.console.is_terminal:
-            bar, task = self._live(event.pace.total_steps)
+            bar, task = self._live(event.throughput.total_steps)
             bar.update(task, completed=event.step, numbers=numbers(event))
         elif time.monotonic() - self.last_line > SECONDS_PER_LINE or is_last(event):
             self.last_line = time.monotonic()
-            total = event.pace.total_steps
+            total = event.throughput.total_steps
             self._say(Text(f"step {event.step}/{total}  {numbers(event)}"))
 
     def _say(self, text: Text) -> None:

@@ -23,7 +23,7 @@ from maekit.errors import StorageError, WeightsError
 from maekit.weights.safetensors_io import read_tensors, sha256, write_weights
 
 if TYPE_CHECKING:
-    from maekit.engine.state import TrainState
+    from maekit.engine.loop import TrainState
     from maekit.weights.header import FileHeader
 
 FORMAT = 1
@@ -33,7 +33,7 @@ RANDOM = "rng"  # before torch's random states, among the optimizer's tensors
 
 
 @dataclass(frozen=True)
-class Loaded:
+class CheckpointOnDisk:
     """A verified checkpoint on disk."""
 
     folder: Path
@@ -100,12 +100,12 @@ class Checkpoints:
         """Remove what killed processes left half written; the run's lock must be held."""
         sweep(self.folder)
 
-    def newest_good(self) -> tuple[Loaded | None, list[str]]:
+    def newest_good(self) -> tuple[CheckpointOnDisk | None, list[str]]:
         """The newest checkpoint whose files are whole, and notes on newer ones that are not."""
         notes: list[str] = []
         for folder in reversed(self._all()):
             try:
-                return Loaded(folder, verify(folder)), notes
+                return CheckpointOnDisk(folder, verify(folder)), notes
             except WeightsError as error:
                 notes.append(f"skipped a damaged checkpoint: {error.where}: {error.what}")
         return None, notes
@@ -135,8 +135,8 @@ def write_state(
     record = {
         "format": FORMAT,
         "step": state.step,
-        "visited": state.visited,
-        "streak": int(state.streak),
+        "visited": state.last_evaluated,
+        "streak": int(state.nonfinite_streak),
         "scaler": state.scaler.state_dict() if state.scaler else None,
         "extra": state.extra,
         "sha256": digests,
@@ -169,16 +169,16 @@ def _is_good(folder: Path) -> bool:
     return True
 
 
-def restore(state: TrainState, loaded: Loaded) -> dict[str, Tensor]:
+def restore(state: TrainState, checkpoint: CheckpointOnDisk) -> dict[str, Tensor]:
     """Put optimizer, counters and random states back; returns the model's tensors to load."""
-    record = loaded.state
-    state.step, state.visited = int(record["step"]), int(record["visited"])
-    state.streak = torch.tensor(float(record["streak"]))
+    record = checkpoint.state
+    state.step, state.last_evaluated = int(record["step"]), int(record["visited"])
+    state.nonfinite_streak = torch.tensor(float(record["streak"]))
     state.extra = dict(record["extra"])
     if state.scaler and record["scaler"]:
         state.scaler.load_state_dict(record["scaler"])
-    load_optimizer(state, read_tensors(loaded.folder / "optimizer.safetensors"))
-    return read_tensors(loaded.folder / "model.safetensors")
+    load_optimizer(state, read_tensors(checkpoint.folder / "optimizer.safetensors"))
+    return read_tensors(checkpoint.folder / "model.safetensors")
 
 
 def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """How fast a run goes, since it was last told."""
 
     total_steps: int
@@ -38,7 +38,7 @@ class StepDone:
     loss: float  # weighted mean over the effective batch; not finite where the step was skipped
     lr: float
     grad_norm: float  # before clipping
-    pace: Pace | None = None  # with the last of the steps that are told together
+    throughput: Throughput | None = None  # with the last of the steps that are told together
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from maekit.data.bad_files import BadFiles
-from maekit.engine.checkpoint import Checkpoints, Loaded, restore
-from maekit.engine.events import Emit, Measured, Note, Saved
-from maekit.engine.feed import (
+from maekit.engine.batches import (
     TrainBatches,
+    announce_classes,
+    announce_watch,
     open_dataset,
     read_holdout,
     stream_of,
-    tell_classes,
-    tell_watch,
     workers_of,
 )
-from maekit.engine.loop import Occasion
+from maekit.engine.checkpoint import CheckpointOnDisk, Checkpoints, restore
+from maekit.engine.events import Emit, Measured, Note, Saved
+from maekit.engine.loop import Periodic, TrainState
 from maekit.engine.precision import Precision
 from maekit.engine.schedule import BatchSplit, make_schedule, total_steps
-from maekit.engine.state import TrainState
 from maekit.errors import DataError, RecipeError
 from maekit.weights.safetensors_io import write_weights
 
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from maekit.contracts import Dataset
     from maekit.data.batch import Batch
     from maekit.data.reader import SampleReader
-    from maekit.engine.state import Step
+    from maekit.engine.loop import Step
     from maekit.recipe.schema import Recipe
     from maekit.recipe.training import HeldOutSection, TrainingSection
     from maekit.weights.header import FileHeader
@@ -70,8 +69,8 @@ class Job(ABC):
         device: where the model is trained.
         emit: called with every event.
         source: weights to start from, as ``--from`` takes them; None: the verb's default.
-        loaded: the checkpoint that is to be resumed.
-        bad_files: file that unreadable samples are recorded in.
+        checkpoint: the checkpoint that is to be resumed.
+        bad_files_path: file that unreadable samples are recorded in.
 
     Raises:
         RecipeError, PartError, DataError: what the recipe asks for cannot be had.
@@ -92,8 +91,8 @@ class Job(ABC):
         emit: Emit,
         *,
         source: str | None = None,  # noqa: ARG002 - for subclasses
-        loaded: Loaded | None = None,  # noqa: ARG002 - for subclasses
-        bad_files: Path | None = None,
+        checkpoint: CheckpointOnDisk | None = None,  # noqa: ARG002 - for subclasses
+        bad_files_path: Path | None = None,
     ) -> None:
         section = section_of(recipe, self.verb)
         self.recipe, self.device, self.emit = recipe, device, emit
@@ -103,11 +102,11 @@ class Job(ABC):
         data = recipe.data
         self.train: Dataset = open_dataset(data.train, "data.train")
         self.val = None if data.val is None else open_dataset(data.val, "data.val")
-        tell_classes(self.train, "data.train", emit)
-        tell_watch(self.workers, data.timeout, emit)
+        announce_classes(self.train, "data.train", emit)
+        announce_watch(self.workers, data.timeout, emit)
         self.stream = stream_of(recipe, len(self.train), self.split.effective)
-        self.bad_files = bad_files
-        self.ledger = BadFiles(bad_files, len(self.train), data.train.max_bad_fraction)
+        self.bad_files_path = bad_files_path
+        self.bad_files = BadFiles(bad_files_path, len(self.train), data.train.max_bad_fraction)
 
     def initial_state(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, *, counted: int | None = None
@@ -182,11 +181,11 @@ class Job(ABC):
     def open_holdout(self) -> None:  # noqa: B027 - by default data.val is read each time
         """Read what of data.val is kept in memory for measuring."""
 
-    def measures(self) -> list[Occasion]:
+    def measures(self) -> list[Periodic]:
         """Return what is measured on the way, and when."""
         return []
 
-    def pictures(self, folder: Path) -> list[Occasion]:  # noqa: ARG002 - for subclasses
+    def pictures(self, folder: Path) -> list[Periodic]:  # noqa: ARG002 - for subclasses
         """Return what draws pictures into a run's folder on the way, and when."""
         return []
 
@@ -214,7 +213,7 @@ class Job(ABC):
             self.reader,
             self.stream,
             self.split,
-            self.ledger,
+            self.bad_files,
             start=self.state.step,
             stop=self.state.schedule.steps,
             workers=self.workers,
@@ -222,7 +221,7 @@ class Job(ABC):
             emit=self.emit,
         )
 
-    def prepare(self, loaded: Loaded | None) -> None:
+    def prepare(self, checkpoint: CheckpointOnDisk | None) -> None:
         """Bring the model to where it starts: a checkpoint, given weights, or its first init.
 
         Raises:
@@ -230,17 +229,17 @@ class Job(ABC):
         """
         self.began = time.perf_counter()
         samples = self.state.extra.setdefault("train_samples", len(self.train))
-        if loaded is None:
+        if checkpoint is None:
             # What a model draws itself (drop path, dropout) begins here; checkpoints go on with it.
             torch.manual_seed(self.recipe.seed)
             self.start()
             return
-        samples = loaded.state["extra"].get("train_samples", samples)
+        samples = checkpoint.state["extra"].get("train_samples", samples)
         if samples != len(self.train):
             msg = f"{samples} samples when this run began, {len(self.train)} now"
             hint = "resume over the same data, or start anew with --from"
             raise DataError(msg, where="data.train", hint=hint)
-        self.load(restore(self.state, loaded), str(loaded.folder))
+        self.load(restore(self.state, checkpoint), str(checkpoint.folder))
         self.state.extra["seconds_before"] = self.state.extra.get("seconds", 0.0)
 
     @property
@@ -302,9 +301,9 @@ class ValidatedJob(Job):
     def measure(self) -> dict[str, float | None]:
         """Return the errors on held-out samples; leave the model in the mode that it is in."""
 
-    def measures(self) -> list[Occasion]:
+    def measures(self) -> list[Periodic]:
         """Measure the held-out error every so many steps."""
-        return [Occasion(self.section.validate_.every, self.validate)]
+        return [Periodic(self.section.validate_.every, self.validate)]
 
     def result(self) -> dict[str, Any]:
         """Return the held-out errors, last and first."""
@@ -317,7 +316,7 @@ class ValidatedJob(Job):
             self.emit(Note("no data.val: no held-out error, no pictures"))
             return
         tolerated = self.recipe.data.val.max_bad_fraction
-        ledger = BadFiles(self.bad_files, len(self.val), tolerated, section="data.val")
+        bad_files = BadFiles(self.bad_files_path, len(self.val), tolerated, section="data.val")
         reader = self.holdout_reader(self.val)
 
         def read(samples: int, size: int) -> list[Batch]:
@@ -325,7 +324,7 @@ class ValidatedJob(Job):
                 reader,
                 samples,
                 size=size,
-                ledger=ledger,
+                bad_files=bad_files,
                 workers=self.workers,
                 timeout=self.recipe.data.timeout,
             )

@@ -6,23 +6,25 @@ It trains any step object; it knows neither masks nor files.
 from __future__ import annotations
 
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from maekit.engine.events import Emit, Pace, StepDone
-from maekit.engine.state import Step, TrainState
-from maekit.engine.stop import StopSignal
+from maekit.engine.events import Emit, StepDone, Throughput
 from maekit.errors import Interrupted, NonFiniteError
 
 if TYPE_CHECKING:
     from maekit.data.batch import Batch
+    from maekit.engine.schedule import Schedule
+
 
 # Reading numbers back from an accelerator makes it wait; a CPU has nothing to wait for.
 STEPS_PER_READ = {"cpu": 1}
@@ -30,26 +32,29 @@ STEPS_PER_READ_ELSEWHERE = 10
 
 
 @dataclass
-class Occasion:
+class Periodic:
     """Something done every so many steps, or minutes, and once more at the end.
 
-    At step 0 too where ``every`` counts steps, unless ``at_start`` is false. ``also`` asks whether
-    there is another reason, later than step 0.
+    Attributes:
+        every: number of steps, or time that must pass.
+        function: what is done.
+        at_start: also at step 0, where ``every`` counts steps.
+        or_when: another reason to do it, at any step but 0.
     """
 
     every: int | timedelta
     function: Callable[[TrainState], None]
     at_start: bool = True
-    also: Callable[[TrainState], bool] | None = None
+    or_when: Callable[[TrainState], bool] | None = None
     _last: float = field(default_factory=time.monotonic)
 
-    def due(self, state: TrainState) -> bool:
+    def is_due(self, state: TrainState) -> bool:
         """Whether to call the function now."""
         if state.finished:
             return True
         if state.step == 0:
             return self.at_start and isinstance(self.every, int)
-        if self.also is not None and self.also(state):
+        if self.or_when is not None and self.or_when(state):
             return True
         if isinstance(self.every, int):
             return state.step % self.every == 0
@@ -64,10 +69,10 @@ class Occasion:
 def run(
     state: TrainState,
     step: Step,
-    occasions: Sequence[Occasion],
+    occasions: Sequence[Periodic],
     *,
     batches: Iterator[Sequence[Batch]],
-    save: Occasion,
+    save: Periodic,
     emit: Emit,
     stop: StopSignal,
 ) -> None:
@@ -88,13 +93,15 @@ def run(
             meter.flush()
             save.call(state)
             raise Interrupted(state.step)
-        due = [] if state.visited >= state.step else [o for o in occasions if o.due(state)]
+        due = (
+            [] if state.last_evaluated >= state.step else [o for o in occasions if o.is_due(state)]
+        )
         if due:
             meter.flush()
         for occasion in due:
             occasion.call(state)
-        arrived, state.visited = state.visited < state.step, state.step
-        if arrived and save.due(state):
+        arrived, state.last_evaluated = state.last_evaluated < state.step, state.step
+        if arrived and save.is_due(state):
             meter.flush()
             save.call(state)
         if state.finished:
@@ -158,7 +165,7 @@ def _finish_gradients(state: TrainState, correction: float) -> Tensor:
 def _skip_or_step(state: TrainState, norm: Tensor, loss: Tensor) -> None:
     """Step unless something is not finite, decided on the device without waiting for it."""
     finite = norm.isfinite() & loss.isfinite()
-    state.streak = torch.where(finite, 0.0, state.streak.to(norm.device) + 1)
+    state.nonfinite_streak = torch.where(finite, 0.0, state.nonfinite_streak.to(norm.device) + 1)
     if state.scaler:
         state.scaler.step(state.optimizer)
         state.scaler.update()
@@ -210,20 +217,20 @@ class Meter:
             epoch = step / self.state.steps_per_epoch
             self.emit(StepDone(step, epoch, loss, lr, norm, pace if step == newest else None))
         self.pending.clear()
-        streak = int(self.state.streak)
+        streak = int(self.state.nonfinite_streak)
         if streak >= self.state.max_nonfinite:
             step = self.state.step
             msg = f"the loss or its gradient was not finite in {streak} steps in a row"
             hint = "lower the learning rate, set clip_grad, or use precision: fp32"
             raise NonFiniteError(msg, where=f"step {step}", hint=hint)
 
-    def _pace(self, steps: int) -> Pace:
+    def _pace(self, steps: int) -> Throughput:
         now = time.perf_counter()
         seconds = max(now - self.began, 1e-9)
         per_step = seconds / steps
         self.rate = per_step if self.rate is None else 0.9 * self.rate + 0.1 * per_step
         waited, self.began, self.waited = self.waited, now, 0.0
-        return Pace(
+        return Throughput(
             total_steps=self.state.schedule.steps,
             samples_per_second=self.state.samples_per_step / per_step,
             data_wait=min(1.0, waited / seconds),
@@ -253,3 +260,78 @@ def peak_memory(device: torch.device) -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak if sys.platform == "darwin" else peak * 1024)
+
+
+class Step(Protocol):
+    """What the loop trains: pre-training, fine-tuning, probes and the tokenizer each bring one."""
+
+    def loss(self, batch: Batch) -> tuple[Tensor, float]:
+        """The weighted sum of a micro-batch's loss, and the sum of its weights."""
+        ...
+
+
+@dataclass
+class TrainState:
+    """A training between two updates.
+
+    Attributes:
+        model: what is trained, uncompiled.
+        optimizer: its groups name their parameters under ``"names"``.
+        step: finished updates.
+        last_evaluated: the last step whose occasions were run.
+        nonfinite_streak: non-finite updates in a row, on the device so that nothing waits for it.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    samples_per_step: int
+    steps_per_epoch: float
+    scaler: torch.amp.GradScaler | None = None
+    clip_grad: float | None = None
+    max_nonfinite: int = 10
+    step: int = 0
+    last_evaluated: int = -1
+    nonfinite_streak: Tensor = field(default_factory=lambda: torch.zeros(()))
+    extra: dict[str, Any] = field(default_factory=dict)  # plain values that a verb keeps
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is spent."""
+        return self.step >= self.schedule.steps
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that the optimizer changes."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+WATCHED = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C; preemption; SLURM's --signal=USR1
+
+
+class StopSignal:
+    """Catches the stop signals while it is entered; ``requested`` names the one that came."""
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for name in WATCHED:
+            number = getattr(signal, name, None)  # Windows has no SIGUSR1
+            if number is not None:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.requested is not None:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name

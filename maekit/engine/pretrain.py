@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from maekit.engine.batches import holdout_reader, required_pretrain, statistics_of, train_reader
 from maekit.engine.build import build_model, compatible_header, header_of, load_into
 from maekit.engine.events import Note
-from maekit.engine.feed import holdout_reader, required_pretrain, statistics_of, train_reader
-from maekit.engine.holdout import Holdout
 from maekit.engine.job import ValidatedJob
 from maekit.engine.optim import make_optimizer, tokens_free_of_decay
-from maekit.engine.step import PretrainStep, recompute, to_unit
+from maekit.engine.step import PretrainStep, recompute, to_device_float01
+from maekit.engine.validation import validation_errors
 from maekit.layers import Statistics
 from maekit.weights.importer import Weights, check_there, open_weights
 from maekit.weights.safetensors_io import load_tensors, model_tensors, read_header
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from maekit.contracts import Dataset
     from maekit.data.reader import SampleReader
-    from maekit.engine.checkpoint import Loaded
+    from maekit.engine.checkpoint import CheckpointOnDisk
     from maekit.engine.events import Emit
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.schema import Pretrain, Recipe
@@ -51,12 +51,12 @@ class PretrainJob(ValidatedJob):
         emit: Emit,
         *,
         source: str | None = None,
-        loaded: Loaded | None = None,
-        bad_files: Path | None = None,
+        checkpoint: CheckpointOnDisk | None = None,
+        bad_files_path: Path | None = None,
     ) -> None:
         pretrain = required_pretrain(recipe)
-        super().__init__(recipe, device, emit, bad_files=bad_files)
-        header = self._header(source, loaded)
+        super().__init__(recipe, device, emit, bad_files_path=bad_files_path)
+        header = self._header(source, checkpoint)
         self.model = build_model(header, recipe.seed)
         self.header = header.model_copy(update={"grid": self.model.grid})
         self.reader = train_reader(recipe, self.train, self.model)
@@ -75,14 +75,14 @@ class PretrainJob(ValidatedJob):
             self.model, self.precision, loss_on=pretrain.loss_on, compiled=pretrain.compile
         )
 
-    def _header(self, source: str | None, loaded: Loaded | None) -> Header:
+    def _header(self, source: str | None, checkpoint: CheckpointOnDisk | None) -> Header:
         """Return what the model is, and remember the weights that it starts from."""
         recipe = self.recipe
-        if loaded is not None:
+        if checkpoint is not None:
             # ``stats: auto`` is never computed twice.
-            found = read_header(loaded.weights)
+            found = read_header(checkpoint.weights)
             wanted = header_of(recipe, Statistics(found.mean, found.std))
-            return compatible_header(found, wanted, str(loaded.folder)).header
+            return compatible_header(found, wanted, str(checkpoint.folder)).header
         statistics = statistics_of(recipe, self.train, self.device.type, self.emit)
         wanted = header_of(recipe, statistics)
         if source is None:
@@ -112,12 +112,12 @@ class PretrainJob(ValidatedJob):
         text = f"{sizes['tokens']} in a grid of {self.model.grid}, {sizes['visible']} visible"
         return "tokens", text
 
-    def prepare(self, loaded: Loaded | None) -> None:
+    def prepare(self, checkpoint: CheckpointOnDisk | None) -> None:
         """Load the target's frozen network, if it has one; then start or resume as every job."""
         pinned = self.model.required_target().open()
         if pinned:
             self._pin(pinned)
-        super().prepare(loaded)
+        super().prepare(checkpoint)
 
     def _pin(self, options: Mapping[str, Any]) -> None:
         """Keep in the header which frozen network the weights were trained against."""
@@ -163,7 +163,7 @@ class PretrainJob(ValidatedJob):
             for update in micro_batches:
                 for batch in update:
                     good = batch.weight > 0
-                    yield [to_unit(view[good], self.device) for view in batch.views]
+                    yield [to_device_float01(view[good], self.device) for view in batch.views]
 
     def holdout_reader(self, dataset: Dataset) -> SampleReader:
         """Return a reader of the center of each sample, under masks that never change."""
@@ -177,4 +177,4 @@ class PretrainJob(ValidatedJob):
 
     def measure(self) -> dict[str, float | None]:
         """Return the masked loss, and for targets that paint the errors of pixels."""
-        return Holdout(self.held_out).measure(self.model, self.precision)
+        return validation_errors(self.model, self.held_out, self.precision)

@@ -44,14 +44,14 @@ class Reporters:
 
 
 def is_last(event: StepDone) -> bool:
-    return event.pace is not None and event.step >= event.pace.total_steps
+    return event.throughput is not None and event.step >= event.throughput.total_steps
 
 
 def numbers(event: StepDone) -> str:
     """loss, lr, samples/s, data wait, gradient norm, memory, time left."""
     parts = [f"loss {event.loss:.4f}", f"lr {event.lr:.2e}", f"grad {event.grad_norm:.2f}"]
-    if event.pace is not None:
-        pace = event.pace
+    if event.throughput is not None:
+        pace = event.throughput
         parts += [
             f"{pace.samples_per_second:.0f} samples/s",
             f"wait {pace.data_wait:.0%}",
@@ -121,7 +121,7 @@ class JsonLines:
         """Append a line."""
         if isinstance(event, StepDone):
             record = asdict(event)
-            pace = record.pop("pace") or {}
+            pace = record.pop("throughput") or {}
             self._write(record | pace)
         elif isinstance(event, Measured):
             self._write({"step": event.step, event.name: event.values})
@@ -160,9 +160,9 @@ class TensorBoard:
         if isinstance(event, StepDone):
             for name in ("loss", "lr", "grad_norm"):
                 add(f"train/{name}", getattr(event, name), event.step)
-            if event.pace is not None:
-                add("pace/samples_per_second", event.pace.samples_per_second, event.step)
-                add("pace/data_wait", event.pace.data_wait, event.step)
+            if event.throughput is not None:
+                add("pace/samples_per_second", event.throughput.samples_per_second, event.step)
+                add("pace/data_wait", event.throughput.data_wait, event.step)
         elif isinstance(event, Measured):
             for name, value in event.values.items():
                 if value is not None:

@@ -15,11 +15,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maekit.atomic import write_text
-from maekit.engine.checkpoint import Checkpoints, Loaded, write_state
+from maekit.engine.checkpoint import CheckpointOnDisk, Checkpoints, write_state
 from maekit.engine.events import Emit, Note
 from maekit.engine.expected import compare
 from maekit.engine.job import Job, section_of
-from maekit.engine.loop import Occasion
+from maekit.engine.loop import Periodic, StopSignal
 from maekit.engine.loop import run as train
 from maekit.engine.reporters import JsonLines, LogFile, Reporters, TensorBoard
 from maekit.engine.resume import check_same, check_verb
@@ -34,7 +34,6 @@ from maekit.engine.run_folder import (
     read_lines,
     read_result,
 )
-from maekit.engine.stop import StopSignal
 from maekit.errors import Interrupted, NonFiniteError, RecipeError, code_of
 from maekit.recipe.dump import dump
 from maekit.weights.importer import local_path
@@ -166,9 +165,9 @@ def run_in_folder(
     stop = StopSignal()
     with stop if options.signals else nullcontext(), open_run(path, listener) as run:
         # What is refused here leaves the run as it was, its result.json included.
-        loaded = _resume_point(verb, recipe, run)
+        checkpoint = _resume_point(verb, recipe, run)
         before = read_result(path)
-        if loaded is not None and before.get("exit") == 0:
+        if checkpoint is not None and before.get("exit") == 0:
             run.emit(Note(f"{path} is finished"))
             if options.compare or "expected" in before:  # the recipe may expect others by now
                 before["expected"] = compare(recipe.expected, verb, before)
@@ -187,7 +186,7 @@ def run_in_folder(
 
         try:
             with run.recorded(failed):
-                job = _start(kind, recipe, device, run, options, loaded)
+                job = _start(kind, recipe, device, run, options, checkpoint)
                 _train(job, run, stop)
                 job.export(path / "weights.safetensors")
                 job.finish_pictures(path)
@@ -201,7 +200,7 @@ def run_in_folder(
     return Finished(result, path)
 
 
-def _resume_point(verb: str, recipe: Recipe, run: OpenRun) -> Loaded | None:
+def _resume_point(verb: str, recipe: Recipe, run: OpenRun) -> CheckpointOnDisk | None:
     """Return the checkpoint that a run goes on from, or None.
 
     Raises:
@@ -211,15 +210,15 @@ def _resume_point(verb: str, recipe: Recipe, run: OpenRun) -> Loaded | None:
     check_verb(folder.path, verb)
     checkpoints = Checkpoints(folder.checkpoints, section_of(recipe, verb).checkpoint.keep)
     checkpoints.sweep()
-    loaded, notes = checkpoints.newest_good()
+    checkpoint, notes = checkpoints.newest_good()
     for note in notes:
         run.emit(Note(note, warning=True))
-    if loaded is not None:
+    if checkpoint is not None:
         check_same(folder.path, recipe, verb)
-        run.emit(Note(f"resuming {folder.path} at step {loaded.step}"))
+        run.emit(Note(f"resuming {folder.path} at step {checkpoint.step}"))
     else:
         run.emit(Note(f"run folder: {folder.path}"))
-    return loaded
+    return checkpoint
 
 
 def _start(
@@ -228,16 +227,22 @@ def _start(
     device: torch.device,
     run: OpenRun,
     options: RunOptions,
-    loaded: Loaded | None,
+    checkpoint: CheckpointOnDisk | None,
 ) -> Job:
     """Build the job, at its checkpoint where it goes on from one."""
     folder, emit = run.folder, run.emit
     run.describe(recipe, kind.verb, device)
-    source = None if loaded is not None else options.source
-    bad_files = folder.path / "bad_files.jsonl"
-    job = kind(recipe, device, emit, source=source, loaded=loaded, bad_files=bad_files)
-    job.prepare(loaded)
-    folder.trim_metrics(job.state.step, job.state.visited)
+    source = None if checkpoint is not None else options.source
+    job = kind(
+        recipe,
+        device,
+        emit,
+        source=source,
+        checkpoint=checkpoint,
+        bad_files_path=folder.path / "bad_files.jsonl",
+    )
+    job.prepare(checkpoint)
+    folder.trim_metrics(job.state.step, job.state.last_evaluated)
     emit.members.append(JsonLines(folder.path / "metrics.jsonl"))
     emit.members += TensorBoard.if_installed(folder.path / "tensorboard", job.state.step)
     _announce_start(job)
@@ -259,12 +264,12 @@ def _train(job: Job, run: OpenRun, stop: StopSignal) -> None:
     section = job.section
     job.open_holdout()
     checkpoints = Checkpoints(run.folder.checkpoints, section.checkpoint.keep)
-    save = Occasion(
+    save = Periodic(
         section.checkpoint.steps
         or timedelta(minutes=section.checkpoint.minutes or DEFAULT_MINUTES),
         lambda _: job.save(checkpoints),
         at_start=False,
-        also=job.is_best,
+        or_when=job.is_best,
     )
     occasions = [*job.measures(), *job.pictures(run.folder.path)]
     job.model.train()
@@ -298,7 +303,7 @@ def make_result(verb: str, job: Job | None, folder: RunFolder, code: int) -> dic
             "seconds": round(job.seconds, 1),
             **loss_summary(lines),
             **job.result(),
-            "bad_files": len(job.ledger),
+            "bad_files": len(job.bad_files),
             "weights": str(weights) if code == 0 and weights.is_file() else None,
             "timelapse": str(film) if film.is_file() else None,
         }
@@ -311,7 +316,7 @@ def _capture(job: Job, run: OpenRun) -> None:
     path = run.folder.path / "nan_capture"
     path.mkdir(exist_ok=True)
     write_state(path, job.state, job.tensors(), job.described())
-    first = job.state.step - int(job.state.streak)
+    first = job.state.step - int(job.state.nonfinite_streak)
     steps = {
         str(step): [[key.epoch, key.index] for key in job.stream.keys(step)]
         for step in range(first, job.state.step)

@@ -65,12 +65,12 @@ class RunFolder:
         record = {"verb": verb, **environment(device)}
         write_text(self.path / "env.json", json.dumps(record, indent=2) + "\n")
 
-    def trim_metrics(self, step: int, visited: int) -> None:
+    def trim_metrics(self, step: int, last_evaluated: int) -> None:
         """Drop what a resumed run makes and logs again.
 
         Args:
             step: finished updates.
-            visited: the last step at which was measured.
+            last_evaluated: the last step at which was measured.
         """
         path = self.path / "metrics.jsonl"
         if not path.exists():
@@ -78,7 +78,7 @@ class RunFolder:
         kept = [
             json.dumps(record)
             for record in read_lines(path)
-            if record["step"] <= (step if "loss" in record else visited)
+            if record["step"] <= (step if "loss" in record else last_evaluated)
         ]
         write_text(path, "".join(f"{line}\n" for line in kept))
 

@@ -43,7 +43,7 @@ class PretrainStep:
         mask = make_mask(self.model, batch, self.loss_on)
         weight = float(mask.weight.sum())  # still on the CPU: nothing waits
         device = self.model.device
-        views = [to_unit(view, device) for view in batch.views]
+        views = [to_device_float01(view, device) for view in batch.views]
         with self.precision.autocast():
             return self._loss(views, mask.to(device)), weight
 
@@ -74,7 +74,7 @@ def make_mask(
     )
 
 
-def to_unit(view: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+def to_device_float01(view: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     """A loader's clips ``[B, C, T, H, W]``, uint8 or float32, to float32 on a device.
 
     uint8 crosses to the device as it is, a quarter of the bytes; it is divided by 255 there.

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from maekit.engine.events import Emit, Note
 from maekit.engine.expected import compare
+from maekit.engine.loop import StopSignal
 from maekit.engine.resume import check_same, check_verb
 from maekit.engine.run import Finished, OpenRun, RunOptions, choose_folder, open_run
 from maekit.engine.run_folder import PREDICTIONS, plain, read_result
-from maekit.engine.stop import StopSignal
 from maekit.errors import INTERRUPTED
 from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.feature_cache import source_of

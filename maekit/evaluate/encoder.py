@@ -23,7 +23,7 @@ from maekit.weights.importer import check_there, open_weights
 from maekit.weights.safetensors_io import read_header
 
 if TYPE_CHECKING:
-    from maekit.engine.checkpoint import Loaded
+    from maekit.engine.checkpoint import CheckpointOnDisk
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.schema import Recipe
 
@@ -143,14 +143,16 @@ def untrained_encoder(recipe: Recipe, statistics: Statistics) -> tuple[MaskedAut
     return build_model(header, recipe.seed).eval(), header
 
 
-def resumed_encoder(loaded: Loaded, recipe: Recipe) -> tuple[MaskedAutoencoder, Header]:
+def resumed_encoder(
+    checkpoint: CheckpointOnDisk, recipe: Recipe
+) -> tuple[MaskedAutoencoder, Header]:
     """Build the encoder of a checkpoint; its weights are loaded later, with the whole model's.
 
     Raises:
         WeightsError: the checkpoint is of another model than the recipe's.
     """
-    found = _encoder_only(read_header(loaded.weights))
-    header, _ = compatible_header(found, _asked(found, recipe), str(loaded.folder))
+    found = _encoder_only(read_header(checkpoint.weights))
+    header, _ = compatible_header(found, _asked(found, recipe), str(checkpoint.folder))
     return build_model(header, recipe.seed), header
 
 

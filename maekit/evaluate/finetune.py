@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from maekit.engine.batches import statistics_of
 from maekit.engine.events import Measured
-from maekit.engine.feed import statistics_of
 from maekit.engine.job import Job
-from maekit.engine.loop import Occasion
+from maekit.engine.loop import Periodic
 from maekit.engine.optim import make_adamw
 from maekit.engine.run_folder import PREDICTIONS
 from maekit.engine.step import eval_mode, recompute
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from maekit.engine.checkpoint import Loaded
+    from maekit.engine.checkpoint import CheckpointOnDisk
     from maekit.engine.events import Emit
-    from maekit.engine.state import TrainState
+    from maekit.engine.loop import TrainState
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.finetune import Finetune
     from maekit.recipe.schema import Recipe
@@ -57,15 +57,15 @@ class FinetuneJob(Job):
         emit: Emit,
         *,
         source: str | None = None,
-        loaded: Loaded | None = None,
-        bad_files: Path | None = None,
+        checkpoint: CheckpointOnDisk | None = None,
+        bad_files_path: Path | None = None,
     ) -> None:
         options = required_finetune(recipe)
-        if loaded is None:
+        if checkpoint is None:
             source = self.find_source(recipe, source, emit)
-        super().__init__(recipe, device, emit, bad_files=bad_files)
+        super().__init__(recipe, device, emit, bad_files_path=bad_files_path)
         self.task = self._task(options)
-        encoder, header = self._encoder(source, loaded)
+        encoder, header = self._encoder(source, checkpoint)
         self.reader = train_reader(self, options, encoder)
         self.model, self.header = make_classifier(encoder, header, options, self.task, recipe.seed)
         self.model.to(device)
@@ -96,10 +96,10 @@ class FinetuneJob(Job):
         return task
 
     def _encoder(
-        self, source: str | None, loaded: Loaded | None
+        self, source: str | None, checkpoint: CheckpointOnDisk | None
     ) -> tuple[MaskedAutoencoder, Header]:
-        if loaded is not None:
-            return resumed_encoder(loaded, self.recipe)
+        if checkpoint is not None:
+            return resumed_encoder(checkpoint, self.recipe)
         if source in (None, SCRATCH):
             statistics = statistics_of(self.recipe, self.train, self.device.type, self.emit)
             return untrained_encoder(self.recipe, statistics)
@@ -156,12 +156,12 @@ class FinetuneJob(Job):
         assert isinstance(model, Classifier)  # noqa: S101 - it is a copy of one
         return model
 
-    def measures(self) -> list[Occasion]:
+    def measures(self) -> list[Periodic]:
         """Judge data.val every so many steps."""
         when = self.section.validate_
         epochs = when.epochs or 1.0
         every = when.every or max(1, round(epochs * self.state.steps_per_epoch))
-        return [Occasion(every, self.evaluate, at_start=False)]
+        return [Periodic(every, self.evaluate, at_start=False)]
 
     def evaluate(self, state: TrainState) -> None:
         """Judge data.val by one view of each sample, at the end by all of them too.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from maekit.engine.events import Emit, Measured, Note
-from maekit.engine.loop import Occasion
+from maekit.engine.loop import Periodic
 from maekit.engine.step import eval_mode
 from maekit.errors import DataError
 from maekit.evaluate.features import Features, auto_pool
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from maekit.contracts import Dataset
     from maekit.data.batch import BadFile, Batch
+    from maekit.engine.loop import TrainState
     from maekit.engine.pretrain import PretrainJob
-    from maekit.engine.state import TrainState
     from maekit.recipe.probe import OnlineProbe as OnlineProbeOptions
     from maekit.recipe.schema import DataSpec
 
@@ -153,7 +153,7 @@ class OnlineProbe:
         return head.probabilities(queries)
 
 
-def online_probe(job: PretrainJob) -> Sequence[Occasion]:
+def online_probe(job: PretrainJob) -> Sequence[Periodic]:
     """Build the recipe's online probe; none without an option for it, or without labels."""
     options = job.section.online_probe
     if options is None:
@@ -183,4 +183,4 @@ def online_probe(job: PretrainJob) -> Sequence[Occasion]:
     train = subset(job.train, data.train, labeled.train)
     val = subset(job.val, data.val, labeled.val)
     online = OnlineProbe(job, options, train, val, len(labeled.classes))
-    return (Occasion(options.every, online),)
+    return (Periodic(options.every, online),)

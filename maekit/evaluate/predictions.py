@@ -18,7 +18,7 @@ from torch import Tensor
 from maekit.atomic import write_text
 from maekit.data.loader import Loader
 from maekit.data.order import Key
-from maekit.engine.step import to_unit
+from maekit.engine.step import to_device_float01
 from maekit.errors import DataError, NonFiniteError
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def run_extractors(
     """
     distinct = {id(extractor): extractor for extractor in extractors.values()}
     for batch in batches:
-        pixels = to_unit(batch.views[0], device)
+        pixels = to_device_float01(batch.views[0], device)
         outputs = {key: each(pixels).unflatten(0, (-1, views)) for key, each in distinct.items()}
         yield batch, {name: outputs[id(extractor)] for name, extractor in extractors.items()}
 

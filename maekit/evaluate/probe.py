@@ -16,8 +16,8 @@ import torch
 
 from maekit.data.bad_files import BadFiles
 from maekit.data.statistics import identity, samples_of
+from maekit.engine.batches import open_dataset, workers_of
 from maekit.engine.events import Emit, Note
-from maekit.engine.feed import open_dataset, workers_of
 from maekit.engine.precision import Precision
 from maekit.errors import RecipeError
 from maekit.evaluate.baselines import (

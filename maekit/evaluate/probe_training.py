@@ -19,11 +19,10 @@ from maekit.contracts import View
 from maekit.data.reader import SampleReader
 from maekit.data.rng import seeded
 from maekit.engine.job import Job
-from maekit.engine.lars import LARS
-from maekit.engine.loop import Occasion
-from maekit.engine.optim import make_sgd, parameter_groups
+from maekit.engine.loop import Periodic
+from maekit.engine.optim import LARS, make_sgd, parameter_groups
 from maekit.engine.run_folder import PREDICTIONS, plain
-from maekit.engine.step import eval_mode, to_unit
+from maekit.engine.step import eval_mode, to_device_float01
 from maekit.evaluate.classifier import Classifier, classifier_tensors, make_head
 from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.probe import MODEL, ProbeJob, ProbeResult, assemble_probe, required_probe
@@ -36,9 +35,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from maekit.data.batch import Batch
-    from maekit.engine.checkpoint import Loaded
+    from maekit.engine.checkpoint import CheckpointOnDisk
     from maekit.engine.events import Emit
-    from maekit.engine.state import TrainState
+    from maekit.engine.loop import TrainState
     from maekit.recipe.probe import Probe, Sgd
     from maekit.recipe.schema import Recipe
 
@@ -80,7 +79,7 @@ class ProbeStep:
         good = torch.from_numpy(batch.weight > 0)
         if int(good.sum()) < _LEAST:
             return sum(p.sum() * 0 for p in self.heads.parameters()), 0.0  # type: ignore[return-value]
-        pixels = to_unit(batch.views[0], device)[good.to(device)]
+        pixels = to_device_float01(batch.views[0], device)[good.to(device)]
         labels = self.labels[[key.index for key in batch.keys]][good].to(device)
         total = torch.zeros((), device=device)
         for name, extractor in self.probing.extractors.items():
@@ -105,18 +104,18 @@ class LinearProbeJob(Job):
         emit: Emit,
         *,
         source: str | None = None,
-        loaded: Loaded | None = None,
-        bad_files: Path | None = None,
+        checkpoint: CheckpointOnDisk | None = None,
+        bad_files_path: Path | None = None,
     ) -> None:
         probe = required_probe(recipe)[0].with_budget()
         recipe = recipe.model_copy(update={"probe": probe})
-        if loaded is not None:
-            source = str(loaded.state["extra"]["from"])
+        if checkpoint is not None:
+            source = str(checkpoint.state["extra"]["from"])
         else:
             source = self.find_source(recipe, source, emit)
-        super().__init__(recipe, device, emit, bad_files=bad_files)
+        super().__init__(recipe, device, emit, bad_files_path=bad_files_path)
         self.probing = assemble_probe(recipe, source, device, emit)
-        self.probing.ledger = self.ledger
+        self.probing.ledger = self.bad_files
         widths, classes = _widths(self.probing), len(self.probing.labeled.classes)
         self.model = Heads(widths, classes, recipe.seed).to(device)
         self.state = self.initial_state(self.model, _optimizer(self.model, probe.optimizer))
@@ -164,9 +163,9 @@ class LinearProbeJob(Job):
         """Return the header of a checkpoint."""
         return FileHeader(kind=VERB, source=self.provenance)
 
-    def measures(self) -> list[Occasion]:
+    def measures(self) -> list[Periodic]:
         """Judge data.val at the end."""
-        return [Occasion(self.state.schedule.steps, self.judge, at_start=False)]
+        return [Periodic(self.state.schedule.steps, self.judge, at_start=False)]
 
     def judge(self, state: TrainState) -> None:
         """Judge data.val by every head."""

@@ -14,7 +14,7 @@ from maekit.data.reader import SampleReader
 from maekit.data.rng import seeded
 from maekit.data.transform import Transform
 from maekit.engine.optim import layer_groups
-from maekit.engine.step import to_unit
+from maekit.engine.step import to_device_float01
 from maekit.errors import RecipeError
 from maekit.evaluate.augment import RAND_AUGMENT, Mixup, RandomErase, rand_augment
 from maekit.evaluate.classifier import ENCODER, HEAD_STD, Classifier, freeze, make_head
@@ -193,7 +193,7 @@ class FinetuneStep:
         """Sum the loss over good rows; returns how many there are, too."""
         device = self.model.device
         weight = torch.from_numpy(batch.weight)
-        pixels = self.model.normalize(to_unit(batch.views[0], device))
+        pixels = self.model.normalize(to_device_float01(batch.views[0], device))
         targets = self.task.targets([key.index for key in batch.keys], self.repeats).to(device)
         targets = self.task.smooth(targets, self.smoothing)
         if self.erase is not None:

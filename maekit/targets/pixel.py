@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from maekit.contracts import Grid, PartContext, PartOptions, PixelTarget, View
 from maekit.recipe.spelling import american
-from maekit.tokens import Mask, gather, patchify, spread
+from maekit.tokens import Mask, gather, interpolate_from_visible, patchify
 
 LossName = Literal["mse", "l1", "smooth-l1"]
 LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth-l1": F.smooth_l1_loss}
@@ -169,7 +169,10 @@ class NormPixel(Pixel):
             mean, std = self._statistics(gather(patches, mask.queries))
         else:
             seen = self._statistics(gather(patches, mask.visible))
-            mean, std = (spread(value.flatten(2), mask, self.grid).unsqueeze(2) for value in seen)
+            mean, std = (
+                interpolate_from_visible(value.flatten(2), mask, self.grid).unsqueeze(2)
+                for value in seen
+            )
         return self._in_clip(self._to_unit(self._flat(self._grouped(pred.float()) * std + mean)))
 
     def _grouped(self, patches: Tensor) -> Tensor:

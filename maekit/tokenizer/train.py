@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from maekit.data.rng import seeded
+from maekit.engine.batches import picture_reader
 from maekit.engine.events import Note
-from maekit.engine.feed import picture_reader
 from maekit.engine.job import ValidatedJob
 from maekit.engine.optim import make_optimizer
-from maekit.engine.step import recompute, to_unit
+from maekit.engine.step import recompute, to_device_float01
 from maekit.errors import RecipeError, WeightsError
 from maekit.targets.dvae_networks import DVAE, as_pictures, check_range
-from maekit.tokenizer.holdout import measure
-from maekit.tokenizer.losses import annealed, gumbel_noise, relaxed_bound
+from maekit.tokenizer.losses import annealed, gumbel_noise, relaxed_bound, validation_errors
 from maekit.weights.header import DVAEHeader
 from maekit.weights.safetensors_io import find_weights, load_exactly, read_header_as, read_tensors
 
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
     from maekit.contracts import Dataset
     from maekit.data.batch import Batch
     from maekit.data.reader import SampleReader
-    from maekit.engine.checkpoint import Loaded
+    from maekit.engine.checkpoint import CheckpointOnDisk
     from maekit.engine.events import Emit
+    from maekit.engine.loop import TrainState
     from maekit.engine.precision import Precision
-    from maekit.engine.state import TrainState
     from maekit.recipe.schema import Recipe
     from maekit.recipe.tokenizer import Tokenizer
 
@@ -56,7 +55,7 @@ class TokenizerStep:
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
         """Return the weighted sum of the bound over samples; a clip counts as its frames' mean."""
         device = next(self.model.parameters()).device
-        clips = to_unit(batch.views[0], device)
+        clips = to_device_float01(batch.views[0], device)
         if not self._checked:  # once: reading it back makes an accelerator wait
             check_range(clips, "data.train")
             self._checked = True
@@ -101,12 +100,12 @@ class TokenizerJob(ValidatedJob):
         emit: Emit,
         *,
         source: str | None = None,
-        loaded: Loaded | None = None,
-        bad_files: Path | None = None,
+        checkpoint: CheckpointOnDisk | None = None,
+        bad_files_path: Path | None = None,
     ) -> None:
         options = required_tokenizer(recipe)
         check_size(recipe, options)
-        super().__init__(recipe, device, emit, bad_files=bad_files)
+        super().__init__(recipe, device, emit, bad_files_path=bad_files_path)
         with seeded(recipe.seed, purpose="init"):
             self.model = DVAE(options.dvae, recipe.data.channels)
         # Convolutions of few features are up to twice as fast with the channels last.
@@ -117,8 +116,8 @@ class TokenizerJob(ValidatedJob):
         announce_cut_ramps(options, self.state.schedule.steps, emit)
         self.reader = picture_reader(recipe, VERB, self.train, held_out=False)
         self.step = TokenizerStep(self.model, options, self.precision, self.state, recipe.seed)
-        if loaded is not None:
-            self.check(loaded.weights)
+        if checkpoint is not None:
+            self.check(checkpoint.weights)
         elif source is not None:
             self.given = find_weights(source)
 
@@ -177,7 +176,7 @@ class TokenizerJob(ValidatedJob):
 
     def measure(self) -> dict[str, float | None]:
         """Measure how well pictures are rebuilt from their codes, and how many codes they use."""
-        return measure(self.model, self.held_out, self.precision)
+        return validation_errors(self.model, self.held_out, self.precision)
 
     def result(self) -> dict[str, Any]:
         """Return the held-out errors, the number of codes, and the pixels along a side of each."""

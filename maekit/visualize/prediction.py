@@ -9,9 +9,15 @@ import numpy as np
 import torch
 
 from maekit.contracts import PixelTarget
-from maekit.engine.holdout import channel_means, flat_patches
 from maekit.errors import WeightsError
-from maekit.tokens import coordinates, gather, patchify, spread
+from maekit.tokens import (
+    channel_means,
+    coordinates,
+    flat_patches,
+    gather,
+    interpolate_from_visible,
+    patchify,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,8 +109,9 @@ def inpainting_baselines(
     - ``visible_mean``: the mean color of all that is visible.
     - ``nearest_visible``: the visible patch that is nearest on the token grid, the first in raster
       order of several; a whole copy, not its mean.
-    - ``interpolated_mean``: the mean colors of visible patches, interpolated (``tokens.spread``):
-      what a model that predicts zeros paints with norm-pixel per channel.
+    - ``interpolated_mean``: the mean colors of visible patches, as
+      ``tokens.interpolate_from_visible`` spreads them: what a model that predicts zeros paints
+      with norm-pixel per channel.
 
     Args:
         pixels: ``[B, C, T, H, W]``.
@@ -119,7 +126,7 @@ def inpainting_baselines(
     return {
         "visible_mean": flat_patches(means.mean(dim=1, keepdim=True), like).expand_as(like),
         "nearest_visible": gather(visible, _nearest(mask, grid)),
-        "interpolated_mean": flat_patches(spread(means, mask, grid), like),
+        "interpolated_mean": flat_patches(interpolate_from_visible(means, mask, grid), like),
     }
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maekit.demo import WEIGHTS
+from maekit.engine.batches import open_dataset, required_pretrain
 from maekit.engine.checkpoint import Checkpoints
-from maekit.engine.feed import open_dataset, required_pretrain
 from maekit.engine.run_folder import verb_of
 from maekit.errors import MaekitError, WeightsError
 from maekit.recipe.load import load, with_overlays
@@ -107,7 +107,7 @@ def training_samples(folder: Path, recipe: Recipe) -> int:
         DataError: no checkpoint says, and the data is not there.
     """
     checkpoints = Checkpoints(folder / "checkpoints", required_pretrain(recipe).checkpoint.keep)
-    loaded, _ = checkpoints.newest_good()
-    if loaded is not None and "train_samples" in loaded.state["extra"]:
-        return int(loaded.state["extra"]["train_samples"])
+    checkpoint, _ = checkpoints.newest_good()
+    if checkpoint is not None and "train_samples" in checkpoint.state["extra"]:
+        return int(checkpoint.state["extra"]["train_samples"])
     return len(open_dataset(recipe.data.train, "data.train"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from maekit.engine.step import make_mask, to_unit
+from maekit.engine.step import make_mask, to_device_float01
 from maekit.targets.dvae_networks import as_pictures
 from maekit.tokens import Mask
 from maekit.visualize.painting import COLUMNS, ORACLE_COLUMN, as_shown, paint_sample
@@ -38,7 +38,7 @@ def reconstructions(model: MaskedAutoencoder, batch: Batch, precision: Precision
         return None
     was_training = model.training
     model.eval()
-    pixels = to_unit(batch.views[0], model.device)[good]
+    pixels = to_device_float01(batch.views[0], model.device)[good]
     every = make_mask(model, batch)
     mask = Mask(every.visible[good], every.queries[good], every.weight[good], every.tokens).to(
         model.device
@@ -67,7 +67,7 @@ def rebuilt(model: DVAE, batch: Batch, precision: Precision) -> Image | None:
         return None
     was_training = model.training
     model.eval()
-    clips = to_unit(batch.views[0][good], next(model.parameters()).device)
+    clips = to_device_float01(batch.views[0][good], next(model.parameters()).device)
     with precision.autocast():
         pictures, _ = model.reconstruct(as_pictures(clips))
     model.train(was_training)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from conftest import Result
 
-    from maekit.engine.state import TrainState
+    from maekit.engine.loop import TrainState
 
     Cli = Callable[..., Result]
 

@@ -18,7 +18,7 @@ from maekit.data.loader import Loader
 from maekit.data.order import Key
 from maekit.data.reader import SampleReader
 from maekit.datasets.videos import SUFFIXES, Videos
-from maekit.engine.feed import tell_padding
+from maekit.engine.batches import announce_padding
 from maekit.errors import DataError
 from maekit.recipe.augment import RandomResizedCrop
 from maekit.recipe.schema import DataSpec
@@ -239,7 +239,7 @@ def test_short_clips_are_padded_and_marked(folder: Path) -> None:
 def test_short_clips_are_told_of(folder: Path, options: dict[str, object], note: str) -> None:
     told: list[object] = []
     reader = reader_of(videos(folder), spec=DataSpec(name="videos", frames=30, **options))
-    tell_padding(reader, Key(0, 0), told.append)
+    announce_padding(reader, Key(0, 0), told.append)
     assert note in told[0].text
 
 

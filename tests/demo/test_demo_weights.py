@@ -12,10 +12,10 @@ import torch
 import maekit
 from maekit.data.bad_files import BadFiles
 from maekit.demo import WEIGHTS
+from maekit.engine.batches import holdout_reader, open_dataset, read_holdout
 from maekit.engine.build import load_model
-from maekit.engine.feed import holdout_reader, open_dataset, read_holdout
-from maekit.engine.holdout import Holdout
 from maekit.engine.precision import Precision
+from maekit.engine.validation import validation_errors
 from maekit.recipe.load import load
 from maekit.registry import resolve
 from maekit.weights.safetensors_io import read_header, read_tensors
@@ -64,9 +64,9 @@ def held_out(words: list[str], tmp_path: Path, samples: int) -> dict[str, float]
     ledger = BadFiles(tmp_path / "bad.jsonl", len(dataset), 0.0, section="data.val")
     batches = read_holdout(
         holdout_reader(recipe, dataset, model),
-        samples, size=32, ledger=ledger, workers=0, timeout=60.0,
+        samples, size=32, bad_files=ledger, workers=0, timeout=60.0,
     )  # fmt: skip
-    measured = Holdout(batches).measure(model, Precision.of("fp32", torch.device("cpu")))
+    measured = validation_errors(model, batches, Precision.of("fp32", torch.device("cpu")))
     return {key: value for key, value in measured.items() if value is not None}
 
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from maekit.engine import checkpoint
 from maekit.engine.checkpoint import Checkpoints, restore
+from maekit.engine.loop import TrainState
 from maekit.engine.optim import parameter_groups
 from maekit.engine.schedule import Schedule
-from maekit.engine.state import TrainState
 from maekit.errors import StorageError, WeightsError
 
 
@@ -48,10 +48,10 @@ def test_restoring_continues_bit_for_bit(tmp_path: Path) -> None:
     train(straight, 4)
 
     resumed = make_state(seed=9)
-    loaded, notes = folder.newest_good()
-    assert loaded is not None
+    found, notes = folder.newest_good()
+    assert found is not None
     assert not notes
-    resumed.model.load_state_dict(restore(resumed, loaded))
+    resumed.model.load_state_dict(restore(resumed, found))
     assert resumed.step == 3
     train(resumed, 4)
     for ours, theirs in zip(resumed.trained(), straight.trained(), strict=True):
@@ -86,9 +86,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(
         middle = len(content) // 2
         content[middle] ^= 0xFF
         file.write_bytes(content[:middle] if damage == "cut" else content)
-    loaded, notes = folder.newest_good()
-    assert loaded is not None
-    assert loaded.step == 1
+    found, notes = folder.newest_good()
+    assert found is not None
+    assert found.step == 1
     assert "step-00000002" in notes[0]
 
 
@@ -101,9 +101,9 @@ def test_a_damaged_later_checkpoint_never_outlives_a_new_one(tmp_path: Path, kee
     state.step = 5
     assert save(folder, state).is_dir()
     assert (tmp_path / "last").read_text() == "step-00000005"
-    loaded, notes = folder.newest_good()
-    assert loaded is not None
-    assert loaded.step == 5
+    found, notes = folder.newest_good()
+    assert found is not None
+    assert found.step == 5
     assert not notes
 
 
@@ -123,8 +123,8 @@ def test_saving_a_step_again_keeps_what_is_whole_and_mends_what_is_not(tmp_path:
 def test_a_senseless_state_is_no_checkpoint(tmp_path: Path, text: str) -> None:
     folder, state = Checkpoints(tmp_path, 1), make_state()
     (save(folder, state) / "state.json").write_text(text)
-    loaded, notes = folder.newest_good()
-    assert loaded is None
+    found, notes = folder.newest_good()
+    assert found is None
     assert len(notes) == 1
 
 
@@ -152,9 +152,9 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(StorageError, match="No space left"):
         save(folder, state)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["last", "step-00000001"]
-    loaded, _ = folder.newest_good()
-    assert loaded is not None
-    assert loaded.step == 1
+    found, _ = folder.newest_good()
+    assert found is not None
+    assert found.step == 1
 
 
 def test_a_half_written_folder_is_no_checkpoint(tmp_path: Path) -> None:

@@ -98,8 +98,8 @@ def test_never_fitted_on_resume(job: PretrainJob, tmp_path: Path) -> None:
     job.save(checkpoints)
     fitted = copy.deepcopy(job.model.target.mean_patch)  # type: ignore[union-attr]
     job.model.target.mean_patch = None  # type: ignore[union-attr]
-    loaded, _ = checkpoints.newest_good()
-    job.prepare(loaded)
+    checkpoint, _ = checkpoints.newest_good()
+    job.prepare(checkpoint)
     assert Centered.fits == 1
     assert torch.equal(job.model.target.mean_patch, fitted)  # type: ignore[union-attr]
 

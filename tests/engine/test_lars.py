@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maekit.engine.lars import LARS
+from maekit.engine.optim import LARS
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from maekit.engine.events import Event, StepDone
-from maekit.engine.loop import Occasion, run, update
+from maekit.engine.loop import Periodic, StopSignal, TrainState, run, update
 from maekit.engine.optim import parameter_groups
 from maekit.engine.schedule import Schedule
-from maekit.engine.state import TrainState
-from maekit.engine.stop import StopSignal
 from maekit.errors import Interrupted, NonFiniteError
 
 
@@ -67,8 +65,8 @@ def forever(bad_at: tuple[int, ...] = ()) -> Iterator[list[Any]]:
         yield [batch]
 
 
-def never_save() -> Occasion:
-    return Occasion(10**9, lambda state: None, at_start=False)
+def never_save() -> Periodic:
+    return Periodic(10**9, lambda state: None, at_start=False)
 
 
 @pytest.mark.parametrize("bad", [(), (1,), (0, 1), (0, 1, 2, 3), (6,)])
@@ -122,7 +120,7 @@ def test_a_non_finite_step_is_skipped_and_training_goes_on() -> None:
     # Exactly skipped: as if the step had never been, but for the learning rates.
     moments = state.optimizer.state[state.trained()[0]]
     assert float(moments["step"]) == 5
-    assert int(state.streak) == 0
+    assert int(state.nonfinite_streak) == 0
 
 
 def test_too_many_in_a_row_stop_the_run_with_untouched_weights() -> None:
@@ -137,7 +135,7 @@ def test_too_many_in_a_row_stop_the_run_with_untouched_weights() -> None:
     }  # fmt: skip
     batches = forever(bad_at=tuple(range(4, 50)))
     with pytest.raises(NonFiniteError, match="3 steps in a row"):
-        run(state, ToyStep(state.model), [Occasion(1, remember)], batches=batches, **settings)
+        run(state, ToyStep(state.model), [Periodic(1, remember)], batches=batches, **settings)
     assert state.step == 7
     for now, then in zip(state.trained(), kept[4], strict=True):
         assert torch.equal(now, then)
@@ -147,10 +145,10 @@ def test_occasions_come_at_the_start_every_so_often_and_at_the_end() -> None:
     state = toy_state(steps=7)
     calls: dict[str, list[int]] = {"validate": [], "late": [], "save": []}
     occasions = [
-        Occasion(3, lambda now: calls["validate"].append(now.step)),
-        Occasion(5, lambda now: calls["late"].append(now.step), at_start=False),
+        Periodic(3, lambda now: calls["validate"].append(now.step)),
+        Periodic(5, lambda now: calls["late"].append(now.step), at_start=False),
     ]
-    save = Occasion(4, lambda now: calls["save"].append(now.step), at_start=False)
+    save = Periodic(4, lambda now: calls["save"].append(now.step), at_start=False)
     settings: dict[str, Any] = {"emit": lambda event: None, "stop": StopSignal()}
     run(state, ToyStep(state.model), occasions, batches=forever(), save=save, **settings)
     assert calls == {"validate": [0, 3, 6, 7], "late": [5, 7], "save": [4, 7]}
@@ -171,14 +169,14 @@ def test_an_interruption_saves_and_the_rest_follows_once() -> None:
                 stop.requested = "SIGTERM"
             yield batch
 
-    save = Occasion(10**6, lambda now: saved.append((now.step, now.visited)), at_start=False)
+    save = Periodic(10**6, lambda now: saved.append((now.step, now.last_evaluated)), at_start=False)
     settings: dict[str, Any] = {"save": save, "emit": lambda event: None}
     step = ToyStep(state.model)
     with pytest.raises(Interrupted):
         run(
-            state, step, [Occasion(3, validate)], batches=stopping(forever()), stop=stop, **settings
+            state, step, [Periodic(3, validate)], batches=stopping(forever()), stop=stop, **settings
         )
     assert saved == [(3, 2)]
     assert calls == [0]
-    run(state, step, [Occasion(3, validate)], batches=forever(), stop=StopSignal(), **settings)
+    run(state, step, [Periodic(3, validate)], batches=forever(), stop=StopSignal(), **settings)
     assert calls == [0, 3, 6, 7]

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from maekit.data import loader
+from maekit.engine.batches import open_dataset, statistics_of
 from maekit.engine.build import load_model
 from maekit.engine.events import Note
-from maekit.engine.feed import open_dataset, statistics_of
 from maekit.engine.pretrain import PretrainJob
 from maekit.layers import Statistics
 from maekit.recipe.load import load

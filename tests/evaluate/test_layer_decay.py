@@ -7,10 +7,9 @@ import torch
 from toys import model
 
 from maekit.engine.build import build_model
-from maekit.engine.loop import update
+from maekit.engine.loop import TrainState, update
 from maekit.engine.optim import layer_groups
 from maekit.engine.schedule import Schedule
-from maekit.engine.state import TrainState
 from maekit.evaluate.classifier import Classifier, make_head
 from maekit.evaluate.supervision import groups_of
 from maekit.recipe.finetune import Finetune

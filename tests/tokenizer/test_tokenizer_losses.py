@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from maekit.data.order import Key
 from maekit.recipe.tokenizer import DVAESizes, KLWeight, Temperature
 from maekit.targets.dvae_networks import DVAE, map_pixels
-from maekit.tokenizer.holdout import mean_colors, perplexity, psnr
 from maekit.tokenizer.losses import (
     annealed,
     divergence,
     gumbel_noise,
+    mean_colors,
+    perplexity,
+    psnr,
     reconstruction,
     relaxed,
     relaxed_bound,

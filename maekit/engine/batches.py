@@ -204,13 +204,13 @@ class TrainBatches:
     reader: SampleReader
     stream: Stream
     split: BatchSplit
-    ledger: BadFiles
+    bad_files: BadFiles
     start: int
     stop: int
     workers: int
     timeout: float
     emit: Emit
-    told: bool = False  # that clips are padded
+    padding_announced: bool = False
 
     def __enter__(self) -> Self:
         self._loader = Loader(self.reader, self._keys(), workers=self.workers, timeout=self.timeout)
@@ -235,15 +235,21 @@ class TrainBatches:
         for step in range(self.start, self.stop):
             update = [next(batches) for _ in range(self.split.accumulation)]
             for batch in update:
-                self.ledger.add(batch.bad, step)
-                if batch.padded and not self.told:
-                    tell_padding(self.reader, batch.padded[0], self.emit)
-                    self.told = True
+                self.bad_files.add(batch.bad, step)
+                if batch.padded and not self.padding_announced:
+                    announce_padding(self.reader, batch.padded[0], self.emit)
+                    self.padding_announced = True
             yield update
 
 
 def read_holdout(
-    reader: SampleReader, samples: int, *, size: int, ledger: BadFiles, workers: int, timeout: float
+    reader: SampleReader,
+    samples: int,
+    *,
+    size: int,
+    bad_files: BadFiles,
+    workers: int,
+    timeout: float,
 ) -> list[Batch]:
     """Up to ``samples`` held-out samples, evenly spaced in the set, kept in memory.
 
@@ -257,11 +263,11 @@ def read_holdout(
     with Loader(reader, groups, workers=min(workers, len(groups)), timeout=timeout) as loader:
         batches = list(loader)
     for batch in batches:
-        ledger.add(batch.bad, 0)
+        bad_files.add(batch.bad, 0)
     return batches
 
 
-def tell_padding(reader: SampleReader, key: Key, emit: Emit) -> None:
+def announce_padding(reader: SampleReader, key: Key, emit: Emit) -> None:
     """That a sample has fewer frames than a clip; once is enough, as there will be more of them."""
     spec = reader.spec
     span, how = f"{spec.frames} frames", "are padded with their last frame"
@@ -272,14 +278,14 @@ def tell_padding(reader: SampleReader, key: Key, emit: Emit) -> None:
     emit(Note(f"{reader.dataset.name(key.index)} is shorter than {span}: such clips {how}"))
 
 
-def tell_watch(workers: int, timeout: float, emit: Emit) -> None:
+def announce_watch(workers: int, timeout: float, emit: Emit) -> None:
     """Whether anyone watches the time that a sample takes."""
     if workers == 0:
         text = f"data.workers is 0: no one ends a read that takes longer than the {timeout:g} s"
         emit(Note(f"{text} of data.timeout"))
 
 
-def tell_classes(dataset: Dataset, key: str, emit: Emit) -> None:
+def announce_classes(dataset: Dataset, key: str, emit: Emit) -> None:
     """How much there is to read."""
     classes = dataset.classes
     labeled = "unlabeled" if classes is None else f"{len(classes)} classes"
