@@ -23,7 +23,7 @@ from maekit.engine.build import load_model
 from maekit.engine.events import Note
 from maekit.engine.loop import StopSignal
 from maekit.engine.precision import Precision, pick_device
-from maekit.engine.run_folder import LOCK, RUNS, take_lock
+from maekit.engine.run_folder import LOCK, take_lock
 from maekit.errors import INTERRUPTED, DataError, RecipeError
 from maekit.evaluate.embed import (
     Embedding,
@@ -41,7 +41,7 @@ from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.views import Views
-from maekit.visualize.sources import Chosen, choose
+from maekit.weights.locate import LocatedWeights, newest_or_demo
 
 if TYPE_CHECKING:
     import torch
@@ -78,23 +78,23 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     _refuse_taken(target, overwrite=overwrite)
     if kind == "parquet":
         arrow_library()  # that it is missing is better known before the work than after it
-    chosen = choose(source, RUNS, decoder=False)
-    for note in chosen.notes:
+    located = newest_or_demo(source, needs_decoder=False)
+    for note in located.notes:
         tell(Note(note, warning=True))
     where = pick_device(device)
     with LoggingBridge(tell).listening(), StopSignal() as stop:
-        model, header = load_model(chosen.source)
-        refuse_nonfinite_weights(model, chosen.source)
+        model, header = load_model(located.source)
+        refuse_nonfinite_weights(model, located.source)
         found = find_files(list(_unlisted(inputs)), moving=header.clip[0] > 1, purpose=VERB)
         pool = pool or auto_pool("auto", model.backbone.prefix_tokens)
         # First, as it refuses layers and pools that the encoder has not.
         way = Features(model.to(where), pool, layer, Precision("fp32", where.type))
-        reader = _reader(NamedFiles(found), header, chosen)
-        about = _about(chosen, header, pool, layer, model) | _clips(reader)
+        reader = _reader(NamedFiles(found), header, located)
+        about = _about(located, header, pool, layer, model) | _clips(reader)
         digest = digest_of_inputs(each.path for each in found)
         shards = FeatureShards(target.with_name(f"{target.name}.parts"), about | {"inputs": digest})
         with take_lock(shards.folder / LOCK):
-            tell(Note(f"weights: {chosen.said}"))
+            tell(Note(f"weights: {located.description}"))
             tell(Note(f"{len(found):,} inputs, {_said(header, model, pool, layer)}"))
             reading = _reading(batch, workers, where)
             made = make_embedding(reader, way, shards, reading, _until(stop, tell))
@@ -152,13 +152,13 @@ def _unlisted(words: Sequence[str]) -> Iterator[str]:
             yield row.path if "://" in row.path else str(path.parent / row.path)
 
 
-def _reader(inputs: NamedFiles, header: Header, chosen: Chosen) -> ViewReader:
+def _reader(inputs: NamedFiles, header: Header, located: LocatedWeights) -> ViewReader:
     """Return a reader of the center view of each input, as the weights' run read data.val."""
-    recipe = chosen.recipe()
+    recipe = located.recipe()
     spec = DataSpec(name="inputs", frames=header.clip[0])
     views = Views()
     if recipe is not None:
-        val, section = recipe.data.val or recipe.data.train, getattr(recipe, chosen.verb)
+        val, section = recipe.data.val or recipe.data.train, getattr(recipe, located.verb)
         spec = spec.model_copy(update={"stride": val.stride, "sampling": val.sampling})
         resized = getattr(section, "views", section.augment).interpolation
         views = Views(interpolation=resized)
@@ -174,11 +174,11 @@ def _clips(reader: ViewReader) -> dict[str, Any]:
 
 
 def _about(
-    chosen: Chosen, header: Header, pool: Pool, layer: int | None, model: MaskedAutoencoder
+    located: LocatedWeights, header: Header, pool: Pool, layer: int | None, model: MaskedAutoencoder
 ) -> dict[str, Any]:
     """Return what features depend on."""
     return {
-        "weights": chosen.source,
+        "weights": located.source,
         "sha256": digest_of_weights(model),
         "model": header.model_dump(mode="json", include={"backbone", "clip", "channels", "source"}),
         "pool": pool,

@@ -14,12 +14,11 @@ from rich.console import Console
 from maekit.atomic import write_text
 from maekit.cli.output import as_json, print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
-from maekit.datasets.named_files import NamedFiles, find_files, output_stems
-from maekit.engine.batches import required_pretrain, stream_of, train_reader
+from maekit.datasets.named_files import find_files, output_stems
+from maekit.engine.batches import required_pretrain
 from maekit.engine.events import Note
 from maekit.engine.precision import pick_device
-from maekit.engine.run_folder import RUNS, new_folder, plain
-from maekit.engine.schedule import BatchSplit, total_steps
+from maekit.engine.run_folder import new_folder, plain
 from maekit.errors import DataError, RecipeError, StorageError
 from maekit.recipe.schema import MaskerSpec
 from maekit.recipe.yaml12 import parse
@@ -29,7 +28,7 @@ from maekit.visualize.masks import MaskerMasks, MaskSource, PictureMask, Trainin
 from maekit.visualize.movies import save
 from maekit.visualize.reconstruct import Models, Reconstructor
 from maekit.visualize.scores import Scores, dataset_score
-from maekit.visualize.sources import Chosen, choose, training_samples
+from maekit.weights.locate import LocatedWeights, newest_or_demo
 
 if TYPE_CHECKING:
     from maekit.datasets.named_files import NamedFile
@@ -75,33 +74,33 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     tell = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
     hidden = Hidden(masker, ratio, mask, seed, like_training, whole)
     _check_combination(hidden, native=native)
-    chosen = choose(source, RUNS)
-    for note in chosen.notes:
+    located = newest_or_demo(source)
+    for note in located.notes:
         tell(Note(note, warning=True))
-    recipe = chosen.recipe()
+    recipe = located.recipe()
     where = pick_device(device)
     with LoggingBridge(tell).listening():
-        models = Models(chosen.source, where)
+        models = Models(located.source, where)
         found = find_files(inputs, moving=models.header.clip[0] > 1)
-        masks = _masks(hidden, models, chosen, recipe)
+        masks = _masks(hidden, models, located, recipe)
         if isinstance(masks, MaskerMasks) and not native:
             masks.check(models.model.grid, models.model.backbone.mask_unit)
         folder = _folder(out)
-        tell(Note(f"weights: {chosen.said}; {_told(models)}"))
+        tell(Note(f"weights: {located.description}; {_told(models)}"))
         worker = Reconstructor(
             models,
             found,
             masks,
             _clips(recipe, native=native),
             attention=attention,
-            caption=chosen.caption,
+            caption=located.caption,
         )
         items, scores = _all(worker, found, folder, tell)
     bad = sum(item["error"] is not None for item in items)
     result = {
         "verb": "reconstruct",
         "exit": BAD_FILES if bad else 0,
-        "weights": chosen.source,
+        "weights": located.source,
         "items": items,
         "pooled": dataset_score(scores),
     }
@@ -202,11 +201,18 @@ def _check_combination(hidden: Hidden, *, native: bool) -> None:
         raise RecipeError(msg, where="--like-training", hint="steps count from 1")
 
 
-def _masks(hidden: Hidden, models: Models, chosen: Chosen, recipe: Recipe | None) -> MaskSource:
+def _masks(
+    hidden: Hidden, models: Models, located: LocatedWeights, recipe: Recipe | None
+) -> MaskSource:
     if hidden.mask is not None:
         return PictureMask(hidden.mask)
     if hidden.like_training is not None:
-        return _training_masks(hidden.like_training, models, chosen, recipe)
+        if recipe is None or located.folder is None:
+            msg = f"{located.source} is not a run: it does not say how its masks were drawn"
+            hint = "--from RUN, a folder of maekit's"
+            raise RecipeError(msg, where="--like-training", hint=hint)
+        step = hidden.like_training
+        return TrainingStepMasks.of_run(located.folder, recipe, models.model, step)
     still = models.header.clip[0] == 1
     own = models.header.masker or spec_of(MaskerSpec, _IMAGES if still else _VIDEOS)
     spec = own if hidden.masker is None else _masker(hidden.masker)
@@ -254,33 +260,6 @@ def _ratios(text: str | None) -> list[float]:
     except ValueError as error:
         msg = f"'{text}' is not a list of numbers"
         raise RecipeError(msg, where="--ratio", hint="as in 0.75, or 0.5,0.75,0.9") from error
-
-
-def _training_masks(
-    step: int, models: Models, chosen: Chosen, recipe: Recipe | None
-) -> TrainingStepMasks:
-    """The masks of a run's step, drawn by the run's own reader.
-
-    Raises:
-        RecipeError: the weights are not those of a run, or it has no such step.
-    """
-    if recipe is None or chosen.folder is None:
-        msg = f"{chosen.source} is no run: it does not say how its masks were drawn"
-        raise RecipeError(msg, where="--like-training", hint="--from RUN, a folder of maekit's")
-    section = required_pretrain(recipe)
-    effective = BatchSplit.of(section.batch).effective
-    stream = stream_of(recipe, training_samples(chosen.folder, recipe), effective)
-    steps = total_steps(
-        epochs=section.epochs,
-        steps=section.steps,
-        samples=section.samples,
-        batch=effective,
-        per_epoch=stream.steps_per_epoch,
-    )
-    if step > steps:
-        msg = f"there is no training step {step}: the run has {steps:,}"
-        raise RecipeError(msg, where="--like-training", hint=f"a step from 1 to {steps}")
-    return TrainingStepMasks(train_reader(recipe, NamedFiles(()), models.model), stream, step)
 
 
 def _clips(recipe: Recipe | None, *, native: bool) -> ClipOptions:

@@ -30,13 +30,13 @@ from maekit.weights.formats import recognize
 from maekit.weights.importer import (
     LICENSES,
     Weights,
-    local_path,
     open_native,
     open_weights,
     read_foreign,
     report_of,
 )
-from maekit.weights.safetensors_io import find_weights, model_tensors, sha256
+from maekit.weights.locate import find_weights, local_path
+from maekit.weights.safetensors_io import model_tensors, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -13,7 +13,8 @@ from maekit.engine.optim import make_optimizer, tokens_free_of_decay
 from maekit.engine.step import PretrainStep, recompute, to_device_float01
 from maekit.engine.validation import validation_errors
 from maekit.layers import Statistics
-from maekit.weights.importer import Weights, check_there, open_weights
+from maekit.weights.importer import Weights, open_weights
+from maekit.weights.locate import check_exists
 from maekit.weights.safetensors_io import load_tensors, model_tensors, read_header
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class PretrainJob(ValidatedJob):
     def find_source(cls, recipe: Recipe, requested: str | None, emit: Emit) -> str | None:  # noqa: ARG003
         """Return the requested weights, once they are known to be there."""
         if requested is not None:
-            check_there(requested)
+            check_exists(requested)
         return requested
 
     def sizes(self) -> dict[str, int]:

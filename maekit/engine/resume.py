@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from maekit.engine.run_folder import verb_of
 from maekit.errors import RecipeError
 from maekit.recipe.dump import as_dict
 from maekit.recipe.load import load
 from maekit.recipe.schema import VERBS
+from maekit.runs import verb_of
 
 if TYPE_CHECKING:
     from pathlib import Path

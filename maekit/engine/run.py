@@ -24,7 +24,6 @@ from maekit.engine.loop import run as train
 from maekit.engine.reporters import JsonLines, LogFile, Reporters, TensorBoard
 from maekit.engine.resume import check_same, check_verb
 from maekit.engine.run_folder import (
-    RUNS,
     RunFolder,
     chosen_folder,
     loss_summary,
@@ -32,11 +31,11 @@ from maekit.engine.run_folder import (
     newest_unfinished,
     plain,
     read_lines,
-    read_result,
 )
 from maekit.errors import Interrupted, NonFiniteError, RecipeError, code_of
 from maekit.recipe.dump import dump
-from maekit.weights.importer import local_path
+from maekit.runs import RUNS, read_result
+from maekit.weights.locate import local_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,7 +125,7 @@ def choose_folder(verb: str, recipe: Recipe, options: RunOptions) -> Path:
         _refuse_moved_weights(options, options.out)
         return chosen_folder(options.out, resume=options.resume, overwrite=options.overwrite)
     if options.resume:
-        found = newest_unfinished(RUNS, recipe.name, verb)
+        found = newest_unfinished(recipe.name, verb)
         if found is not None:
             return found
     return new_folder(RUNS, recipe.name)

@@ -19,9 +19,9 @@ import torch
 
 from maekit.atomic import write_text
 from maekit.errors import RecipeError, StorageError
+from maekit.runs import RUNS, read_result, runs_of, verb_of
 from maekit.version import __version__
 
-RUNS = Path("runs")
 OURS = ("recipe.yaml", "result.json")  # what makes a folder one of ours
 LOCK = "lock"
 PREDICTIONS = "predictions.jsonl"  # of each sample of data.val
@@ -177,53 +177,14 @@ def _free_name(path: Path) -> Path:
     return candidate
 
 
-def newest_unfinished(runs: Path, recipe: str, verb: str) -> Path | None:
-    """The newest run of this verb and recipe that did not end and that no process holds."""
-    for folder in _numbered(runs / recipe):
+def newest_unfinished(recipe: str, verb: str, runs: Path = RUNS) -> Path | None:
+    """Return the newest run of this verb and recipe that did not end and that no process holds."""
+    for folder in runs_of(recipe, runs):
         same = verb_of(folder) in (None, verb)
         unfinished = same and read_result(folder).get("exit") in UNFINISHED
         if unfinished and not in_use(folder / LOCK):
             return folder
     return None
-
-
-def newest_finished(runs: Path, recipe: str, verb: str) -> Path | None:
-    """The newest run of this verb and recipe that ended well."""
-    for folder in _numbered(runs / recipe):
-        result = read_result(folder)
-        if result.get("verb") == verb and result.get("exit") == 0:
-            return folder
-    return None
-
-
-def _numbered(parent: Path) -> list[Path]:
-    """The run folders of a recipe, newest first."""
-    numbered = [each for each in parent.glob("*") if each.name.isdigit()]
-    return sorted(numbered, key=lambda each: int(each.name), reverse=True)
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """A run's result.json; empty where there is none yet, or none that is whole."""
-    return _read_json(folder / "result.json")
-
-
-def verb_of(folder: Path) -> str | None:
-    """The verb that a run is of; None where it has only begun, or is no run.
-
-    A run that was killed left no result.json, but its env.json.
-    """
-    for record in (read_result(folder), _read_json(folder / "env.json")):
-        if isinstance(record.get("verb"), str):
-            return str(record["verb"])
-    return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def take_lock(path: Path) -> IO[str]:

@@ -16,11 +16,12 @@ from maekit.engine.expected import compare
 from maekit.engine.loop import StopSignal
 from maekit.engine.resume import check_same, check_verb
 from maekit.engine.run import Finished, OpenRun, RunOptions, choose_folder, open_run
-from maekit.engine.run_folder import PREDICTIONS, plain, read_result
+from maekit.engine.run_folder import PREDICTIONS, plain
 from maekit.errors import INTERRUPTED
 from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.feature_cache import source_of
 from maekit.evaluate.probe import MODEL, VAL, assemble_probe
+from maekit.runs import read_result
 
 if TYPE_CHECKING:
     from pathlib import Path

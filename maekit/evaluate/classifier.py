@@ -18,7 +18,8 @@ from maekit.errors import PartError, WeightsError
 from maekit.evaluate.features import pool_then_norm, required_norm
 from maekit.layers import LAYER_NORM_EPS, Normalizer, Statistics
 from maekit.model import MaskedAutoencoder
-from maekit.weights.safetensors_io import CLASSIFIER, find_weights, load_exactly, read_tensors
+from maekit.weights.locate import find_weights
+from maekit.weights.safetensors_io import CLASSIFIER, load_exactly, read_tensors
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Grid

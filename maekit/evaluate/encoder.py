@@ -14,12 +14,12 @@ from torch import nn
 from maekit.data.statistics import imagenet
 from maekit.engine.build import build_model, compatible_header, load_into
 from maekit.engine.events import Emit, Note
-from maekit.engine.run_folder import RUNS, newest_finished
 from maekit.errors import NonFiniteError, RecipeError
 from maekit.layers import Statistics
 from maekit.recipe.schema import Stats
 from maekit.weights.header import Header
-from maekit.weights.importer import check_there, open_weights
+from maekit.weights.importer import open_weights
+from maekit.weights.locate import SCRATCH, check_exists, newest_pretraining
 from maekit.weights.safetensors_io import read_header
 
 if TYPE_CHECKING:
@@ -29,30 +29,22 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-SCRATCH = "scratch"  # --from scratch: no weights at all
 _ENCODER = "backbone."  # before the encoder's tensors
 
 
-def weights_or_newest(recipe: Recipe, source: str | None, emit: Emit) -> str:
+def weights_or_newest(recipe: Recipe, requested: str | None, emit: Emit) -> str:
     """Return the requested weights, else the newest finished pre-training run of the recipe.
 
     Raises:
-        RecipeError: there is none, or nothing is at the requested place.
+        RecipeError: there is none, or the requested weights do not exist.
     """
-    if source is not None:
-        if source != SCRATCH:
-            check_there(source)
-        return source
-    found = newest_finished(RUNS, recipe.name, "pretrain")
-    if found is None:
-        msg = f"no finished pre-training run of {recipe.name} below {RUNS}/"
-        hint = (
-            f"`maekit pretrain {recipe.name}` first, name weights (--from RUN, FILE, timm:NAME or "
-            "hf:FOLDER), or start from none (--from scratch)"
-        )
-        raise RecipeError(msg, where="--from", hint=hint)
-    emit(Note(f"weights: {found}, the newest finished pre-training run of {recipe.name}"))
-    return str(found)
+    if requested is None:
+        found = newest_pretraining(recipe.name)
+        emit(Note(f"weights: {found}, the newest finished pre-training run of {recipe.name}"))
+        return str(found)
+    if requested != SCRATCH:
+        check_exists(requested)
+    return requested
 
 
 def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder, Header]:

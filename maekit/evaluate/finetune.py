@@ -17,7 +17,6 @@ from maekit.errors import DataError, RecipeError
 from maekit.evaluate.classifier import Classifier, classifier_tensors, load_classifier_tensors
 from maekit.evaluate.ema import EMA, MovingAverage
 from maekit.evaluate.encoder import (
-    SCRATCH,
     load_encoder,
     resumed_encoder,
     untrained_encoder,
@@ -27,6 +26,7 @@ from maekit.evaluate.labels import Task, announce_task, task_of, warn_at_chance
 from maekit.evaluate.predictions import Predictions, Reading, predict
 from maekit.evaluate.supervision import VERB, groups_of, make_classifier, make_step, train_reader
 from maekit.evaluate.views import ViewReader, view_reader
+from maekit.weights.locate import SCRATCH
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,7 +26,7 @@ from maekit.evaluate.baselines import (
     reduced_size,
     untrained,
 )
-from maekit.evaluate.encoder import SCRATCH, digest_of_weights, load_encoder
+from maekit.evaluate.encoder import digest_of_weights, load_encoder
 from maekit.evaluate.feature_cache import (
     SHARD_SIZE,
     FeatureSet,
@@ -49,6 +49,7 @@ from maekit.evaluate.labels import (
 from maekit.evaluate.predictions import TOP, Predictions, Reading
 from maekit.evaluate.probe_heads import FittedHead, check_head, fit_head
 from maekit.evaluate.views import ViewReader, view_reader
+from maekit.weights.locate import SCRATCH
 
 if TYPE_CHECKING:
     from pathlib import Path

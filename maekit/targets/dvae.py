@@ -15,7 +15,8 @@ from maekit.contracts import PartContext, PartOptions, Target, View
 from maekit.errors import RecipeError, WeightsError
 from maekit.targets.dvae_networks import as_pictures, check_range
 from maekit.targets.dvae_weights import read_encoder
-from maekit.weights.safetensors_io import find_weights, sha256
+from maekit.weights.locate import find_weights
+from maekit.weights.safetensors_io import sha256
 
 if TYPE_CHECKING:
     from maekit.targets.dvae_networks import Encoder

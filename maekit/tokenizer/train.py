@@ -18,7 +18,8 @@ from maekit.errors import RecipeError, WeightsError
 from maekit.targets.dvae_networks import DVAE, as_pictures, check_range
 from maekit.tokenizer.losses import annealed, gumbel_noise, relaxed_bound, validation_errors
 from maekit.weights.header import DVAEHeader
-from maekit.weights.safetensors_io import find_weights, load_exactly, read_header_as, read_tensors
+from maekit.weights.locate import find_weights
+from maekit.weights.safetensors_io import load_exactly, read_header_as, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,10 @@ from maekit.data.images import open_image
 from maekit.data.masks import MaskDraw
 from maekit.data.pixels import to_channels, to_float01
 from maekit.data.rng import generator
+from maekit.datasets.named_files import NamedFiles
+from maekit.engine.batches import open_dataset, required_pretrain, stream_of, train_reader
+from maekit.engine.checkpoint import Checkpoints
+from maekit.engine.schedule import BatchSplit, total_steps
 from maekit.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -24,7 +28,8 @@ if TYPE_CHECKING:
     from maekit.data.plan import Box
     from maekit.data.reader import SampleReader
     from maekit.grid import Grid
-    from maekit.recipe.schema import MaskerSpec
+    from maekit.model import MaskedAutoencoder
+    from maekit.recipe.schema import MaskerSpec, Recipe
 
 _WHITE = 0.5  # from here on a token of a mask's picture is hidden
 
@@ -182,6 +187,29 @@ class TrainingStepMasks:
     stream: Stream
     step: int
 
+    @classmethod
+    def of_run(cls, folder: Path, recipe: Recipe, model: MaskedAutoencoder, step: int) -> Self:
+        """Draw with the reader and the stream of a run.
+
+        Raises:
+            RecipeError: the run has no such step.
+            DataError: no checkpoint says how many samples it trains on, and the data is not there.
+        """
+        section = required_pretrain(recipe)
+        batch = BatchSplit.of(section.batch).effective
+        stream = stream_of(recipe, _training_samples(folder, recipe), batch)
+        steps = total_steps(
+            epochs=section.epochs,
+            steps=section.steps,
+            samples=section.samples,
+            batch=batch,
+            per_epoch=stream.steps_per_epoch,
+        )
+        if step > steps:
+            msg = f"there is no training step {step}: the run has {steps:,}"
+            raise RecipeError(msg, where="--like-training", hint=f"a step from 1 to {steps}")
+        return cls(train_reader(recipe, NamedFiles(()), model), stream, step)
+
     def draw(
         self,
         item: MaskInput,
@@ -199,6 +227,15 @@ class TrainingStepMasks:
         predicted = hidden[repeat] if decode is None else hidden[repeat] & decode[repeat]
         label = f"as sample {sample + 1} of training step {self.step}"
         return [MaskRow(label, (ForwardPass(hidden[repeat], predicted),))]
+
+
+def _training_samples(folder: Path, recipe: Recipe) -> int:
+    """Return how many samples a run trains on: as its newest checkpoint says, else counted."""
+    checkpoints = Checkpoints(folder / "checkpoints", required_pretrain(recipe).checkpoint.keep)
+    checkpoint, _ = checkpoints.newest_good()
+    if checkpoint is not None and "train_samples" in checkpoint.state["extra"]:
+        return int(checkpoint.state["extra"]["train_samples"])
+    return len(open_dataset(recipe.data.train, "data.train"))
 
 
 class PictureMask:

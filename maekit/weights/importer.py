@@ -9,8 +9,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError, safe_open
-
 from maekit.errors import RecipeError, WeightsError
 from maekit.weights import foreign
 from maekit.weights.foreign import ForeignCheckpoint, UserHints, file_hints_of
@@ -18,24 +16,15 @@ from maekit.weights.formats import Family, FormatMatch, recognize
 from maekit.weights.header import Header
 from maekit.weights.infer import check_values, infer, target_part
 from maekit.weights.keymap import to_ours
-from maekit.weights.safetensors_io import KEY, find_weights, read_header, read_tensors
-from maekit.weights.timm import fetch_timm, pretrained
+from maekit.weights.locate import TIMM, find_weights, is_foreign, local_path
+from maekit.weights.safetensors_io import read_header, read_tensors
+from maekit.weights.timm import fetch_timm
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-__all__ = [
-    "UserHints",
-    "Weights",
-    "check_there",
-    "is_foreign",
-    "local_path",
-    "open_native",
-    "open_weights",
-]
-
-HF, TIMM = "hf:", "timm:"
+__all__ = ["UserHints", "Weights", "open_native", "open_weights"]
 
 
 def open_weights(
@@ -56,10 +45,10 @@ def open_weights(
     found = open_native(source)
     if found is not None:
         return _told(found, given or UserHints(), allow_missing)
-    text = str(source)
-    if text.startswith(TIMM):
-        return _open_timm(text.removeprefix(TIMM), given or UserHints(), allow_missing)
-    return read_foreign(foreign.read(_path(text)), given or UserHints(), allow_missing)
+    path = local_path(source)
+    if path is None:
+        return _open_timm(str(source).removeprefix(TIMM), given or UserHints(), allow_missing)
+    return read_foreign(foreign.read(path), given or UserHints(), allow_missing)
 
 
 def _told(found: Weights, given: UserHints, allow_missing: Sequence[str]) -> Weights:
@@ -97,35 +86,6 @@ def _open_timm(name: str, given: UserHints, allow_missing: Sequence[str]) -> Wei
     return Weights(header, tensors, model.checkpoint.where, report, foreign=True)
 
 
-def local_path(source: str | Path) -> Path | None:
-    """The file or folder that a source names; None for ``timm:NAME``."""
-    return None if str(source).startswith(TIMM) else _path(str(source))
-
-
-def check_there(source: str | Path) -> None:
-    """Refuse, before anything is made, a source of which nothing is there.
-
-    Raises:
-        RecipeError: so it is, or timm knows no such weights. Whether they can be fetched is known
-            only when that is tried.
-    """
-    path = local_path(source)
-    if path is None:
-        pretrained(str(source).removeprefix(TIMM))
-    if path is not None and not path.exists():
-        hint = "give a run folder, a weights file, hf:FOLDER or timm:NAME"
-        raise RecipeError(f"no such run or weights file: {source}", where="--from", hint=hint)
-
-
-def is_foreign(source: str | Path) -> bool:
-    """Whether somebody else's weights are named; what is not there counts as maekit's."""
-    return str(source).startswith((HF, TIMM)) or not _ours(Path(source))
-
-
-def _path(source: str) -> Path:
-    return Path(source.removeprefix(HF))
-
-
 def open_native(source: str | Path) -> Weights | None:
     """Weights that maekit wrote; None where the source is somebody else's."""
     if is_foreign(source):
@@ -134,19 +94,6 @@ def open_native(source: str | Path) -> Weights | None:
     header, tensors = read_header(path), read_tensors(path)
     origin = f"{path} ({header.source or 'maekit'})"
     return Weights(header, tensors, origin, ImportReport("maekit", len(tensors)))
-
-
-def _ours(path: Path) -> bool:
-    """Whether maekit is to read it: what is not there too, for one message about it."""
-    if not path.is_file():
-        return not (path / foreign.CONFIG).is_file()
-    if not foreign.is_safetensors(path):
-        return False
-    try:
-        with safe_open(path, "pt") as file:
-            return KEY in (file.metadata() or {})
-    except (SafetensorError, OSError):  # read_header says what is wrong, and what to try
-        return True
 
 
 # Of what each project has released; a file that somebody trained with its code is their own.

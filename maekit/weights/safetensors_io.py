@@ -140,30 +140,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def find_weights(source: str | Path) -> Path:
-    """The weights file of a run folder (its final or newest weights), or the file itself.
-
-    Raises:
-        RecipeError: nothing is there (a missing file is a usage error, exit 2).
-    """
-    from maekit.errors import RecipeError
-
-    path = Path(source)
-    if not path.exists():
-        msg = f"no such run or weights file: {source}"
-        raise RecipeError(msg, hint="give a run folder (runs/NAME/N) or a .safetensors file")
-    if path.is_file():
-        return path
-    final = path / "weights.safetensors"
-    if final.is_file():
-        return final
-    saved = sorted(path.glob("checkpoints/step-*/model.safetensors"))
-    if not saved:
-        msg = "this folder holds neither weights.safetensors nor a checkpoint"
-        raise RecipeError(msg, where=str(path), hint="give the folder of a run that has saved")
-    return saved[-1]
-
-
 OURS = ("backbone.", "decoder.")
 TARGET = "target."  # before what a target fitted
 CLASSIFIER = "classifier."  # before what fine-tuning put on the encoder

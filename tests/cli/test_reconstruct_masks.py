@@ -34,7 +34,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(cli: Cli) -> None:
         (2, "no file matches", ("none*.png", "--from", "w.safetensors", "--out", "o")),
         (3, "no decoder weights in this file", ("a.png", "--from", "encoder.safetensors")),
         (2, "no such run or weights", ("a.png", "--from", "gone")),
-        (2, "is no run", (*words, "--like-training", "3")),
+        (2, "is not a run", (*words, "--like-training", "3")),
         (2, "does not go with it", (*words, "--mask", "a.png", "--ratio", "0.5")),
         (2, "does not go with it", (*words, "--like-training", "3", "--whole")),
         (2, "steps count from 1", (*words, "--like-training", "0")),

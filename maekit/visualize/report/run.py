@@ -19,11 +19,10 @@ from maekit.engine.run_folder import (
     PREDICTIONS,
     in_use,
     read_lines,
-    read_result,
-    verb_of,
 )
 from maekit.errors import DataError, RecipeError
 from maekit.recipe.yaml12 import Plain, parse
+from maekit.runs import RUNS, read_result, verb_of
 from maekit.visualize.report.numbers import duration
 
 LOG_LINES = 40
@@ -149,7 +148,7 @@ def names_of(paths: list[Path]) -> list[str]:
 
 def _check_run(path: Path) -> None:
     if not path.exists():
-        raise RecipeError("there is no such folder", where=str(path), hint=_runs_near(Path("runs")))
+        raise RecipeError("there is no such folder", where=str(path), hint=_runs_near(RUNS))
     if not path.is_dir():
         raise RecipeError("not a folder", where=str(path), hint="give the run's folder")
     # A run that has only begun holds its lock and its log, and no recipe yet.

@@ -1,0 +1,180 @@
+"""Decide which weights are meant: those that ``--from`` names, or else the newest run's.
+
+A source is a run folder, a weights file, ``hf:FOLDER`` or ``timm:NAME``; verbs that judge features
+also take ``scratch``, an untrained encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+
+from maekit import demo
+from maekit.errors import MaekitError, RecipeError, WeightsError
+from maekit.recipe.load import load, with_overlays
+from maekit.runs import RUNS, newest_finished, run_of, verb_of
+from maekit.weights import foreign
+from maekit.weights.safetensors_io import KEY, read_header
+from maekit.weights.timm import pretrained
+
+if TYPE_CHECKING:
+    from maekit.recipe.schema import Recipe
+
+HF, TIMM = "hf:", "timm:"
+SCRATCH = "scratch"
+DEMO = "demo weights"
+
+
+@dataclass(frozen=True)
+class LocatedWeights:
+    """Weights that were found.
+
+    Attributes:
+        source: as ``load_model`` takes it.
+        description: for people.
+        folder: the run that they come from; None where they do not come from one.
+        caption: what pictures say of them; empty for weights of one's own.
+        notes: what was passed over, and why.
+    """
+
+    source: str
+    description: str
+    folder: Path | None
+    caption: str = ""
+    notes: tuple[str, ...] = ()
+
+    def recipe(self) -> Recipe | None:
+        """Load the recipe of the run that they come from, with the overlays of its verb."""
+        if self.folder is None or not (self.folder / "recipe.yaml").is_file():
+            return None
+        return with_overlays(load(self.folder / "recipe.yaml"), self.verb).recipe
+
+    @property
+    def verb(self) -> str:
+        """The verb of that run; weights that come from no run count as pre-trained."""
+        return (None if self.folder is None else verb_of(self.folder)) or "pretrain"
+
+
+def newest_pretraining(recipe: str) -> Path:
+    """Return the newest finished pre-training run of a recipe: what finetune and probe start from.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    found = newest_finished(recipe, "pretrain")
+    if found is None:
+        msg = f"no finished pre-training run of {recipe} below {RUNS}/"
+        hint = (
+            f"`maekit pretrain {recipe}` first, name weights (--from RUN, FILE, timm:NAME or "
+            "hf:FOLDER), or start from none (--from scratch)"
+        )
+        raise RecipeError(msg, where="--from", hint=hint)
+    return found
+
+
+def newest_or_demo(source: str | None, *, needs_decoder: bool = True) -> LocatedWeights:
+    """Find the requested weights, else the newest run's of any recipe, else the demo's.
+
+    Args:
+        source: the requested weights, if any.
+        needs_decoder: pass over runs whose weights cannot predict.
+
+    Raises:
+        RecipeError: what was requested does not exist.
+    """
+    if source is not None:
+        if is_foreign(source):
+            return LocatedWeights(source, source, None)
+        path = find_weights(source)
+        return LocatedWeights(source, str(path), run_of(path))
+    notes = []
+    for _, weights in sorted(_saved_weights(), reverse=True):
+        try:
+            header = read_header(weights)
+        except WeightsError as error:
+            notes.append(f"passed over {weights}: {error.what}")
+            continue
+        if not needs_decoder or (header.decoder is not None and header.target is not None):
+            text = f"{weights} (the newest run)"
+            return LocatedWeights(str(weights), text, run_of(weights), notes=tuple(notes))
+    path = demo.WEIGHTS
+    return LocatedWeights(str(path), f"{DEMO} ({path})", path.parent, DEMO, tuple(notes))
+
+
+def _saved_weights() -> Iterator[tuple[int, Path]]:
+    """List the weights of every run, with the time that they were written."""
+    for folder in RUNS.glob("*/*"):
+        if not folder.is_dir():
+            continue
+        try:
+            weights = find_weights(folder)
+            written = weights.stat().st_mtime_ns
+        except (MaekitError, FileNotFoundError):
+            continue  # it has saved nothing yet, or is just now replacing a checkpoint
+        yield written, weights
+
+
+def find_weights(source: str | Path) -> Path:
+    """Return the weights file of a run folder (its final or newest weights), or the file itself.
+
+    Raises:
+        RecipeError: nothing is there (a missing file is a usage error, exit 2).
+    """
+    path = Path(source)
+    if not path.exists():
+        msg = f"no such run or weights file: {source}"
+        raise RecipeError(msg, hint="give a run folder (runs/NAME/N) or a .safetensors file")
+    if path.is_file():
+        return path
+    final = path / "weights.safetensors"
+    if final.is_file():
+        return final
+    saved = sorted(path.glob("checkpoints/step-*/model.safetensors"))
+    if not saved:
+        msg = "this folder holds neither weights.safetensors nor a checkpoint"
+        raise RecipeError(msg, where=str(path), hint="give the folder of a run that has saved")
+    return saved[-1]
+
+
+def local_path(source: str | Path) -> Path | None:
+    """Return the file or folder that a source names; None for ``timm:NAME``."""
+    text = str(source)
+    return None if text.startswith(TIMM) else Path(text.removeprefix(HF))
+
+
+def check_exists(source: str | Path) -> None:
+    """Refuse a source that does not exist, before anything is made.
+
+    Raises:
+        RecipeError: it does not, or timm does not know such weights. Whether they can be fetched
+            is known only when that is tried.
+    """
+    path = local_path(source)
+    if path is None:
+        pretrained(str(source).removeprefix(TIMM))
+    elif not path.exists():
+        hint = "give a run folder, a weights file, hf:FOLDER or timm:NAME"
+        raise RecipeError(f"no such run or weights file: {source}", where="--from", hint=hint)
+
+
+def is_foreign(source: str | Path) -> bool:
+    """Return whether a source names weights that maekit did not write.
+
+    What does not exist counts as maekit's, so that there is one message about it.
+    """
+    if str(source).startswith((HF, TIMM)):
+        return True
+    path = Path(source)
+    if not path.is_file():
+        return (path / foreign.CONFIG).is_file()
+    if not foreign.is_safetensors(path):
+        return True
+    try:
+        with safe_open(path, "pt") as file:
+            return KEY not in (file.metadata() or {})
+    except (SafetensorError, OSError):  # read_header says what is wrong, and what to try
+        return False
