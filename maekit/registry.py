@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from maekit.contracts import Backbone, Dataset, Decoder, Masker, PartOptions, Target
 from maekit.errors import PartError
 from maekit.recipe.dump import as_dict
-from maekit.recipe.explain import validated
+from maekit.recipe.explain import suggest, validated
 from maekit.recipe.load import LoadedRecipe, with_overlays
 from maekit.recipe.merge import CORE_OWNED
 from maekit.recipe.schema import OVERLAYS, VERBS, PartSpec, Recipe, Untyped
-from maekit.recipe.suggest import suggest
 from maekit.recipe.yaml12 import Mark, tree
 
 if TYPE_CHECKING:

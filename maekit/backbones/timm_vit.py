@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from maekit.contracts import Backbone, Encoded, Grid, PartContext, PartOptions
 from maekit.errors import PartError
-from maekit.recipe.suggest import suggest
+from maekit.recipe.explain import suggest
 from maekit.tokens import Mask, gather
 
 _WHERE = "model.backbone.model"

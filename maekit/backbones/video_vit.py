@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 from maekit.backbones.vit import VisionTransformer, ViTOptions
 from maekit.contracts import PartContext
 from maekit.layers import Init, PositionKind, QKVBias
-from maekit.recipe.spelling import american
+from maekit.recipe.sections import american
 
 Side = Annotated[int, Field(ge=1)]
 

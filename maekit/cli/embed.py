@@ -40,7 +40,7 @@ from maekit.evaluate.features import Features, auto_pool
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
-from maekit.recipe.views import Views
+from maekit.recipe.sections import Views
 from maekit.weights.locate import LocatedWeights, newest_or_demo
 
 if TYPE_CHECKING:

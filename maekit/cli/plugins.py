@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maekit.cli.output import print_json, print_table
 from maekit.errors import PartError
-from maekit.recipe.suggest import suggest
+from maekit.recipe.explain import suggest
 from maekit.registry import KINDS, listed, names_of
 
 

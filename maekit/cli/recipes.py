@@ -11,9 +11,8 @@ from maekit.cli.output import as_json, print_json, print_table
 from maekit.errors import MaekitError, PartError, RecipeError
 from maekit.recipe.dump import dump, to_yaml
 from maekit.recipe.json_schema import PartSchema, json_schema
-from maekit.recipe.load import load, read, read_file, read_tree
+from maekit.recipe.load import find, load, read, read_file, read_tree, shipped
 from maekit.recipe.schema import VERBS
-from maekit.recipe.shipped import find, shipped
 from maekit.registry import listed, names_of, options_of, resolve
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from maekit.data.clips import frame_ids
 from maekit.data.plan import Box, ColorChange, Plan
-from maekit.recipe.augment import (
+from maekit.recipe.sections import (
     ColorJitter,
     FixedCrop,
     MultiScaleCrop,
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from maekit.contracts import Source
-    from maekit.recipe.augment import Augment
     from maekit.recipe.schema import DataSpec
+    from maekit.recipe.sections import Augment
 
 _TRIES = 10  # as torchvision
 # Quarters of the room that a multi-scale crop leaves, (down, right): a 5 x 5 lattice's corners,

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from maekit.data.order import Key
     from maekit.data.plan import Plan
     from maekit.data.transform import Transform
-    from maekit.recipe.augment import Augment
     from maekit.recipe.schema import DataSpec
+    from maekit.recipe.sections import Augment
 
 
 _LONGEST_REASON = 1000

@@ -19,8 +19,8 @@ from maekit.data.order import Key
 from maekit.data.pixels import to_float01
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError, RecipeError
-from maekit.recipe.augment import NoAugment
 from maekit.recipe.schema import Stats
+from maekit.recipe.sections import NoAugment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 
 from maekit.contracts import Dataset, PartOptions, Source, SourceInfo
 from maekit.errors import DataError
-from maekit.recipe.suggest import suggest
+from maekit.recipe.explain import suggest
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -18,8 +18,8 @@ from maekit.data.statistics import auto_stats, identity, imagenet, keep, recall,
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
 from maekit.layers import Statistics
-from maekit.recipe.augment import NoAugment
 from maekit.recipe.schema import DataSpec, Pretrain, Recipe, Stats
+from maekit.recipe.sections import NoAugment
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from maekit.data.batch import Batch
     from maekit.engine.schedule import BatchSplit
     from maekit.model import MaskedAutoencoder
-    from maekit.recipe.training import TrainingSection
+    from maekit.recipe.sections import TrainingSection
 
 MOST_WORKERS = 16
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from maekit.data.reader import SampleReader
     from maekit.engine.loop import Step
     from maekit.recipe.schema import Recipe
-    from maekit.recipe.training import HeldOutSection, TrainingSection
+    from maekit.recipe.sections import HeldOutSection, TrainingSection
     from maekit.weights.header import FileHeader
 
 BATCH_HELD_OUT = 64  # samples that are measured together, at most

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
-    from maekit.recipe.training import AdamW
+    from maekit.recipe.sections import AdamW
 
 
 def parameter_groups(

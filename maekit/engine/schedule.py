@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from maekit.errors import RecipeError
 
 if TYPE_CHECKING:
-    from maekit.recipe.training import Batch, Rate, Warmup
+    from maekit.recipe.sections import Batch, Rate, Warmup
 
 LR_BATCH = 256  # base learning rates are per 256 samples (Goyal et al., 2017)
 

@@ -20,7 +20,7 @@ from maekit.evaluate.labels import chance_level, check_labels
 from maekit.evaluate.predictions import Reading, batches_of, run_extractors, top_k
 from maekit.evaluate.probe_heads import NearestNeighbors, Ridge
 from maekit.evaluate.views import ViewReader, view_reader
-from maekit.recipe.views import Views
+from maekit.recipe.sections import Views
 
 if TYPE_CHECKING:
     from torch import Tensor

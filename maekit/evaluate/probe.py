@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.probe import Probe
     from maekit.recipe.schema import DataSpec, Recipe
-    from maekit.recipe.views import Views
+    from maekit.recipe.sections import Views
     from maekit.weights.header import Header
 
 TRAIN, VAL = "data.train", "data.val"

@@ -18,8 +18,7 @@ from maekit.data.augment import largest_box
 from maekit.data.clips import frame_ids, linspace_frames
 from maekit.data.plan import Box, Plan
 from maekit.data.reader import SampleReader
-from maekit.recipe.augment import NoAugment
-from maekit.recipe.views import Views
+from maekit.recipe.sections import NoAugment, Views
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset, Source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import textwrap
@@ -14,7 +15,6 @@ from maekit.errors import PartError, RecipeError
 from maekit.recipe.dump import to_yaml
 from maekit.recipe.merge import classes
 from maekit.recipe.schema import OPTIONS_OF, OptionsOf, PartSpec
-from maekit.recipe.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from maekit.recipe.yaml12 import KeyPath, Node
+
 
 _KINDS = {
     "int_type": "a whole number",
@@ -326,3 +327,10 @@ def dotted(path: KeyPath) -> str:
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else f".{key}"
     return text.removeprefix(".")
+
+
+def suggest(word: str, known: Iterable[str]) -> str | None:
+    """``did you mean ...?`` for the nearest of ``known``, or None if nothing is near."""
+    words = {str(item).lower(): str(item) for item in known}
+    near = difflib.get_close_matches(word.lower(), list(words), n=1, cutoff=0.6)
+    return f"did you mean '{words[near[0]]}'?" if near else None

@@ -9,10 +9,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from maekit.recipe.augment import Augment, RandomResizedCrop
-from maekit.recipe.section import Section
-from maekit.recipe.training import AdamW, Beta, TrainingSection
-from maekit.recipe.views import Views
+from maekit.recipe.sections import (
+    AdamW,
+    Augment,
+    Beta,
+    RandomResizedCrop,
+    Section,
+    TrainingSection,
+    Views,
+)
 
 # Stricter than timm, which passes over words that it does not know.
 _NUMBER = r"\d+(\.\d+)?"

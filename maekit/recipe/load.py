@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,16 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maekit.errors import RecipeError
-from maekit.recipe.explain import validated
-from maekit.recipe.merge import check_alternatives, merge, remove
-from maekit.recipe.overrides import parse_overrides
+from maekit.recipe.explain import suggest, validated
+from maekit.recipe.merge import check_alternatives, merge, parse_overrides, remove
 from maekit.recipe.schema import OVERLAYS, VERBS, Recipe
-from maekit.recipe.shipped import find, find_parent
-from maekit.recipe.suggest import suggest
 from maekit.recipe.yaml12 import KeyPath, Mark, Node, parse, tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
 
 MAX_BYTES = 1 << 20
 Source = str | Path | Mapping[str, Any]
@@ -207,3 +206,73 @@ def shown(path: Path) -> str:
     """The path as messages print it: relative where it lies below the working directory."""
     below = path.is_absolute() and path.is_relative_to(Path.cwd())
     return str(path.relative_to(Path.cwd()) if below else path)
+
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@functools.cache
+def shipped() -> dict[str, Path]:
+    """The recipes that maekit ships, name to file; ``ablations/x`` for one in a subfolder.
+
+    They lie inside the package in a wheel, and beside it in a checkout.
+    """
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent
+    folder = package / "recipes"
+    if not folder.is_dir() and (checkout / "pyproject.toml").is_file():
+        folder = checkout / "recipes"
+    return {
+        file.relative_to(folder).with_suffix("").as_posix(): file
+        for file in sorted(folder.rglob("*.yaml"))
+    }
+
+
+def find(source: str | Path) -> Path:
+    """The file of a recipe: a path that exists, else a shipped one by name or by path.
+
+    Raises:
+        RecipeError: there is no such file, or it is a folder.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    named = shipped().get(_name(path))
+    if named is not None:
+        return named
+    if path.is_dir():
+        inside = path / "recipe.yaml"
+        hint = f"{inside}" if inside.is_file() else "name a .yaml file in it"
+        raise RecipeError("this is a folder, not a recipe", where=str(source), hint=hint)
+    if path.exists():
+        raise RecipeError(
+            "not a regular file", where=str(source), hint="save the recipe to a .yaml file"
+        )
+    raise RecipeError("no such recipe", where=str(source), hint=_advice(path))
+
+
+def find_parent(child: Path, parent: str) -> Path | None:
+    """The file that ``extends: parent`` in ``child`` means: beside it, else a shipped one.
+
+    The second lets a copy of a shipped recipe keep its parent.
+    """
+    beside = child.parent / Path(parent).expanduser()
+    return beside if beside.is_file() else shipped().get(_name(Path(parent)))
+
+
+def _name(path: Path) -> str:
+    name = path.as_posix().removeprefix("./").removeprefix("recipes/")
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _advice(path: Path) -> str:
+    if path.parent.is_dir():
+        beside = [file.name for file in path.parent.iterdir() if file.suffix in SUFFIXES]
+        near = suggest(path.name, beside)
+        if near:
+            return near
+    listing = "`maekit recipes list` shows what is shipped"
+    near = suggest(_name(path), shipped())
+    return f"{near} {listing}" if near else listing

@@ -6,10 +6,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from maekit.recipe.augment import Augment, SingleTryCrop
-from maekit.recipe.section import Section
-from maekit.recipe.training import Batch, Beta, Rate, TrainingSection, Warmup
-from maekit.recipe.views import Views
+from maekit.recipe.sections import (
+    Augment,
+    Batch,
+    Beta,
+    Rate,
+    Section,
+    SingleTryCrop,
+    TrainingSection,
+    Views,
+    Warmup,
+)
 
 EPOCHS = 90.0  # of MAE's linear probe
 Positive = Annotated[float, Field(gt=0)]

@@ -34,12 +34,10 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
 from maekit.errors import PartError
-from maekit.recipe.augment import ColorJitter
 from maekit.recipe.finetune import Finetune
 from maekit.recipe.probe import OnlineProbe, Probe
-from maekit.recipe.section import Section
+from maekit.recipe.sections import AdamW, ColorJitter, HeldOutSection, Section
 from maekit.recipe.tokenizer import Tokenizer
-from maekit.recipe.training import AdamW, HeldOutSection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from maekit.recipe.section import Section
-from maekit.recipe.training import AdamW, Beta, HeldOutSection
+from maekit.recipe.sections import AdamW, Beta, HeldOutSection, Section
 
 
 class DVAESizes(Section):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from maekit.contracts import Grid, PartContext, PartOptions, PixelTarget, View
-from maekit.recipe.spelling import american
+from maekit.recipe.sections import american
 from maekit.tokens import Mask, gather, interpolate_from_visible, patchify
 
 LossName = Literal["mse", "l1", "smooth-l1"]

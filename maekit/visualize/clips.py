@@ -16,8 +16,8 @@ from maekit.data.pixels import convertible, to_float01
 from maekit.data.plan import Box
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError
-from maekit.recipe.augment import NoAugment
 from maekit.recipe.schema import DataSpec, Sampling
+from maekit.recipe.sections import NoAugment
 from maekit.visualize.masks import MaskInput
 
 if TYPE_CHECKING:

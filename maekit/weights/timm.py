@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from maekit.errors import RecipeError, WeightsError
+from maekit.recipe.explain import suggest
 from maekit.recipe.schema import BackboneSpec
-from maekit.recipe.suggest import suggest
 from maekit.registry import spec_of
 from maekit.weights.foreign import ForeignCheckpoint
 from maekit.weights.header import Header

@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 
 from maekit.atomic import write_atomically, write_text
 from maekit.errors import RecipeError, StorageError, WeightsError
-from maekit.recipe.suggest import suggest
+from maekit.recipe.explain import suggest
 from maekit.version import __version__
 
 NON_COMMERCIAL = "CC BY-NC 4.0: attribution, no commercial use"

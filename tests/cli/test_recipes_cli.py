@@ -17,7 +17,7 @@ import typer
 
 from maekit import errors
 from maekit.cli import errors as cli_errors
-from maekit.recipe.shipped import shipped
+from maekit.recipe.load import shipped
 from maekit.recipe.yaml12 import parse
 
 if TYPE_CHECKING:

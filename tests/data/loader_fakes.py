@@ -14,8 +14,8 @@ import numpy as np
 from maekit.contracts import Boxes, Dataset, Grid, Label, Masker, Source, SourceInfo, View
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError
-from maekit.recipe.augment import NoAugment, RandomResizedCrop
 from maekit.recipe.schema import DataSpec
+from maekit.recipe.sections import NoAugment, RandomResizedCrop
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,8 @@ from PIL import Image
 from maekit.contracts import Source
 from maekit.data.augment import draw_plan
 from maekit.data.pixels import crop_resize
-from maekit.recipe.augment import NoAugment, RandomResizedCrop
 from maekit.recipe.schema import DataSpec
+from maekit.recipe.sections import NoAugment, RandomResizedCrop
 
 SPEC = DataSpec(name="images")
 CROP = RandomResizedCrop(name="random-resized-crop")

@@ -18,8 +18,8 @@ from maekit.data.order import Key
 from maekit.data.pixels import apply, crop_resize
 from maekit.data.plan import ColorChange
 from maekit.errors import DataError
-from maekit.recipe.augment import ColorJitter, FixedCrop, RandomResizedCrop
 from maekit.recipe.schema import DataSpec, Recipe
+from maekit.recipe.sections import ColorJitter, FixedCrop, RandomResizedCrop
 
 SPEC = DataSpec(name="images")
 FIXED = FixedCrop(name="fixed-crop", enlarge=4 / 3)

@@ -7,8 +7,8 @@ from loader_fakes import Fakes, make_reader
 
 from maekit.contracts import View
 from maekit.data.order import Key
-from maekit.recipe.augment import NoAugment
 from maekit.recipe.schema import DataSpec
+from maekit.recipe.sections import NoAugment
 
 
 def test_the_loader_reads_the_frames_between() -> None:

@@ -16,8 +16,8 @@ from maekit.contracts import Dataset, Source, View
 from maekit.data.augment import draw_plan
 from maekit.data.order import Key
 from maekit.data.reader import SampleReader
-from maekit.recipe.augment import Augment, MultiScaleCrop, NoAugment, RandomResizedCrop
 from maekit.recipe.schema import DataSpec
+from maekit.recipe.sections import Augment, MultiScaleCrop, NoAugment, RandomResizedCrop
 
 SPEC = DataSpec(name="videos", frames=4, stride=2)
 CROP = MultiScaleCrop(name="multi-scale-crop")

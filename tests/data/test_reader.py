@@ -12,8 +12,8 @@ from loader_fakes import BrightHidden, Fakes, HalfHidden, make_reader
 from maekit.contracts import Grid, Masker, Source, View
 from maekit.data.order import Key
 from maekit.errors import PartError
-from maekit.recipe.augment import NoAugment
 from maekit.recipe.schema import DataSpec
+from maekit.recipe.sections import NoAugment
 
 
 def test_a_key_is_all_there_is_to_a_sample() -> None:

@@ -20,8 +20,8 @@ from maekit.data.reader import SampleReader
 from maekit.datasets.videos import SUFFIXES, Videos
 from maekit.engine.batches import announce_padding
 from maekit.errors import DataError
-from maekit.recipe.augment import RandomResizedCrop
 from maekit.recipe.schema import DataSpec
+from maekit.recipe.sections import RandomResizedCrop
 from maekit.testing import check_dataset
 
 NAMES = ("a b,c.mp4", "ü 日本/x.mp4", "sub/d 7.mp4")

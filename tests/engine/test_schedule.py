@@ -16,7 +16,7 @@ from maekit.engine.schedule import (
     total_steps,
 )
 from maekit.errors import RecipeError
-from maekit.recipe.training import AdamW, Batch, Warmup
+from maekit.recipe.sections import AdamW, Batch, Warmup
 
 
 def test_lr_is_maes_fractional_epoch_formula() -> None:

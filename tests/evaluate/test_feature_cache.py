@@ -28,7 +28,7 @@ from maekit.evaluate.feature_cache import (
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
-from maekit.recipe.views import Views
+from maekit.recipe.sections import Views
 
 if TYPE_CHECKING:
     from maekit.evaluate.feature_cache import OnBad

@@ -17,7 +17,7 @@ from maekit.evaluate.features import Features, auto_pool, block_of
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import view_reader
 from maekit.recipe.schema import DataSpec
-from maekit.recipe.views import Views
+from maekit.recipe.sections import Views
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

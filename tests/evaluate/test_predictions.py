@@ -16,7 +16,7 @@ from maekit.errors import DataError, NonFiniteError
 from maekit.evaluate.predictions import Predictions, Reading, predict, top_k
 from maekit.evaluate.views import view_reader
 from maekit.recipe.schema import DataSpec
-from maekit.recipe.views import Views
+from maekit.recipe.sections import Views
 
 CPU = torch.device("cpu")
 

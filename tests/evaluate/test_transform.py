@@ -15,8 +15,8 @@ from maekit.data.augment import draw_plan
 from maekit.data.order import Key
 from maekit.data.reader import SampleReader
 from maekit.data.transform import Transform
-from maekit.recipe.augment import RandomResizedCrop, SingleTryCrop
 from maekit.recipe.schema import DataSpec
+from maekit.recipe.sections import RandomResizedCrop, SingleTryCrop
 
 SIZE = (8, 8)
 

@@ -13,9 +13,8 @@ from maekit.data.augment import draw_plan
 from maekit.data.order import Key
 from maekit.data.reader import SampleReader
 from maekit.evaluate.views import clip_frames, crop_box, view_reader
-from maekit.recipe.augment import NoAugment
 from maekit.recipe.schema import DataSpec
-from maekit.recipe.views import Views
+from maekit.recipe.sections import NoAugment, Views
 
 
 def spec(frames: int = 4, stride: int = 1, sampling: str = "dense") -> DataSpec:

@@ -17,8 +17,8 @@ from PIL import Image
 from pydantic import BaseModel
 
 from maekit import registry
-from maekit.recipe.augment import RandomResizedCrop
 from maekit.recipe.schema import DataSpec, PartSpec, Recipe, Stats
+from maekit.recipe.sections import RandomResizedCrop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

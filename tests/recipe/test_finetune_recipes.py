@@ -7,10 +7,10 @@ from typing import NamedTuple
 import pytest
 
 from maekit.evaluate.supervision import describe
-from maekit.recipe.augment import RandomResizedCrop
 from maekit.recipe.finetune import Finetune
 from maekit.recipe.load import load
 from maekit.recipe.schema import Recipe
+from maekit.recipe.sections import RandomResizedCrop
 from maekit.registry import resolve
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from maekit.errors import RecipeError
 from maekit.recipe.dump import dump
-from maekit.recipe.load import load, read_tree, with_overlays
-from maekit.recipe.shipped import find, shipped
+from maekit.recipe.load import find, load, read_tree, shipped, with_overlays
 
 if TYPE_CHECKING:
     from collections.abc import Callable

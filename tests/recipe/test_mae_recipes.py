@@ -7,9 +7,9 @@ import pytest
 from maekit.data.masks import MaskDraw
 from maekit.engine.build import describe
 from maekit.grid import Grid
-from maekit.recipe.augment import RandomResizedCrop
 from maekit.recipe.load import load
 from maekit.recipe.schema import Pretrain, Recipe
+from maekit.recipe.sections import RandomResizedCrop
 from maekit.registry import build, resolve
 
 # Encoder and whole model (MAE's code, counted; mmpretrain's metafile has the same), tokens, seen.

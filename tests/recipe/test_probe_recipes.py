@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from maekit.recipe.augment import MultiScaleCrop, SingleTryCrop
 from maekit.recipe.load import load
 from maekit.recipe.probe import Lars, Sgd
+from maekit.recipe.sections import MultiScaleCrop, SingleTryCrop
 from maekit.registry import resolve
 
 

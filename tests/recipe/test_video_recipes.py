@@ -7,9 +7,9 @@ from typing import NamedTuple
 import pytest
 
 from maekit.engine.build import describe
-from maekit.recipe.augment import MultiScaleCrop
 from maekit.recipe.load import load
 from maekit.recipe.schema import Recipe
+from maekit.recipe.sections import MultiScaleCrop
 from maekit.registry import resolve
 
 

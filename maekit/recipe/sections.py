@@ -1,0 +1,263 @@
+"""What several sections of a recipe share: crops, test views, and what every training has."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
+    )
+
+    # Keys that say the same thing in different units: at most one is given, and one that a child
+    # or the command line gives removes the others.
+    alternatives: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> Self:
+        given = [key for key in self.alternatives if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other; give one")
+        return self
+
+
+class NoAugment(Section):
+    """Resize the short side and cut the center; no flip unless asked for."""
+
+    name: Literal["none"]
+    flip: float = Field(0.0, ge=0, le=1, description="probability of a horizontal flip")
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+
+class FixedCrop(Section):
+    """Resize the short side and cut a random place out, of fixed size (MAE table 1e)."""
+
+    name: Literal["fixed-crop"]
+    enlarge: float = Field(
+        8 / 7,
+        ge=1,
+        description="the resized short side over the crop's; 8/7: 256 pixels for 224 (the paper "
+        "does not say)",
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+
+class RandomCrop(Section):
+    """What the crops of random size have in common."""
+
+    name: str
+    scale: tuple[float, float] = Field((0.2, 1.0), description="range of the area, as a fraction")
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="range of width / height")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError("scale must be a range within (0, 1]")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError("ratio must be a range of positive numbers")
+        return self
+
+
+class RandomResizedCrop(RandomCrop):
+    """A random box of random area and aspect, resized (Inception crop, as torchvision)."""
+
+    name: Literal["random-resized-crop"]
+
+
+class SingleTryCrop(RandomCrop):
+    """As random-resized-crop, but a box that does not fit is cut to the picture (MAE's linear
+    probe, after TensorFlow's): util/crop.py:22-42 tries once and takes the smaller sides."""
+
+    name: Literal["single-try-crop"]
+
+
+class ColorJitter(RandomCrop):
+    """The random resized crop, then brightness, contrast, saturation and hue, in random order.
+
+    One draw for a clip, the same for every frame; as torchvision's. The strengths are MoCo's
+    (arXiv 1911.05722), as MAE's table 1e does not give its own.
+    """
+
+    name: Literal["color-jitter"]
+    brightness: float = Field(0.4, ge=0, description="factor within 1 +- this, not below 0")
+    contrast: float = Field(0.4, ge=0, description="factor within 1 +- this, not below 0")
+    saturation: float = Field(0.4, ge=0, description="factor within 1 +- this, not below 0")
+    hue: float = Field(0.1, ge=0, le=0.5, description="shift within +- this, of the whole circle")
+
+
+class MultiScaleCrop(Section):
+    """One of a few box sizes at one of 13 places, resized (VideoMAE's, from TSN)."""
+
+    name: Literal["multi-scale-crop"]
+    scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (1.0, 0.875, 0.75, 0.66),
+        min_length=1,
+        description="height and width of the box, as fractions of the largest that fits",
+    )
+    max_distort: int = Field(
+        1, ge=0, description="how many places in scales height and width may be apart"
+    )
+    flip: float = Field(
+        0.0, ge=0, le=1, description="probability of a horizontal flip; VideoMAE's code has none"
+    )
+    interpolation: Literal["bicubic", "bilinear"] = "bilinear"
+
+
+Augment = Annotated[
+    NoAugment | FixedCrop | RandomResizedCrop | SingleTryCrop | ColorJitter | MultiScaleCrop,
+    Field(discriminator="name"),
+]
+
+
+class Views(Section):
+    """Clips x crops of each test sample, whose scores are averaged; 1 x 1 is the center clip.
+
+    Where there are more, the center clip is read beside them, and is no part of their mean: numbers
+    of a single view are of it, so that they are of the same view while training and at the end.
+    """
+
+    clips: int = Field(1, ge=1, description="over time, evenly spaced; an image has one")
+    crops: int = Field(1, ge=1, description="along the longer side, evenly spaced")
+    enlarge: float = Field(
+        1.0,
+        ge=1,
+        description="the resized short side over the crop's; 8/7: 256 pixels for 224 (MAE)",
+    )
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @property
+    def center(self) -> Views:
+        """The one view that single-view numbers are of."""
+        return self.model_copy(update={"clips": 1, "crops": 1})
+
+    @property
+    def read(self) -> int:
+        """How many views of a sample are read: all of them, and the center where it is not all."""
+        count = self.clips * self.crops
+        return count if count == 1 else count + 1
+
+
+class Warmup(Section):
+    """Linear warm-up of the learning rate from 0."""
+
+    alternatives = ("epochs", "steps")
+
+    epochs: float | None = Field(None, ge=0, description="passes over data.train")
+    steps: int | None = Field(None, ge=0, description="updates of the weights")
+    endpoint: bool = Field(
+        False,
+        description="true: the last warm-up step already has the full rate (VideoMAE's linspace); "
+        "false: the first step after it (MAE)",
+    )
+
+
+class Batch(Section):
+    """The effective batch, in decoded samples."""
+
+    global_: int = Field(256, ge=1, alias="global", description="samples per update, all devices")
+    per_device: int | None = Field(None, ge=1, description="samples per device and micro-batch")
+    accumulation: int | None = Field(None, ge=1, description="micro-batches per update")
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Rate(Section):
+    """What every optimizer has: lr = base_lr * batch.global / 256, and where the cosine ends."""
+
+    base_lr: float = Field(1.5e-4, gt=0, description="learning rate per 256 samples")
+    min_lr: float = Field(0.0, ge=0, description="where the cosine ends")
+    min_lr_scaled: bool = Field(False, description="min_lr is per 256 samples too (VideoMAE)")
+
+
+class AdamW(Rate):
+    """AdamW."""
+
+    name: Literal["adamw"] = "adamw"
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="[beta1, beta2], in [0, 1)")
+    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled, per unit of learning rate")
+
+
+class Checkpoint(Section):
+    """When a run is saved, beside its end and every interruption."""
+
+    alternatives = ("steps", "minutes")
+
+    steps: int | None = Field(None, ge=1, description="updates between two checkpoints")
+    minutes: float | None = Field(None, gt=0, description="minutes between two checkpoints")
+    keep: int = Field(2, ge=1, description="checkpoints kept, newest first")
+
+
+class Validate(Section):
+    """The held-out error: fixed views (and fixed masks), so that steps compare."""
+
+    every: int = Field(500, ge=1, description="steps")
+    samples: int = Field(256, ge=1, description="held-out samples, evenly spaced in data.val")
+
+
+class Pictures(Section):
+    """Reconstructions of fixed held-out samples, drawn while training."""
+
+    every: int = Field(1000, ge=1, description="steps")
+    samples: int = Field(8, ge=1, le=64)
+
+
+class TrainingSection(Section):
+    """The words that all sections of verbs that train share."""
+
+    alternatives = ("epochs", "steps", "samples")
+
+    data: dict[str, Any] | None = Field(None, description="overlay on data for this verb")
+    augment: Augment = Field(
+        default_factory=lambda: RandomResizedCrop(name="random-resized-crop"),
+        description="how crops are drawn: {name: random-resized-crop, color-jitter, fixed-crop, "
+        "multi-scale-crop or none, ...}",
+    )
+    epochs: float | None = Field(None, gt=0, description="passes over data.train")
+    steps: int | None = Field(None, ge=1, description="updates of the weights")
+    samples: int | None = Field(None, ge=1, description="decoded samples")
+    warmup: Warmup = Warmup()
+    batch: Batch = Batch()
+    optimizer: Rate
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="auto: bf16 where native, fp16 on older GPUs, fp32 on the CPU"
+    )
+    compile: bool = Field(False, description="torch.compile the model")
+    activation_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, more time"
+    )
+    clip_grad: float | None = Field(None, gt=0, description="largest gradient norm")
+    max_nonfinite: int = Field(10, ge=1, description="non-finite steps in a row before exit 4")
+    checkpoint: Checkpoint = Checkpoint()
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if all(getattr(self, key) is None for key in self.alternatives):
+            raise ValueError(f"give exactly one of {', '.join(self.alternatives)}")
+        return self
+
+
+class HeldOutSection(TrainingSection):
+    """Of verbs that are judged by what they make of fixed held-out samples."""
+
+    validate_: Validate = Field(Validate(), alias="validate")
+    pictures: Pictures | None = Field(
+        Pictures(), description="of held-out samples, drawn while training; null: none"
+    )
+
+
+AMERICAN = {"centre": "center", "normalised": "normalized"}
+
+
+def american(value: object) -> object:
+    """Return an option's value in today's spelling, for a Pydantic ``BeforeValidator``."""
+    return AMERICAN.get(value, value) if isinstance(value, str) else value
