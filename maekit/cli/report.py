@@ -12,7 +12,7 @@ from maekit.atomic import write_bytes
 from maekit.cli.output import print_json, print_table
 from maekit.engine.run_folder import plain
 from maekit.errors import RecipeError, StorageError
-from maekit.visualize.report.numbers import duration, held_out, number, numbers_of
+from maekit.visualize.report.numbers import elapsed, held_out, number, numbers_of
 from maekit.visualize.report.page import render
 from maekit.visualize.report.paired import Paired, Unpaired
 
@@ -87,5 +87,5 @@ def _target(folders: list[Path], out: Path | None) -> Path:
 
 def _row(run: Run) -> tuple[str, ...]:
     found = numbers_of(run)
-    values = (number(found.loss_last), held_out(found), duration(found.seconds))
+    values = (number(found.loss_last), held_out(found), elapsed(found.seconds))
     return (str(run.path), run.verdict.text, *values)

@@ -62,10 +62,12 @@ def numbers(event: StepDone) -> str:
 
 
 def duration(seconds: float) -> str:
-    """h:mm:ss, or m:ss."""
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    """Write hours and minutes, minutes and seconds, or seconds."""
+    minutes, left = divmod(round(seconds), 60)
+    hours, rest = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {rest:02d} min"
+    return f"{minutes} min {left:02d} s" if minutes else f"{left} s"
 
 
 def describe(event: Event) -> str:

@@ -7,6 +7,7 @@ without any model would reach.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -79,3 +80,10 @@ def _pixel_errors(
             for guess in guesses
         ]
     )
+
+
+def psnr(mse: float) -> float:
+    """Return the peak signal-to-noise ratio in dB, of values in [0, 1]; infinite at no error."""
+    if mse == 0:
+        return math.inf
+    return -10 * math.log10(mse)

@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from maekit.data.rng import generator
 from maekit.engine.step import eval_mode, to_device_float01
+from maekit.engine.validation import psnr
 from maekit.targets.dvae_networks import as_pictures, map_pixels, unmap_pixels
 
 if TYPE_CHECKING:
@@ -157,11 +158,6 @@ def validation_errors(
 def mean_colors(pixels: Tensor, stride: int) -> Tensor:
     """``[B, C, H, W]`` with the mean of each ``stride x stride`` square in all of it."""
     return F.interpolate(F.avg_pool2d(pixels, stride), scale_factor=stride, mode="nearest")
-
-
-def psnr(mse: float) -> float:
-    """Decibel of a mean squared error of values in [0, 1]; infinite where there is no error."""
-    return -10 * math.log10(mse) if mse > 0 else math.inf
 
 
 def perplexity(counts: Tensor) -> float:

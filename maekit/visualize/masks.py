@@ -239,7 +239,7 @@ def _training_samples(folder: Path, recipe: Recipe) -> int:
 
 
 class PictureMask:
-    """A black and white picture of any size: a token that is white by half or more is hidden.
+    """A black and white picture of any size: a token is hidden if at least half of it is white.
 
     A picture as large as the input is cut as the input is; any other is stretched over the model's
     view. All time slots are hidden alike.
@@ -286,7 +286,7 @@ class PictureMask:
         self, kind: type[DataError | RecipeError], *, everything: bool
     ) -> DataError | RecipeError:
         what = "everything" if everything else "nothing"
-        msg = f"{self._label} hides {what}: white is hidden, a token if it is white by half or more"
+        msg = f"{self._label} hides {what}: a token is hidden if at least half of it is white"
         return kind(msg, where="--mask", hint="paint some tokens white, and leave some black")
 
 

@@ -5,7 +5,6 @@ All pixels are in [0, 1] (or the data's own range brought to it) and are not cli
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
+
+from maekit.engine.validation import psnr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,16 +28,22 @@ _DIGITS = 4
 
 @dataclass(frozen=True)
 class PictureScore:
-    """Compare one picture with the original, over the pixels that were predicted."""
+    """Compare one picture with the original, over the pixels that were predicted.
 
-    squares: float  # sum of squared differences
-    values: int  # how many: pixels times channels
+    Attributes:
+        squares: sum of squared differences.
+        values: how many: pixels times channels.
+        ssim: their mean structural similarity.
+    """
+
+    squares: float
+    values: int
     ssim: float
 
     @property
     def psnr(self) -> float:
         """The peak signal-to-noise ratio in dB, at most ``MOST``."""
-        return psnr(self.squares / self.values)
+        return min(psnr(self.squares / self.values), MOST)
 
     def plain(self) -> dict[str, float]:
         """Return what is written as JSON."""
@@ -85,13 +92,6 @@ class Scores:
             "ceiling": None if self.ceiling is None else round(self.ceiling.psnr, _DIGITS),
             "hidden": round(self.hidden, _DIGITS),
         }
-
-
-def psnr(mse: float) -> float:
-    """Return the PSNR in dB for a range of 1, at most ``MOST``; NaN stays NaN."""
-    if math.isnan(mse):
-        return mse
-    return min(MOST, -10 * math.log10(mse)) if mse > 0 else MOST
 
 
 def compare(original: np.ndarray, picture: np.ndarray, where: np.ndarray) -> PictureScore:
@@ -148,7 +148,8 @@ def dataset_score(scores: Iterable[Scores]) -> dict[str, Any]:
 
 def _together(scores: Iterable[PictureScore]) -> float:
     listed = list(scores)
-    return psnr(sum(each.squares for each in listed) / sum(each.values for each in listed))
+    squares, values = (sum(each.squares for each in listed), sum(each.values for each in listed))
+    return min(psnr(squares / values), MOST)
 
 
 def ssim_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -30,8 +30,8 @@ def test_runs_judged_alike_otherwise_and_not_at_all(cli: Cli, two: str) -> None:
     assert "judged by finetune/all/1x3, not finetune/all/1x1" in told.out
     last = len(text.splitlines())
     reasons = {
-        "cut": f"line {last} of predictions.jsonl is cut short or no JSON",
-        "none": "it left no predictions.jsonl",
+        "cut": f"line {last} of predictions.jsonl is cut short or not JSON",
+        "none": "no predictions.jsonl",
     }
     for reason in reasons.values():
         assert reason in told.out

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from report_runs import make_run, write_picture, write_result
 
-from maekit.visualize.report.numbers import MISSING, duration, number
+from maekit.visualize.report.numbers import MISSING, elapsed, number
 from maekit.visualize.report.page import (
     MOST_PICTURES,
     as_yaml,
@@ -175,7 +175,7 @@ def test_numbers(value: float | None, text: str) -> None:
 
 
 def test_durations_and_breaks() -> None:
-    assert [duration(seconds) for seconds in (None, 5.4, 86.4, 7260)] == [
+    assert [elapsed(seconds) for seconds in (None, 5.4, 86.4, 7260)] == [
         MISSING, "5 s", "1 min 26 s", "2 h 01 min",
     ]  # fmt: skip
     assert breakable("a.b/c_<d e. f 0.5") == "a.<wbr>b/<wbr>c_&lt;d e. f 0.5"

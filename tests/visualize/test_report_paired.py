@@ -127,7 +127,7 @@ def test_other_samples_are_not_compared_and_why_is_said(tmp_path: Path) -> None:
         here = [*records[:1], records[1] | changed, *records[2:]]
         other = written(tmp_path / f"c{place}", here)
         assert pairing(short, other).pairs == ()
-        assert "samples have another name or class, the first is row" in reasons(short, other)["a"]
+        assert "samples differ in name or class, first in row" in reasons(short, other)["a"]
 
 
 def test_runs_without_predictions_are_said_to_be_left_out(tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_runs_without_predictions_are_said_to_be_left_out(tmp_path: Path) -> Non
     (crashed / "result.json").write_text(json.dumps({"verb": "finetune", "exit": 6}))
     one = judged(tmp_path / "one", np.ones(8, bool))
     assert reasons(trained, crashed, one) == {
-        "trained": "maekit pretrain judges no labels",
-        "crashed": "it left no predictions.jsonl (crashed)",
+        "trained": "maekit pretrain does not predict labels",
+        "crashed": "no predictions.jsonl (crashed)",
         "one": "no other run has predictions that can be compared",
     }
     other = judged(tmp_path / "other", np.ones(8, bool))
@@ -155,14 +155,14 @@ GOOD = {"row": 0, "id": "a.png", "label": 1, "scores": [0.25, 0.75]}
     ("text", "reason"),
     [
         ("", "predictions.jsonl is empty"),
-        (json.dumps(GOOD)[:-9], "line 1 of predictions.jsonl is cut short or no JSON"),
-        (json.dumps(GOOD | {"label": [0, 1]}), "its labels are not one class a sample"),
-        (json.dumps(GOOD | {"label": 0.5}), "its labels are not one class a sample"),
+        (json.dumps(GOOD)[:-9], "line 1 of predictions.jsonl is cut short or not JSON"),
+        (json.dumps(GOOD | {"label": [0, 1]}), "expected one class per sample"),
+        (json.dumps(GOOD | {"label": 0.5}), "expected one class per sample"),
         (f"{json.dumps(GOOD)}\n" * 2, "predictions.jsonl has row 0 twice"),
-        (f"{json.dumps(GOOD)}\n\n", "line 2 of predictions.jsonl is cut short or no JSON"),
+        (f"{json.dumps(GOOD)}\n\n", "line 2 of predictions.jsonl is cut short or not JSON"),
         (json.dumps(GOOD | {"scores": [math.nan, 1]}), "line 1 of predictions.jsonl is cut short"),
         *(
-            (json.dumps(changed), "line 1 of predictions.jsonl is no prediction of a class")
+            (json.dumps(changed), "line 1 of predictions.jsonl is not a class prediction")
             for changed in (
                 [GOOD], GOOD | {"row": "0"}, GOOD | {"row": None}, GOOD | {"row": [0]},
                 GOOD | {"label": True}, GOOD | {"label": 2}, GOOD | {"label": -1},
@@ -197,4 +197,4 @@ def test_the_page_has_the_table_where_there_is_something_to_compare(tmp_path: Pa
     page = render(folders).page.decode()
     assert heading not in page
     assert "Not compared sample by sample" in page
-    assert "it left no predictions.jsonl" in page.replace("<wbr>", "")
+    assert "no predictions.jsonl" in page.replace("<wbr>", "")

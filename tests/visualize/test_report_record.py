@@ -65,7 +65,7 @@ def test_a_run_whose_lock_is_held_is_running_whatever_its_result_says(tmp_path: 
     with held(folder / "lock"):
         run = read_run(folder)
     assert run.verdict.state == "running"
-    assert run.verdict.detail == "When last told, 0 s were left."
+    assert run.verdict.detail == "0 s left when it last logged."
     assert (folder / "lock").read_text() == "host pid 1\n"
     assert read_run(folder).verdict.state == "killed"
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from maekit.engine.validation import psnr
 from maekit.grid import Grid
 from maekit.tokens import Mask, patchify
 from maekit.visualize.prediction import inpainting_baselines
@@ -17,7 +18,6 @@ from maekit.visualize.scores import (
     Scores,
     compare,
     dataset_score,
-    psnr,
     ssim_map,
 )
 
@@ -57,9 +57,10 @@ def test_only_the_pixels_asked_for_count() -> None:
 
 
 def test_exact_is_a_number_and_lost_stays_lost() -> None:
-    assert psnr(0.0) == MOST
+    assert psnr(0.0) == math.inf
+    assert PictureScore(0.0, 4, 1.0).psnr == MOST
     assert psnr(0.01) == pytest.approx(20)
-    assert math.isnan(psnr(math.nan))
+    assert math.isnan(PictureScore(math.nan, 4, 0.0).psnr)
 
 
 def test_a_set_is_scored_by_the_error_of_all_pixels_and_not_a_mean_of_decibels() -> None:

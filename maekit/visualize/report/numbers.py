@@ -7,6 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from maekit.engine.reporters import duration
 from maekit.engine.run_folder import loss_summary
 
 if TYPE_CHECKING:
@@ -142,12 +143,6 @@ def decibel(value: float | None) -> str:
     return MISSING if value is None else f"{value:+.2f} dB".replace("-", "\N{MINUS SIGN}")
 
 
-def duration(seconds: float | None) -> str:
-    """Write hours and minutes, minutes and seconds, or seconds."""
-    if seconds is None:
-        return MISSING
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, left = divmod(rest, 60)
-    if hours:
-        return f"{hours:,} h {minutes:02d} min"
-    return f"{minutes} min {left:02d} s" if minutes else f"{left} s"
+def elapsed(seconds: float | None) -> str:
+    """Write how long something took."""
+    return MISSING if seconds is None else duration(seconds)

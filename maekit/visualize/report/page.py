@@ -38,7 +38,7 @@ from maekit.visualize.report.numbers import (
     MISSING,
     Numbers,
     decibel,
-    duration,
+    elapsed,
     held_out,
     held_out_gain,
     number,
@@ -138,7 +138,7 @@ class PageRun:
             ("Loss", number(found.loss_last), start),
             ("Held out", held_out(found), held_out_gain(found)),
             ("Speed", number(found.samples_per_second), speed),
-            ("Time", duration(found.seconds), f"{found.step:,} steps"),
+            ("Time", elapsed(found.seconds), f"{found.step:,} steps"),
             ("Bad files", f"{found.bad_files:,}", "listed below" if found.bad_files else "none"),
         ]
 
@@ -169,7 +169,7 @@ def _template() -> Template:
     environment.filters |= {
         "breakable": breakable,
         "decibel": decibel,
-        "duration": duration,
+        "elapsed": elapsed,
         "held_out": held_out,
         "number": number,
         "percent": percent,

@@ -26,13 +26,13 @@ JUDGING = ("finetune", "probe")  # verbs that leave predictions
 
 @dataclass(frozen=True)
 class Paired:
-    """A run beside another on the same samples.
+    """Two runs compared on the same samples.
 
     Attributes:
         one, other: places of the runs.
         samples: that both judged.
         only_one, only_other: samples that only this run got right.
-        notes: what is not alike beside the weights: ways of judging, folders of files.
+        notes: what differs besides the weights: how they were judged, folders of files.
     """
 
     one: int
@@ -56,11 +56,11 @@ class Paired:
 
 @dataclass(frozen=True)
 class Unpaired:
-    """A run that stands beside no other, and why.
+    """A run that is compared with no other, and why.
 
     Attributes:
         run: its place.
-        beside: the place of the run that it was held against; None where there is none.
+        beside: the place of the run that it was compared with; None where there is none.
         reason: why they are not compared.
     """
 
@@ -108,10 +108,10 @@ def _judged(run: Run) -> Predictions:
     if path.exists():
         return read_predictions(path)
     if run.verb is not None and run.verb not in JUDGING:
-        what = f"maekit {run.verb} judges no labels"
+        what = f"maekit {run.verb} does not predict labels"
     else:
         state = run.verdict.state
-        what = f"it left no {PREDICTIONS}" + ("" if state == "finished" else f" ({state})")
+        what = f"no {PREDICTIONS}" + ("" if state == "finished" else f" ({state})")
     raise DataError(what, where=str(path))
 
 
@@ -120,20 +120,22 @@ def _pair(one: int, other: int, judged: dict[int, Predictions], runs: Sequence[R
     wins, losses = int((own.right & ~base.right).sum()), int((base.right & ~own.right).sum())
     notes = _other_judge(runs[one].result, runs[other].result)
     if own.folder != base.folder:
-        notes.append(f"files in {own.folder or 'no one folder'}, not {base.folder or 'in one'}")
+        places = [each.folder or "several folders" for each in (own, base)]
+        notes.append("files in {}, not {}".format(*places))
     return Paired(one, other, len(base.rows), wins, losses, tuple(notes))
 
 
 def _other_judge(own: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
     """Say in what the judging of two runs differs, as their results tell it."""
-    ways = [result.get("protocol") for result in (own, base)]
-    if ways[0] != ways[1]:
-        return ["judged by {}, not {}".format(*(way or "an unnamed protocol" for way in ways))]
+    protocols = [result.get("protocol") for result in (own, base)]
+    if protocols[0] != protocols[1]:
+        names = [protocol or "an unnamed protocol" for protocol in protocols]
+        return ["judged by {}, not {}".format(*names)]
     one, other = (result.get("settings") for result in (own, base))
     if not isinstance(one, dict) or not isinstance(other, dict):
         return []
     unlike = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
-    unlike.discard("seed")  # of the same judge
+    unlike.discard("seed")  # the heads are of one kind, however they began
     return [f"judged with other settings: {', '.join(sorted(unlike))}"] if unlike else []
 
 
@@ -147,6 +149,6 @@ def _alone(place: int, judged: dict[int, Predictions]) -> Unpaired:
         reason = f"judged {len(own.rows):,} samples, not {len(base.rows):,}"
         return Unpaired(place, beside, reason)
     unlike = np.flatnonzero((own.rows != base.rows) | (own.samples != base.samples))
-    first = f"the first is row {own.rows[unlike[0]]:,}"
-    reason = f"{len(unlike):,} of {len(own.rows):,} samples have another name or class, {first}"
+    first = f"first in row {own.rows[unlike[0]]:,}"
+    reason = f"{len(unlike):,} of {len(own.rows):,} samples differ in name or class, {first}"
     return Unpaired(place, beside, reason)

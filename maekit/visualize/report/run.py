@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from maekit.engine.reporters import duration
 from maekit.engine.run_folder import (
     LOCK,
     OURS,
@@ -23,7 +24,6 @@ from maekit.engine.run_folder import (
 from maekit.errors import DataError, RecipeError
 from maekit.recipe.yaml12 import Plain, parse
 from maekit.runs import RUNS, read_result, verb_of
-from maekit.visualize.report.numbers import duration
 
 LOG_LINES = 40
 EXITS = {
@@ -45,7 +45,7 @@ _DIGEST = 8  # bytes that stand for a file name and a class
 class Verdict:
     """How a run stands.
 
-    ``state`` is finished, running, interrupted, crashed, killed (it left no word), or empty.
+    ``state`` is finished, running, interrupted, crashed, killed (without a result), or empty.
     """
 
     state: str
@@ -58,12 +58,12 @@ class Run:
     """One run folder.
 
     Attributes:
-        verb: the command that made it; None where it has not said so yet.
-        steps: records of metrics.jsonl that tell an update, in order.
-        measured: those that tell a measurement: ``{"step": ..., "holdout": {...}}``.
+        verb: the command that made it; None before it has written that down.
+        steps: records of metrics.jsonl that describe an update, in order.
+        measured: those that describe a measurement: ``{"step": ..., "holdout": {...}}``.
         recipe: the resolved recipe; None where there is none that can be read.
         log: its last lines.
-        when: from when to when log.txt goes; empty where there is none.
+        when: the times of log.txt's first and last line; empty where there is none.
         notes: what could not be read, and why.
     """
 
@@ -206,7 +206,7 @@ def _when(lines: list[str]) -> str:
 
 
 def _left(seconds: float | None) -> str:
-    return "" if seconds is None else f"When last told, {duration(seconds)} were left."
+    return "" if seconds is None else f"{duration(seconds)} left when it last logged."
 
 
 def _text(path: Path, notes: list[str]) -> str:
@@ -265,7 +265,7 @@ def read_predictions(path: Path) -> Predictions:
     """Read a file of predictions; about 20 bytes of each line are kept.
 
     Raises:
-        DataError: a line is cut short or says something else than a prediction of one class, or
+        DataError: a line is cut short or is not the prediction of one class, or
             nothing can be read at all.
     """
     rows, samples, right, folder = array("q"), array("Q"), bytearray(), None
@@ -311,17 +311,17 @@ def _parsed(line: str, number: int) -> tuple[int, str, int, int]:
     try:
         record = _DECODER.decode(line)
     except ValueError as error:
-        what = f"line {number} of {PREDICTIONS} is cut short or no JSON"
+        what = f"line {number} of {PREDICTIONS} is cut short or not JSON"
         raise DataError(what) from error
     values: Any = record if isinstance(record, dict) else {}
     row, name, label, scores = (values.get(key) for key in ("row", "id", "label", "scores"))
     if isinstance(label, (list, float)):
-        what = "its labels are not one class a sample"
+        what = "expected one class per sample"
         raise DataError(what)
     best = _highest(scores)
     fits = type(row) is int and isinstance(name, str) and type(label) is int
     if not fits or best is None or not 0 <= label < len(scores):
-        what = f"line {number} of {PREDICTIONS} is no prediction of a class"
+        what = f"line {number} of {PREDICTIONS} is not a class prediction"
         raise DataError(what)
     return row, name, label, best
 
@@ -332,13 +332,13 @@ def _highest(scores: object) -> int | None:
         return None
     try:
         most = max(scores)
-    except TypeError:  # numbers beside something else
+    except TypeError:  # numbers next to something else
         return None
     return scores.index(most) if isinstance(most, (int, float)) else None
 
 
 def _refuse(word: str) -> NoReturn:
-    what = f"{word} is no number"
+    what = f"{word} is not a number"
     raise ValueError(what)
 
 
