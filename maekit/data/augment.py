@@ -70,7 +70,7 @@ def draw_plan(
 
 
 def _color(augment: ColorJitter, rng: np.random.Generator) -> tuple[ColorChange, ...]:
-    """Four changes in random order, as torchvision's ColorJitter draws them."""
+    """Draw four changes in random order, as torchvision's ColorJitter does."""
 
     def factor(strength: float) -> float:
         return rng.uniform(max(0.0, 1 - strength), 1 + strength)
@@ -87,7 +87,7 @@ def _color(augment: ColorJitter, rng: np.random.Generator) -> tuple[ColorChange,
 def _fixed_box(
     height: int, width: int, size: tuple[int, int], augment: FixedCrop, rng: np.random.Generator
 ) -> Box:
-    """A box of the output's aspect, at a whole pixel of the picture resized for it."""
+    """Draw a box of the output's aspect, at a whole pixel of the picture resized for it."""
     largest = largest_box(height, width, size)
     places = []
     for side, limit, output in zip(largest, (height, width), size, strict=True):
@@ -100,13 +100,16 @@ def _fixed_box(
 
 
 def _center_box(height: int, width: int, size: tuple[int, int]) -> Box:
-    """The largest centered box of the output's aspect: resize the short side, cut the center."""
+    """Return the largest centered box: resize the short side, cut the center."""
     box_height, box_width = largest_box(height, width, size)
     return Box((height - box_height) / 2, (width - box_width) / 2, box_height, box_width)
 
 
 def largest_box(height: int, width: int, size: tuple[int, int]) -> tuple[float, float]:
-    """Height and width of the largest box of the output's aspect; whole numbers at a square one."""
+    """Return height and width of the largest box of the output's aspect.
+
+    They are whole numbers where the output is square.
+    """
     if height * size[1] <= width * size[0]:
         return height, height * size[1] / size[0]
     return width * size[0] / size[1], width
@@ -119,7 +122,7 @@ def _multi_scale_box(
     augment: MultiScaleCrop,
     rng: np.random.Generator,
 ) -> Box:
-    """The box of VideoMAE's GroupMultiScaleCrop with fixed places (transforms.py:91-161).
+    """Draw VideoMAE's GroupMultiScaleCrop with fixed places (transforms.py:91-161).
 
     Where the official code would cut up to two pixels beyond a picture's edge, the box ends there.
     """
@@ -141,7 +144,7 @@ def _multi_scale_box(
 
 
 def _crop_side(side: float, output: int, limit: int) -> int:
-    """A side of a multi-scale crop in whole pixels, at least one, within the picture."""
+    """Return a side of a multi-scale crop in whole pixels, at least one, within the picture."""
     whole = int(side)
     if abs(whole - output) < _NEARLY:
         whole = output
@@ -151,7 +154,7 @@ def _crop_side(side: float, output: int, limit: int) -> int:
 def _random_sides(
     height: int, width: int, augment: RandomCrop, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Height and width of a box of random area and aspect, which may not fit."""
+    """Draw height and width of a box of random area and aspect, which may not fit."""
     low, high = (math.log(ratio) for ratio in augment.ratio)
     area = height * width * rng.uniform(*augment.scale)
     aspect = math.exp(rng.uniform(low, high))
@@ -159,7 +162,7 @@ def _random_sides(
 
 
 def _random_box(height: int, width: int, augment: RandomCrop, rng: np.random.Generator) -> Box:
-    """The box of torchvision's RandomResizedCrop: ten tries, then the center.
+    """Draw the box of torchvision's RandomResizedCrop: ten tries, then the center.
 
     A single-try crop instead takes the first box, its sides at most the picture's.
     """

@@ -1,4 +1,4 @@
-"""The ledger of files that could not be read, and the point at which they are too many."""
+"""The record of files that could not be read, and the point at which they are too many."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BadFiles:
         section: of the recipe, which errors point to.
 
     Raises:
-        DataError: the file exists and is no such ledger.
+        DataError: the file exists and does not hold such records.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class BadFiles:
             self._continue(path)
 
     def __len__(self) -> int:
-        """How many distinct files are bad."""
+        """Count the distinct files that are bad."""
         return len(self._files)
 
     @property
@@ -56,7 +56,7 @@ class BadFiles:
 
         Raises:
             DataError: too many files are bad.
-            StorageError: the ledger cannot be written.
+            StorageError: the record cannot be written.
         """
         lines, last = [], None
         for file, reason, index in bad:

@@ -97,7 +97,7 @@ class BatchBuilder:
         self.missing -= 1
 
     def finish(self) -> Batch:
-        """The batch, once nothing is missing."""
+        """Return the batch, once nothing is missing."""
         return Batch(
             tuple(self._views),
             self._hidden,

@@ -19,7 +19,7 @@ def frame_ids(available: int, spec: DataSpec, rng: np.random.Generator | None) -
     Args:
         available: frames in the video, at least 1.
         spec: frames, stride and sampling of the clip.
-        rng: None for the clip in the middle, which held-out samples are judged on.
+        rng: None for the clip in the middle, which held-out samples are measured on.
 
     Returns:
         ``spec.frames`` frame numbers, never falling, each in ``range(available)``.
@@ -32,7 +32,7 @@ def frame_ids(available: int, spec: DataSpec, rng: np.random.Generator | None) -
 
 
 def mean_step(available: int, spec: DataSpec) -> float:
-    """Frames from one of a clip to the next, where a video is long enough."""
+    """Return the mean distance of two frames of a clip, where the video is long enough."""
     if spec.sampling == "segments":
         return available / spec.frames
     if spec.sampling == "spread":
@@ -41,7 +41,7 @@ def mean_step(available: int, spec: DataSpec) -> float:
 
 
 def linspace_frames(start: int, available: int, frames: int, stride: int) -> tuple[int, ...]:
-    """Frames spread evenly over the window of ``frames * stride`` that begins at ``start``.
+    """Spread frames evenly over the window of ``frames * stride`` that begins at ``start``.
 
     ``linspace(start, start + window, frames)``, rounded down, the last one brought into the window:
     of 16 frames at stride 4, 64/15 apart and not 4 (VideoMAE kinetics.py:251-267). A video that is
@@ -58,16 +58,16 @@ def linspace_frames(start: int, available: int, frames: int, stride: int) -> tup
 
 
 def resample(ids: Sequence[int], frames: int, available: int) -> tuple[int, ...]:
-    """The frames of a view that wants more or fewer of the same clip.
+    """Return the frames of a view that takes more or fewer of the same clip.
 
-    A multiple has the clip's own frames, and between each and the next as many as are asked for;
+    A multiple has the clip's own frames, and between each and the next as many as it has more;
     after the last one it goes on at the last step (2T x tau/2, VideoMAE table 1c). Other numbers
     are spread evenly over the clip, each in the middle of its share.
 
     Args:
         ids: the clip's frames.
         frames: how many the view wants.
-        available: frames in the video; none beyond it is asked for.
+        available: frames in the video; none beyond it is taken.
     """
     if frames == len(ids):
         return tuple(ids)
@@ -85,7 +85,7 @@ def resample(ids: Sequence[int], frames: int, available: int) -> tuple[int, ...]
 def _dense(
     available: int, frames: int, stride: int, rng: np.random.Generator | None
 ) -> tuple[int, ...]:
-    """Consecutive at the stride from a random start (VideoMAE kinetics.py:515-556).
+    """Take frames at the stride from a random start (VideoMAE kinetics.py:515-556).
 
     A video that is too short is padded by its last frame at the stride. (The official code stops
     one step earlier where the stride meets the last frame exactly, and never shows that frame.)
@@ -99,7 +99,7 @@ def _dense(
 def _spread(
     available: int, frames: int, stride: int, rng: np.random.Generator | None
 ) -> tuple[int, ...]:
-    """A window at a random start, and frames spread over it.
+    """Draw a window at a random start, and spread frames over it.
 
     As in the official code a window never ends with the video's last frame, unless it is the whole
     video: the end is drawn from [window, available).
@@ -111,7 +111,7 @@ def _spread(
 
 
 def _segments(available: int, frames: int, rng: np.random.Generator | None) -> tuple[int, ...]:
-    """One frame from each of ``frames`` equal segments (TSN, arXiv 1608.00859).
+    """Draw a frame from each of ``frames`` equal segments (TSN, arXiv 1608.00859).
 
     Without ``rng``, the one in the middle (VideoMAE ssv2.py:134-151). A video with fewer frames
     shows some of them more than once.

@@ -13,12 +13,12 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is ``scheme://...``, which fsspec opens."""
+    """Return whether a path is ``scheme://...``, which fsspec opens."""
     return _URL.match(path) is not None
 
 
 def check_regular(path: str) -> tuple[int, int]:
-    """The size in bytes and the time of change of a regular file that holds something.
+    """Return size in bytes and time of change of a regular file that is not empty.
 
     It is not opened: to open a named pipe would be to wait for someone to write.
 
@@ -41,7 +41,7 @@ def check_regular(path: str) -> tuple[int, int]:
 
 
 def read_bytes(path: str) -> bytes:
-    """The content of a regular file or an fsspec URL.
+    """Read a regular file or an fsspec URL.
 
     Raises:
         DataError: it is missing, empty, or something else than a regular file.
@@ -73,7 +73,7 @@ def _read_url(path: str) -> bytes:
 
 
 def cache_folder() -> Path:
-    """``maekit`` in XDG_CACHE_HOME, or in ~/.cache; not created."""
+    """Return ``maekit`` in XDG_CACHE_HOME, or in ~/.cache; it is not created."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # A relative XDG_CACHE_HOME is to be ignored (XDG Base Directory Specification).
     base = base if base.is_absolute() else Path("~/.cache").expanduser()

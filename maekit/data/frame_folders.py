@@ -29,12 +29,12 @@ class OpenFrames:
     info: SourceInfo  # of the first one; without fps: pictures do not say how fast they follow
 
     def between(self, start: float, end: float) -> range:
-        """Not for pictures; raises DataError."""
+        """Raise DataError: pictures have no times."""
         what = f"is a folder of pictures, in which {start:g} s to {end:g} s mean nothing"
         raise DataError(what, where=self.name, hint="list its frames by number")
 
     def numbered(self, first: int, count: int) -> range:
-        """Where the pictures with the numbers from ``first`` on stand, ``count`` of them.
+        """Find ``count`` pictures whose numbers go on from ``first``.
 
         Raises:
             DataError: they are not all there.
@@ -101,7 +101,7 @@ def open_frames(folder: str, suffixes: frozenset[str]) -> OpenFrames:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Compares runs of digits as numbers, all else as text."""
+    """Return a sort key that compares runs of digits as numbers, all else as text."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in _DIGITS.split(name)] + [
         (-1, name)
     ]

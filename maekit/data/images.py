@@ -128,17 +128,17 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def oriented(height: int, width: int, orientation: int) -> tuple[int, int]:
-    """Height and width once upright."""
+    """Return height and width once upright."""
     return (width, height) if orientation in _SIDEWAYS else (height, width)
 
 
 def valid_orientation(value: object) -> int:
-    """An EXIF orientation as found, or 1 where it is none."""
+    """Return an EXIF orientation, or 1 where the value is none."""
     return value if isinstance(value, int) and value in _MIRRORED_OR_TURNED else 1
 
 
 def known_dtype(dtype: np.dtype[np.generic], name: str) -> str:
-    """The depth at which an array file is read; raises DataError for depths that are not."""
+    """Return the depth at which an array file is read; raise DataError for others."""
     if dtype.kind == "f":
         return "float32"
     if dtype.kind == "u" and dtype.itemsize <= 2:
@@ -189,7 +189,7 @@ def _open_pillow(data: bytes, alpha: Alpha) -> tuple[Header, Callable[[], np.nda
 
 
 def _layout(image: Image.Image, alpha: Alpha) -> tuple[str, int, str]:
-    """The mode to convert to, and its channels and dtype."""
+    """Return the mode to convert to, and its channels and dtype."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         return image.mode, 1, "uint16"
     if image.mode == "F":
@@ -201,7 +201,7 @@ def _layout(image: Image.Image, alpha: Alpha) -> tuple[str, int, str]:
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
-    """The EXIF orientation; broken EXIF does not make a good picture bad."""
+    """Return the EXIF orientation; broken EXIF does not make a good picture bad."""
     if image.format == "TIFF":
         return 1  # Pillow turns these upright itself
     try:
@@ -217,7 +217,7 @@ def _orientation(image: Image.Image, data: bytes) -> int:
 
 
 def _png_exif(data: bytes) -> bytes:
-    """The content of a PNG's eXIf chunk, wherever it stands; empty without one."""
+    """Return a PNG's eXIf chunk, wherever it stands; empty without one."""
     place = 8
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
@@ -228,14 +228,17 @@ def _png_exif(data: bytes) -> bytes:
 
 
 def _pillow_reads_tiff(data: bytes) -> bool:
-    """False for what Pillow refuses, or would narrow: 16-bit color, a fourth plain band."""
+    """Return whether Pillow reads a TIFF at its full depth.
+
+    It refuses, or would narrow, 16-bit color and a fourth plain band.
+    """
     try:
         image = Image.open(io.BytesIO(data), formats=["TIFF"])
     except UnidentifiedImageError:
         return False
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits, extra = tags.get(_BITS_PER_SAMPLE, (1,)), tags.get(_EXTRA_SAMPLES, ())
-    # An extra sample of kind 0 is no alpha, but a band of its own.
+    # An extra sample of kind 0 is not alpha, but a band of its own.
     return 0 not in extra and (len(bits) == 1 or max(bits) <= 8)
 
 
@@ -298,6 +301,9 @@ def open_tiff(data: bytes, name: str) -> tuple[Header, Callable[[], np.ndarray]]
 
 
 def _complete(page: tifffile.TiffPage | tifffile.TiffFrame, size: int) -> bool:
-    """Whether every strip or tile lies within the file; tifffile fills missing ones with zeros."""
+    """Return whether every strip or tile lies within the file.
+
+    tifffile fills missing ones with zeros.
+    """
     spans = zip(page.dataoffsets, page.databytecounts, strict=True)
     return all(count > 0 and offset + count <= size for offset, count in spans)

@@ -30,7 +30,7 @@ class Loader:
             again, so can the loader, with the same workers.
         workers: processes; 0 reads in this one (where no one watches the time a sample takes).
         timeout: seconds that one sample may take.
-        prefetch: batches read ahead of the one asked for.
+        prefetch: batches read ahead of the current one.
 
     Use it in a ``with`` statement: leaving it ends the workers.
     """
@@ -74,7 +74,7 @@ class Loader:
         return self._from_pool() if self._workers else self._inline()
 
     def close(self) -> None:
-        """End the workers; the loader can be iterated again, with new ones."""
+        """Stop the workers; the loader can be iterated again, with new ones."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -110,7 +110,7 @@ class Loader:
                 pool.forget()
 
     def _started(self, batch: int) -> Pool:
-        """The pool, started with room for the batches read ahead where there is none yet."""
+        """Return the pool; start one with room for the batches read ahead where there is none."""
         if self._pool is None:
             least = _LEAST_SLOTS * self._workers
             slots = affordable(self._reader.layout, max(least, self._prefetch * batch), least)

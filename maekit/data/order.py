@@ -95,7 +95,7 @@ class Stream:
         return float(whole) if whole else self.order.samples / self.batch
 
     def keys(self, step: int) -> list[Key]:
-        """The keys of update ``step``, counted from 0."""
+        """Return the keys of update ``step``, counted from 0."""
         samples = self.order.samples
         if samples >= self.batch:
             epoch, place = divmod(step, samples // self.batch)
@@ -114,7 +114,9 @@ class Stream:
 
 
 def permute(positions: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Where a random permutation of ``range(size)``, the one that ``rng`` stands for, puts them.
+    """Return where a random permutation of ``range(size)`` puts places.
+
+    ``rng`` stands for the permutation: the same state gives the same one.
 
     Args:
         positions: int64 ``[n]``, each in ``range(size)``.
@@ -136,7 +138,7 @@ def permute(positions: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
 
 
 def _feistel(values: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
-    """A permutation of ``range(2**bits)``, uint64 ``[n]`` to ``[n]``; the halves may be uneven."""
+    """Permute ``range(2**bits)``, uint64 ``[n]`` to ``[n]``; the halves may be uneven."""
     low, high = bits // 2, bits - bits // 2
     for key in keys:
         left, right = values >> np.uint64(low), values & np.uint64((1 << low) - 1)
@@ -147,7 +149,7 @@ def _feistel(values: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
-    """The finalizer of splitmix64 (Steele, Lea and Flood, 2014); wraps around on purpose."""
+    """Apply the finalizer of splitmix64 (Steele, Lea and Flood, 2014), wrapping on purpose."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     values ^= values >> np.uint64(31)

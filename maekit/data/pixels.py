@@ -77,7 +77,9 @@ def _resize(
 
 
 def to_channels(pixels: np.ndarray, channels: int, where: str) -> np.ndarray:
-    """``[..., C]`` to ``[..., channels]``: gray and color become each other, nothing else does.
+    """Convert ``[..., C]`` to ``[..., channels]``.
+
+    Gray and color become each other; nothing else is converted.
 
     Raises:
         DataError: the counts differ otherwise.
@@ -92,7 +94,7 @@ def to_channels(pixels: np.ndarray, channels: int, where: str) -> np.ndarray:
 
 
 def convertible(have: int, channels: int) -> bool:
-    """Whether ``to_channels`` makes the one of the other."""
+    """Return whether ``to_channels`` makes the one of the other."""
     return have == channels or {have, channels} == {1, 3}
 
 
@@ -109,7 +111,7 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
 
 
 def to_float01(pixels: np.ndarray) -> np.ndarray:
-    """The common range, float32: uint8 / 255, uint16 / 65535, float as read."""
+    """Convert to float32 in the common range: uint8 / 255, uint16 / 65535, float as read."""
     if pixels.dtype == np.float32:
         return pixels
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
@@ -153,7 +155,7 @@ def apply(clip: np.ndarray, changes: Sequence[ColorChange], where: str) -> np.nd
 
 
 def _gray(pixels: np.ndarray) -> np.ndarray:
-    """``[T, H, W, 1]``."""
+    """Return the luma, ``[T, H, W, 1]``."""
     if pixels.shape[-1] != _COLORS:
         return pixels
     gray: np.ndarray = (pixels @ _GRAY)[..., None]
@@ -166,7 +168,7 @@ def _blend(pixels: np.ndarray, other: np.ndarray, amount: float) -> np.ndarray:
 
 
 def _turned(pixels: np.ndarray, amount: float) -> np.ndarray:
-    """Hue turned by a share of the circle: to HSV, and back."""
+    """Turn the hue by a share of the circle: to HSV, and back."""
     value = pixels.max(axis=-1)
     spread = value - pixels.min(axis=-1)
     safe = np.where(spread > 0, spread, np.float32(1))

@@ -1,4 +1,4 @@
-"""What to read of a sample: drawn once, then cut for each view that is asked for."""
+"""What to read of a sample: drawn once, then cut for each view."""
 
 from __future__ import annotations
 

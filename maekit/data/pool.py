@@ -95,7 +95,7 @@ class Pool:
             self._start()
 
     def submit(self, key: Key, place: int, builder: BatchBuilder) -> None:
-        """Have a sample read, and put into ``builder`` at ``place``."""
+        """Queue a sample to be read, and put into ``builder`` at ``place``."""
         self._waiting.append(_Task(key, place, builder))
 
     def forget(self) -> None:
@@ -122,13 +122,13 @@ class Pool:
         self._clock += min(time.monotonic() - start, 2 * _POLL)
         for worker in {id(watched[thing]): watched[thing] for thing in heard}.values():
             if not self._take_in(worker):
-                self._bury(worker)
+                self._on_death(worker)
         for worker in list(self._workers):
-            self._judge(worker)
+            self._check_alive(worker)
         self._hand_out()
 
     def close(self) -> None:
-        """End all workers and remove the shared memory."""
+        """Stop all workers and remove the shared memory."""
         self._finalizer()
 
     def _start(self) -> None:
@@ -200,7 +200,7 @@ class Pool:
             task.builder.put(task.place, sample)
         self._free.append(task.slot)
 
-    def _judge(self, worker: _Worker) -> None:
+    def _check_alive(self, worker: _Worker) -> None:
         """Replace a worker that has given no sign of life for too long."""
         silent = self._clock - worker.heard
         if not worker.ready and silent > _START_LIMIT:
@@ -216,8 +216,8 @@ class Pool:
                 self._give_up(task, f"no answer within {self._timeout:g} s")
             self._replace(worker)
 
-    def _bury(self, worker: _Worker) -> None:
-        """A worker died: try the sample it was reading once more, then hold it for the cause."""
+    def _on_death(self, worker: _Worker) -> None:
+        """Handle a worker's death: retry the sample it was reading once, then blame the sample."""
         worker.process.join()
         code = worker.process.exitcode or 0
         if hasattr(signal, "SIGBUS") and code == -signal.SIGBUS:
@@ -251,7 +251,7 @@ class Pool:
 
 
 def _shut(workers: list[_Worker], slots: SharedSlots) -> None:
-    """End workers: by closing their pipes, then by force; then remove the shared memory."""
+    """Stop workers by closing their pipes, then by force; then remove the shared memory."""
     for worker in workers:
         _close_pipes(worker)
     deadline = time.monotonic() + _LEAVE_LIMIT
@@ -270,7 +270,7 @@ def _close_pipes(worker: _Worker) -> None:
 
 
 def _ending(code: int) -> str:
-    """How a process ended, in words."""
+    """Describe in words how a process ended."""
     if code >= 0:
         return f"exit code {code}"
     try:

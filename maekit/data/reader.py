@@ -31,13 +31,13 @@ _LONGEST_REASON = 1000
 
 @dataclass(kw_only=True)
 class SampleReader:
-    """Reads samples by key, the same for the same key wherever and whenever it is asked.
+    """Reads samples by key, the same for the same key wherever and whenever it is read.
 
     Args:
         dataset: what to read from.
         spec: frames, stride and sampling of a clip.
         augment: how crops are drawn.
-        views: the model's own clip first, then what a target asks for beside it.
+        views: the model's own clip first, then the further views of a target.
         channels: C of every view.
         seed: the recipe's seed.
         purpose: keeps the randomness of different uses apart (``"pretrain"``, ``"holdout"``).
@@ -108,7 +108,10 @@ class SampleReader:
         return Sample(views, *self.masks(key, crops), source.info.label, padded=padded)
 
     def bad(self, key: Key, reason: str) -> Sample:
-        """The sample that keeps the place of one that cannot be read: masks, no pixels."""
+        """Return a stand-in for a sample that cannot be read: masks, no pixels.
+
+        It keeps the sample's place in the batch, with a weight of 0.
+        """
         try:
             file = self.dataset.name(key.index)
         except Exception as error:  # noqa: BLE001 - a dataset that cannot even name it
@@ -118,7 +121,7 @@ class SampleReader:
         return Sample((), *self.masks(key, crops), bad=bad)
 
     def plans(self, source: Source, key: Key) -> list[Plan]:
-        """What is read of an opened sample, for each repeat."""
+        """Draw what is read of an opened sample, for each repeat."""
         plans: list[Plan] = []
         for repeat in range(self.repeats):
             rng = None if self.held_out else self._rng("plan", key, repeat)
@@ -137,7 +140,7 @@ class SampleReader:
         return MaskDraw(masker, self.grid, self.mask_unit, self._clip, hides=hides)
 
     def masks(self, key: Key, crops: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Two of bool ``[R, N]``, for crops ``[R, T, H, W, C]``."""
+        """Draw both masks, bool ``[R, N]`` each or None, for crops ``[R, T, H, W, C]``."""
 
         def draw(masks: MaskDraw | None, purpose: str) -> np.ndarray | None:
             if masks is None:
@@ -156,7 +159,7 @@ class SampleReader:
     def _read_views(
         self, source: Source, plans: Sequence[Plan], key: Key
     ) -> tuple[np.ndarray, ...]:
-        """Each view ``[R, C, T, h, w]``, in the source's dtype."""
+        """Read each view ``[R, C, T, h, w]``, in the source's dtype."""
         if source.info.dtype == "float32" and not self.float_ok:
             what = "has float pixels, whose range is not known"
             hint = "set data.stats to {mean, std}, or to auto"
@@ -192,13 +195,13 @@ class SampleReader:
         ids: Sequence[int],
         frames: dict[int, np.ndarray] | None,
     ) -> np.ndarray:
-        """One view of one plan, ``[T, h, w, C]``."""
+        """Read one view of one plan, ``[T, h, w, C]``."""
         if frames is None:
             clip = _checked(source, source.read(ids, plan.box, view.size), len(ids))
         else:
             # The augmentation says how the model's own clip is resized, a target how its views.
-            asked = None if view is self.views[0] else view.interpolation
-            interpolation = asked or plan.interpolation
+            wanted = None if view is self.views[0] else view.interpolation
+            interpolation = wanted or plan.interpolation
             parts = {
                 frame: crop_resize(frames[frame], plan.box, view.size, plan.edge, interpolation)
                 for frame in set(ids)
@@ -211,7 +214,7 @@ class SampleReader:
 
 
 def _checked(source: Source, clip: object, frames: int) -> np.ndarray:
-    """What a dataset returned, if it is a clip ``[T, H, W, C]`` at all."""
+    """Return a dataset's answer; raise DataError unless it is a clip ``[T, H, W, C]``."""
     if (
         not isinstance(clip, np.ndarray)
         or clip.ndim != 4

@@ -23,7 +23,7 @@ _WORD = 0xFFFFFFFF
 def generator(
     seed: int, *, purpose: str, epoch: int = 0, index: int = 0, repeat: int = 0
 ) -> np.random.Generator:
-    """The generator of one key.
+    """Return the random generator of one key.
 
     Args:
         seed: the recipe's seed, 0 <= seed < 2**64.

@@ -56,12 +56,12 @@ class SharedSlots:
         return DTYPES.index(dtype)
 
     def read(self, slot: int, dtype: int, label: Label, *, padded: bool = False) -> Sample:
-        """The sample in a slot; its arrays are valid until the slot is written again."""
+        """Return the sample in a slot; its arrays are valid until the slot is written again."""
         views, hidden, decode = self._arrays(slot, DTYPES[dtype])
         return Sample(tuple(views), hidden, decode, label, padded=padded)
 
     def close(self, *, remove: bool) -> None:
-        """Let go of the memory; the owner removes it."""
+        """Release the memory; the owner removes it."""
         self._memory.close()
         if remove:
             self._memory.unlink()
@@ -84,14 +84,14 @@ class SharedSlots:
 
 
 def slot_bytes(layout: Layout) -> int:
-    """Bytes of one slot, at the deepest pixels."""
+    """Return the bytes of one slot, at the deepest pixels."""
     masks = int(layout.tokens > 0) + int(layout.decode)
     pixels = (_DEEPEST * layout.repeats * math.prod(view) for view in layout.views)
     return masks * _aligned(layout.repeats * layout.tokens) + sum(map(_aligned, pixels))
 
 
 def affordable(layout: Layout, wanted: int, least: int) -> int:
-    """How many slots of those wanted fit into shared memory.
+    """Return how many of the requested slots fit into shared memory.
 
     Too little of it is found out here: whoever writes to memory that is not there is killed.
 

@@ -35,7 +35,7 @@ LIMIT = 1000  # samples that statistics are taken of
 
 
 def imagenet(channels: int) -> Stats:
-    """ImageNet's statistics.
+    """Return ImageNet's statistics.
 
     Gray gets the mean of the three means and of the three deviations, (0.449, 0.226): the
     deviation of luma does not follow from those of the colors.
@@ -53,7 +53,7 @@ def imagenet(channels: int) -> Stats:
 
 
 def samples_of(dataset: Dataset, limit: int = LIMIT) -> list[int]:
-    """The samples that a set's statistics are taken of: evenly spaced, the same at every call."""
+    """Choose the samples whose statistics are taken: evenly spaced, the same at every call."""
     chosen = np.linspace(0, len(dataset) - 1, min(limit, len(dataset)))
     return [int(index) for index in np.unique(chosen.astype(np.int64))]
 
@@ -68,7 +68,7 @@ def auto_stats(
     timeout: float,
     limit: int = LIMIT,
 ) -> Stats:
-    """Statistics of the set's pixels in [0, 1] (floats as read), per channel.
+    """Compute statistics of the set's pixels in [0, 1] (floats as read), per channel.
 
     Taken over up to ``limit`` evenly spaced samples, resized and cut to the center; the same at
     every call. Bad samples are left out here, and counted when they are trained on.
@@ -114,7 +114,7 @@ VERSION = 2  # raise it with every change of how statistics are computed
 def identity(
     dataset: Dataset, spec: DataSpec, chosen: Sequence[int], *, size: tuple[int, int], channels: int
 ) -> str:
-    """A name for all that decides on the statistics of some samples.
+    """Name everything that decides on the statistics of some samples.
 
     Beside the recipe's options, it holds the set's length and the names of the samples, with size
     and time of change of those that are files of this machine. Files behind a URL or in an archive
@@ -131,7 +131,7 @@ def identity(
 
 
 def recall(key: str) -> Stats | None:
-    """What was kept under a key; None where nothing was, or it cannot be read."""
+    """Return what was kept under a key; None where nothing was, or it cannot be read."""
     try:
         return Stats.model_validate_json(_place(key).read_bytes())
     except (OSError, ValidationError):
@@ -154,7 +154,7 @@ def _place(key: str) -> Path:
 
 
 def _folders(options: dict[str, Any]) -> Iterator[Path]:
-    """Where a set's names may be relative to: the folders that its options name, and lists'."""
+    """Yield the folders that a set's names may be relative to: its options' and its lists'."""
     for value in options.values():
         if isinstance(value, str) and os.sep in value:
             yield Path(value)
@@ -162,7 +162,7 @@ def _folders(options: dict[str, Any]) -> Iterator[Path]:
 
 
 def _state(name: str, folders: Sequence[Path]) -> tuple[int, int] | None:
-    """Size and time of change of the file that a name means, if it means one."""
+    """Return size and time of change of the file that a name means, if it means one."""
     for folder in (Path(), *folders):
         try:
             status = (folder / name).stat()

@@ -52,6 +52,9 @@ class Transform:
         """Change every frame alike: each is under the same key.
 
         Args:
+            frames: uint8 ``[H, W, C]`` each.
+            key: of the sample.
+            repeat: which of the sample's augmentations it is.
             where: the sample, for errors.
 
         Raises:

@@ -57,7 +57,7 @@ class OpenVideo:
         )
 
     def between(self, start: float, end: float) -> range:
-        """The frames shown from ``start`` to before ``end``, in seconds after the first frame.
+        """Return the frames from ``start`` to before ``end``, in seconds after the first frame.
 
         Raises:
             DataError: the file has neither times nor a frame rate.
@@ -73,11 +73,11 @@ class OpenVideo:
         return range(first, last)
 
     def decode(self, frame_ids: Sequence[int]) -> np.ndarray:
-        """Decode frames, uint8 ``[T, H, W, C]``, upright, in the order asked for.
+        """Decode frames, uint8 ``[T, H, W, C]``, upright, in the requested order.
 
         Raises:
             DataError: a frame is broken.
-            IndexError: there is no such frame.
+            IndexError: a number lies beyond the last frame.
         """
         places: dict[int, list[int]] = {number: [] for number in sorted(set(frame_ids))}
         for place, number in enumerate(frame_ids):
@@ -104,7 +104,7 @@ class OpenVideo:
         return clip
 
     def _recount(self) -> Index:
-        """An index without times, for everyone who opens the file from now on."""
+        """Index the file without times, for everyone who opens it from now on."""
         if isinstance(self.file, bytes):
             return scan(self.file, trust=False)
         key = (self.file, *check_regular(self.file))
@@ -142,7 +142,7 @@ class Pixels:
         self._reformatter = VideoReformatter()
 
     def of(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 ``[H, W, C]``, valid as long as the frame; an error where the size changes."""
+        """Return uint8 ``[H, W, C]``, valid as long as the frame; raise where the size changes."""
         height, width, channels = self._shape
         if (frame.height, frame.width) != (height, width):
             what = f"changes its size from {height}x{width} to {frame.height}x{frame.width}"
@@ -205,7 +205,7 @@ def _wanted(
     *,
     seek: bool,
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """The frames wanted, by rising number.
+    """Yield the wanted frames, by rising number.
 
     Raises:
         _LostError: frames are not those of the index, or damaged, or end too early.
@@ -237,17 +237,17 @@ def _wanted(
 def _sought(
     container: InputContainer, stream: VideoStream, keys: np.ndarray, key: int
 ) -> tuple[int, Iterator[VideoFrame]]:
-    """Seek to a keyframe; returns the time arrived at, and the frames from there on.
+    """Seek to a keyframe; return the time arrived at, and the frames from there on.
 
     Raises:
-        _LostError: this is no keyframe, or one that is too late.
+        _LostError: seeking arrived at something else than a keyframe, or at one that is too late.
     """
     container.seek(int(key), stream=stream)
     packets = iter(container.demux(stream))
     first = next(packets)
     start = first.pts
     if start is None or start not in keys or start > key:
-        what = "seeking leads astray"
+        what = "the file cannot be sought"
         raise _LostError(what)
     # What comes after a keyframe but is shown before it needs frames that are not there.
     shown = (packet for packet in packets if packet.pts is None or packet.pts >= start)

@@ -1,6 +1,6 @@
 """What a video file holds, found out from its packets and its first frame.
 
-What files say of themselves is often wrong (number of frames, duration, rate), so it is not asked.
+What files say of themselves is often wrong (number of frames, duration, rate), so it is not used.
 A look at the packets, which costs about a millisecond for each megabyte, sorts files in two kinds:
 
 - *timed*: a container with an index, a codec that makes one frame of each packet, and times that
@@ -80,11 +80,13 @@ class IndexCache:
         self._bytes = 0
 
     def get(self, key: tuple[str, int, int]) -> Index | None:
+        """Return a kept index, which is then the last to be dropped."""
         if key in self._indices:
             self._indices.move_to_end(key)
         return self._indices.get(key)
 
     def put(self, key: tuple[str, int, int], index: Index) -> Index:
+        """Keep an index, and drop those used least recently where they are too large."""
         old = self._indices.pop(key, None)
         self._indices[key] = index
         self._bytes += index.nbytes - (0 if old is None else old.nbytes)
@@ -100,7 +102,7 @@ index_cache = IndexCache()
 def opened(
     file: str | bytes, *, strict: bool = False
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A container and its first video stream, to be decoded by one thread.
+    """Open a container and its first video stream, to be decoded by one thread.
 
     Strict: damage that a decoder notices is an error; else most of it is painted over, from the
     frames decoded before.
@@ -124,7 +126,7 @@ def opened(
 
 
 def decoded(packets: Iterable[Packet[VideoStream]]) -> Iterator[VideoFrame]:
-    """Frames in the order in which a plain decode gives them."""
+    """Yield frames in the order in which a plain decode gives them."""
     for packet in packets:
         yield from packet.decode()
 
@@ -184,7 +186,7 @@ def scan(file: str | bytes, *, trust: bool = True) -> Index:
 
 
 def _times(times: list[int | None], keys: list[int | None], first: VideoFrame) -> np.ndarray | None:
-    """The packets' times in rising order, where they can be trusted."""
+    """Return the packets' times in rising order, or None where they cannot be trusted."""
     if None in times or not keys:
         return None
     rising = np.unique(np.array(times, dtype=np.int64))
@@ -195,7 +197,7 @@ def _times(times: list[int | None], keys: list[int | None], first: VideoFrame) -
 
 
 def _count(file: str | bytes) -> int:
-    """How many frames a plain decode gives before it ends, or fails."""
+    """Count the frames that a plain decode gives before it ends, or fails."""
     count = 0
     with opened(file) as (container, stream):
         try:
@@ -208,14 +210,14 @@ def _count(file: str | bytes) -> int:
 
 
 def _channels(frame: VideoFrame) -> Literal[1, 3]:
-    """1 where there is nothing but luma."""
+    """Return 1 where there is nothing but luma, else 3."""
     form = frame.format
     gray = all(part.is_luma or part.is_alpha for part in form.components)
     return 1 if gray and not form.has_palette else 3
 
 
 def _orientation(frame: VideoFrame) -> int:
-    """The display matrix of a frame as an EXIF orientation, 1 to 8.
+    """Return the display matrix of a frame as an EXIF orientation, 1 to 8.
 
     The matrix takes a column x and a row y to (a x + c y, b x + d y), in 16.16 fixed point.
 
@@ -271,7 +273,7 @@ class PacketUnits:
             self._size = (record[at] & 3) + 1
 
     def one_frame(self, packet: Packet[VideoStream]) -> bool:
-        """Whether a frame must come of the packet.
+        """Return whether exactly one frame must come of the packet.
 
         Its units fill it to the last byte, and none is a picture that a decoder may drop.
         """

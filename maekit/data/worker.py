@@ -26,7 +26,7 @@ TASK = struct.Struct("=qqq")  # slot, epoch, index
 RESULT = struct.Struct("=qqq")  # kind, dtype, padded; then a pickle: label, bad file or failure
 READY, READ, BAD, FATAL = range(4)
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # those that a run is asked to stop with
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # signals that stop a run
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -49,7 +49,7 @@ def main(tasks: Connection, results: Connection, payload: bytes) -> None:
 
         reader, layout, count, name = pickle.loads(payload)  # noqa: S301 - from our own parent
         slots = SharedSlots(layout, count, name)
-    except Exception:  # noqa: BLE001 - whatever a part raises on import is told to the parent
+    except Exception:  # noqa: BLE001 - whatever a part raises on import goes to the parent
         results.send_bytes(RESULT.pack(FATAL, 0, 0) + pickle.dumps(traceback.format_exc()))
         return
     try:

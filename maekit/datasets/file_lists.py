@@ -30,19 +30,19 @@ WHERE = "data.train.path (or data.val.path)"  # a set does not know which of the
 
 
 def nothing_at(what: str, path: Path, layout: str) -> DataError:
-    """The path of a set of pictures or videos is neither a folder nor a file."""
+    """Build the error of a path that is neither a folder nor a file."""
     why = "it is neither a folder nor a file" if path.exists() else "it does not exist"
     return DataError(f"no {what} at {path}: {why}", where=WHERE, hint=layout)
 
 
 def for_lists_only(key: str, path: Path) -> DataError:
-    """An option that would do nothing, as the set is a folder."""
+    """Build the error of an option that does nothing, as the set is a folder."""
     what = f"{key} is for lists; this is a folder"
     return DataError(what, where=str(path), hint=f"drop {key}, or give a list")
 
 
 def refuse_folder_labels(labels: str, path: Path) -> None:
-    """A list has its labels in its rows; raises DataError where those of folders are asked for."""
+    """Raise DataError where a list is to take its labels from folders: its rows hold them."""
     if labels == "folder":
         what = "labels: folder is for folders; this is a list"
         raise DataError(what, where=str(path), hint="give the label in the list, or labels: auto")
@@ -84,14 +84,14 @@ class Files:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        """The file, as it is listed."""
+        """Return the file, as it is listed."""
         row = self.paths[index]
         if is_url(row) or os.path.isabs(row):  # noqa: PTH117 - a string is what is wanted
             return row
         return f"{self.root.rstrip('/')}/{row}"
 
     def place(self, index: int) -> str:
-        """The file, as it is opened.
+        """Return the file, as it is opened.
 
         Lists written on Windows have backslashes; a file that has such a name is taken as it is.
         """
@@ -101,7 +101,7 @@ class Files:
     def labels(
         self, where: str, labels: Literal["auto", "none", "folder"]
     ) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-        """Labels int32 ``[n]`` and classes from the folders right below the root.
+        """Take labels int32 ``[n]`` and classes from the folders right below the root.
 
         Args:
             where: the set, for errors.
@@ -114,7 +114,7 @@ class Files:
         for index in range(0 if labels == "none" else len(self)):
             folder, slash, _ = self.paths[index].partition("/")
             if not slash and labels == "folder":
-                what = f"{self.name(index)} lies in no class folder"
+                what = f"{self.name(index)} does not lie in a class folder"
                 hint = "move it into one, or set labels: none"
                 raise DataError(what, where=where, hint=hint)
             if not slash:
@@ -135,11 +135,11 @@ class FileSet(Dataset):
         return len(self._files)
 
     def name(self, index: int) -> str:
-        """The file or folder, as it is listed."""
+        """Return the file or folder, as it is listed."""
         return self._files.name(index)
 
     def _label(self, index: int) -> int | None:
-        """That of one sample."""
+        """Return the label of one sample."""
         return None if self.labels is None else int(self.labels[index])
 
     def _list(self, root: str, paths: Paths, where: Path) -> None:
@@ -159,11 +159,11 @@ class Labels:
     unlabeled: int = 0
 
     def add(self, label: str) -> None:
-        """The next sample's label."""
+        """Add the next sample's label."""
         self.seen.append(self.first.setdefault(label, len(self.first)))
 
     def take(self, label: str | None, where: str) -> None:
-        """The label of a list's next row, which all rows have, or none.
+        """Add the label of a list's next row; raise DataError unless all rows have one, or none.
 
         Raises:
             DataError: this row is unlike those before it, or the label makes no sense.
@@ -180,13 +180,13 @@ class Labels:
             self.add(check_label(label, where))
 
     def by_name(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Labels int32 ``[n]`` and the classes they count, in sorted order."""
+        """Return labels int32 ``[n]`` and the classes they count, in sorted order."""
         classes = tuple(sorted(self.first))
         ranks = {name: rank for rank, name in enumerate(classes)}
         return self._mapped([ranks[name] for name in self.first]), classes
 
     def by_value(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """As ``by_name``, but where all labels are whole numbers these are kept."""
+        """Return as ``by_name`` does, but keep labels that are all whole numbers."""
         if not all(name.isdecimal() for name in self.first):
             return self.by_name()
         values = [int(name) for name in self.first]
@@ -197,7 +197,7 @@ class Labels:
 
 
 def walk(folder: str, suffixes: frozenset[str], *, empty_folders: bool = False) -> Iterator[str]:
-    """Files below a folder by suffix, relative to it, sorted, links to folders followed.
+    """Yield files below a folder by suffix, relative to it, sorted; links are followed.
 
     With ``empty_folders``, a folder that has such a suffix itself, and no such file in it, is
     given in place of one. Hidden files and folders (and with them ``._*``) are skipped. A link that
@@ -215,7 +215,7 @@ def walk(folder: str, suffixes: frozenset[str], *, empty_folders: bool = False) 
 def _walk(
     top: str, below: str, suffixes: frozenset[str], above: tuple[tuple[int, int], ...]
 ) -> Iterator[tuple[str, bool]]:
-    """Paths, and whether each is a folder that is named like a file, and holds none."""
+    """Yield paths, and whether each is an empty folder that is named like a file."""
     place = os.path.join(top, below)  # noqa: PTH118 - a million joins, at a third of Path's cost
     try:
         status = os.stat(place)  # noqa: PTH116
@@ -244,7 +244,7 @@ def _walk(
 
 
 def check_label(value: str, where: str) -> str:
-    """A label as written; raises DataError where it is negative or no label at all."""
+    """Return a label as written; raise DataError where it is negative or no label at all."""
     label = value.strip()
     number = label.lstrip("-")
     if not label or (number.isdecimal() and (label != number or int(number) >= _LARGEST_LABEL)):
@@ -269,7 +269,7 @@ class Row:
 
 
 def read_list(path: Path, suffixes: frozenset[str]) -> Iterator[Row]:
-    """The rows of a list: CSV with a header, JSONL, or lines ``path`` / ``path label``.
+    """Yield the rows of a list: CSV with a header, JSONL, or lines ``path`` / ``path label``.
 
     CSV has a column ``path`` and may have ``label``, ``start`` and ``end``; the separator is a
     comma, a semicolon or a tab. JSONL has keys of the same names. Other columns and keys are the
@@ -371,7 +371,7 @@ def _plain_rows(path: Path, file: Iterable[str], suffixes: frozenset[str]) -> It
 
 
 def _split_plain(text: str, suffixes: frozenset[str]) -> tuple[str, tuple[str, ...]]:
-    """Path and fields of a line whose path may hold any separator."""
+    """Split a line into path and fields; the path may hold any separator."""
     if text.startswith('"') and (end := text.find('"', 1)) > 0:
         return text[1:end], tuple(text[end + 1 :].replace(",", " ").split())
 
@@ -393,7 +393,7 @@ def _split_plain(text: str, suffixes: frozenset[str]) -> tuple[str, tuple[str, .
             numeric = numeric and tail.strip().lstrip("-").isdecimal()
             if known(head):
                 return head, fields
-            # Without a suffix to go by, numbers at the end are no part of the path.
+            # Without a suffix to go by, numbers at the end do not belong to the path.
             if numeric and len(fields) > len(numbers[1]):
                 numbers = (head, fields)
     return numbers

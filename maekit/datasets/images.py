@@ -55,7 +55,7 @@ class Images(FileSet):
     """
 
     class Options(PartOptions):
-        """What ``images`` can be told."""
+        """Options of ``images``."""
 
         path: Path = Field(description="a folder of pictures, or a list (CSV, JSONL, plain lines)")
         labels: Literal["auto", "none", "folder"] = Field(
@@ -112,7 +112,7 @@ _LAYOUT = (
 
 
 def _label_rows(path: Path, labels: Labels, *, labeled: bool) -> Iterator[str]:
-    """The paths of a list, their labels put aside; either every row has one, or none."""
+    """Yield the paths of a list and put their labels aside; either every row has one, or none."""
     for row in read_list(path, SUFFIXES):
         yield row.path
         if not labeled:

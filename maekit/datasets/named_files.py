@@ -77,7 +77,7 @@ def find_files(
 def _meant(word: str, moving: bool) -> Iterator[NamedFile]:
     if is_url(word):
         yield _input(word, moving)
-    elif os.path.isdir(word):  # noqa: PTH112 - strings, as names that are no text pass through them
+    elif os.path.isdir(word):  # noqa: PTH112 - strings, as names that are not text pass through them
         inside = [f"{word.rstrip('/') or '/'}/{file}" for file in walk(word, PICTURES | VIDEOS)]
         yield from (_input(path, moving) for path in inside)
         if not inside:

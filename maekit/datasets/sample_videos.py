@@ -66,14 +66,14 @@ class SampleVideos(Samples):
 
 
 def encoder() -> tuple[Codec, dict[str, str]]:
-    """The encoder's name and settings: H.264 wherever FFmpeg has it."""
+    """Return the encoder's name and settings: H.264 wherever FFmpeg has it."""
     if "libx264" in av.codecs_available:
         return "libx264", _X264
     return "mpeg4", _MPEG4
 
 
 def encode(clip: np.ndarray, codec: Codec, settings: dict[str, str]) -> bytes:
-    """An MP4 file of a clip, uint8 ``[T, H, W, 3]``; the same clip gives the same bytes."""
+    """Encode a clip, uint8 ``[T, H, W, 3]``, as MP4; the same clip gives the same bytes."""
     file = io.BytesIO()
     # bitexact: no date and no version of the library in the file.
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:

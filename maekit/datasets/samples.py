@@ -53,7 +53,7 @@ class Drawing:
     noun: str  # what messages call the samples
     classes: Sequence[str]
     count: int  # evenly over the classes
-    content: Sequence[object]  # everything that decides on the bytes, beside split and seed
+    content: Sequence[object]  # everything that decides on the bytes, besides split and seed
     suffix: str
     write: Callable[[Path, str, np.random.Generator], None]  # one sample: file, class, its chance
 
@@ -97,25 +97,25 @@ class Samples(Dataset):
         return self._files.open(index)
 
     def name(self, index: int) -> str:
-        """The sample's file."""
+        """Return the sample's file."""
         return self._files.name(index)
 
 
 def _root(options: SampleOptions, name: str) -> Path:
-    """The folder that keeps all samples of a data set."""
+    """Return the folder that keeps all samples of a data set."""
     if options.cache is not None:
         return Path(options.cache).expanduser().absolute()
     return cache_folder() / name
 
 
 def _digest(options: SampleOptions, drawing: Drawing) -> str:
-    """A name for everything that decides on the samples' content."""
+    """Name everything that decides on the samples' content."""
     content = [drawing.name, *drawing.content, options.seed, drawing.count]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
 def _fill(folder: Path, options: SampleOptions, drawing: Drawing) -> None:
-    """Draw everything beside ``folder``, then rename it into place.
+    """Draw everything into a neighbor of ``folder``, then rename it into place.
 
     An interrupted drawing leaves nothing under the final name; where two processes draw at once,
     the first to finish wins, and the other uses its (identical) samples.

@@ -99,7 +99,7 @@ class TorchvisionSets(Dataset):
     """
 
     class Options(PartOptions):
-        """What ``torchvision`` can be told."""
+        """Options of ``torchvision``."""
 
         set: str = Field(
             description="a class of torchvision.datasets, as CIFAR10",
@@ -114,14 +114,14 @@ class TorchvisionSets(Dataset):
         def _is_a_set(cls, name: str) -> str:
             if name not in SETS:
                 near = suggest(name, SETS) or f"known: {', '.join(SETS)}"
-                raise ValueError(f"no classification set of torchvision's is '{name}'; {near}")
+                raise ValueError(f"torchvision has no classification set '{name}'; {near}")
             return name
 
         @model_validator(mode="after")
         def _has_split(self) -> TorchvisionSets.Options:
             if self.split not in SETS[self.set]:
                 known = ", ".join(SETS[self.set])
-                raise ValueError(f"split '{self.split}' is none of {self.set}'s: {known}")
+                raise ValueError(f"split '{self.split}' is not one of {self.set}'s: {known}")
             return self
 
     def __init__(self, options: Options) -> None:
@@ -138,7 +138,7 @@ class TorchvisionSets(Dataset):
         return self._length
 
     def name(self, index: int) -> str:
-        """The sample's place in its set: most sets have no file for each."""
+        """Return the sample's place in its set: most sets have no file for each."""
         return f"{self._options.set}/{self._options.split}/{index}"
 
     def open(self, index: int) -> Source:
@@ -166,7 +166,7 @@ class TorchvisionSets(Dataset):
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    """``[H, W, C]`` uint8 of a picture in any of Pillow's modes: gray stays gray."""
+    """Return ``[H, W, C]`` uint8 of a picture in any of Pillow's modes: gray stays gray."""
     if image.mode not in ("L", "RGB"):
         image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
     pixels = np.asarray(image)
@@ -174,7 +174,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 
 def _classes(opened: Any, name: str) -> tuple[str, ...] | None:  # noqa: ANN401 - torchvision's
-    """The names of the labels; numbers where torchvision has no names."""
+    """Return the names of the labels; numbers where torchvision has no names."""
     if name == "STL10-unlabeled":
         return None
     for attribute in _NAMES:
@@ -185,14 +185,14 @@ def _classes(opened: Any, name: str) -> tuple[str, ...] | None:  # noqa: ANN401 
 
 
 def _kind(name: str) -> Any:  # noqa: ANN401 - torchvision has no types
-    """torchvision's class."""
+    """Return torchvision's class."""
     from torchvision import datasets  # type: ignore[import-untyped]
 
     return getattr(datasets, name.partition("-")[0])
 
 
 def _opened(options: TorchvisionSets.Options, *, download: bool = False) -> Any:  # noqa: ANN401
-    """torchvision's object.
+    """Build torchvision's object.
 
     Raises:
         DataError: files, or a package to read them, are missing.
@@ -218,14 +218,17 @@ def _opened(options: TorchvisionSets.Options, *, download: bool = False) -> Any:
 
 
 def _needs_package(error: BaseException | None) -> bool:
-    """Whether torchvision lacks h5py or SciPy, which it reports in more than one way."""
+    """Return whether torchvision lacks h5py or SciPy.
+
+    It reports that in more than one way.
+    """
     return error is not None and any(
         isinstance(each, ImportError) for each in (error, error.__context__)
     )
 
 
 def _fetched(options: TorchvisionSets.Options) -> Any:  # noqa: ANN401
-    """As ``_opened``, having downloaded what is missing, and said so before."""
+    """Build as ``_opened`` does, and download what is missing, which is announced before."""
     try:
         return _opened(options)
     except DataError as missing:
@@ -239,7 +242,7 @@ def _fetched(options: TorchvisionSets.Options) -> Any:  # noqa: ANN401
 
 
 def _addresses(values: object) -> Iterator[str]:
-    """The addresses among a class's attributes, however deep in lists and mappings."""
+    """Yield the addresses among a class's attributes, however deep in lists and mappings."""
     if isinstance(values, str):
         if values.startswith(("http://", "https://")):
             yield values

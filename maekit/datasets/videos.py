@@ -1,6 +1,6 @@
 """Dataset ``videos``: any folder of videos, or a list of them, with or without labels.
 
-Lists, beside CSV with a header (``path,label,start,end``; the last two in seconds) and JSONL with
+Lists, besides CSV with a header (``path,label,start,end``; the last two in seconds) and JSONL with
 the same keys, are plain lines in the columns of the official code:
 
 - ``path`` or ``path label`` (VideoMAE, mae_st);
@@ -71,7 +71,7 @@ class Videos(FileSet):
     """
 
     class Options(PartOptions):
-        """What ``videos`` can be told."""
+        """Options of ``videos``."""
 
         path: Path = Field(description="a folder of videos, or a list (CSV, JSONL, plain lines)")
         layout: Literal["files", "frame-folders"] = Field(
@@ -127,16 +127,16 @@ class Videos(FileSet):
         return video_source(video, self._stretch(video, index), self._label(index), name)
 
     def _stretch(self, video: OpenVideo | OpenFrames, index: int) -> range:
-        """The frames that a list's row is about."""
+        """Return the frames that a list's row is about."""
         if self._spans is None:
             return range(video.info.frames)
         unit, start, stop = self._spans[index].tolist()
         span = Span(UNITS[int(unit)], start, stop)
         stretch = _stretch(video, span)
         if not stretch or stretch.stop > video.info.frames:
-            asked = f"{start:g} s to {stop:g} s" if span.unit == "seconds" else f"{stop:g} frames"
+            wanted = f"{start:g} s to {stop:g} s" if span.unit == "seconds" else f"{stop:g} frames"
             more = f" from {start:g} on" if span.unit == "frames" else ""
-            what = f"the list asks for {asked}{more}; the video has {video.info.frames} frames"
+            what = f"the list asks for {wanted}{more}; the video has {video.info.frames} frames"
             raise DataError(what, where=self.name(index))
         return stretch
 
@@ -168,7 +168,7 @@ _LAYOUT = (
 def _rows(
     path: Path, columns: Columns, labels: Labels | None, spans: array[float]
 ) -> Iterator[str]:
-    """The paths of a list, their labels and stretches put aside."""
+    """Yield the paths of a list, and put their labels and stretches aside."""
     for row in read_list(path, SUFFIXES):
         where = f"{path}:{row.line}"
         span, label = split(row, columns, where)
@@ -193,7 +193,7 @@ def _stretch(video: OpenVideo | OpenFrames, span: Span) -> range:
 
 
 def _frame_folders(path: Path) -> Iterator[str]:
-    """Folders that hold pictures, relative to ``path``."""
+    """Yield folders that hold pictures, relative to ``path``."""
     # A dictionary, as a folder's pictures come in two runs where it holds folders too.
     yield from dict.fromkeys(
         folder for folder, _, _ in (file.rpartition("/") for file in walk(str(path), PICTURES))
@@ -231,7 +231,7 @@ UNITS: tuple[Literal["whole", "seconds", "frames", "first"], ...] = (
 
 
 def sniff(rows: Iterable[Row], path: str) -> Columns:
-    """Which columns a list has, from all of its rows.
+    """Find out which columns a list has, from all of its rows.
 
     Two numbers are a start and a number of frames (VideoMAEv2's ``path 0 -1``) where the second is
     ever negative, or the first is never more than 1; else a number of frames and a label.
@@ -258,7 +258,7 @@ def sniff(rows: Iterable[Row], path: str) -> Columns:
 
 
 def split(row: Row, columns: Columns, where: str) -> tuple[Span, str | None]:
-    """The stretch and the label of a row.
+    """Split a row into its stretch and its label.
 
     Raises:
         DataError: its fields are not those columns.
@@ -280,7 +280,7 @@ def split(row: Row, columns: Columns, where: str) -> tuple[Span, str | None]:
     if not numbers or numbers[-1] < 0:
         return Span("whole"), label
     if numbers[-1] == 0 or numbers[0] < 0:
-        what = f"{' '.join(map(str, numbers))} is no stretch of frames"
+        what = f"{' '.join(map(str, numbers))} is not a range of frames"
         raise DataError(what, where=where)
     if columns == "frames-label":
         return Span("first", 0, numbers[0]), label
@@ -288,15 +288,15 @@ def split(row: Row, columns: Columns, where: str) -> tuple[Span, str | None]:
 
 
 def _seconds(times: tuple[object, object], where: str) -> Span:
-    """From one time to another; a missing or empty one is the start or the end of the file."""
+    """Parse two times; a missing or empty one is the start or the end of the file."""
     start, end = (text if (text := "" if t is None else str(t).strip()) else None for t in times)
     try:
         first, last = float(start or 0), float(end or "inf")
     except ValueError as error:
-        what = f"start {start!r} or end {end!r} is no number of seconds"
+        what = f"start {start!r} or end {end!r} is not a number of seconds"
         raise DataError(what, where=where) from error
     if not 0 <= first < last:
-        what = f"start {first:g} and end {last:g} are no stretch of time"
+        what = f"start {first:g} and end {last:g} are not a range of time"
         raise DataError(what, where=where)
     return Span("seconds", first, last)
 
@@ -305,5 +305,5 @@ def _integer(text: str, where: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        what = f"{text!r} is no number of frames"
+        what = f"{text!r} is not a number of frames"
         raise DataError(what, where=where) from error

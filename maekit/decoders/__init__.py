@@ -1,0 +1,1 @@
+"""Decoders: from encoded tokens to predictions at the queries."""

@@ -1,0 +1,1 @@
+"""Training: jobs, the loop, checkpoints, and the life of a run folder."""

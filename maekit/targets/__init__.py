@@ -1,0 +1,1 @@
+"""Targets: what the decoder predicts, and its loss."""

@@ -1,0 +1,1 @@
+"""Weights files: read, recognized, checked, resized, written, in maekit's format and others'."""

@@ -55,7 +55,7 @@ def test_flat_and_single_folders_are_unlabeled_unless_asked(tmp_path: Path) -> N
     draw(tmp_path / "loose.png")
     assert images(tmp_path).classes is None
     assert images(tmp_path).open(0).info.label is None
-    with pytest.raises(DataError, match=r"loose\.png lies in no class folder"):
+    with pytest.raises(DataError, match=r"loose\.png does not lie in a class folder"):
         images(tmp_path, labels="folder")
 
 

@@ -150,11 +150,11 @@ def test_unlabeled_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"set": "CIFAR11", "root": "."}, "did you mean 'CIFAR10'"),
         (
             {"set": "MNIST", "split": "val", "root": "."},
-            "split 'val' is none of MNIST's: train, test",
+            "split 'val' is not one of MNIST's: train, test",
         ),
         (
             {"set": "EuroSAT", "split": "test", "root": "."},
-            "split 'test' is none of EuroSAT's: train",
+            "split 'test' is not one of EuroSAT's: train",
         ),
         ({"set": "MNIST"}, "missing"),
     ],

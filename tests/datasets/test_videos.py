@@ -146,12 +146,12 @@ def test_columns_can_be_said(folder: Path) -> None:
 @pytest.mark.parametrize(("text", "line", "reason"), [
     ("a.mp4 1\nb.mp4\n", 2, "has no label, the rows before it have one"),
     ("a.mp4 1\nb.mp4 1 2\n", 2, "has 2 fields after the path, the rows before it have 1"),
-    ("a.mp4 0 -1\nb.mp4 x -1\n", 2, "'x' is no number of frames"),
-    ("a.mp4 -3 5 1\n", 1, "-3 5 is no stretch of frames"),
-    ("a.mp4 1 0 1\n", 1, "1 0 is no stretch of frames"),
+    ("a.mp4 0 -1\nb.mp4 x -1\n", 2, "'x' is not a number of frames"),
+    ("a.mp4 -3 5 1\n", 1, "-3 5 is not a range of frames"),
+    ("a.mp4 1 0 1\n", 1, "1 0 is not a range of frames"),
     ("a.mp4 -1\n", 1, "label '-1'"),
     ("path,start\na.mp4,soon\n", 2, "start 'soon'"),
-    ("path,start,end\na.mp4,3,2\n", 2, "start 3 and end 2 are no stretch of time"),
+    ("path,start,end\na.mp4,3,2\n", 2, "start 3 and end 2 are not a range of time"),
     ('{"path": "a.mp4", "end": [1]}\n', 1, r"end '\[1\]'"),
 ])  # fmt: skip
 def test_errors_name_file_and_line(folder: Path, text: str, line: int, reason: str) -> None:

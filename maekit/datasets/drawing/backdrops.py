@@ -50,7 +50,7 @@ def _floor(picture: np.ndarray, material: Material, horizon: float, vanish: floa
 
 
 def _ground(rng: np.random.Generator) -> Material:
-    """A material for open ground."""
+    """Draw a material for open ground."""
     offset = (rng.uniform(), rng.uniform())
     grass = hsv(rng.uniform(0.2, 0.33), rng.uniform(0.4, 0.7), rng.uniform(0.35, 0.6))
     sand = hsv(rng.uniform(0.08, 0.13), rng.uniform(0.25, 0.5), rng.uniform(0.7, 0.9))
@@ -68,7 +68,7 @@ def _ground(rng: np.random.Generator) -> Material:
 
 
 def landscape(size: int, rng: np.random.Generator) -> Backdrop:
-    """Sky, perhaps clouds, sun and hills, over ground in perspective."""
+    """Paint sky, perhaps clouds, sun and hills, over ground in perspective."""
     x, y = _coordinates(size)
     horizon = rng.uniform(0.38, 0.66)
     hue, evening = rng.uniform(0.54, 0.63), happens(rng, 0.25)
@@ -98,7 +98,7 @@ def landscape(size: int, rng: np.random.Generator) -> Backdrop:
 
 
 def room(size: int, rng: np.random.Generator) -> Backdrop:
-    """A papered, tiled, paneled or brick wall over a floor, with light from one side."""
+    """Paint a wall of paper, tiles, panels or bricks over a floor, with light from one side."""
     x, y = _coordinates(size)
     horizon = rng.uniform(0.5, 0.72)
     offset = (rng.uniform(), rng.uniform())
@@ -137,7 +137,7 @@ def room(size: int, rng: np.random.Generator) -> Backdrop:
 
 
 def tabletop(size: int, rng: np.random.Generator) -> Backdrop:
-    """Wood, cloth, stone, paper, water or tiles, seen from straight above."""
+    """Paint wood, cloth, stone, paper, water or tiles, seen from straight above."""
     x, y = _coordinates(size)
     hue = rng.uniform()
     pale = hsv(hue, rng.uniform(0.1, 0.5), rng.uniform(0.7, 0.95))
@@ -167,7 +167,7 @@ def tabletop(size: int, rng: np.random.Generator) -> Backdrop:
 
 
 def _sunbeam(picture: np.ndarray, rng: np.random.Generator) -> None:
-    """Light that falls through a window, as a slanted bright field with a cross, in place."""
+    """Brighten in place where light falls through a window: a slanted field with a cross."""
     pose = Pose(rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75), rng.uniform(0.2, 0.35))
     brush = Brush(picture.shape[-1], pose, Light(0, 0, 1))
     x = brush.x + rng.uniform(-0.6, 0.6) * brush.y

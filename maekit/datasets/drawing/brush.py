@@ -21,7 +21,10 @@ class Light(NamedTuple):
 
     @classmethod
     def from_angle(cls, angle: float, height: float) -> Light:
-        """``angle`` in radians around the picture, ``height`` toward the viewer in [0, 1]."""
+        """Build from ``angle`` in radians around the picture and ``height`` toward the viewer.
+
+        The height is in [0, 1].
+        """
         flat = math.sqrt(1 - height**2)
         return cls(math.cos(angle) * flat, math.sin(angle) * flat, height)
 
@@ -72,7 +75,7 @@ class Brush:
         self.color = np.zeros((3, height, width), np.float32)
 
     def polygon(self, points: np.ndarray) -> np.ndarray:
-        """The coverage ``[h, w]`` of a polygon ``[P, 2]`` of (x, y) in own coordinates."""
+        """Return the coverage ``[h, w]`` of a polygon ``[P, 2]`` of (x, y) in own coordinates."""
         pose = self._pose
         cosine, sine = math.cos(pose.angle), math.sin(pose.angle)
         across = pose.x + pose.scale * (cosine * points[:, 0] - sine * points[:, 1])
@@ -88,12 +91,12 @@ class Brush:
         return np.asarray(sheet.reduce(_FINE), np.float32) / 255
 
     def ellipse(self, x: float, y: float, across: float, down: float) -> np.ndarray:
-        """The coverage ``[h, w]`` of an ellipse with center (x, y) and these radii."""
+        """Return the coverage ``[h, w]`` of an ellipse with center (x, y) and these radii."""
         distance = np.hypot((self.x - x) / across, (self.y - y) / down) - 1
         return self.inside(distance * min(across, down))
 
     def inside(self, distance: np.ndarray) -> np.ndarray:
-        """Coverage ``[h, w]`` from a signed distance in own units, negative inside."""
+        """Return coverage ``[h, w]`` from a signed distance in own units, negative inside."""
         return np.clip(0.5 - distance / self.pixel, 0, 1)
 
     def fill(self, mask: np.ndarray, paint: np.ndarray) -> None:
@@ -120,7 +123,7 @@ class Brush:
         part += self.color
 
     def spread(self) -> np.ndarray:
-        """The object's coverage over the whole picture, ``[size, size]``."""
+        """Return the object's coverage over the whole picture, ``[size, size]``."""
         whole = np.zeros((self._size, self._size), np.float32)
         whole[self.rows, self.columns] = self.alpha
         return whole

@@ -13,15 +13,15 @@ Choice = TypeVar("Choice")
 
 
 def one_of(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
-    """One of the choices, all equally likely; name one twice to make it likelier."""
+    """Draw one of the choices, all equally likely; name one twice to make it likelier."""
     return choices[int(rng.integers(len(choices)))]
 
 
 def happens(rng: np.random.Generator, probability: float) -> bool:
-    """True with this probability."""
+    """Draw True with this probability."""
     return rng.uniform() < probability
 
 
 def sign(rng: np.random.Generator) -> float:
-    """-1 or 1."""
+    """Draw -1 or 1."""
     return 1.0 if happens(rng, 0.5) else -1.0

@@ -19,23 +19,26 @@ class Palette(NamedTuple):
 
 
 def rgb(red: float, green: float, blue: float) -> np.ndarray:
-    """A color ``[3, 1, 1]``."""
+    """Return a color ``[3, 1, 1]``."""
     return np.array([red, green, blue], np.float32).reshape(3, 1, 1)
 
 
 def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
-    """A color ``[3, 1, 1]``; hue in turns (0 red, 1/3 green, 2/3 blue), wrapped."""
+    """Return a color ``[3, 1, 1]``; hue in turns (0 red, 1/3 green, 2/3 blue), wrapped."""
     return rgb(*colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
 
 
 def mix(low: np.ndarray, high: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """From ``low [3, 1, 1]`` to ``high [3, 1, 1]`` by ``share [h, w]``: ``[3, h, w]``."""
+    """Mix ``low [3, 1, 1]`` and ``high [3, 1, 1]`` by ``share [h, w]``: ``[3, h, w]``."""
     mixed: np.ndarray = low + (high - low) * share
     return mixed
 
 
 def bright_palette(rng: np.random.Generator) -> Palette:
-    """Colors for a painted thing: strong base, an accent that stands out, a dark of the base."""
+    """Draw colors for a painted thing.
+
+    A strong base, an accent that stands out, a dark of the base.
+    """
     hue = rng.uniform()
     base = hsv(hue, rng.uniform(0.45, 0.95), rng.uniform(0.65, 0.98))
     other = hsv(
@@ -46,6 +49,6 @@ def bright_palette(rng: np.random.Generator) -> Palette:
 
 
 def near(color: np.ndarray, rng: np.random.Generator, spread: float = 0.06) -> np.ndarray:
-    """The color, a little different."""
+    """Draw a color that differs a little."""
     moved: np.ndarray = np.clip(color + rng.normal(0, spread, (3, 1, 1)).astype(np.float32), 0, 1)
     return moved

@@ -25,7 +25,7 @@ def _rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarr
 
 
 def star(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
-    """A star folded along its rays: one half of each ray is lit, the other in shade."""
+    """Paint a star folded along its rays: one half of each ray is lit, the other in shade."""
     points = int(rng.integers(5, 8))
     inner = rng.uniform(0.4, 0.55)
     angles = np.arange(2 * points) * np.pi / points - np.pi / 2
@@ -40,7 +40,7 @@ def star(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
 
 
 def tree(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
-    """A fir of stacked skirts, or a round crown of leafy clumps."""
+    """Paint a fir of stacked skirts, or a round crown of leafy clumps."""
     hue = one_of(rng, (0.26, 0.3, 0.3, 0.34, 0.34, 0.12, 0.05))
     green = near(hsv(hue, rng.uniform(0.5, 0.8), rng.uniform(0.4, 0.7)), rng, 0.03)
     green = 0.9 * green + 0.1 * colors.base
@@ -70,7 +70,7 @@ def tree(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
 
 
 def house(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
-    """A gabled front and a side wall under one roof, with a door and windows."""
+    """Paint a gabled front and a side wall under one roof, with a door and windows."""
     split, eaves = rng.uniform(-0.2, 0.1), rng.uniform(-0.25, -0.05)
     walls = one_of(rng, (textures.plain, textures.bricks, textures.planks))
     wall = _WHITE + (colors.base - _WHITE) * rng.uniform(0.2, 0.8)
@@ -103,7 +103,7 @@ def house(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
 
 
 def fish(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
-    """A lens of a body with a forked tail, fins, an eye, and stripes or scales."""
+    """Paint a lens of a body with a forked tail, fins, an eye, and stripes or scales."""
     tall = rng.uniform(0.42, 0.6)
     fin = colors.accent * 0.85
     tail = np.array([[0.45, 0.0], [0.97, -0.5], [0.84, 0.0], [0.97, 0.5]])
@@ -130,7 +130,7 @@ def fish(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
 
 
 def leaf(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
-    """A pointed blade with a midrib, paired veins, and two halves lit differently."""
+    """Paint a pointed blade with a midrib, paired veins, and two halves lit differently."""
     hue = one_of(rng, (0.3, 0.25, 0.14, 0.07, 0.02))
     green = near(hsv(hue, rng.uniform(0.55, 0.85), rng.uniform(0.5, 0.8)), rng, 0.04)
     green = 0.85 * green + 0.15 * colors.base
@@ -155,7 +155,7 @@ def leaf(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
 
 
 def flag(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
-    """A chequered, banded or crossed cloth that waves from a pole."""
+    """Paint a checkered, banded or crossed cloth that waves from a pole."""
     side = sign(rng)
     pole, length = side * -0.82, 1.72
     along = (brush.x - pole) * side / length

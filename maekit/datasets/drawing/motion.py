@@ -79,7 +79,10 @@ def draw_clip(motion: str, frames: int, size: int, rng: np.random.Generator) -> 
 def track(
     motion: str, frames: int, ranges: tuple[Range, ...], rng: np.random.Generator
 ) -> np.ndarray:
-    """The coordinates ``[frames, 4]`` over a clip; takes as much from ``rng`` for every motion."""
+    """Draw coordinates ``[frames, 4]`` over a clip.
+
+    Every motion takes as much from ``rng``.
+    """
     running, direction = MOTIONS[motion]
     moments = np.arange(frames)
     places = np.empty((frames, len(ranges)))
@@ -92,7 +95,7 @@ def track(
 
 
 def _moving_object(places: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """An object that floats before a backdrop with up to two things that stand still."""
+    """Draw an object that floats before a backdrop with up to two things that stand still."""
     settings = (backdrops.landscape, backdrops.room, backdrops.tabletop)
     backdrop = one_of(rng, settings)(size, rng)
     for _ in range(int(rng.integers(0, 3))):
@@ -113,7 +116,7 @@ def _moving_object(places: np.ndarray, size: int, rng: np.random.Generator) -> n
 
 
 def _moving_camera(places: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A view that wanders over a scene larger than itself."""
+    """Draw a view that wanders over a scene larger than itself."""
     scene = Image.fromarray(_scene(_WORLD * size, rng))
     clip = []
     for across, down, turn, near in places.tolist():
@@ -131,7 +134,7 @@ def _moving_camera(places: np.ndarray, size: int, rng: np.random.Generator) -> n
 
 
 def _scene(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A backdrop with many small things, far ones first: uint8 ``[size, size, 3]``."""
+    """Draw a backdrop with many small things, far ones first: uint8 ``[size, size, 3]``."""
     settings = (backdrops.landscape, backdrops.room, backdrops.tabletop)
     backdrop = one_of(rng, settings)(size, rng)
     kinds = list(KINDS.values())

@@ -12,7 +12,7 @@ _SEED = 20240817
 
 @cache
 def field(slope: float) -> np.ndarray:
-    """A periodic noise field ``[SIDE, SIDE]`` of mean 0 and standard deviation 1.
+    """Draw a periodic noise field ``[SIDE, SIDE]`` of mean 0 and standard deviation 1.
 
     Args:
         slope: amplitude falls with frequency as ``f ** -slope``; 2.4 is clouds, 1.5 is gravel.
@@ -31,7 +31,7 @@ def field(slope: float) -> np.ndarray:
 
 
 def sample(slope: float, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The field at ``(u, v)`` (any one shape), in periods: it repeats every 1."""
+    """Sample the field at ``(u, v)`` (any one shape), in periods: it repeats every 1."""
     rows = np.floor(v * SIDE).astype(np.int32) % SIDE
     columns = np.floor(u * SIDE).astype(np.int32) % SIDE
     found: np.ndarray = field(slope).take(rows * SIDE + columns)
@@ -39,6 +39,9 @@ def sample(slope: float, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def cells(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """One steady value in [-1, 1] for each cell of a lattice, for bricks and planks that differ."""
+    """Return a steady value in [-1, 1] for each cell of a lattice.
+
+    For bricks and planks that differ.
+    """
     mixed = (rows.astype(np.int64) * 7349 + columns.astype(np.int64) * 9151) * 40503
     return ((mixed >> 4) % 1021).astype(np.float32) / 510 - 1

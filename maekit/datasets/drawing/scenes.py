@@ -86,7 +86,7 @@ def draw(kind: str, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _pose(kind: Kind, backdrop: Backdrop, spot: Spot, rng: np.random.Generator) -> Pose:
-    """How an object of this kind lies, stands or hangs at a spot."""
+    """Draw how an object of this kind lies, stands or hangs at a spot."""
     angle = rng.uniform(-kind.spin, kind.spin)
     if backdrop.horizon is None:
         # Seen from above: things lie at any angle, but for what is drawn in perspective.
@@ -118,7 +118,7 @@ def paint(
 
 
 def drop_shadow(picture: np.ndarray, cover: np.ndarray, light: Light, scale: float) -> None:
-    """Darken what lies behind, away from the light, softly, in place."""
+    """Darken in place, and softly, what lies behind, away from the light."""
     size = picture.shape[-1]
     away = 0.22 * scale * size
     shift = (round(-light.x * away), round(-light.y * away))
@@ -129,7 +129,7 @@ def drop_shadow(picture: np.ndarray, cover: np.ndarray, light: Light, scale: flo
 
 
 def _cast_shadow(picture: np.ndarray, light: Light, pose: Pose) -> None:
-    """A soft flat ellipse on the ground at the foot, drawn out away from the light, in place."""
+    """Darken in place a soft flat ellipse at the foot, drawn out away from the light."""
     size = picture.shape[-1]
     foot, reach = pose.y + pose.scale, pose.scale * 1.1
     line = (np.arange(size, dtype=np.float32) + 0.5) / size
@@ -140,14 +140,14 @@ def _cast_shadow(picture: np.ndarray, light: Light, pose: Pose) -> None:
 
 
 def _foreground(size: int, light: Light, rng: np.random.Generator) -> Brush:
-    """Posts, blades of grass or cords before everything, over the whole picture."""
+    """Paint posts, blades of grass or cords before everything, over the whole picture."""
     brush = Brush(size, Pose(0.5, 0.5, 0.5), light)
     one_of(rng, (_fence, _grass, _rope))(brush, rng)
     return brush
 
 
 def _fence(brush: Brush, rng: np.random.Generator) -> None:
-    """Upright posts with a rail across."""
+    """Paint upright posts with a rail across."""
     color = near(hsv(rng.uniform(0.05, 0.12), rng.uniform(0.05, 0.5), rng.uniform(0.4, 0.9)), rng)
     spacing, half = rng.uniform(0.35, 0.6), rng.uniform(0.05, 0.08)
     top = rng.uniform(0.1, 0.5)
@@ -160,7 +160,7 @@ def _fence(brush: Brush, rng: np.random.Generator) -> None:
 
 
 def _grass(brush: Brush, rng: np.random.Generator) -> None:
-    """A fringe of bent blades along the lower edge."""
+    """Paint a fringe of bent blades along the lower edge."""
     green = hsv(rng.uniform(0.2, 0.36), rng.uniform(0.5, 0.8), rng.uniform(0.35, 0.6))
     for root in np.linspace(-1, 1, int(rng.integers(7, 13))):
         height, bend = rng.uniform(0.2, 0.6), rng.normal(0, 0.15)
@@ -178,7 +178,7 @@ def _grass(brush: Brush, rng: np.random.Generator) -> None:
 
 
 def _rope(brush: Brush, rng: np.random.Generator) -> None:
-    """One or two sagging cords from side to side."""
+    """Paint one or two sagging cords from side to side."""
     color = hsv(rng.uniform(), rng.uniform(0.1, 0.7), rng.uniform(0.3, 0.9))
     for _ in range(int(rng.integers(1, 3))):
         level, sag, tilt = rng.uniform(-0.8, 0.6), rng.uniform(-0.2, 0.2), rng.uniform(-0.4, 0.4)
@@ -195,7 +195,7 @@ class Film(NamedTuple):
 
     @classmethod
     def load(cls, size: int, rng: np.random.Generator) -> Film:
-        """Some film for pictures of ``size`` pixels a side."""
+        """Draw some film for pictures of ``size`` pixels a side."""
         line = np.linspace(-1, 1, size, dtype=np.float32)
         toward, fall = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.4)
         light = 1 + fall * (math.sin(toward) * line[:, None] + math.cos(toward) * line[None, :])
@@ -204,6 +204,6 @@ class Film(NamedTuple):
         return cls(light, rgb(1 + warm, 1, 1 - warm) * exposure)
 
     def develop(self, picture: np.ndarray) -> np.ndarray:
-        """``[3, size, size]`` to uint8 ``[size, size, 3]``."""
+        """Develop ``[3, size, size]`` to uint8 ``[size, size, 3]``."""
         exposed = np.clip(picture * self.light * self.tint, 0, 1)
         return np.ascontiguousarray((exposed * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))

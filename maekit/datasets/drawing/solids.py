@@ -19,7 +19,10 @@ _AMBIENT = 0.42
 
 
 def lit(brush: Brush, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Brightness ``[h, w]`` of a surface whose unit normal is (x, y, the rest toward us)."""
+    """Return the brightness ``[h, w]`` of a surface.
+
+    Its unit normal is (x, y, the rest toward us).
+    """
     z = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))
     light = brush.light
     facing = np.clip(x * light.x + y * light.y + z * light.z, 0, 1)
@@ -28,7 +31,7 @@ def lit(brush: Brush, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def ball(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
-    """A sphere: plain, banded, or a beach ball."""
+    """Paint a sphere: plain, banded, or a beach ball."""
     x, y = brush.x / 0.96, brush.y / 0.96
     z = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))
     turn = rng.uniform(0, np.pi)
@@ -62,7 +65,7 @@ def _face_coordinates(
 
 
 def box(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
-    """A cuboid seen from above a corner: three faces, each lit by its own normal."""
+    """Paint a cuboid seen from above a corner: three faces, each lit by its own normal."""
     yaw, pitch = rng.uniform(0.35, 1.2), rng.uniform(0.3, 0.6)
     width, depth, height = rng.uniform(0.7, 1.0, 3)
     right = np.array([math.cos(yaw), -math.sin(yaw) * math.sin(pitch)]) * width
@@ -91,7 +94,7 @@ def box(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
 
 
 def mug(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
-    """A cup with an elliptic mouth, bands around the body and a handle at one side."""
+    """Paint a cup with an elliptic mouth, bands around the body and a handle at one side."""
     half, lip = rng.uniform(0.5, 0.62), rng.uniform(0.1, 0.2)
     side = sign(rng)
     top, bottom = -0.72, 0.8
@@ -121,7 +124,7 @@ def mug(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
 
 
 def ring(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
-    """A torus seen a little from the side, plain or with blocks of a second color."""
+    """Paint a torus seen a little from the side, plain or with blocks of a second color."""
     squash, thick = rng.uniform(0.65, 1.0), rng.uniform(0.2, 0.32)
     middle = 0.97 - thick
     x, y = brush.x, brush.y / squash
@@ -138,7 +141,7 @@ def ring(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
 
 
 def wheel(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
-    """A tyre, a rim, a hub and straight spokes."""
+    """Paint a tire, a rim, a hub and straight spokes."""
     radius = np.hypot(brush.x, brush.y)
     spokes = int(rng.integers(3, 7))
     tyre, rim = 0.97, rng.uniform(0.7, 0.8)
@@ -163,7 +166,7 @@ def wheel(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
 
 
 def ladder(brush: Brush, colors: Palette, rng: np.random.Generator) -> None:
-    """Two rails that draw together upward, and even rungs between them."""
+    """Paint two rails that draw together upward, and even rungs between them."""
     foot, head = rng.uniform(0.5, 0.65), rng.uniform(0.32, 0.48)
     rungs = int(rng.integers(4, 7))
     rail = rng.uniform(0.07, 0.1)

@@ -20,13 +20,16 @@ Pattern = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def square(x: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """A square wave of period 2 in [-1, 1], its edges one pixel wide."""
+    """Return a square wave of period 2 in [-1, 1], its edges one pixel wide."""
     wave: np.ndarray = np.clip(np.sin(np.pi * x) / np.maximum(np.pi * pixel, 1e-3), -1, 1)
     return wave
 
 
 def lines(x: np.ndarray, width: float, pixel: np.ndarray) -> np.ndarray:
-    """1 on lines of ``width`` at whole numbers, 0 between; the mean where lines are too fine."""
+    """Return 1 on lines of ``width`` at whole numbers, 0 between.
+
+    Where lines are too fine: their mean.
+    """
     distance = np.abs(x - np.round(x))
     sharp = np.clip((width / 2 - distance) / np.maximum(pixel, 1e-3) + 0.5, 0, 1)
     fine = np.clip(2 * pixel - 0.5, 0, 1)
@@ -35,30 +38,30 @@ def lines(x: np.ndarray, width: float, pixel: np.ndarray) -> np.ndarray:
 
 
 def plain(u: np.ndarray, _v: np.ndarray, _pixel: np.ndarray) -> np.ndarray:
-    """Nothing but grain."""
+    """Return nothing but grain."""
     return np.full_like(u, 0.5)
 
 
 def checker(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """A chessboard."""
+    """Return a chessboard."""
     board: np.ndarray = 0.5 + 0.5 * square(u, pixel) * square(v, pixel)
     return board
 
 
 def stripes(u: np.ndarray, _v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """Even bands along v."""
+    """Return even bands along v."""
     bands: np.ndarray = 0.5 + 0.5 * square(u, pixel)
     return bands
 
 
 def gingham(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """Two crossing sets of bands, as on a tablecloth."""
+    """Return two crossing sets of bands, as on a tablecloth."""
     cloth: np.ndarray = 0.5 + 0.25 * (square(u, pixel) + square(v, pixel))
     return cloth
 
 
 def zigzag(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """Chevrons."""
+    """Return chevrons."""
     fold = 2 * np.abs(u / 2 - np.round(u / 2))
     chevrons: np.ndarray = 0.5 + 0.5 * square(v + fold, pixel * math.sqrt(2))
     return chevrons
@@ -75,7 +78,7 @@ def dots(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
 
 
 def bricks(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """A bond of bricks, each of its own tone, in light mortar (the low color)."""
+    """Return a bond of bricks, each of its own tone, in light mortar (the low color)."""
     row = np.floor(2 * v)
     along = u + 0.5 * (row % 2)
     joint = np.maximum(lines(along, 0.07, pixel), lines(2 * v, 0.14, 2 * pixel))
@@ -84,14 +87,14 @@ def bricks(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
 
 
 def tiles(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """Square tiles with narrow joints."""
+    """Return square tiles with narrow joints."""
     joint = np.maximum(lines(u, 0.08, pixel), lines(v, 0.08, pixel))
     floor: np.ndarray = (1 - joint) * (0.88 + 0.12 * noise.cells(np.floor(v), np.floor(u)))
     return floor
 
 
 def planks(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """Boards along u, each of its own tone, with streaks of grain."""
+    """Return boards along u, each of its own tone, with streaks of grain."""
     row = np.floor(v)
     along = u / 4 + 0.37 * row
     joint = np.maximum(lines(v, 0.06, pixel), lines(along, 0.02, pixel / 4))
@@ -102,14 +105,14 @@ def planks(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
 
 
 def wood(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """Growth rings cut lengthwise."""
+    """Return growth rings cut lengthwise."""
     bend = v + 0.35 * noise.sample(2.4, u / 16, v / 5)
     rings: np.ndarray = 0.5 + 0.4 * np.sin(2 * np.pi * bend) * np.clip(1 - 1.5 * pixel, 0, 1)
     return rings
 
 
 def marble(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """Veins bent by noise."""
+    """Return veins bent by noise."""
     bend = u + 0.7 * noise.sample(2.4, u / 6, v / 6)
     vein = 1 - np.abs(np.sin(np.pi * bend))
     stone: np.ndarray = 1 - vein**2 * np.clip(1 - pixel, 0, 1)
@@ -117,7 +120,7 @@ def marble(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
 
 
 def ripples(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """Water: two crossing trains of waves, bent."""
+    """Return water: two crossing trains of waves, bent."""
     bend = 0.3 * noise.sample(2.4, u / 8, v / 8)
     waves = np.sin(2 * np.pi * (v + bend)) + 0.6 * np.sin(2 * np.pi * (0.6 * v + 0.35 * u - bend))
     water: np.ndarray = 0.5 + 0.3 * waves * np.clip(1 - 1.5 * pixel, 0, 1)
@@ -125,7 +128,7 @@ def ripples(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
 
 
 def patches(u: np.ndarray, v: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-    """Cloudy noise: grass, sand, moss, felt."""
+    """Return cloudy noise: grass, sand, moss, felt."""
     rough = 0.16 * noise.sample(2.0, u / 6, v / 6)
     cloud: np.ndarray = np.clip(0.5 + rough * np.clip(1.2 - pixel, 0.2, 1), 0, 1)
     return cloud
@@ -144,7 +147,7 @@ class Material:
     grain: float = 0.03  # relative depth of the noise on top
 
     def __call__(self, x: np.ndarray, y: np.ndarray, pixel: np.ndarray | float) -> np.ndarray:
-        """Colors ``[3, h, w]`` at coordinates ``x, y [h, w]``; ``pixel`` is one pixel's span."""
+        """Return colors ``[3, h, w]`` at ``x, y [h, w]``; ``pixel`` is one pixel's span."""
         cosine, sine = math.cos(self.angle), math.sin(self.angle)
         u = self.repeats * (cosine * x + sine * y) + self.offset[0]
         v = self.repeats * (cosine * y - sine * x) + self.offset[1]
