@@ -13,27 +13,18 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from small_recipes import IMAGES, laid_over, sets
 
 import maekit
 from maekit.engine.events import Event, StepDone
 from maekit.errors import RecipeError
 
-RECIPE = {
-    "name": "called",
-    "data": {"train": {"name": "images", "path": "pictures"}, "size": 16, "workers": 0},
-    "model": {
-        "backbone": {
-            "name": "image-vit", "size": "tiny", "width": 32, "depth": 1, "heads": 2, "patch": 8,
-        },
-        "decoder": {"name": "vit", "width": 16, "depth": 1, "heads": 2},
-    },
-    "pretrain": {
-        "masker": {"name": "random", "ratio": 0.5},
-        "target": {"name": "pixel"},
-        "steps": 3,
-        "batch": {"global": 4},
-    },
-}  # fmt: skip
+RECIPE = laid_over(
+    IMAGES,
+    sets("pictures", "pictures"),
+    {"name": "called", "data": {"size": 16}, "pretrain": {"batch": {"global": 4}}},
+    without=("data.val",),
+)
 
 
 @pytest.fixture

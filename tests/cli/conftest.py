@@ -6,16 +6,63 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from labeled import RECIPE as LABELED
-from labeled import paint
-from small_runs import RECIPE, draw
-from two_classes import RECIPE as TWO
-from two_classes import draw as draw_two
+from small_recipes import IMAGES, Recipe, draw_sides, draw_smooth, draw_tints, sets, write_recipe
 
 from maekit.cli.app import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+SMALL: Recipe = {
+    "pretrain": {
+        "steps": 12,
+        "warmup": {"steps": 2},
+        "optimizer": {"name": "adamw", "base_lr": 0.03},
+        "checkpoint": {"steps": 5},
+        "validate": {"every": 6, "samples": 8},
+    },
+}
+LABELED: Recipe = {
+    "name": "labeled",
+    "pretrain": {
+        "steps": 6,
+        "optimizer": {"name": "adamw", "base_lr": 0.03},
+        "checkpoint": {"steps": 2, "keep": 1},
+        "validate": {"every": 6, "samples": 8},
+    },
+    "probe": {
+        "kind": "linear",
+        "protocol": "cached",
+        "pixels": 8,
+        "linear": {"strengths": [0.01, 1.0], "held_out": 0.3},
+        "knn": {"k": 5},
+        "attentive": {"epochs": 3, "batch": 16},
+    },
+    "expected": [
+        {"metric": "probe.top1", "value": 0.9, "band": [0.0, 1.0], "source": "these tests"},
+        {"metric": "probe.floor.random", "value": 2.0, "band": 0.1, "source": "these tests"},
+        {"metric": "finetune.top1", "value": 0.9, "band": 0.1, "source": "these tests"},
+    ],
+}
+TWO: Recipe = {
+    "name": "two",
+    "finetune": {
+        "model": {"backbone": {"drop_path": 0.2}},
+        "steps": 12,
+        "warmup": {"steps": 2},
+        "batch": {"global": 8},
+        "optimizer": {"name": "adamw", "base_lr": 0.1},
+        "layer_decay": 0.75,
+        "rand_augment": "rand-m9-mstd0.5-inc1",
+        "erase": 0.25,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "label_smoothing": 0.1,
+        "head": {"dropout": 0.1},
+        "checkpoint": {"steps": 5},
+        "validate": {"every": 4},
+    },
+}
 
 
 class Result(NamedTuple):
@@ -44,31 +91,28 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A recipe over 50 pictures, in a working directory of its own."""
+    folder = tmp_path / "pictures"
+    draw_smooth(folder / "train", 50, seed=0)
+    draw_smooth(folder / "val", 9, seed=1)
     monkeypatch.chdir(tmp_path)
-    draw(tmp_path / "pictures" / "train", 50, seed=0)
-    draw(tmp_path / "pictures" / "val", 9, seed=1)
-    path = tmp_path / "small.yaml"
-    path.write_text(RECIPE.format(pictures=tmp_path / "pictures"))
-    return str(path)
+    return write_recipe(tmp_path / "small.yaml", IMAGES, sets(folder), SMALL)
 
 
 @pytest.fixture
 def labeled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A recipe over 36 pictures of three classes, in a working directory of its own."""
+    folder = tmp_path / "pictures"
+    draw_tints(folder / "train", 12, seed=0)
+    draw_tints(folder / "val", 4, seed=1)
     monkeypatch.chdir(tmp_path)
-    paint(tmp_path / "pictures" / "train", 12, seed=0)
-    paint(tmp_path / "pictures" / "val", 4, seed=1)
-    path = tmp_path / "labeled.yaml"
-    path.write_text(LABELED.format(pictures=tmp_path / "pictures"))
-    return str(path)
+    return write_recipe(tmp_path / "labeled.yaml", IMAGES, sets(folder), LABELED)
 
 
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A recipe over two classes of pictures, in a working directory of its own."""
+    """A recipe that fine-tunes on two classes of pictures, in a working directory of its own."""
+    folder = tmp_path / "pictures"
+    draw_sides(folder / "train", 40, seed=0)
+    draw_sides(folder / "val", 16, seed=1)
     monkeypatch.chdir(tmp_path)
-    draw_two(tmp_path / "pictures" / "train", 40, seed=0)
-    draw_two(tmp_path / "pictures" / "val", 16, seed=1)
-    path = tmp_path / "two.yaml"
-    path.write_text(TWO.format(folder=tmp_path / "pictures"))
-    return str(path)
+    return write_recipe(tmp_path / "two.yaml", IMAGES, sets(folder), TWO)

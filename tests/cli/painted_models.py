@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from PIL import Image
+from small_recipes import write_clip
 
 from maekit.engine.build import build_model
 from maekit.weights.header import Header
@@ -67,14 +67,10 @@ def draw_picture(path: Path, seed: int = 0, size: tuple[int, int] = (40, 56)) ->
 
 def draw_clip(path: Path, frames: int = 12, size: tuple[int, int] = (32, 48)) -> Path:
     """A square that moves to the right."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
-        for number in range(frames):
-            pixels = np.full((*size, 3), 60, np.uint8)
-            pixels[8:20, 2 * number : 2 * number + 12] = (220, 180, 40)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+    shots = np.full((frames, *size, 3), 60, np.uint8)
+    for number in range(frames):
+        shots[number, 8:20, 2 * number : 2 * number + 12] = (220, 180, 40)
+    write_clip(path, shots)
     return path
 
 

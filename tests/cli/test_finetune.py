@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_recipes import draw_sides
 from small_runs import losses, result_of, same_weights, weights
-from two_classes import draw
 
 import maekit
 from maekit.engine.run_folder import read_lines
+from maekit.evaluate.supervision import FinetuneStep
 from maekit.recipe.load import load
 
 if TYPE_CHECKING:
@@ -102,7 +100,7 @@ def test_what_cannot_be_learned_is_refused_before_the_first_step(cli: Cli, two: 
         more = ["model.backbone.class_token=false"] if "pool" in change else []
         refused = cli("finetune", two, change, *more, *SCRATCH, "--out", "run", "--overwrite")
         assert (refused.code, message in refused.err) == (code, True), (change, refused.err)
-    draw(Path("pictures/other"), 4, seed=2)
+    draw_sides(Path("pictures/other"), 4, seed=2)
     Path("pictures/other/l").rename("pictures/other/q")
     refused = cli("finetune", two, "data.val.path=pictures/other", *SCRATCH)
     assert refused.code == 6
@@ -123,22 +121,24 @@ def test_a_first_evaluation_at_chance_is_a_warning(cli: Cli, two: str) -> None:
     assert done.err.count("no better than chance") == 1
 
 
-def test_a_killed_run_resumes_bit_for_bit(cli: Cli, two: str) -> None:
+def test_a_stopped_run_resumes_bit_for_bit(
+    cli: Cli, two: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["finetune.steps=60", "finetune.checkpoint.steps=7", "finetune.validate.every=20"]
     words += ["finetune.ema=0.9", "~finetune.rand_augment"]  # its randomness is the reader's
     assert cli("finetune", two, *words, *SCRATCH, "--out", "straight", "-q").code == 0
-    command = [sys.executable, "-m", "maekit", "finetune", two, *words, *SCRATCH, "--out", "killed"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        metrics = Path("killed/metrics.jsonl")
-        until = time.monotonic() + 120
-        while not metrics.exists() or len(losses("killed")) < 25:
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        process.communicate()
-    assert process.returncode == 75
-    assert 25 <= len(losses("killed")) < 60
+    loss, calls = FinetuneStep.loss, []
+
+    def interrupting(self: Any, batch: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 25:
+            signal.raise_signal(signal.SIGTERM)
+        return loss(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FinetuneStep, "loss", interrupting)
+        assert cli("finetune", two, *words, *SCRATCH, "--out", "killed", "-q").code == 75
+    assert len(losses("killed")) == 25
     resumed = cli("finetune", two, *words, "--out", "killed", "--resume")
     assert resumed.code == 0, resumed.err
     assert "resuming killed at step" in resumed.err

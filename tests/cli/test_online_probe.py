@@ -146,38 +146,6 @@ def test_without_labels_it_is_off_and_said(cli: Cli, labeled: str) -> None:
     assert "no data.val: no online probe" in without.err
 
 
-@pytest.mark.parametrize(
-    ("changed", "both"),
-    [
-        ("every=3", ""),
-        ("kind=ridge", ""),
-        ("samples=20", ""),
-        ("pool=cls", ""),
-        ("k=1", ""),
-        ("ridge=1000", "kind=ridge"),
-    ],
-)
-def test_every_key_of_the_online_probe_does_something(
-    cli: Cli, labeled: str, changed: str, both: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scores: list[list[float]] = []
-    scored = online_probe.OnlineProbe._scores
-
-    def listening(self: Any, *args: torch.Tensor) -> torch.Tensor:
-        found = scored(self, *args)
-        scores.append(found.flatten().tolist())
-        return found
-
-    monkeypatch.setattr(online_probe.OnlineProbe, "_scores", listening)
-    key = "pretrain.online_probe."
-    common = [ASKED, *([key + both] if both else [])]
-    assert cli("pretrain", labeled, *common, "-q", "--out", "one").code == 0
-    before = list(scores)
-    scores.clear()
-    assert cli("pretrain", labeled, *common, key + changed, "-q", "--out", "two").code == 0
-    assert scores != before
-
-
 def test_the_best_checkpoint_outlives_the_others(
     cli: Cli, labeled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

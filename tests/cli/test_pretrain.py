@@ -77,11 +77,11 @@ def test_the_weights_describe_and_load_themselves(cli: Cli, small: str) -> None:
 
 
 def test_any_number_of_workers_gives_the_same_losses(cli: Cli, small: str) -> None:
-    for workers in range(3):
+    for workers in (0, 2):
         done = cli("pretrain", small, f"data.workers={workers}", "--out", f"w{workers}", "-q")
         assert done.code == 0, done.err
     assert len(losses("w0")) == 12
-    assert losses("w0") == losses("w1") == losses("w2")
+    assert losses("w0") == losses("w2")
     assert same_weights("w0", "w2")
 
 

@@ -188,67 +188,6 @@ def test_folders_that_hold_something_are_kept(cli: Cli, labeled: str) -> None:
     assert Path("out.overwritten").is_dir()
 
 
-CHANGES = [
-    "probe.kind=knn",
-    "probe.pool=mean",
-    "probe.layer=1",
-    "probe.pixels=2",
-    "probe.views.crops=3",
-    "probe.views.enlarge=1.7",
-    "probe.views.interpolation=bilinear",
-    "probe.linear.strengths=[0.0001]",
-    "probe.linear.iterations=1",
-    "probe.data={channels: 1}",
-    "probe.model={backbone: {depth: 1}}",
-    "probe.precision=bf16",
-]
-
-
-def judged(cli: Cli, labeled: str, out: str, *words: str) -> Any:
-    cli("probe", labeled, *words, "--from", "scratch", "--json", "-q", "--out", out)
-    result = {key: value for key, value in result_of(out).items() if key != "seconds"}
-    scores = [line["scores"] for line in read_lines(Path(out, "predictions.jsonl"))]
-    numbers = ("floor", "floor_top5", "fitted", "top1")
-    return scores, [result[key] for key in numbers if key in result]
-
-
-def test_every_probe_key_does_something(cli: Cli, labeled: str) -> None:
-    before = judged(cli, labeled, "before")
-    assert before == judged(cli, labeled, "again")
-    for number, change in enumerate(CHANGES):
-        assert judged(cli, labeled, f"after-{number}", change) != before, change
-
-
-KEYS = {
-    "knn": ("probe.knn.k=2", "probe.knn.temperature=null"),
-    "attentive": (
-        "probe.attentive.heads=2",
-        "probe.attentive.epochs=2",
-        "probe.attentive.warmup=2",
-        "probe.attentive.batch=9",
-        "probe.attentive.lr=0.1",
-        "probe.attentive.weight_decay=5",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", KEYS)
-def test_every_key_of_a_kind_does_something(cli: Cli, labeled: str, kind: str) -> None:
-    before = judged(cli, labeled, "before", "--kind", kind)
-    for number, change in enumerate(KEYS[kind]):
-        assert judged(cli, labeled, f"after-{number}", "--kind", kind, change) != before, change
-
-
-def test_the_split_does_something(cli: Cli, labeled: str) -> None:
-    """It decides on the strength: held out is another share of train."""
-    shares = ("0.1", "0.9")
-    fits = [
-        probed(cli, labeled, f"probe.linear.held_out={share}", "--out", share)["fitted"]["model"]
-        for share in shares
-    ]
-    assert fits[0]["accuracies"] != fits[1]["accuracies"]
-
-
 def test_somebody_elses_weights_are_judged_alike(cli: Cli, labeled: str) -> None:
     """transformers' folder of the same encoder gives the same scores and features."""
     square = "data.size=16"  # transformers' ViTMAE knows no other pictures

@@ -6,31 +6,21 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from conftest import Result
+from small_recipes import VIDEOS, Recipe, sets, write_clip, write_recipe
 
 from maekit.cli.probe import _NAMES
 
 Cli = Callable[..., Result]
 
 SIDE = 32
-RECIPE = """\
-name: drifting
-data:
-  train: {{name: videos, path: {there}/train.txt, frames: 4}}
-  val: {{name: videos, path: {there}/val.txt}}
-  size: 16
-  stats: imagenet
-  workers: 0
-model:
-  backbone: {{name: video-vit, size: tiny, width: 16, depth: 1, heads: 2, patch: [2, 8, 8]}}
-  decoder: {{name: vit, width: 16, depth: 1, heads: 2}}
-probe:
-  kind: knn
-  knn: {{k: 1, temperature: null}}
-"""
+DRIFTING: Recipe = {
+    "name": "drifting",
+    "model": {"backbone": {"width": 16}},
+    "probe": {"kind": "knn", "knn": {"k": 1, "temperature": None}},
+}
 
 
 def drift(path: Path, down: bool, seed: int) -> None:
@@ -38,15 +28,11 @@ def drift(path: Path, down: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     place = rng.integers(4, 12, 2)
     color = rng.integers(0, 2, 3) * 255
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width = stream.height = SIDE
-        for step in range(4):
-            frame = np.full((SIDE, SIDE, 3), 128, np.uint8)
-            top, left = place + 4 * step * np.array([down, not down])
-            frame[top : top + 8, left : left + 8] = color
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    frames = np.full((4, SIDE, SIDE, 3), 128, np.uint8)
+    for step in range(4):
+        top, left = place + 4 * step * np.array([down, not down])
+        frames[step, top : top + 8, left : left + 8] = color
+    write_clip(path, frames)
 
 
 @pytest.fixture
@@ -59,9 +45,8 @@ def drifting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             drift(tmp_path / f"{name}{number}.mp4", number % 2 == 0, first + number)
             rows.append(f"{name}{number}.mp4 {number % 2}\n")
         (tmp_path / f"{name}.txt").write_text("".join(rows))
-    recipe = tmp_path / "drifting.yaml"
-    recipe.write_text(RECIPE.format(there=tmp_path))
-    return str(recipe)
+    lists = sets(tmp_path / "train.txt", tmp_path / "val.txt")
+    return write_recipe(tmp_path / "drifting.yaml", VIDEOS, lists, DRIFTING, without=("pretrain",))
 
 
 def test_differences_of_frames_are_a_floor_of_clips(cli: Cli, drifting: str) -> None:

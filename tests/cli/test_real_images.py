@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from small_recipes import IMAGES, Recipe, write_recipe
 
 from maekit.datasets.images import SUFFIXES
 from maekit.engine.run_folder import read_lines
@@ -20,30 +21,26 @@ if TYPE_CHECKING:
 
     Cli = Callable[..., Result]
 
-RECIPE = """\
-name: real
-data:
-  train: {name: images, path: nowhere}
-  size: 64
-  stats: imagenet
-model:
-  backbone: {name: image-vit, size: tiny, width: 64, depth: 2, heads: 2, patch: 8}
-  decoder: {name: vit, width: 32, depth: 1, heads: 2}
-pretrain:
-  masker: {name: random, ratio: 0.75}
-  target: {name: pixel}
-  epochs: 2
-  batch: {global: 64}
-  optimizer: {name: adamw, base_lr: 4e-3}
-  pictures: {every: 100000, samples: 4}
-"""
+REAL: Recipe = {
+    "name": "real",
+    "data": {"size": 64, "stats": "imagenet"},
+    "model": {"backbone": {"width": 64}, "decoder": {"width": 32}},
+    "pretrain": {
+        "masker": {"ratio": 0.75},
+        "target": {"name": "pixel"},
+        "epochs": 2,
+        "batch": {"global": 64},
+        "optimizer": {"name": "adamw", "base_lr": 4e-3},
+        "pictures": {"every": 100000, "samples": 4},
+    },
+}
+UNSET = ("data.val", "data.workers", "pretrain.steps")
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "real.yaml").write_text(RECIPE)
-    return "real.yaml"
+    return write_recipe(tmp_path / "real.yaml", IMAGES, REAL, without=UNSET)
 
 
 SETS = {

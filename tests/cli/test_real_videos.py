@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from small_recipes import VIDEOS, Recipe, write_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,31 +16,25 @@ if TYPE_CHECKING:
 
     Cli = Callable[..., Result]
 
-RECIPE = """\
-name: real
-data:
-  train: {name: videos, path: nowhere, frames: 8, stride: 2}
-  size: 64
-  stats: imagenet
-model:
-  backbone:
-    {name: video-vit, size: tiny, width: 96, depth: 3, heads: 3, patch: [2, 8, 8]}
-  decoder: {name: vit, width: 64, depth: 1, heads: 2, positions: sincos-3d}
-pretrain:
-  masker: {name: tube, ratio: 0.75}
-  target: {name: pixel}
-  epochs: 2
-  batch: {global: 8}
-  optimizer: {name: adamw, base_lr: 3.2e-2}
-  pictures: {every: 100000, samples: 4}
-"""
+REAL: Recipe = {
+    "name": "real",
+    "data": {"train": {"frames": 8, "stride": 2}, "size": 64},
+    "model": {"backbone": {"width": 96, "depth": 3, "heads": 3}, "decoder": {"width": 64}},
+    "pretrain": {
+        "target": {"name": "pixel"},
+        "epochs": 2,
+        "batch": {"global": 8},
+        "optimizer": {"name": "adamw", "base_lr": 3.2e-2},
+        "pictures": {"every": 100000, "samples": 4},
+    },
+}
+UNSET = ("data.val", "data.workers", "pretrain.steps")
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "real.yaml").write_text(RECIPE)
-    return "real.yaml"
+    return write_recipe(tmp_path / "real.yaml", VIDEOS, REAL, without=UNSET)
 
 
 def every_fifth_held_out(rows: Path, folder: Path) -> tuple[Path, Path]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from small_runs import draw, losses, result_of, same_weights
+from small_recipes import draw_smooth
+from small_runs import losses, result_of, same_weights
 
 from maekit.engine.run_folder import read_lines
 
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     Cli = Callable[..., Result]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_killed_run_resumes_bit_for_bit(cli: Cli, small: str, number: int) -> None:
     words = ["pretrain.steps=60", "pretrain.checkpoint.steps=7", "pretrain.validate.every=20"]
-    words.append("data.workers=2")
     assert cli("pretrain", small, *words, "--out", "straight", "-q").code == 0
     command = [sys.executable, "-m", "maekit", "pretrain", small, *words, "--out", "killed"]
+    command.append("data.workers=2")  # the only one of the three that has any
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     ) as process:
@@ -109,7 +112,7 @@ def test_a_finished_run_is_told_not_run_again(cli: Cli, small: str) -> None:
 def test_a_run_whose_data_changed_does_not_go_on(cli: Cli, small: str) -> None:
     assert cli("pretrain", small, "--out", "run", "-q").code == 0
     Path("run/result.json").unlink()
-    draw(Path("pictures/train/more"), 3, seed=2)
+    draw_smooth(Path("pictures/train/more"), 3, seed=2)
     changed = cli("pretrain", small, "--out", "run", "--resume")
     assert changed.code == 6
     assert "50 samples when this run began, 53 now" in changed.err

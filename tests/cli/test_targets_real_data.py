@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from small_recipes import IMAGES, Recipe, write_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,26 +16,22 @@ if TYPE_CHECKING:
 
     Cli = Callable[..., Result]
 
-RECIPE = """\
-name: target
-data:
-  train: {name: images, path: nowhere}
-  val: {name: images, path: nowhere}
-  size: 32
-model:
-  backbone: {name: image-vit, size: tiny, width: 96, depth: 2, heads: 3, patch: 8}
-  decoder: {name: vit, width: 64, depth: 1, heads: 2}
-pretrain:
-  masker: {name: random, ratio: 0.75}
-  target: {name: pixel}
-  augment: {name: random-resized-crop, scale: [0.6, 1.0]}
-  steps: 50
-  warmup: {steps: 5}
-  batch: {global: 32}
-  optimizer: {base_lr: 1.6e-2}
-  validate: {every: 50, samples: 64}
-  pictures: {every: 50, samples: 2}
-"""
+LEARNS: Recipe = {
+    "name": "target",
+    "data": {"size": 32},
+    "model": {"backbone": {"width": 96, "heads": 3}, "decoder": {"width": 64}},
+    "pretrain": {
+        "masker": {"ratio": 0.75},
+        "target": {"name": "pixel"},
+        "augment": {"name": "random-resized-crop", "scale": [0.6, 1.0]},
+        "steps": 50,
+        "warmup": {"steps": 5},
+        "batch": {"global": 32},
+        "optimizer": {"base_lr": 1.6e-2},
+        "validate": {"every": 50, "samples": 64},
+        "pictures": {"every": 50, "samples": 2},
+    },
+}
 VIDEOS = [
     "data.train.name=videos", "data.val.name=videos", "data.train.frames=4", "data.train.stride=4",
     "data.val.stride=4", "model.backbone.name=video-vit", "model.backbone.size=tiny",
@@ -63,7 +60,7 @@ def test_fifty_steps_lower_the_held_out_loss(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path, case: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("target.yaml").write_text(RECIPE)
+    write_recipe(Path("target.yaml"), IMAGES, LEARNS, without=("data.workers",))
     words = TARGETS[case]
     train, val = ("train.txt", "val.txt") if words[:1] == VIDEOS[:1] else ("train", "val")
     folder = shared_data / ("motion8" if train == "train.txt" else "scene6-1500")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_recipes import IMAGES, Recipe, sets, write_recipe
 from small_runs import losses, result_of, same_weights
 
 import maekit
@@ -25,40 +26,33 @@ if TYPE_CHECKING:
 
     Cli = Callable[..., Result]
 
-RECIPE = """\
-name: tiles
-data:
-  train: {{name: images, path: {pictures}/train}}
-  val: {{name: images, path: {pictures}/val}}
-  size: [16, 24]
-  workers: 0
-model:
-  backbone: {{name: image-vit, size: tiny, width: 32, depth: 2, heads: 2, patch: 4}}
-  decoder: {{name: vit, width: 32, depth: 1, heads: 2}}
-tokenizer:
-  dvae: {{vocabulary: 32, width: 16, init_width: 16, groups: 3, blocks: 1}}
-  loss: mse
-  temperature: {{start: 0.5}}
-  kl_weight: {{end: 0}}
-  augment: {{name: none}}
-  steps: 10
-  warmup: {{steps: 10}}
-  batch: {{global: 8}}
-  optimizer: {{base_lr: 0.1, betas: [0.9, 0.99]}}
-  clip_grad: 1.0
-  checkpoint: {{steps: 4}}
-  validate: {{every: 5, samples: 8}}
-  pictures: {{every: 5, samples: 2}}
-pretrain:
-  masker: {{name: random, ratio: 0.5}}
-  target: {{name: dvae-token, weights: dvae, vocabulary: 32, stride: 4}}
-  augment: {{name: none}}
-  steps: 50
-  warmup: {{steps: 5}}
-  batch: {{global: 8}}
-  optimizer: {{base_lr: 0.1}}
-  validate: {{every: 25, samples: 8}}
-"""
+TILES: Recipe = {
+    "name": "tiles",
+    "model": {"backbone": {"patch": 4}, "decoder": {"width": 32}},
+    "tokenizer": {
+        "dvae": {"vocabulary": 32, "width": 16, "init_width": 16, "groups": 3, "blocks": 1},
+        "loss": "mse",
+        "temperature": {"start": 0.5},
+        "kl_weight": {"end": 0},
+        "augment": {"name": "none"},
+        "steps": 10,
+        "warmup": {"steps": 10},
+        "batch": {"global": 8},
+        "optimizer": {"base_lr": 0.1, "betas": [0.9, 0.99]},
+        "clip_grad": 1.0,
+        "checkpoint": {"steps": 4},
+        "validate": {"every": 5, "samples": 8},
+        "pictures": {"every": 5, "samples": 2},
+    },
+    "pretrain": {
+        "target": {"name": "dvae-token", "weights": "dvae", "vocabulary": 32, "stride": 4},
+        "augment": {"name": "none"},
+        "steps": 50,
+        "warmup": {"steps": 5},
+        "optimizer": {"base_lr": 0.1},
+        "validate": {"every": 25, "samples": 8},
+    },
+}
 SHORT = "pretrain.steps=3"
 
 
@@ -84,9 +78,7 @@ def tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     draw_tiles(tmp_path / "pictures/train", 40, seed=0)
     draw_tiles(tmp_path / "pictures/val", 8, seed=1)
-    path = tmp_path / "tiles.yaml"
-    path.write_text(RECIPE.format(pictures=tmp_path / "pictures"))
-    return str(path)
+    return write_recipe(tmp_path / "tiles.yaml", IMAGES, sets(tmp_path / "pictures"), TILES)
 
 
 @pytest.fixture

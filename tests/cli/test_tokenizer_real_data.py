@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from test_targets_real_data import RECIPE
+from small_recipes import IMAGES, write_recipe
+from test_targets_real_data import LEARNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ def test_dvae_tiny_on_scenes(
     holdout = json.loads(done.out)["holdout"]
     assert holdout["psnr"] > holdout["mean_color_psnr"] + 0.5
     assert holdout["codes_used_fraction"] > 0.05
-    Path("target.yaml").write_text(RECIPE)
+    write_recipe(Path("target.yaml"), IMAGES, LEARNS, without=("data.workers",))
     target = "pretrain.target={name: dvae-token, weights: dvae, vocabulary: 512, stride: 8}"
     taught = cli("pretrain", "target.yaml", *data, target, "--json")
     assert taught.code == 0, taught.err

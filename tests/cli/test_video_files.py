@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
-import numpy as np
 import pytest
+from small_recipes import VIDEOS, Recipe, write_noise, write_recipe
 
 from maekit.datasets.videos import SUFFIXES
 from maekit.engine.run_folder import read_lines
@@ -20,47 +20,25 @@ if TYPE_CHECKING:
 
     Cli = Callable[..., Result]
 
-RECIPE = """\
-name: clips
-data:
-  train: {name: videos, path: clips, frames: 4, stride: 3}
-  size: 32
-  workers: 1
-model:
-  backbone: {name: video-vit, size: tiny, width: 32, depth: 1, heads: 2, patch: [2, 8, 8]}
-  decoder: {name: vit, width: 16, depth: 1, heads: 2, positions: sincos-3d}
-pretrain:
-  masker: {name: tube, ratio: 0.75}
-  target: {name: norm-pixel}
-  epochs: 1
-  batch: {global: 1}
-  optimizer: {name: adamw}
-"""
+CLIPS: Recipe = {
+    "name": "clips",
+    "data": {"train": {"path": "clips", "stride": 3}, "size": 32, "workers": 1},
+    "pretrain": {"epochs": 1, "batch": {"global": 1}},
+}
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "clips.yaml").write_text(RECIPE)
-    return "clips.yaml"
-
-
-def write(path: Path, frames: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(frames)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for _ in range(frames):
-            array = rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
-        container.mux(stream.encode(None))
+    return write_recipe(
+        tmp_path / "clips.yaml", VIDEOS, CLIPS, without=("data.val", "pretrain.steps")
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_padding_and_the_missing_watch_are_said_once(cli: Cli, recipe: str, workers: int) -> None:
     for number, frames in enumerate((10, 10, 9, 7, 2)):
-        write(Path("clips") / f"{number}.mp4", frames)
+        write_noise(Path("clips") / f"{number}.mp4", frames)
     done = cli("pretrain", recipe, f"data.workers={workers}", "pretrain.epochs=2")
     assert done.code == 0, done.err
     log = Path("runs/clips/1/log.txt").read_text()
@@ -73,7 +51,7 @@ def test_padding_and_the_missing_watch_are_said_once(cli: Cli, recipe: str, work
 
 def test_long_enough_videos_are_not_spoken_of(cli: Cli, recipe: str) -> None:
     for number in range(3):
-        write(Path("clips") / f"{number}.mp4", 12)
+        write_noise(Path("clips") / f"{number}.mp4", 12)
     assert "shorter" not in cli("pretrain", recipe).err
 
 

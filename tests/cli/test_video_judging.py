@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from small_recipes import VIDEOS, Recipe, write_noise, write_recipe
 from small_runs import losses, result_of
-from test_video_files import write
 
 from maekit.engine.run_folder import read_lines
 from maekit.evaluate import finetune
@@ -20,28 +20,17 @@ if TYPE_CHECKING:
 
     Cli = Callable[..., Result]
 
-RECIPE = """\
-name: judged
-data:
-  train: {name: videos, path: clips, frames: 4, stride: 2}
-  val: {name: videos, path: clips, stride: 2}
-  size: 16
-  workers: 0
-model:
-  backbone: {name: video-vit, size: tiny, width: 32, depth: 1, heads: 2, patch: [2, 8, 8]}
-  decoder: {name: vit, width: 16, depth: 1, heads: 2, positions: sincos-3d}
-pretrain:
-  masker: {name: tube, ratio: 0.75}
-  target: {name: norm-pixel}
-  steps: 1
-  batch: {global: 2}
-finetune:
-  steps: 4
-  batch: {global: 4}
-  optimizer: {name: adamw, base_lr: 0.1}
-  validate: {every: 2}
-probe: {kind: knn, knn: {k: 3}}
-"""
+JUDGED: Recipe = {
+    "name": "judged",
+    "data": {"train": {"path": "clips", "stride": 2}, "val": {"path": "clips", "stride": 2}},
+    "finetune": {
+        "steps": 4,
+        "batch": {"global": 4},
+        "optimizer": {"name": "adamw", "base_lr": 0.1},
+        "validate": {"every": 2},
+    },
+    "probe": {"kind": "knn", "knn": {"k": 3}},
+}
 SCRATCH = ("--from", "scratch")
 
 
@@ -49,11 +38,9 @@ SCRATCH = ("--from", "scratch")
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Two classes of three clips each, of different lengths."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "clips").mkdir()
     for number in range(6):
-        write(Path("clips", "ab"[number % 2], f"{number}.mp4"), 13 + 2 * number)
-    (tmp_path / "judged.yaml").write_text(RECIPE)
-    return "judged.yaml"
+        write_noise(Path("clips", "ab"[number % 2], f"{number}.mp4"), 13 + 2 * number)
+    return write_recipe(tmp_path / "judged.yaml", VIDEOS, JUDGED)
 
 
 def test_another_number_of_frames_in_data_val_is_refused(cli: Cli, recipe: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_recipes import IMAGES, sets, write_recipe
 from torch import Tensor
 
 from maekit import registry
@@ -21,22 +22,6 @@ from maekit.errors import WeightsError
 from maekit.recipe.load import load
 from maekit.registry import resolve
 from maekit.targets.pixel import Pixel
-
-RECIPE = """\
-name: fitted
-data:
-  train: {{name: images, path: {folder}}}
-  size: 16
-  workers: 0
-model:
-  backbone: {{name: image-vit, size: tiny, width: 16, depth: 1, heads: 2, patch: 8}}
-  decoder: {{name: vit, width: 16, depth: 1, heads: 2}}
-pretrain:
-  masker: {{name: random, ratio: 0.5}}
-  target: {{name: pixel}}
-  steps: 3
-  batch: {{global: 4}}
-"""
 
 
 class Centered(Pixel):
@@ -64,7 +49,10 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PretrainJob:
     for number in range(9):
         array = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
         Image.fromarray(array).save(tmp_path / f"{number}.png")
-    (tmp_path / "fitted.yaml").write_text(RECIPE.format(folder=tmp_path))
+    fitted = {"name": "fitted", "data": {"size": 16}, "pretrain": {"batch": {"global": 4}}}
+    write_recipe(
+        tmp_path / "fitted.yaml", IMAGES, sets(tmp_path, tmp_path), fitted, without=("data.val",)
+    )
     plain = registry.build
 
     def build(spec: Any, context: Any = None) -> Any:

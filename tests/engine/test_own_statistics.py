@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_recipes import IMAGES, sets, write_recipe
+from small_recipes import Recipe as Layer
 
 from maekit.data import loader
 from maekit.engine.batches import open_dataset, statistics_of
@@ -23,29 +25,19 @@ from maekit.visualize.training import reconstructions
 
 tifffile = pytest.importorskip("tifffile", reason="needs the extra maekit[tiff]")
 
-RECIPE = """\
-name: own
-data:
-  train: {{name: images, path: {folder}}}
-  val: {{name: images, path: {folder}}}
-  size: 16
-  channels: {channels}
-  stats: auto
-  workers: 0
-model:
-  backbone: {{name: image-vit, size: tiny, width: 32, depth: 2, heads: 2, patch: 4}}
-  decoder: {{name: vit, width: 32, depth: 1, heads: 2}}
-pretrain:
-  masker: {{name: random, ratio: 0.5}}
-  target: {{name: norm-pixel}}
-  augment: {{name: none}}
-  steps: 30
-  batch: {{global: 8}}
-  optimizer: {{base_lr: 0.1}}
-  precision: fp32
-  validate: {{samples: 8}}
-  pictures: {{samples: 2}}
-"""
+OWN: Layer = {
+    "name": "own",
+    "data": {"size": 16, "stats": "auto"},
+    "model": {"backbone": {"patch": 4}, "decoder": {"width": 32}},
+    "pretrain": {
+        "augment": {"name": "none"},
+        "steps": 30,
+        "optimizer": {"base_lr": 0.1},
+        "precision": "fp32",
+        "validate": {"samples": 8},
+        "pictures": {"samples": 2},
+    },
+}
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +85,7 @@ def write(path: Path, pixels: np.ndarray) -> None:
 
 def recipe_of(folder: Path, channels: int, *words: str) -> Recipe:
     path = folder.parent / f"{folder.name}.yaml"
-    path.write_text(RECIPE.format(folder=folder, channels=channels))
+    write_recipe(path, IMAGES, sets(folder, folder), OWN, {"data": {"channels": channels}})
     return resolve(load(path, list(words)), "pretrain")
 
 

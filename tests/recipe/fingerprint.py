@@ -10,59 +10,54 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_recipes import Recipe, sets, write_recipe
 
 from maekit.cli.app import main
 from maekit.data import loader
 from maekit.engine import step
 from maekit.engine.run_folder import read_lines
+from maekit.evaluate import online_probe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-BASE = """\
-name: base
-seed: 3
-data:
-  train: {{name: images, path: {folder}/train, max_bad_fraction: 1}}
-  val: {{name: images, path: {folder}/val, max_bad_fraction: 1}}
-  size: [16, 24]
-  workers: 0
-model:
-  backbone: {{name: image-vit, size: tiny, width: 32, depth: 1, heads: 2, patch: 8}}
-  decoder: {{name: vit, width: 16, depth: 1, heads: 2}}
-pretrain:
-  masker: {{name: random, ratio: 0.7}}
-  target: {{name: norm-pixel}}
-  augment: {{name: random-resized-crop}}
-  steps: 4
-  warmup: {{steps: 2}}
-  batch: {{global: 8}}
-  optimizer: {{name: adamw, base_lr: 0.1}}
-  checkpoint: {{steps: 3}}
-  validate: {{every: 2, samples: 4}}
-  pictures: {{every: 2, samples: 2}}
-"""
+
+class Fingerprint(NamedTuple):
+    """What a run leaves, but recipe.yaml."""
+
+    code: int
+    rest: str
+
+
+NUMBERS = ("top1", "floor", "floor_top5", "fitted", "single_view")  # of result.json
 
 
 def run(
-    words: list[str],
-    folder: Path,
+    verb: str,
+    recipe: Recipe,
+    words: Sequence[str],
     where: Path,
+    folder: Path,
     capsys: pytest.CaptureFixture[str],
-    base: str = BASE,
-    verb: str = "pretrain",
-    options: tuple[str, ...] = (),
-) -> str:
-    """The fingerprint of one run."""
+) -> Fingerprint:
+    """Run a verb in a folder of its own.
+
+    Args:
+        verb: as on the command line.
+        recipe: what ``words`` are laid over.
+        words: the rest of the command line.
+        where: the folder, to be made.
+        folder: holds what the recipe reads; stands for ``FOLDER`` in the words.
+        capsys: of the test.
+    """
     where.mkdir()
-    recipe = where / "base.yaml"
-    recipe.write_text(base.format(folder=folder))
+    path = write_recipe(where / "base.yaml", recipe, sets(folder))
     words = [word.replace("FOLDER", str(folder)) for word in words]
     asked: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -70,26 +65,44 @@ def run(
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         _watch(patch, asked)
         with pytest.raises(SystemExit) as ended:
-            main([verb, str(recipe), *words, *options])
+            main([verb, path, *words])
     heard = capsys.readouterr().err
     heard = re.sub(r"[\d.]+ samples/s.*|/\S+|left.*", "", heard)
-    run_folder = next((where / "runs").glob("*/1"))
-    steps = [
-        {key: line.get(key) for key in ("step", "loss", "lr", "grad_norm", "holdout")}
-        for line in read_lines(run_folder / "metrics.jsonl")
-    ]
-    files = []
-    for path in sorted(run_folder.rglob("*")):
+    runs = list((where / "runs").glob("*/1"))
+    rest = [what for run in runs for what in (_curves(run), _files(run), _judged(run))]
+    code = ended.value.code
+    assert isinstance(code, int)
+    return Fingerprint(code, json.dumps([rest, heard, asked], default=str))
+
+
+def _curves(run: Path) -> list[Any]:
+    keys = ("step", "loss", "lr", "grad_norm", "holdout")
+    return [{key: line.get(key) for key in keys} for line in read_lines(run / "metrics.jsonl")]
+
+
+def _files(run: Path) -> list[Any]:
+    found = []
+    for path in sorted(run.rglob("*")):
         size = Image.open(path).size if path.suffix == ".png" else None
         if "tensorboard" not in path.parts:
-            files.append((str(path.relative_to(where)), size))
-    return json.dumps([ended.value.code, steps, files, heard, asked], default=str)
+            found.append((str(path.relative_to(run.parents[1])), size))
+    return found
+
+
+def _judged(run: Path) -> list[Any]:
+    """What was made of each sample, and the numbers of it."""
+    predictions, result = run / "predictions.jsonl", run / "result.json"
+    found: list[Any] = [predictions.read_text() if predictions.exists() else ""]
+    if result.exists():
+        numbers = json.loads(result.read_text())
+        found += [numbers.get(key) for key in NUMBERS]
+    return found
 
 
 def _watch(patch: pytest.MonkeyPatch, asked: list[Any]) -> None:
     """Note what is asked of the loader and of torch, and what the first batches hold."""
     plain_init, plain_iter = loader.Loader.__init__, loader.Loader.__iter__
-    plain_checkpoint = step.checkpoint
+    plain_checkpoint, plain_scores = step.checkpoint, online_probe.OnlineProbe._scores
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         asked.append([kwargs["workers"], kwargs["timeout"]])
@@ -105,6 +118,11 @@ def _watch(patch: pytest.MonkeyPatch, asked: list[Any]) -> None:
             asked.append(digest.hexdigest())
             yield batch
 
+    def scored(self: Any, *args: Any) -> Any:
+        scores = plain_scores(self, *args)
+        asked.append(scores.flatten().tolist())
+        return scores
+
     def compiled(function: Any) -> Any:
         asked.append("torch.compile")
         return function
@@ -115,5 +133,6 @@ def _watch(patch: pytest.MonkeyPatch, asked: list[Any]) -> None:
 
     patch.setattr(loader.Loader, "__init__", init)
     patch.setattr(loader.Loader, "__iter__", iterate)
+    patch.setattr(online_probe.OnlineProbe, "_scores", scored)
     patch.setattr(torch, "compile", compiled)
     patch.setattr(step, "checkpoint", recomputed)

@@ -1,208 +1,75 @@
-"""Every key does something: perturb each one and see that a run changes.
+"""Every key does something: change each one and see that a run changes, and ends well.
 
 A run's fingerprint is all but recipe.yaml: exit code, losses, learning rates, gradient norms,
-held-out errors, the first batch, files, notes, and what was asked of loader and torch.
+held-out errors, predictions, the first batches, files, notes, and what was asked of loader and
+torch.
 """
 
 from __future__ import annotations
 
 import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin
 
 import numpy as np
 import pytest
-from fingerprint import run
+from fingerprint import Fingerprint, run
+from perturbed import CLIPS, FINETUNE, PRETRAIN, PROBE, TOKENIZER, VAL, Table, as_in, words_of
 from PIL import Image
 from pydantic import BaseModel
+from small_recipes import IMAGES, VIDEOS, Recipe, laid_over, write_clip
 
 from maekit import registry
-from maekit.recipe.schema import DataSpec, PartSpec, Recipe, Stats
-from maekit.recipe.sections import RandomResizedCrop
+from maekit.engine.build import build_model
+from maekit.recipe.schema import DataSpec, PartSpec, Stats
+from maekit.recipe.schema import Recipe as Schema
+from maekit.weights.header import Header
+from maekit.weights.safetensors_io import model_tensors, write_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-# path: (overrides that change it, overrides that both runs need for it to matter)
-PERTURBED: dict[str, tuple[list[str], list[str]]] = {
-    "name": (["name=other"], []),
-    "seed": (["seed=4"], []),
-    "data.train.name": (["data.train.name=sample-images", "data.train.count=12"], []),
-    "data.train.path": (["data.train.path=FOLDER/val"], []),
-    "data.train.labels": (["data.train.labels=none"], []),
-    "data.train.root": (["data.train.root=FOLDER/val"], ["data.train.path=FOLDER/list.csv"]),
-    "data.train.alpha": (["data.train.alpha=keep"], []),
-    "data.train.frames": (["data.train.frames=2"], []),
-    "data.train.max_bad_fraction": (["data.train.max_bad_fraction=0.1"], []),
-    "data.train.published": (
-        ["data.train.published=https://example.org"],
-        ["data.train.path=nowhere"],
-    ),
-    "data.size": (["data.size=24"], []),
-    "data.channels": (["data.channels=1"], []),
-    "data.stats": (["data.stats=auto"], []),
-    "data.stats.mean": (
-        ["data.stats.mean=[0.1,0.2,0.3]"],
-        ["data.stats={mean: [0.5,0.5,0.5], std: [1,1,1]}"],
-    ),
-    "data.stats.std": (
-        ["data.stats.std=[2,1,1]"],
-        ["data.stats={mean: [0.5,0.5,0.5], std: [1,1,1]}"],
-    ),
-    "data.shuffle": (["data.shuffle=window"], []),
-    "data.shuffle_window": (["data.shuffle_window=5"], ["data.shuffle=window"]),
-    "data.workers": (["data.workers=1"], []),
-    "data.timeout": (["data.timeout=17"], []),
-    "model.backbone.size": (
-        ["model.backbone.size=small"],
-        ["~model.backbone.width", "~model.backbone.heads"],
-    ),
-    "model.backbone.width": (["model.backbone.width=48"], []),
-    "model.backbone.depth": (["model.backbone.depth=2"], []),
-    "model.backbone.heads": (["model.backbone.heads=4"], []),
-    "model.backbone.patch": (["model.backbone.patch=[8,12]"], []),
-    "model.backbone.mlp_ratio": (["model.backbone.mlp_ratio=2"], []),
-    "model.backbone.qkv_bias": (["model.backbone.qkv_bias=none"], []),
-    "model.backbone.class_token": (["model.backbone.class_token=false"], []),
-    "model.backbone.positions": (["model.backbone.positions=learned"], []),
-    "model.backbone.positions_grid": (["model.backbone.positions_grid=[1,4,6]"], []),
-    "model.backbone.drop_path": (["model.backbone.drop_path=0.9"], ["model.backbone.depth=2"]),
-    "model.backbone.init": (["model.backbone.init=videomae"], []),
-    "model.backbone.mask_token": (["model.backbone.mask_token=true"], []),
-    "model.decoder.width": (["model.decoder.width=32"], []),
-    "model.decoder.depth": (["model.decoder.depth=0"], []),
-    "model.decoder.heads": (["model.decoder.heads=4"], []),
-    "model.decoder.mlp_ratio": (["model.decoder.mlp_ratio=2"], []),
-    "model.decoder.qkv_bias": (["model.decoder.qkv_bias=none"], []),
-    "model.decoder.class_token": (["model.decoder.class_token=true"], []),
-    "model.decoder.embed_bias": (["model.decoder.embed_bias=false"], []),
-    "model.decoder.positions": (["model.decoder.positions=sincos-1d"], []),
-    "model.decoder.positions_grid": (["model.decoder.positions_grid=[1,4,6]"], []),
-    "model.decoder.init": (["model.decoder.init=videomae"], []),
-    "pretrain.data": (["pretrain.data={channels: 1}"], []),
-    "pretrain.model": (["pretrain.model.decoder.depth=2"], []),
-    "pretrain.masker.name": (["pretrain.masker.name=grid"], []),
-    "pretrain.masker.ratio": (["pretrain.masker.ratio=0.5"], []),
-    "pretrain.masker.rounding": (["pretrain.masker.rounding=hidden"], []),
-    "pretrain.decoder_masker": (["pretrain.decoder_masker.name=grid"], []),
-    "pretrain.target.name": (["pretrain.target.name=pixel"], []),
-    "pretrain.target.space": (
-        ["pretrain.target.space=unit"],
-        ["pretrain.target.name=pixel"],
-    ),
-    "pretrain.target.loss": (["pretrain.target.loss=l1"], []),
-    "pretrain.target.frames": (["pretrain.target.frames=double"], []),
-    "pretrain.target.statistics": (["pretrain.target.statistics=per-channel"], []),
-    "pretrain.target.eps": (["pretrain.target.eps=outside"], []),
-    "pretrain.augment.name": (["pretrain.augment.name=none"], []),
-    "pretrain.augment.scale": (["pretrain.augment.scale=[0.9,1.0]"], []),
-    "pretrain.augment.ratio": (["pretrain.augment.ratio=[1,1]"], []),
-    "pretrain.augment.scales": (
-        ["pretrain.augment.scales=[1.0, 0.5]"],
-        ["pretrain.augment.name=multi-scale-crop"],
-    ),
-    "pretrain.augment.max_distort": (
-        ["pretrain.augment.max_distort=0"],
-        ["pretrain.augment.name=multi-scale-crop"],
-    ),
-    "pretrain.augment.enlarge": (
-        ["pretrain.augment.enlarge=1.5"],
-        ["pretrain.augment.name=fixed-crop"],
-    ),
-    "pretrain.augment.brightness": (
-        ["pretrain.augment.brightness=0"],
-        ["pretrain.augment.name=color-jitter"],
-    ),
-    "pretrain.augment.contrast": (
-        ["pretrain.augment.contrast=0"],
-        ["pretrain.augment.name=color-jitter"],
-    ),
-    "pretrain.augment.saturation": (
-        ["pretrain.augment.saturation=0"],
-        ["pretrain.augment.name=color-jitter"],
-    ),
-    "pretrain.augment.hue": (
-        ["pretrain.augment.hue=0"],
-        ["pretrain.augment.name=color-jitter"],
-    ),
-    "pretrain.augment.flip": (["pretrain.augment.flip=0"], []),
-    "pretrain.augment.interpolation": (["pretrain.augment.interpolation=bilinear"], []),
-    "pretrain.repeats": (["pretrain.repeats=2"], []),
-    "pretrain.loss_on": (["pretrain.loss_on=all"], []),
-    "pretrain.epochs": (["pretrain.epochs=1"], []),
-    "pretrain.steps": (["pretrain.steps=3"], []),
-    "pretrain.samples": (["pretrain.samples=24"], []),
-    "pretrain.warmup.epochs": (["pretrain.warmup.epochs=1"], []),
-    "pretrain.warmup.steps": (["pretrain.warmup.steps=3"], []),
-    "pretrain.warmup.endpoint": (["pretrain.warmup.endpoint=true"], []),
-    "pretrain.batch.global": (["pretrain.batch.global=4"], []),
-    "pretrain.batch.per_device": (["pretrain.batch.per_device=4"], []),
-    "pretrain.batch.accumulation": (["pretrain.batch.accumulation=4"], []),
-    "pretrain.optimizer.base_lr": (["pretrain.optimizer.base_lr=0.2"], []),
-    "pretrain.optimizer.betas": (["pretrain.optimizer.betas=[0.5,0.9]"], []),
-    "pretrain.optimizer.eps": (["pretrain.optimizer.eps=0.01"], []),
-    "pretrain.optimizer.weight_decay": (["pretrain.optimizer.weight_decay=5"], []),
-    "pretrain.optimizer.decay_tokens": (
-        ["pretrain.optimizer.decay_tokens=false"],
-        ["pretrain.optimizer.weight_decay=50"],
-    ),
-    "pretrain.optimizer.min_lr": (["pretrain.optimizer.min_lr=0.01"], []),
-    "pretrain.optimizer.min_lr_scaled": (
-        ["pretrain.optimizer.min_lr_scaled=true"],
-        ["pretrain.optimizer.min_lr=0.001"],
-    ),
-    "pretrain.optimizer.lr_counts_repeats": (
-        ["pretrain.optimizer.lr_counts_repeats=true"],
-        ["pretrain.repeats=2"],
-    ),
-    "pretrain.precision": (["pretrain.precision=bf16"], []),
-    "pretrain.compile": (["pretrain.compile=true"], []),
-    "pretrain.activation_checkpointing": (["pretrain.activation_checkpointing=true"], []),
-    "pretrain.clip_grad": (["pretrain.clip_grad=0.01"], []),
-    "pretrain.max_nonfinite": (
-        ["pretrain.max_nonfinite=2"],
-        ["pretrain.optimizer.base_lr=1e38", "pretrain.steps=8"],
-    ),
-    "pretrain.checkpoint.steps": (["pretrain.checkpoint.steps=2"], []),
-    "pretrain.checkpoint.minutes": (
-        ["pretrain.checkpoint.minutes=1e-9"],
-        ["pretrain.checkpoint.keep=9"],
-    ),
-    "pretrain.checkpoint.keep": (["pretrain.checkpoint.keep=1"], []),
-    "pretrain.validate.every": (["pretrain.validate.every=3"], []),
-    "pretrain.validate.samples": (["pretrain.validate.samples=3"], []),
-    "pretrain.pictures.every": (["pretrain.pictures.every=3"], []),
-    "pretrain.pictures.samples": (["pretrain.pictures.samples=1"], []),
-}
-# The held-out set has the training set's keys.
-PERTURBED |= {
-    path.replace("data.train", "data.val"): tuple(
-        [word.replace("data.train", "data.val") for word in words] for words in both
-    )
-    for path, both in PERTURBED.items()
-    if path.startswith("data.train") and not path.endswith(("frames", "labels"))
-}  # type: ignore[assignment]
-PERTURBED["data.val.path"] = (["data.val.path=FOLDER/train"], [])
-PERTURBED["data.val.published"] = (
-    ["data.val.published=https://example.org"],
-    ["data.val.path=nowhere"],
-)
-PERTURBED["data.val.max_bad_fraction"] = (
-    ["data.val.max_bad_fraction=0.1"],
-    ["pretrain.validate.samples=40"],
-)
+JUDGED_ELSEWHERE = ("tokenizer.", "finetune.", "probe.")  # sections of other worlds
 
-NOTHING_HERE = {
-    "data.train.stride": "clips of one frame have no stride (tests/data/test_clips.py)",
-    "data.train.sampling": "clips of one frame have no sampling (tests/data/test_clips.py)",
-    "data.val.stride": "as above",
-    "data.val.sampling": "as above",
-    "data.val.frames": "data.train's, or an error (tests/recipe/test_held_out_frames.py)",
-    "data.val.labels": "pre-training uses no labels",
-    "pretrain.repeat_from": "an image has one frame (tests/data/test_reader.py)",
-    "pretrain.optimizer.name": "there is one optimizer",
-    "expected": "compared after the run, by whoever asks",
+
+TRAINING: Recipe = {
+    "augment": {"name": "random-resized-crop"},
+    "steps": 4,
+    "warmup": {"steps": 2},
+    "batch": {"global": 8},
+    "optimizer": {"base_lr": 0.1},
+    "checkpoint": {"steps": 3},
 }
+WATCHED: Recipe = {
+    "validate": {"every": 2, "samples": 4},
+    "pictures": {"every": 2, "samples": 2},
+}
+BASE: Recipe = {"name": "base", "seed": 3}
+SMALL_DVAE = {"vocabulary": 8, "width": 4, "init_width": 4, "groups": 2, "blocks": 1}
+
+
+class World(NamedTuple):
+    """What the keys of one verb are changed in.
+
+    Attributes:
+        verb: what is run.
+        section: whose keys these are; "" for the whole recipe.
+        recipe: what keys are changed of.
+        draw: writes the files that it reads.
+        table: the other values.
+        nothing: keys that do nothing here, and why, or where they are tested.
+        exits: exit codes before and after, of keys where they are not 0.
+        options: further words of the command line.
+    """
+
+    verb: str
+    section: str
+    recipe: Recipe
+    draw: Callable[[Path], None]
+    table: Table
+    nothing: dict[str, str]
+    exits: dict[str, tuple[int, int]]
+    options: tuple[str, ...] = ()
 
 
 def keys(model: type[BaseModel], path: str = "") -> Iterator[str]:
@@ -219,10 +86,8 @@ def keys(model: type[BaseModel], path: str = "") -> Iterator[str]:
         elif Stats in sections:
             yield key
             yield from keys(Stats, key)
-        elif RandomResizedCrop in sections:  # there is more than one way to choose from
+        elif sections:  # there may be more than one to choose from
             yield from dict.fromkeys(own for way in sections for own in keys(way, key))
-        elif sections:
-            yield from keys(sections[0], key)
         else:
             yield key
 
@@ -246,20 +111,15 @@ def flat(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def test_every_key_is_perturbed_here() -> None:
-    # Those of the tokenizer: test_every_tokenizer_key.py; of probes: tests/cli/test_probe.py and
-    # test_online_probe.py.
-    # Of fine-tuning: test_every_finetune_key.py.
-    elsewhere = ("tokenizer.", "finetune.", "probe.", "pretrain.online_probe.")
-    known = {key for key in keys(Recipe) if not key.startswith(elsewhere)}
-    assert known == set(PERTURBED) | set(NOTHING_HERE)
-    assert not set(PERTURBED) & set(NOTHING_HERE)
+def shared(section: str, own: Table) -> Table:
+    """A section's own keys, and those of pre-training as they are perturbed there."""
+    known = set(keys(Schema))
+    table = as_in(PRETRAIN, "pretrain.", f"{section}.") | own
+    return {key: entry for key, entry in table.items() if key in known}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def draw_broken(folder: Path) -> None:
     """Two classes of pictures, some with alpha, some bad, of many shapes; and a list."""
-    folder = tmp_path_factory.mktemp("keys")
     rng = np.random.default_rng(0)
     for split, count in (("train", 40), ("val", 36)):
         for number in range(count):
@@ -278,33 +138,244 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy = folder / name
         copy.parent.mkdir(exist_ok=True)
         copy.write_bytes((folder / "train" / name).read_bytes())
-    return folder
+
+
+def draw_wide(folder: Path) -> None:
+    """Two classes of pictures, wide ones, so that crops along them differ."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("val", 8)):
+        for number in range(count):
+            path = folder / split / "ab"[number % 2] / f"{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coarse = Image.fromarray(rng.integers(0, 256, (4, 9, 3), dtype=np.uint8))
+            coarse.resize((90 - number, 30 + number), Image.Resampling.BICUBIC).save(path)
+
+
+def draw_clips(folder: Path) -> None:
+    """Two classes of clips, one folder of frames, a list, and weights for images."""
+    for split, count in (("train", 6), ("val", 4)):
+        for number in range(count):
+            shots = np.random.default_rng(number + count).integers(
+                0, 256, (20 + number, 24, 32, 3), dtype=np.uint8
+            )
+            write_clip(folder / split / "ab"[number % 2] / f"{number}.avi", shots)
+    image = Header(
+        backbone={"name": "image-vit", "class_token": False, "qkv_bias": "qv", "patch": 4}
+        | {"size": "tiny", "width": 32, "depth": 1, "heads": 2},
+        clip=(1, 16, 24), channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+    )  # fmt: skip
+    write_weights(folder / "image.safetensors", model_tensors(build_model(image)), image)
+    frames = folder / "train" / "a" / "frames"
+    frames.mkdir()
+    for number in range(12):
+        Image.new("RGB", (32, 24), (20 * number, 0, 99)).save(frames / f"{number}.png")
+    rows = [f"{'ab'[number % 2]}/{number}.avi {number + 2} {number + 9}" for number in range(4)]
+    (folder / "train" / "list.txt").write_text("\n".join(rows) + "\n")
+
+
+BROKEN: Recipe = {"data": {name: {"max_bad_fraction": 1} for name in ("train", "val")}}
+SCRATCH = ("--from", "scratch")
+REFUSED = (0, 2)
+
+WORLDS = {
+    "pretrain": World(
+        "pretrain",
+        "",
+        laid_over(
+            IMAGES,
+            BASE,
+            BROKEN,
+            {"model": {"backbone": {"depth": 1}}, "pretrain": {"masker": {"ratio": 0.7}}},
+            {"pretrain": TRAINING | WATCHED},
+        ),
+        draw_broken,
+        # The held-out set has the training set's keys.
+        PRETRAIN
+        | {
+            key: entry
+            for key, entry in as_in(PRETRAIN, "data.train", "data.val").items()
+            if not key.endswith(("frames", "labels"))
+        }
+        | VAL,
+        {
+            "data.train.stride": "clips of one frame have no stride (tests/data/test_clips.py)",
+            "data.train.sampling": "clips of one frame have no sampling (the same)",
+            "data.val.stride": "as above",
+            "data.val.sampling": "as above",
+            "data.val.frames": "data.train's, or an error (test_held_out_frames.py)",
+            "data.val.labels": "pre-training uses no labels",
+            "pretrain.repeat_from": "an image has one frame (tests/data/test_reader.py)",
+            "pretrain.optimizer.name": "there is one optimizer",
+            "expected": "compared after the run, by whoever asks",
+        },
+        {
+            "data.train.frames": REFUSED,  # image-vit takes one
+            "data.train.max_bad_fraction": (0, 6),
+            "data.val.max_bad_fraction": (0, 6),
+            "data.train.published": (6, 6),  # the link helps where there are no files
+            "data.val.published": (6, 6),
+            "pretrain.max_nonfinite": (0, 4),
+        },
+    ),
+    "pretrain on clips": World(
+        "pretrain",
+        "videos",
+        laid_over(
+            VIDEOS,
+            BASE,
+            {"data": {"train": {"frames": 8}, "size": [16, 24]}},
+            {"model": {"backbone": {"patch": [2, 4, 4]}}},
+            {"pretrain": {"masker": {"ratio": 0.7}}},
+            {"pretrain": TRAINING},
+            {"pretrain": {"steps": 2, "warmup": {"steps": 1}, "batch": {"global": 4}}},
+            {"pretrain": {"validate": {"every": 1, "samples": 3}, "pictures": {}}},
+            without=("model.decoder.positions",),
+        ),
+        draw_clips,
+        CLIPS,
+        {},
+        {},
+    ),
+    "finetune": World(
+        "finetune",
+        "finetune",
+        laid_over(
+            IMAGES,
+            BASE,
+            {"data": {"train": {"max_bad_fraction": 1}}},
+            {"finetune": TRAINING},
+            {"finetune": {"steps": 5, "head": {"init_std": 0.5}, "validate": {"every": 2}}},
+        ),
+        draw_wide,
+        shared("finetune", FINETUNE),
+        {
+            "finetune.optimizer.name": "there is one optimizer",
+            "finetune.repeat_from": "an image has one frame (tests/evaluate/test_transform.py)",
+        },
+        {
+            "finetune.head.classes": (0, 6),  # there are two: it is there to refuse others
+            "finetune.max_nonfinite": (4, 4),
+        },
+        SCRATCH,
+    ),
+    "tokenizer": World(
+        "tokenizer",
+        "tokenizer",
+        laid_over(
+            IMAGES,
+            BASE,
+            BROKEN,
+            {"data": {"size": [8, 12]}},
+            {"tokenizer": TRAINING | WATCHED},
+            {"tokenizer": {"dvae": SMALL_DVAE}},
+            without=("model", "pretrain"),
+        ),
+        draw_wide,
+        shared("tokenizer", TOKENIZER),
+        {"tokenizer.optimizer.name": "there is one optimizer"},
+        {"tokenizer.max_nonfinite": (0, 4)},
+    ),
+    "probe": World(
+        "probe",
+        "probe",
+        laid_over(
+            IMAGES,
+            BASE,
+            {"probe": TRAINING},
+            {"probe": {"pixels": 8, "optimizer": {"base_lr": 10}}},
+            {"probe": {"linear": {"strengths": [0.01, 1.0], "held_out": 0.3}}},
+            {"probe": {"knn": {"k": 5}, "attentive": {"epochs": 3, "batch": 16}}},
+            without=("pretrain",),
+        ),
+        draw_wide,
+        shared("probe", PROBE),
+        {},
+        {
+            "probe.compile": REFUSED,  # they would do nothing
+            "probe.activation_checkpointing": REFUSED,
+            "probe.max_nonfinite": (4, 4),
+        },
+        SCRATCH,
+    ),
+}
+
+CASES = [(name, key) for name, world in WORLDS.items() for key in sorted(world.table)]
+
+
+def known_keys(name: str) -> set[str]:
+    """All keys that a world must change."""
+    section = WORLDS[name].section
+    if section == "":
+        return {key for key in keys(Schema) if not key.startswith(JUDGED_ELSEWHERE)}
+    if section == "videos":
+        parts = {"videos": "datasets", "video-vit": "backbones", "tube": "maskers"}
+        return {
+            f"{part}.{option}"
+            for part, kind in (parts | {"frame": "maskers"}).items()
+            for option in registry.options_of(kind, part).model_fields
+        }
+    return {key for key in keys(Schema) if key.startswith(f"{section}.")}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_key_is_perturbed_here(name: str) -> None:
+    world, known = WORLDS[name], known_keys(name)
+    perturbed = {key.partition(":")[0] for key in world.table}
+    if world.section == "videos":  # data's own keys matter more for clips than for images
+        perturbed = {key for key in perturbed if not key.startswith(("data.", "pretrain."))}
+    assert known == perturbed | set(world.nothing)
+    assert not perturbed & set(world.nothing)
+    assert set(world.exits) <= set(world.table)
 
 
 @pytest.fixture(scope="module")
-def known() -> dict[tuple[str, ...], str]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What each world reads, drawn once."""
+    made = {}
+    for name, world in WORLDS.items():
+        made[name] = tmp_path_factory.mktemp("keys")
+        world.draw(made[name])
+    return made
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[tuple[str, ...], Fingerprint]:
     """Fingerprints of runs that several keys compare with."""
     return {}
 
 
-@pytest.mark.parametrize("path", PERTURBED)
+@pytest.mark.parametrize(("name", "key"), CASES)
 def test_a_perturbed_key_changes_the_run(
-    path: str,
-    folder: Path,
+    name: str,
+    key: str,
+    folders: dict[str, Path],
     tmp_path: Path,
-    known: dict[tuple[str, ...], str],
+    known: dict[tuple[str, ...], Fingerprint],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    changed, both = PERTURBED[path]
-    if tuple(both) not in known:
-        known[tuple(both)] = run(both, folder, tmp_path / "before", capsys)
-    after = run([*both, *changed], folder, tmp_path / "after", capsys)
-    assert after != known[tuple(both)]
+    world, folder = WORLDS[name], folders[name]
+    changed, both = words_of(key, world.table)
+    common = [*both, *world.options]
+
+    def made(words: list[str], where: str) -> Fingerprint:
+        return run(world.verb, world.recipe, words, tmp_path / where, folder, capsys)
+
+    if (name, *both) not in known:
+        known[name, *both] = made(common, "before")
+    before = known[name, *both]
+    after = made([*common, *changed], "after")
+    assert after != before
+    assert (before.code, after.code) == world.exits.get(key, (0, 0)), after.rest
 
 
+@pytest.mark.parametrize("name", WORLDS)
 def test_the_fingerprint_is_reproducible(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Otherwise the comparisons above could not fail."""
-    once, again = (run([], folder, tmp_path / name, capsys) for name in ("a", "b"))
+    world = WORLDS[name]
+    once, again = (
+        run(world.verb, world.recipe, world.options, tmp_path / each, folders[name], capsys)
+        for each in ("a", "b")
+    )
     assert once == again
