@@ -6,6 +6,7 @@ disk, and then renamed. ``sweep`` removes the drafts that killed processes left.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 PARTIAL = ".partial-"
+# What file systems answer that cannot flush a folder: renames there are as durable as they get.
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 T = TypeVar("T")
 
@@ -86,6 +89,20 @@ def make_folder_atomically(path: Path, fill: Callable[[Path], None]) -> None:
     _sync_folder(path.parent)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder, or whatever is in its place; a crash leaves it whole, or a draft.
+
+    Raises:
+        OSError: it cannot be renamed. What then cannot be removed stays as a draft, for ``sweep``.
+    """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    draft = _draft_of(path)
+    path.rename(draft)
+    shutil.rmtree(draft, ignore_errors=True)
+
+
 def sweep(folder: Path, name: str = "*", *, older_than: float = 0.0) -> None:
     """Remove the drafts in a folder that were left by processes that were killed.
 
@@ -117,10 +134,14 @@ def _sync_file(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in a folder durable (POSIX; elsewhere folders cannot be opened)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """Make a rename in a folder durable, where the system can (POSIX, not every FUSE or SMB)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(handle)

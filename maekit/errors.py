@@ -95,14 +95,10 @@ class RankError(MaekitError):
     exit_code = 8
 
 
-class Interrupted(Exception):  # noqa: N818 (not an error: the run is saved and can go on)
-    """The run was requested to stop, and saved."""
+class Interrupted(Exception):  # noqa: N818 (not an error: the run can go on)
+    """A signal asked the run to stop; the text says what of it was saved."""
 
     exit_code: ClassVar[int] = INTERRUPTED
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"interrupted after step {step}")
-        self.step = step
 
 
 def code_of(error: BaseException) -> int:

@@ -17,8 +17,8 @@ from maekit.engine.job import Job
 from maekit.engine.loop import Periodic
 from maekit.engine.precision import pick_device
 from maekit.engine.pretrain import PretrainJob
+from maekit.engine.resume import newest_of
 from maekit.engine.run import Finished, RunOptions, run_in_folder
-from maekit.engine.run_folder import newest_unfinished
 from maekit.errors import RecipeError, StorageError
 from maekit.evaluate.cached_probe import refuse_other, run_cached_probe
 from maekit.evaluate.finetune import FinetuneJob
@@ -153,7 +153,7 @@ def run_verb(
     if not options.resume:
         options = replace(options, source=kind.find_source(recipe, options.source, listener))
     elif verb == "probe":  # both of its protocols may have left something in the folder
-        resumed = options.out or newest_unfinished(recipe.name, verb)
+        resumed = options.out or newest_of(recipe, verb, options.source)
         if resumed is not None:
             refuse_other(resumed, recipe)
     if steps:

@@ -21,7 +21,6 @@ from maekit.datasets.videos import SUFFIXES as VIDEOS
 from maekit.engine.batches import workers_of
 from maekit.engine.build import load_model
 from maekit.engine.events import Note
-from maekit.engine.loop import StopSignal
 from maekit.engine.precision import Precision, pick_device
 from maekit.engine.run_folder import LOCK, take_lock
 from maekit.errors import INTERRUPTED, DataError, RecipeError
@@ -41,6 +40,7 @@ from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.sections import Views
+from maekit.stop import StopSignal
 from maekit.weights.locate import LocatedWeights, newest_or_demo
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from maekit.data.batch import BatchBuilder
 from maekit.data.pool import Pool
 from maekit.data.shared_memory import affordable
+from maekit.stop import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -67,6 +68,7 @@ class Loader:
         """Yield batches.
 
         Raises:
+            Interrupted: a signal asked the run to stop.
             PartError: a part does not keep its contract, or cannot be sent to workers.
             RankError: workers die while starting.
             StorageError: not enough shared memory.
@@ -84,6 +86,7 @@ class Loader:
             start = time.monotonic()
             builder = BatchBuilder(self._reader.layout, keys)
             for place, key in enumerate(keys):
+                check()
                 builder.put(place, self._reader.read(key))
             self.wait_seconds += time.monotonic() - start
             yield builder.finish()
@@ -102,6 +105,7 @@ class Loader:
                     return
                 pool.collect(block=False)
                 while ahead[0].missing:
+                    check()
                     pool.collect(block=True)
                 self.wait_seconds += time.monotonic() - start
                 yield ahead.popleft().finish()

@@ -21,8 +21,9 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
 from maekit.data.shared_memory import SharedSlots
-from maekit.data.worker import BAD, FATAL, READ, READY, RESULT, SIGNALS, TASK, main
+from maekit.data.worker import BAD, FATAL, READ, READY, RESULT, TASK, main
 from maekit.errors import MaekitError, PartError, RankError, StorageError
+from maekit.stop import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,7 @@ class _Task:
     builder: BatchBuilder | None  # None: no longer wanted
     slot: int = -1
     deaths: int = 0
+    timeouts: int = 0
 
 
 @dataclass
@@ -211,9 +213,13 @@ class Pool:
             worker.process.join()
             self._take_in(worker)
             if worker.working_on:
-                task = worker.working_on.popleft()
-                self._free.append(task.slot)
-                self._give_up(task, f"no answer within {self._timeout:g} s")
+                # Once may be the machine's fault: it was stopped, or its disk was away.
+                task = worker.working_on[0]
+                task.timeouts += 1
+                if task.timeouts > 1:
+                    worker.working_on.popleft()
+                    self._free.append(task.slot)
+                    self._give_up(task, f"no answer within {self._timeout:g} s, twice")
             self._replace(worker)
 
     def _on_death(self, worker: _Worker) -> None:
@@ -305,7 +311,7 @@ def _interrupts_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in SIGNALS})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(watched()))
     try:
         yield
     finally:

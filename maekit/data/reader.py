@@ -86,6 +86,11 @@ class SampleReader:
         tokens = self.grid.tokens if self.hidden and self.grid else 0
         self.layout = Layout(shapes, self.repeats, tokens, self.decode is not None)
 
+    def prepare(self) -> None:
+        """Import what reading needs, which is no sample's own time."""
+        if self.transform is not None:
+            self.transform.make()
+
     def read(self, key: Key) -> Sample:
         """Read one sample; one that cannot be read comes back as bad, with the reason.
 

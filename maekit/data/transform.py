@@ -46,6 +46,13 @@ class Transform:
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_made": None}
 
+    def make(self) -> Frame:
+        """Return the change, made once in each process; what it needs is imported then."""
+        if self._made is None:
+            module, _, name = self.maker.partition(":")
+            self._made = getattr(import_module(module), name)(**self.options)
+        return self._made
+
     def __call__(
         self, frames: Sequence[np.ndarray], key: Key, repeat: int, where: str
     ) -> list[np.ndarray]:
@@ -65,9 +72,7 @@ class Transform:
             what = f"has {first.shape[-1]} channels of {first.dtype}, and rand_augment is for 8-bit"
             hint = "set finetune.rand_augment to null"
             raise DataError(f"{what} pixels of 1 or 3", where=where, hint=hint)
-        if self._made is None:
-            module, _, name = self.maker.partition(":")
-            self._made = getattr(import_module(module), name)(**self.options)
+        change = self.make()
         changed = []
         for frame in frames:
             with seeded(
@@ -77,5 +82,5 @@ class Transform:
                 index=key.index,
                 repeat=repeat,
             ):
-                changed.append(self._made(frame))
+                changed.append(change(frame))
         return changed

@@ -1,7 +1,7 @@
 """What a loader worker does: take keys, read samples, leave them in slots.
 
-Imports nothing but the standard library at the top: a worker first sets how many threads numpy may
-start, and only then imports it. It never imports torch.
+Imports nothing heavier than the standard library at the top: a worker first sets how many threads
+numpy may start, and only then imports it. It never imports torch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
+from maekit.stop import WATCHED
+
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
@@ -26,7 +28,6 @@ TASK = struct.Struct("=qqq")  # slot, epoch, index
 RESULT = struct.Struct("=qqq")  # kind, dtype, padded; then a pickle: label, bad file or failure
 READY, READ, BAD, FATAL = range(4)
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # signals that stop a run
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -39,7 +40,7 @@ def main(tasks: Connection, results: Connection, payload: bytes) -> None:
         payload: pickled (reader, layout, count and name of the slots).
     """
     # Signals go to the whole process group; what they mean, the main process decides.
-    for name in SIGNALS:
+    for name in WATCHED:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -49,6 +50,7 @@ def main(tasks: Connection, results: Connection, payload: bytes) -> None:
 
         reader, layout, count, name = pickle.loads(payload)  # noqa: S301 - from our own parent
         slots = SharedSlots(layout, count, name)
+        reader.prepare()
     except Exception:  # noqa: BLE001 - whatever a part raises on import goes to the parent
         results.send_bytes(RESULT.pack(FATAL, 0, 0) + pickle.dumps(traceback.format_exc()))
         return

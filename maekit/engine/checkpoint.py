@@ -1,188 +1,213 @@
-"""Checkpoints: written whole or not at all, verified before they are trusted.
+"""Write checkpoints, whole or not at all, and put a training back to where one was written.
 
-``checkpoints/step-00001000/{model.safetensors, optimizer.safetensors, state.json}`` and the text
-pointers ``checkpoints/last`` and, where a verb knows which is better, ``checkpoints/best``.
-state.json holds the sha256 of both files; a folder without it, or with another digest, is not a
-checkpoint.
+Besides the folders that ``maekit.weights.checkpoints`` reads, ``checkpoints`` holds the text
+pointers ``last`` and, where a verb knows which is better, ``best``. They say what state.json says,
+for people and other tools: they are written anew at every save and at every resume.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from maekit.atomic import make_folder_atomically, sweep, write_text
+from maekit.atomic import make_folder_atomically, remove_folder, sweep, write_text
+from maekit.engine.events import Emit, Note
 from maekit.errors import StorageError, WeightsError
-from maekit.weights.safetensors_io import read_tensors, sha256, write_weights
+from maekit.weights.checkpoints import (
+    FORMAT,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    CheckpointOnDisk,
+    Record,
+    checkpoints_in,
+    newest_good,
+    read_checkpoint,
+)
+from maekit.weights.safetensors_io import read_tensors, write_weights
 
 if TYPE_CHECKING:
     from maekit.engine.loop import TrainState
     from maekit.weights.header import FileHeader
 
-FORMAT = 1
-BEST = "best"  # text pointer to the checkpoint with the best measurement
-FILES = ("model.safetensors", "optimizer.safetensors")
+LAST, BEST = "last", "best"
 RANDOM = "rng"  # before torch's random states, among the optimizer's tensors
 
 
-@dataclass(frozen=True)
-class CheckpointOnDisk:
-    """A verified checkpoint on disk."""
-
-    folder: Path
-    state: dict[str, Any]
-
-    @property
-    def step(self) -> int:
-        return int(self.state["step"])
-
-    @property
-    def weights(self) -> Path:
-        return self.folder / FILES[0]
-
-
 class Checkpoints:
-    """The ``checkpoints`` folder of a run."""
+    """The ``checkpoints`` folder of a run, whose lock is held.
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    Args:
+        folder: made with the first checkpoint.
+        keep: how many stay. The best one, and the newest that was written while updates were
+            finite, stay besides these.
+        emit: is told of what could not be removed.
+    """
+
+    def __init__(self, folder: Path, keep: int, emit: Emit = lambda _: None) -> None:
         self.folder = folder
         self.keep = keep
+        self.emit = emit
+        self._current: str | None = None  # holds the weights of the training as it is
+        self._finite: str | None = None  # the newest written while no update had to be skipped
+        self._damaged: list[Path] = []
+
+    def open(self) -> CheckpointOnDisk | None:
+        """Sweep what a killed process left, and return the newest checkpoint that is whole.
+
+        Raises:
+            WeightsError: all are damaged, or one has another maekit's format.
+            StorageError: the system cannot read one now, or nothing can be written.
+        """
+        sweep(self.folder)
+        found = newest_good(self.folder)
+        for note in found.notes:
+            self.emit(Note(note, warning=True))
+        self._damaged = list(found.folders)
+        if found.newest is not None:
+            self._current = found.newest.folder.name
+            self._finite = self._newest_finite(found.newest)
+            self._point(found.newest.record)
+            self._rotate(found.newest.record, damaged=False)
+        return found.newest
 
     def save(
-        self,
-        state: TrainState,
-        tensors: Mapping[str, Tensor],
-        header: FileHeader | None,
-        *,
-        best: bool = False,
+        self, state: TrainState, tensors: Mapping[str, Tensor], header: FileHeader | None
     ) -> Path:
         """Write the state as a new checkpoint, then drop the oldest beyond ``keep``.
 
-        The one that was saved as the best so far stays beside these. What stands at a later step
-        goes too: it was damaged, or this run would have begun there.
+        A step that has been saved already (by an interruption, before it was measured at) gets the
+        newer state.json. The checkpoint that was the best so far stays beside these.
 
         Raises:
             StorageError: the disk is full or not writable; older checkpoints are untouched.
         """
-        final = self.folder / f"step-{state.step:08d}"
-        if _is_good(final):  # interrupted again right after a resume: nothing is new
-            return final
-
-        def fill(draft: Path) -> None:
-            write_state(draft, state, tensors, header)
-            if final.exists():
-                shutil.rmtree(final)  # it is damaged
-
+        final = self.folder / _name_of(state.step)
         try:
-            make_folder_atomically(final, fill)
-            write_text(self.folder / "last", final.name)
-            if best:
-                write_text(self.folder / BEST, final.name)
-        except OSError as error:
+            if self._current == final.name:
+                record = _record_of(state, read_checkpoint(final).record.sha256)
+                write_text(final / STATE, record.text())
+            else:
+                if final.exists() or final.is_symlink():
+                    remove_folder(final)  # it is damaged, or this run would have begun there
+                make_folder_atomically(
+                    final, lambda draft: write_state(draft, state, tensors, header)
+                )
+            # The older ones are still there, should the disk not hold what it said it wrote.
+            record = read_checkpoint(final).record
+            self._current = final.name
+            if record.streak == 0:
+                self._finite = final.name
+            self._point(record)
+        except (OSError, WeightsError) as error:
             msg = f"the checkpoint could not be written: {error}"
             hint = "free space or check the folder's permissions, then --resume"
             raise StorageError(msg, where=str(final), hint=hint) from error
-        earlier = [each for each in self._all() if each.name < final.name]
-        later = [each for each in self._all() if each.name > final.name]
-        dropped = earlier[: max(0, len(earlier) - self.keep + 1)]
-        for old in [*later, *(each for each in dropped if each.name != self.best)]:
-            shutil.rmtree(old)
+        self._rotate(record, damaged=True)
         return final
 
-    def sweep(self) -> None:
-        """Remove what killed processes left half written; the run's lock must be held."""
-        sweep(self.folder)
+    def _point(self, record: Record) -> None:
+        """Let the pointers say which checkpoint is the last and which the best."""
+        names = {LAST: _name_of(record.step), BEST: _best_of(record)}
+        for pointer, name in names.items():
+            if name is None or not (self.folder / name).is_dir():
+                continue
+            path = self.folder / pointer
+            if path.is_dir() and not path.is_symlink():
+                path.rename(_free_name(path.with_name(f"{pointer}.aside")))
+            write_text(path, name)
 
-    def newest_good(self) -> tuple[CheckpointOnDisk | None, list[str]]:
-        """The newest checkpoint whose files are whole, and notes on newer ones that are not."""
-        notes: list[str] = []
-        for folder in reversed(self._all()):
+    def _rotate(self, record: Record, *, damaged: bool) -> None:
+        """Drop what is beyond ``keep``, and the damaged ones once there is a new checkpoint."""
+        name = _name_of(record.step)
+        there = [each for each in checkpoints_in(self.folder) if each not in self._damaged]
+        earlier = [each for each in there if each.name < name]
+        dropped = earlier[: max(0, len(earlier) - self.keep + 1)]
+        kept = {_best_of(record), self._finite}
+        useless = self._damaged if damaged else []
+        for old in [*useless, *(each for each in dropped if each.name not in kept)]:
+            if old.name == name:
+                continue
             try:
-                return CheckpointOnDisk(folder, verify(folder)), notes
-            except WeightsError as error:
-                notes.append(f"skipped a damaged checkpoint: {error.where}: {error.what}")
-        return None, notes
+                remove_folder(old)
+            except OSError as error:
+                text = f"{old} could not be removed: {error.strerror or error}"
+                self.emit(Note(text, warning=True))
+        if damaged:
+            self._damaged = []
 
-    @property
-    def best(self) -> str | None:
-        """The name of the checkpoint that was saved as the best so far."""
-        try:
-            return (self.folder / BEST).read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return None
+    def _newest_finite(self, newest: CheckpointOnDisk) -> str | None:
+        """Return the newest checkpoint that was written while updates were finite."""
+        for folder in reversed(checkpoints_in(self.folder)):
+            try:
+                known = newest if folder == newest.folder else read_checkpoint(folder)
+            except (WeightsError, StorageError):
+                continue
+            if known.record.streak == 0:
+                return folder.name
+        return None
 
-    def _all(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"))
+
+def _name_of(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _best_of(record: Record) -> str | None:
+    """Return the checkpoint with the best measurement, where a verb keeps one."""
+    best = record.extra.get("best")
+    step = best.get("step") if isinstance(best, dict) else None
+    return _name_of(step) if isinstance(step, int) else None
+
+
+def _free_name(path: Path) -> Path:
+    number, candidate = 0, path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}.{number}")
+    return candidate
+
+
+def _record_of(state: TrainState, digests: Mapping[str, str]) -> Record:
+    return Record(
+        format=FORMAT,
+        step=state.step,
+        visited=state.last_evaluated,
+        streak=int(state.nonfinite_streak),
+        scaler=state.scaler.state_dict() if state.scaler else None,
+        extra=state.extra,
+        sha256=dict(digests),
+    )
 
 
 def write_state(
     folder: Path, state: TrainState, tensors: Mapping[str, Tensor], header: FileHeader | None
 ) -> None:
-    """The three files of a checkpoint, into an existing folder."""
+    """Write the three files of a checkpoint into an existing folder."""
     digests = {
-        "model.safetensors": write_weights(folder / "model.safetensors", tensors, header),
-        "optimizer.safetensors": write_weights(
-            folder / "optimizer.safetensors", optimizer_tensors(state)
-        ),
+        MODEL: write_weights(folder / MODEL, tensors, header),
+        OPTIMIZER: write_weights(folder / OPTIMIZER, optimizer_tensors(state)),
     }
-    record = {
-        "format": FORMAT,
-        "step": state.step,
-        "visited": state.last_evaluated,
-        "streak": int(state.nonfinite_streak),
-        "scaler": state.scaler.state_dict() if state.scaler else None,
-        "extra": state.extra,
-        "sha256": digests,
-    }
-    write_text(folder / "state.json", json.dumps(record, indent=1))
+    write_text(folder / STATE, _record_of(state, digests).text())
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """Read state.json and check both files against it; raises WeightsError if anything is off."""
-    try:
-        record: dict[str, Any] = json.loads((folder / "state.json").read_text())
-        for name in FILES:
-            if sha256(folder / name) != record["sha256"][name]:
-                msg = f"{name} does not match its checksum"
-                raise WeightsError(msg, where=str(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"state.json or what it names cannot be read: {error!r}"
-        raise WeightsError(msg, where=str(folder)) from error
-    if record.get("format") != FORMAT:
-        msg = f"checkpoint format {record.get('format')}, this maekit reads {FORMAT}"
-        raise WeightsError(msg, where=str(folder), hint="resume with the maekit that wrote it")
-    return record
-
-
-def _is_good(folder: Path) -> bool:
-    try:
-        verify(folder)
-    except WeightsError:
-        return False
-    return True
-
-
-def restore(state: TrainState, checkpoint: CheckpointOnDisk) -> dict[str, Tensor]:
-    """Put optimizer, counters and random states back; returns the model's tensors to load."""
-    record = checkpoint.state
-    state.step, state.last_evaluated = int(record["step"]), int(record["visited"])
-    state.nonfinite_streak = torch.tensor(float(record["streak"]))
-    state.extra = dict(record["extra"])
-    if state.scaler and record["scaler"]:
-        state.scaler.load_state_dict(record["scaler"])
-    load_optimizer(state, read_tensors(checkpoint.folder / "optimizer.safetensors"))
-    return read_tensors(checkpoint.folder / "model.safetensors")
+def restore(state: TrainState, saved: CheckpointOnDisk) -> dict[str, Tensor]:
+    """Put optimizer, counters and random states back; return the model's tensors to load."""
+    record = saved.record
+    state.step, state.last_evaluated = record.step, record.visited
+    state.nonfinite_streak = torch.tensor(float(record.streak))
+    state.extra = dict(record.extra)
+    if state.scaler and record.scaler:
+        state.scaler.load_state_dict(record.scaler)
+    load_optimizer(state, read_tensors(saved.folder / OPTIMIZER))
+    return read_tensors(saved.folder / MODEL)
 
 
 def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
-    """The optimizer's moments as ``exp_avg/NAME`` ..., and torch's random states."""
+    """Return the optimizer's moments as ``exp_avg/NAME`` ..., and torch's random states."""
     tensors = {"rng/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
@@ -194,7 +219,7 @@ def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
 
 
 def load_optimizer(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of ``optimizer_tensors``; raises WeightsError if a moment is missing."""
+    """Put back what ``optimizer_tensors`` returned; raise WeightsError if a moment is missing."""
     moments = sorted({name.partition("/")[0] for name in tensors} - {RANDOM})
     for group in state.optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
@@ -218,7 +243,7 @@ def load_optimizer(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:
-    """A moment on its parameter's device, in its order in memory: AdamW's kernel expects both."""
+    """Return a moment on its parameter's device, laid out as it: AdamW's kernel expects both."""
     if moment.shape != parameter.shape:
         return moment.to(parameter.device)
     return torch.empty_like(parameter, requires_grad=False).copy_(moment)

@@ -24,7 +24,7 @@ from maekit.engine.batches import (
     stream_of,
     workers_of,
 )
-from maekit.engine.checkpoint import CheckpointOnDisk, Checkpoints, restore
+from maekit.engine.checkpoint import Checkpoints, restore
 from maekit.engine.events import Emit, Measured, Note, Saved
 from maekit.engine.loop import Periodic, TrainState
 from maekit.engine.precision import Precision
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from maekit.engine.loop import Step
     from maekit.recipe.schema import Recipe
     from maekit.recipe.sections import HeldOutSection, TrainingSection
+    from maekit.weights.checkpoints import CheckpointOnDisk
     from maekit.weights.header import FileHeader
 
 BATCH_HELD_OUT = 64  # samples that are measured together, at most
@@ -234,7 +235,7 @@ class Job(ABC):
             torch.manual_seed(self.recipe.seed)
             self.start()
             return
-        samples = checkpoint.state["extra"].get("train_samples", samples)
+        samples = checkpoint.record.extra.get("train_samples", samples)
         if samples != len(self.train):
             msg = f"{samples} samples when this run began, {len(self.train)} now"
             hint = "resume over the same data, or start anew with --from"
@@ -254,8 +255,7 @@ class Job(ABC):
     def save(self, checkpoints: Checkpoints) -> None:
         """Write a checkpoint."""
         self.state.extra["seconds"] = self.seconds
-        best = self.is_best(self.state)
-        path = checkpoints.save(self.state, self.tensors(), self.described(), best=best)
+        path = checkpoints.save(self.state, self.tensors(), self.described())
         self.emit(Saved(self.state.step, "checkpoint", str(path)))
 
     def exported(self) -> dict[str, Tensor]:

@@ -6,20 +6,19 @@ It trains any step object; it knows neither masks nor files.
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from maekit.engine.events import Emit, StepDone, Throughput
 from maekit.errors import Interrupted, NonFiniteError
+from maekit.stop import StopSignal
 
 if TYPE_CHECKING:
     from maekit.data.batch import Batch
@@ -88,16 +87,36 @@ def run(
             before the first of them.
     """
     meter = Meter(state, emit)
+    try:
+        _train(state, step, occasions, meter, batches=batches, save=save, stop=stop)
+    except Interrupted as error:
+        # Between two updates, or within an occasion, which comes again after a resume.
+        meter.flush()
+        save.call(state)
+        msg = f"interrupted after step {state.step}, saved"
+        raise Interrupted(msg) from error
+
+
+def _train(
+    state: TrainState,
+    step: Step,
+    occasions: Sequence[Periodic],
+    meter: Meter,
+    *,
+    batches: Iterator[Sequence[Batch]],
+    save: Periodic,
+    stop: StopSignal,
+) -> None:
     while True:
         if stop.requested:
-            meter.flush()
-            save.call(state)
-            raise Interrupted(state.step)
+            raise Interrupted("interrupted")
         due = (
             [] if state.last_evaluated >= state.step else [o for o in occasions if o.is_due(state)]
         )
         if due:
             meter.flush()
+            if state.finished:  # the last measurement may take as long as an epoch
+                save.call(state)
         for occasion in due:
             occasion.call(state)
         arrived, state.last_evaluated = state.last_evaluated < state.step, state.step
@@ -303,35 +322,3 @@ class TrainState:
     def trained(self) -> list[nn.Parameter]:
         """The parameters that the optimizer changes."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-
-WATCHED = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C; preemption; SLURM's --signal=USR1
-
-
-class StopSignal:
-    """Catches the stop signals while it is entered; ``requested`` names the one that came."""
-
-    def __init__(self) -> None:
-        self.requested: str | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        for name in WATCHED:
-            number = getattr(signal, name, None)  # Windows has no SIGUSR1
-            if number is not None:
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.requested is not None:
-            raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name

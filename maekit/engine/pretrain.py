@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from maekit.contracts import Dataset
     from maekit.data.reader import SampleReader
-    from maekit.engine.checkpoint import CheckpointOnDisk
     from maekit.engine.events import Emit
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.schema import Pretrain, Recipe
+    from maekit.weights.checkpoints import CheckpointOnDisk
     from maekit.weights.header import Header
 
 FIT_SAMPLES = 2048  # what a target is fitted on, at least

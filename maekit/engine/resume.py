@@ -5,21 +5,26 @@ The keys that are free to change say where and how a run computes; all others ch
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from maekit.errors import RecipeError
+from maekit.atomic import write_text
+from maekit.engine.run_folder import unfinished_runs
+from maekit.errors import MaekitError, RecipeError
 from maekit.recipe.dump import as_dict
 from maekit.recipe.load import load
 from maekit.recipe.schema import VERBS
 from maekit.runs import verb_of
+from maekit.weights.locate import local_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from maekit.recipe.schema import Recipe
 
+STARTED = "started.json"  # in a run's folder: the weights that it started from
 # How often a scheduler has started this job again: then it means to resume.
 RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 # What may change in the middle of a run: where and how it computes, never what.
@@ -62,6 +67,61 @@ def check_verb(run: Path, verb: str) -> None:
         raise RecipeError(msg, where=str(run), hint="give another --out")
 
 
+def record_source(run: Path, source: str | None) -> None:
+    """Keep which weights a run starts from: they are as much a part of it as its recipe."""
+    write_text(run / STARTED, json.dumps({"from": _plain_source(source)}) + "\n")
+
+
+def check_source(run: Path, requested: str | None) -> None:
+    """Refuse to go on with a run that started from other weights than are requested now.
+
+    Raises:
+        RecipeError: ``--from`` names others.
+    """
+    if requested is None or not (run / STARTED).is_file():
+        return
+    before, now = _started_from(run), _plain_source(requested)
+    if before != now:
+        msg = f"this run started from {before or 'no weights'}, not from {now}"
+        hint = "leave --from away to go on with it, or give another --out"
+        raise RecipeError(msg, where=str(run), hint=hint)
+
+
+def recorded_source(run: Path) -> str | None:
+    """Return the weights that an earlier start of a run began with, if there was one."""
+    return _started_from(run) if (run / STARTED).is_file() else None
+
+
+def _started_from(run: Path) -> str | None:
+    try:
+        found = json.loads((run / STARTED).read_text(encoding="utf-8"))
+        return None if found["from"] is None else str(found["from"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        msg = f"cannot be read: {error}"
+        raise RecipeError(msg, where=str(run / STARTED), hint="give another --out") from error
+
+
+def _plain_source(source: str | None) -> str | None:
+    """Return a source as any working directory names it."""
+    path = None if source is None else local_path(source)
+    return source if path is None else str(path.resolve())
+
+
+def newest_of(recipe: Recipe, verb: str, source: str | None) -> Path | None:
+    """Return the newest unfinished run of this very recipe and these weights, if there is one.
+
+    A requeued job finds its own run by it, not that of another seed.
+    """
+    for folder in unfinished_runs(recipe.name, verb):
+        try:
+            check_same(folder, recipe, verb)
+            check_source(folder, source)
+        except MaekitError:
+            continue
+        return folder
+    return None
+
+
 def check_same(run: Path, recipe: Recipe, verb: str) -> None:
     """Refuse to resume a run as another experiment.
 
@@ -72,7 +132,8 @@ def check_same(run: Path, recipe: Recipe, verb: str) -> None:
     """
     written = run / "recipe.yaml"
     if not written.is_file():
-        return
+        msg = "its recipe.yaml is missing: nothing says what this run is"
+        raise RecipeError(msg, where=str(run), hint="put it back, or give another --out")
     before, now = as_dict(load(written).recipe), as_dict(recipe)
     free = {*FREE, *(f"{verb}.{key}" for key in FREE_IN_SECTION)}
     if verb in SPLIT_MATTERS:

@@ -9,32 +9,39 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maekit.atomic import write_text
-from maekit.engine.checkpoint import CheckpointOnDisk, Checkpoints, write_state
+from maekit.engine.checkpoint import Checkpoints, write_state
 from maekit.engine.events import Emit, Note
 from maekit.engine.expected import compare
 from maekit.engine.job import Job, section_of
-from maekit.engine.loop import Periodic, StopSignal
+from maekit.engine.loop import Periodic
 from maekit.engine.loop import run as train
 from maekit.engine.reporters import JsonLines, LogFile, Reporters, TensorBoard
-from maekit.engine.resume import check_same, check_verb
+from maekit.engine.resume import (
+    check_same,
+    check_source,
+    check_verb,
+    newest_of,
+    record_source,
+    recorded_source,
+)
 from maekit.engine.run_folder import (
     RunFolder,
     chosen_folder,
     loss_summary,
     new_folder,
-    newest_unfinished,
     plain,
     read_lines,
 )
 from maekit.errors import Interrupted, NonFiniteError, RecipeError, code_of
 from maekit.recipe.dump import dump
 from maekit.runs import RUNS, read_result
+from maekit.stop import StopSignal
 from maekit.weights.locate import local_path
 
 if TYPE_CHECKING:
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
     import torch
 
     from maekit.recipe.schema import Recipe
+    from maekit.weights.checkpoints import CheckpointOnDisk
 
 DEFAULT_MINUTES = 10.0  # between checkpoints, where the recipe does not say
 
@@ -124,8 +132,8 @@ def choose_folder(verb: str, recipe: Recipe, options: RunOptions) -> Path:
     if options.out is not None:
         _refuse_moved_weights(options, options.out)
         return chosen_folder(options.out, resume=options.resume, overwrite=options.overwrite)
-    if options.resume:
-        found = newest_unfinished(recipe.name, verb)
+    if options.resume:  # a scheduler starts a job again by the same words
+        found = newest_of(recipe, verb, options.source)
         if found is not None:
             return found
     return new_folder(RUNS, recipe.name)
@@ -161,10 +169,12 @@ def run_in_folder(
     """
     verb = kind.verb
     path = choose_folder(verb, recipe, options)
-    stop = StopSignal()
-    with stop if options.signals else nullcontext(), open_run(path, listener) as run:
+    with StopSignal(signals=options.signals) as stop, open_run(path, listener) as run:
         # What is refused here leaves the run as it was, its result.json included.
-        checkpoint = _resume_point(verb, recipe, run)
+        checkpoints = Checkpoints(
+            run.folder.checkpoints, section_of(recipe, verb).checkpoint.keep, run.emit
+        )
+        checkpoint = _resume_point(verb, recipe, run, checkpoints, options.source)
         before = read_result(path)
         if checkpoint is not None and before.get("exit") == 0:
             run.emit(Note(f"{path} is finished"))
@@ -186,7 +196,7 @@ def run_in_folder(
         try:
             with run.recorded(failed):
                 job = _start(kind, recipe, device, run, options, checkpoint)
-                _train(job, run, stop)
+                _train(job, run, checkpoints, stop)
                 job.export(path / "weights.safetensors")
                 job.finish_pictures(path)
                 result = make_result(verb, job, run.folder, 0)
@@ -194,26 +204,28 @@ def run_in_folder(
                     result["expected"] = compare(recipe.expected, verb, result)
                 run.folder.write_result(result)
         except Interrupted as error:
-            text = f"{error}, saved; go on with --resume --out {path}"
+            text = f"{error}; go on with --resume --out {path}"
             run.emit(Note(text, warning=True))
     return Finished(result, path)
 
 
-def _resume_point(verb: str, recipe: Recipe, run: OpenRun) -> CheckpointOnDisk | None:
+def _resume_point(
+    verb: str, recipe: Recipe, run: OpenRun, checkpoints: Checkpoints, source: str | None
+) -> CheckpointOnDisk | None:
     """Return the checkpoint that a run goes on from, or None.
 
     Raises:
-        RecipeError: the folder holds a run of another recipe, or of another verb.
+        RecipeError: the folder holds a run of another recipe, of another verb, or from other
+            weights.
+        WeightsError: all of its checkpoints are damaged, or one has another maekit's format.
+        StorageError: a checkpoint cannot be read now.
     """
     folder = run.folder
     check_verb(folder.path, verb)
-    checkpoints = Checkpoints(folder.checkpoints, section_of(recipe, verb).checkpoint.keep)
-    checkpoints.sweep()
-    checkpoint, notes = checkpoints.newest_good()
-    for note in notes:
-        run.emit(Note(note, warning=True))
+    checkpoint = checkpoints.open()
     if checkpoint is not None:
         check_same(folder.path, recipe, verb)
+        check_source(folder.path, source)
         run.emit(Note(f"resuming {folder.path} at step {checkpoint.step}"))
     else:
         run.emit(Note(f"run folder: {folder.path}"))
@@ -231,7 +243,11 @@ def _start(
     """Build the job, at its checkpoint where it goes on from one."""
     folder, emit = run.folder, run.emit
     run.describe(recipe, kind.verb, device)
-    source = None if checkpoint is not None else options.source
+    source = None
+    if checkpoint is None:
+        source = options.source or recorded_source(folder.path)
+        source = kind.find_source(recipe, source, emit)
+        record_source(folder.path, source)
     job = kind(
         recipe,
         device,
@@ -259,10 +275,9 @@ def _announce_start(job: Job) -> None:
         emit(Note("compiling: the first step takes long"))
 
 
-def _train(job: Job, run: OpenRun, stop: StopSignal) -> None:
+def _train(job: Job, run: OpenRun, checkpoints: Checkpoints, stop: StopSignal) -> None:
     section = job.section
     job.open_holdout()
-    checkpoints = Checkpoints(run.folder.checkpoints, section.checkpoint.keep)
     save = Periodic(
         section.checkpoint.steps
         or timedelta(minutes=section.checkpoint.minutes or DEFAULT_MINUTES),

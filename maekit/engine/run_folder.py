@@ -177,14 +177,16 @@ def _free_name(path: Path) -> Path:
     return candidate
 
 
-def newest_unfinished(recipe: str, verb: str, runs: Path = RUNS) -> Path | None:
-    """Return the newest run of this verb and recipe that did not end and that no process holds."""
+def unfinished_runs(recipe: str, verb: str, runs: Path = RUNS) -> Iterator[Path]:
+    """Yield the runs of a verb and a recipe's name that did not end, newest first.
+
+    Those that another process holds now are left out.
+    """
     for folder in runs_of(recipe, runs):
         same = verb_of(folder) in (None, verb)
         unfinished = same and read_result(folder).get("exit") in UNFINISHED
         if unfinished and not in_use(folder / LOCK):
-            return folder
-    return None
+            yield folder
 
 
 def take_lock(path: Path) -> IO[str]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from maekit.engine.events import Emit, Note
 from maekit.engine.expected import compare
-from maekit.engine.loop import StopSignal
 from maekit.engine.resume import check_same, check_verb
 from maekit.engine.run import Finished, OpenRun, RunOptions, choose_folder, open_run
 from maekit.engine.run_folder import PREDICTIONS, plain
@@ -22,6 +21,7 @@ from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.feature_cache import source_of
 from maekit.evaluate.probe import MODEL, VAL, assemble_probe
 from maekit.runs import read_result
+from maekit.stop import StopSignal
 
 if TYPE_CHECKING:
     from pathlib import Path

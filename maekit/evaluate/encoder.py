@@ -23,9 +23,9 @@ from maekit.weights.locate import SCRATCH, check_exists, newest_pretraining
 from maekit.weights.safetensors_io import read_header
 
 if TYPE_CHECKING:
-    from maekit.engine.checkpoint import CheckpointOnDisk
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.schema import Recipe
+    from maekit.weights.checkpoints import CheckpointOnDisk
 
 _log = logging.getLogger(__name__)
 

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from maekit.engine.checkpoint import CheckpointOnDisk
     from maekit.engine.events import Emit
     from maekit.engine.loop import TrainState
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.finetune import Finetune
     from maekit.recipe.schema import Recipe
+    from maekit.weights.checkpoints import CheckpointOnDisk
     from maekit.weights.header import Header
 
 

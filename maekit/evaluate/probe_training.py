@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from maekit.data.batch import Batch
-    from maekit.engine.checkpoint import CheckpointOnDisk
     from maekit.engine.events import Emit
     from maekit.engine.loop import TrainState
     from maekit.recipe.probe import Probe, Sgd
     from maekit.recipe.schema import Recipe
+    from maekit.weights.checkpoints import CheckpointOnDisk
 
 VERB = "probe"
 HEAD_STD = 0.01  # main_linprobe.py:218
@@ -110,7 +110,7 @@ class LinearProbeJob(Job):
         probe = required_probe(recipe)[0].with_budget()
         recipe = recipe.model_copy(update={"probe": probe})
         if checkpoint is not None:
-            source = str(checkpoint.state["extra"]["from"])
+            source = str(checkpoint.record.extra["from"])
         else:
             source = self.find_source(recipe, source, emit)
         super().__init__(recipe, device, emit, bad_files_path=bad_files_path)

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from maekit.contracts import Dataset
     from maekit.data.batch import Batch
     from maekit.data.reader import SampleReader
-    from maekit.engine.checkpoint import CheckpointOnDisk
     from maekit.engine.events import Emit
     from maekit.engine.loop import TrainState
     from maekit.engine.precision import Precision
     from maekit.recipe.schema import Recipe
     from maekit.recipe.tokenizer import Tokenizer
+    from maekit.weights.checkpoints import CheckpointOnDisk
 
 VERB = "tokenizer"
 

@@ -6,6 +6,7 @@ also take ``scratch``, an untrained encoder.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from maekit.errors import MaekitError, RecipeError, WeightsError
 from maekit.recipe.load import load, with_overlays
 from maekit.runs import RUNS, newest_finished, run_of, verb_of
 from maekit.weights import foreign
-from maekit.weights.safetensors_io import KEY, read_header
+from maekit.weights.checkpoints import MODEL, newest_good
+from maekit.weights.safetensors_io import KEY, read_header, read_tensors
 from maekit.weights.timm import pretrained
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 HF, TIMM = "hf:", "timm:"
 SCRATCH = "scratch"
+_log = logging.getLogger(__name__)
 DEMO = "demo weights"
 
 
@@ -121,8 +124,12 @@ def _saved_weights() -> Iterator[tuple[int, Path]]:
 def find_weights(source: str | Path) -> Path:
     """Return the weights file of a run folder (its final or newest weights), or the file itself.
 
+    Of a folder the newest that matches its checksum is taken; what is passed over is logged.
+
     Raises:
         RecipeError: nothing is there (a missing file is a usage error, exit 2).
+        WeightsError: all that is there is damaged.
+        StorageError: the system cannot read it now.
     """
     path = Path(source)
     if not path.exists():
@@ -131,13 +138,24 @@ def find_weights(source: str | Path) -> Path:
     if path.is_file():
         return path
     final = path / "weights.safetensors"
+    passed_over: list[str] = []
     if final.is_file():
-        return final
-    saved = sorted(path.glob("checkpoints/step-*/model.safetensors"))
-    if not saved:
+        try:
+            read_tensors(final)
+        except WeightsError as error:
+            passed_over.append(str(error.what))
+        else:
+            return final
+    found = newest_good(path / "checkpoints", files=(MODEL,))
+    if found.newest is None:
+        if passed_over:
+            msg = f"weights.safetensors is damaged, and there is no checkpoint: {passed_over[0]}"
+            raise WeightsError(msg, where=str(path), hint="copy it again")
         msg = "this folder holds neither weights.safetensors nor a checkpoint"
         raise RecipeError(msg, where=str(path), hint="give the folder of a run that has saved")
-    return saved[-1]
+    for note in [f"{final}: {each}" for each in passed_over] + found.notes:
+        _log.warning("%s; using %s", note, found.newest.folder.name)
+    return found.newest.weights
 
 
 def local_path(source: str | Path) -> Path | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -25,23 +27,29 @@ if TYPE_CHECKING:
 
 
 KEY = "maekit"  # of the header, in the file's metadata
+DIGEST = "maekit_sha256"  # of the tensors, likewise
 
 
 def write_weights(
     path: Path, tensors: Mapping[str, Tensor], header: FileHeader | None = None
 ) -> str:
-    """Write tensors whole or not at all; return the sha256 of the file as read back.
+    """Write tensors whole or not at all; return the sha256 of the file.
+
+    With a header goes a digest of the tensors, so that reading notices any change.
 
     Raises:
-        OSError: the disk is full or not writable; ``path`` is then untouched.
+        OSError: the disk is full or not writable, or does not give back what was written; ``path``
+            is then untouched.
     """
     metadata = {"format": "pt"}
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     if header is not None:
         metadata[KEY] = header.model_dump_json()
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        metadata[DIGEST] = digest_of(ready)
 
     def write(draft: Path) -> str:
         _save(ready, draft, metadata)
+        _check_written(draft, ready)
         return sha256(draft)
 
     return write_atomically(path, write)
@@ -54,6 +62,34 @@ def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -
         # safetensors wraps the system's error in its text; callers expect an OSError.
         msg = f"cannot write {path.name}: {error}"
         raise OSError(_errno_of(str(error)), msg) from error
+
+
+def _check_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Compare a file with what was to be written: a disk may drop a write without a word."""
+    try:
+        with safe_open(path, "pt") as file:
+            same = set(file.keys()) == set(tensors) and all(
+                _bytes(file.get_tensor(name)).equal(_bytes(tensor))
+                for name, tensor in tensors.items()
+            )
+    except SafetensorError:
+        same = False
+    if not same:
+        raise OSError(errno.EIO, "what was written reads back differently", str(path))
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of tensors: of their names, types, shapes and values."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(_bytes(tensor).numpy().data)
+    return found.hexdigest()
 
 
 def _errno_of(text: str) -> int:
@@ -116,9 +152,18 @@ def _kind(text: str) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU."""
+    """Return all tensors of a safetensors file, on the CPU.
+
+    Raises:
+        WeightsError: they are not what maekit wrote into this file.
+    """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        written = (file.metadata() or {}).get(DIGEST)
+    if written is not None and written != digest_of(tensors):
+        msg = "the tensors do not match the checksum in the file: it was damaged or edited"
+        raise WeightsError(msg, where=str(path), hint="copy it again, or use another checkpoint")
+    return tensors
 
 
 def _opened(path: Path) -> safe_open:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from maekit.engine.events import Event, StepDone
-from maekit.engine.loop import Periodic, StopSignal, TrainState, run, update
+from maekit.engine.loop import Periodic, TrainState, run, update
 from maekit.engine.optim import parameter_groups
 from maekit.engine.schedule import Schedule
 from maekit.errors import Interrupted, NonFiniteError
+from maekit.stop import StopSignal
 
 
 @dataclass

@@ -13,8 +13,8 @@ from maekit.engine.run_folder import (
     RunFolder,
     chosen_folder,
     new_folder,
-    newest_unfinished,
     read_lines,
+    unfinished_runs,
 )
 from maekit.errors import RecipeError, StorageError
 from maekit.runs import verb_of
@@ -86,10 +86,10 @@ def test_the_newest_unfinished_run_of_the_verb(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         if result is not None:
             (folder / "result.json").write_text(json.dumps(result | {"verb": "pretrain"}))
-    assert newest_unfinished("r", "pretrain", tmp_path) == tmp_path / "r" / "3"
+    assert next(unfinished_runs("r", "pretrain", tmp_path), None) == tmp_path / "r" / "3"
     (tmp_path / "r" / "3" / "result.json").write_text('{"exit": 0, "verb": "pretrain"}')
-    assert newest_unfinished("r", "pretrain", tmp_path) == tmp_path / "r" / "1"
-    assert newest_unfinished("other", "pretrain", tmp_path) is None
+    assert next(unfinished_runs("r", "pretrain", tmp_path), None) == tmp_path / "r" / "1"
+    assert next(unfinished_runs("other", "pretrain", tmp_path), None) is None
 
 
 def test_a_killed_run_is_of_the_verb_that_it_began_as(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_a_killed_run_is_of_the_verb_that_it_began_as(tmp_path: Path) -> None:
     assert verb_of(folder) is None
     RunFolder(folder).write_env("tokenizer", "cpu")
     assert verb_of(folder) == "tokenizer"
-    assert newest_unfinished("r", "pretrain", tmp_path) is None
-    assert newest_unfinished("r", "tokenizer", tmp_path) == folder
+    assert next(unfinished_runs("r", "pretrain", tmp_path), None) is None
+    assert next(unfinished_runs("r", "tokenizer", tmp_path), None) == folder
     (folder / "result.json").write_text("[]")
     assert verb_of(folder) == "tokenizer"
 
@@ -112,9 +112,9 @@ def test_a_run_that_a_process_holds_is_not_resumed(tmp_path: Path) -> None:
     ) as live:
         assert live.stdout is not None
         assert live.stdout.readline() == "locked\n"
-        assert newest_unfinished("r", "pretrain", tmp_path) == tmp_path / "r" / "1"
+        assert next(unfinished_runs("r", "pretrain", tmp_path), None) == tmp_path / "r" / "1"
         live.kill()
-    assert newest_unfinished("r", "pretrain", tmp_path) == tmp_path / "r" / "2"
+    assert next(unfinished_runs("r", "pretrain", tmp_path), None) == tmp_path / "r" / "2"
     assert not (tmp_path / "r" / "1" / "lock").exists()
 
 

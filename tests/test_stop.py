@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from maekit.engine.loop import StopSignal
+from maekit.stop import StopSignal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

@@ -1,0 +1,78 @@
+"""Signals: the first asks a run to save and stop, the second stops it now.
+
+Whatever takes long asks ``check`` now and then, so that a run is left within two seconds, wherever
+it is: a batch scheduler that preempts a job waits for no more than half a minute.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextvars import ContextVar, Token
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from maekit.errors import Interrupted
+
+# Ctrl-C; preemption; SLURM's --signal=USR1; a terminal or connection that was closed.
+WATCHED = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+
+
+class StopSignal:
+    """Catch the stop signals while it is entered; ``requested`` names the one that came.
+
+    Args:
+        signals: False: none is caught, as by a library or outside of the main thread.
+    """
+
+    def __init__(self, *, signals: bool = True) -> None:
+        self.requested: str | None = None
+        self._signals = signals
+        self._before: dict[int, Any] = {}
+        self._token: Token[StopSignal | None] | None = None
+
+    def __enter__(self) -> Self:
+        self._token = _current.set(self)
+        if self._signals and threading.current_thread() is threading.main_thread():
+            for number in watched():
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._token is not None:
+            _current.reset(self._token)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.requested is not None:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name
+
+
+_current: ContextVar[StopSignal | None] = ContextVar("stop", default=None)
+
+
+def check() -> None:
+    """Leave what is being done, if a signal has asked the run to stop.
+
+    Raises:
+        Interrupted: it has.
+    """
+    stop = _current.get()
+    if stop is not None and stop.requested:
+        raise Interrupted("interrupted")
+
+
+def watched() -> list[int]:
+    """Return the numbers of the signals that stop a run; Windows has not all of them.
+
+    ``nohup`` has a process ignore SIGHUP: then it stays so.
+    """
+    numbers = [getattr(signal, name) for name in WATCHED if hasattr(signal, name)]
+    return [each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN]
