@@ -219,7 +219,7 @@ class Pool:
                 if task.timeouts > 1:
                     worker.working_on.popleft()
                     self._free.append(task.slot)
-                    self._give_up(task, f"no answer within {self._timeout:g} s, twice")
+                    self._give_up(task, f"no answer within {self._timeout:g} s")
             self._replace(worker)
 
     def _on_death(self, worker: _Worker) -> None:

