@@ -108,7 +108,7 @@ RunFolderOption = Annotated[
     typer.Option("--out", metavar="DIR", help="Run folder; default: runs/<recipe>/<n>."),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on from the newest good checkpoint, else start.")
+    bool, typer.Option("--resume", help="Resume from the newest good checkpoint, if there is one.")
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Move an earlier run in DIR away first.")
@@ -240,7 +240,7 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Judge frozen features on labels, beside an untrained encoder and raw pixels.
+    """Judge frozen features on labels, next to an untrained encoder and raw pixels.
 
     Cached features are kept until the result is written: --resume makes only
     the missing ones, then fits the judges anew. All are held in memory;
@@ -270,7 +270,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     pool: Annotated[
         Literal["cls", "mean", "tokens"] | None,
         typer.Option(
-            help="Class token, mean over patches, or all patch tokens, of what --layer says; "
+            help="Class token, mean over patches, or all patch tokens, of --layer; "
             "default: cls, or mean where there is no class token."
         ),
     ] = None,
@@ -298,7 +298,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Turn images and videos into features; go on where an interrupted call ended.
+    """Turn images and videos into features; run again, an interrupted call is resumed.
 
     Example: maekit embed photos/ --from runs/mine/1 --pool mean --out photos.npz
     """
@@ -358,7 +358,7 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show what a model makes of pictures and videos that it sees a part of.
+    """Show how a model completes pictures and videos of which it sees a part.
 
     Example: maekit reconstruct photo.jpg clips/ --ratio 0.5,0.75,0.9
     """
@@ -436,7 +436,7 @@ def recipes_schema(
 
 
 @plugins.command("list")
-@runs("plugins:list_plugins")
+@runs("recipes:list_parts")
 def plugins_list(
     kind: Annotated[
         str | None,
@@ -515,13 +515,13 @@ def weights_inspect(
 
 
 @weights.command("list")
-@runs("weights_public:list_public")
+@runs("zoo:list_public")
 def weights_list(json: Json = False) -> None:
     """List the weights that the papers' authors published; opens no connection."""
 
 
 @weights.command("get")
-@runs("weights_public:get")
+@runs("zoo:get")
 def weights_get(
     name: Annotated[str, typer.Argument(metavar="NAME", help="One of `maekit weights list`.")],
     yes: Annotated[bool, typer.Option("--yes", help="Agree to the license.")] = False,

@@ -87,7 +87,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         refuse_nonfinite_weights(model, located.source)
         found = find_files(list(_unlisted(inputs)), moving=header.clip[0] > 1, purpose=VERB)
         pool = pool or auto_pool("auto", model.backbone.prefix_tokens)
-        # First, as it refuses layers and pools that the encoder has not.
+        # First, as it refuses layers and pools that the encoder does not have.
         way = Features(model.to(where), pool, layer, Precision("fp32", where.type))
         reader = _reader(NamedFiles(found), header, located)
         about = _about(located, header, pool, layer, model) | _clips(reader)
@@ -135,7 +135,7 @@ def _until(stop: StopSignal, tell: Terminal) -> Callable[[int, int], bool]:
 
 
 def _unlisted(words: Sequence[str]) -> Iterator[str]:
-    """Yield the words, with the paths of a list in its place.
+    """Yield the words; in place of a list of paths, its paths.
 
     Raises:
         DataError: a list with stretches of videos, or that makes no sense.

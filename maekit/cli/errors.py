@@ -84,6 +84,6 @@ def _log(error: Exception) -> str:
 
 
 def _drop_stdout() -> None:
-    """Nobody reads stdout any more: keep the interpreter's last flush from complaining."""
+    """Keep the interpreter's last flush quiet, once nobody reads stdout any more."""
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -15,7 +15,7 @@ _WIDE = 240  # columns where stdout is no terminal: whoever reads it can cut
 
 
 def as_json(value: object) -> str:
-    """A value as indented JSON with a line end."""
+    """Format a value as indented JSON with a line end."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -25,7 +25,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under their headings; plain text that no markup is read from."""
+    """Print rows under their headings, as plain text: brackets in it are not markup."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

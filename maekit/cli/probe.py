@@ -11,8 +11,8 @@ import typer
 from maekit.cli.dry_run import dry_run as rehearse
 from maekit.cli.dry_run import size
 from maekit.cli.output import print_json, print_table
-from maekit.cli.result import tell_comparison
-from maekit.cli.verbs import prepared, tell_training
+from maekit.cli.result import print_comparison
+from maekit.cli.verbs import prepared, print_training
 from maekit.engine.reporters import duration
 from maekit.engine.resume import is_restarted
 from maekit.engine.run import RunOptions
@@ -70,7 +70,7 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
         options = RunOptions(out, resume, overwrite, source, compare_expected, signals=True)
         done = run_verb(VERB, command.recipe, command.device, options, command.terminal)
     if steps:
-        return tell_training(VERB, done, json=json, quiet=quiet)
+        return print_training(VERB, done, json=json, quiet=quiet)
     if done.result["exit"] == INTERRUPTED:
         return INTERRUPTED
     _tell(done.result, done.folder, json=json, compare=compare_expected, quiet=quiet)
@@ -86,7 +86,7 @@ def _tell(
     else:
         print_table((result["protocol"], "top-1", f"top-{TOP}"), list(_rows(result)))
         if compare:
-            tell_comparison(result["expected"])
+            print_comparison(result["expected"])
     if not quiet:
         typer.echo(f"predictions: {result['predictions']}\nresult:      {folder}", err=True)
 

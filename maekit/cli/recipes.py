@@ -1,4 +1,4 @@
-"""``maekit recipes``: list, show, copy, validate, and the JSON Schema for editors."""
+"""``maekit recipes`` and ``maekit plugins``: list, show, copy, validate, JSON Schema."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import typer
 from maekit.cli.output import as_json, print_json, print_table
 from maekit.errors import MaekitError, PartError, RecipeError
 from maekit.recipe.dump import dump, to_yaml
+from maekit.recipe.explain import suggest
 from maekit.recipe.json_schema import PartSchema, json_schema
 from maekit.recipe.load import find, load, read, read_file, read_tree, shipped
 from maekit.recipe.schema import VERBS
-from maekit.registry import listed, names_of, options_of, resolve
+from maekit.registry import KINDS, listed, names_of, options_of, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,7 @@ def list_recipes(*, json: bool) -> int:
 
 
 def _about(path: Path) -> str:
-    """The first line of the comment that a recipe starts with."""
+    """Return the first line of the comment that a recipe starts with."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
@@ -69,7 +70,7 @@ def copy(recipe: str, destination: Path | None, overwrite: bool) -> int:
             file.write(path.read_bytes())
     except FileExistsError as error:
         raise RecipeError(
-            "there is such a file already", where=str(target), hint="another name, or --overwrite"
+            "this file exists already", where=str(target), hint="another name, or --overwrite"
         ) from error
     except FileNotFoundError as error:
         raise RecipeError(
@@ -80,7 +81,7 @@ def copy(recipe: str, destination: Path | None, overwrite: bool) -> int:
 
 
 def validate(sources: Sequence[str], *, json: bool) -> int:
-    """Check recipes and count their models' parameters; the first failure's exit code, or 0."""
+    """Check recipes, count their models' parameters; return the first failure's code, or 0."""
     code = 0
     results: list[dict[str, Any]] = []
     for source in sources:
@@ -136,3 +137,42 @@ def schema(out: Path | None) -> int:
         out.write_text(as_json(value), encoding="utf-8")
         typer.echo(str(out))
     return 0
+
+
+def list_parts(kind: str | None, *, json: bool) -> int:
+    """Print the installed parts, read from metadata alone."""
+    entries = listed(None if kind is None else _kind(kind))
+    if json:
+        print_json(
+            [
+                {
+                    "kind": entry.kind,
+                    "name": entry.name,
+                    "use_as": names_of(entry)[0],
+                    "distribution": entry.distribution,
+                    "version": entry.version,
+                    "class": entry.value,
+                }
+                for entry in entries
+            ]
+        )
+        return 0
+    print_table(
+        ("kind", "name in a recipe", "distribution", "version", "class"),
+        [
+            (entry.kind, names_of(entry)[0], entry.distribution, entry.version, entry.value)
+            for entry in entries
+        ],
+    )
+    return 0
+
+
+def _kind(word: str) -> str:
+    plural = word if word.endswith("s") else f"{word}s"
+    if plural not in KINDS:
+        raise PartError(
+            f"--kind {word}: no such kind of part",
+            where="command line",
+            hint=suggest(plural, KINDS) or f"one of {', '.join(KINDS)}",
+        )
+    return plural

@@ -43,7 +43,7 @@ _IMAGES, _VIDEOS = {"name": "random", "ratio": 0.75}, {"name": "tube", "ratio": 
 
 @dataclass(frozen=True)
 class Hidden:
-    """What the command line says of masks."""
+    """The command line's options about masks."""
 
     masker: str | None
     ratio: str | None
@@ -116,7 +116,7 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
 def _all(
     worker: Reconstructor, inputs: Sequence[NamedFile], folder: Path, tell: Terminal
 ) -> tuple[list[dict[str, Any]], list[Scores]]:
-    """Every input in turn: an item for each mask of it, or one with the reason it has none."""
+    """Reconstruct each input; return an item for each mask, or one that says why not."""
     items: list[dict[str, Any]] = []
     scores: list[Scores] = []
     stems = output_stems(each.path for each in inputs)
@@ -177,7 +177,7 @@ def _number(value: float | None) -> str:
 
 
 def _check_combination(hidden: Hidden, *, native: bool) -> None:
-    """Refuse options that would do nothing beside others.
+    """Refuse options that would have no effect together with others.
 
     Raises:
         RecipeError: both are named.
@@ -229,7 +229,7 @@ def _with_ratio(spec: MaskerSpec, ratio: float) -> MaskerSpec:
 
 
 def _masker(text: str) -> MaskerSpec:
-    """``tube``, ``tube:0.9`` or ``block:ratio=0.6,aspect=[0.3, 3.3]``; values are YAML.
+    """Parse ``tube``, ``tube:0.9`` or ``block:ratio=0.6,aspect=[0.3, 3.3]``; values are YAML.
 
     Raises:
         RecipeError: it has no name, an option without a value, or one twice.
@@ -249,7 +249,7 @@ def _masker(text: str) -> MaskerSpec:
 
 def _no_masker(text: str) -> RecipeError:
     hint = "as tube, tube:0.9 or block:ratio=0.6,min_area=4"
-    return RecipeError(f"'{text}' is no masker with options", where="--masker", hint=hint)
+    return RecipeError(f"'{text}' is not a masker with options", where="--masker", hint=hint)
 
 
 def _ratios(text: str | None) -> list[float]:
@@ -283,10 +283,10 @@ def _told(models: Models) -> str:
 
 
 def _folder(out: Path | None) -> Path:
-    """A folder that holds nothing of anyone's.
+    """Make or take an empty folder.
 
     Raises:
-        RecipeError: it does.
+        RecipeError: it is not empty.
         StorageError: it cannot be made.
     """
     if out is None:

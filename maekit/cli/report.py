@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 FILE = "report.html"
 SUFFIXES = (".html", ".htm")
-PAIRED = ("run", "beside", "same samples", "difference of top-1", "standard error", "notes")
-LEFT_OUT = ("not compared by sample", "beside", "why")
+PAIRED = ("run", "compared with", "same samples", "difference of top-1", "standard error", "notes")
+LEFT_OUT = ("not compared by sample", "with", "why")
 
 
 def report(runs: list[Path], out: Path | None, *, json: bool) -> int:
-    """Write the page; returns the exit code."""
+    """Write the page; return the exit code."""
     target = _target(runs, out)
     page, records, pairing = render(runs)
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MEASURES = ("top1", "top5", "map", "exact", "r2", "mse", "mae")
 
 
-def tell_result(
+def print_result(
     result: dict[str, Any], folder: Path, *, next_steps: Sequence[str], json: bool, quiet: bool
 ) -> None:
     """Print the numbers on stdout; on stderr where things are, and what to type next."""
@@ -25,7 +25,7 @@ def tell_result(
     else:
         print_table(("result", ""), list(_rows(result)))
         if "expected" in result:
-            tell_comparison(result["expected"])
+            print_comparison(result["expected"])
     if quiet:
         return
     pictures = sorted((folder / "pictures").glob("*.png"))
@@ -62,7 +62,7 @@ def _rows(result: dict[str, Any]) -> Iterator[Sequence[str]]:
         yield "bad files", f"{result['bad_files']}"
 
 
-def tell_comparison(records: Sequence[Mapping[str, Any]]) -> None:
+def print_comparison(records: Sequence[Mapping[str, Any]]) -> None:
     """Print what was compared, or that nothing was expected."""
     rows = [
         (

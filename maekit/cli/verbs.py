@@ -11,7 +11,7 @@ from rich.console import Console
 
 from maekit.cli.dry_run import dry_run as rehearse
 from maekit.cli.reporters import LoggingBridge, Terminal
-from maekit.cli.result import tell_result
+from maekit.cli.result import print_result
 from maekit.engine.events import Note
 from maekit.engine.precision import pick_device
 from maekit.engine.resume import is_restarted
@@ -32,7 +32,7 @@ OWN_FILES = {"quickstart": "images", "quickstart_video": "videos"}
 
 
 class Command(NamedTuple):
-    """A verb on the command line, ready to run."""
+    """What a verb on the command line runs with."""
 
     recipe: Recipe
     device: torch.device
@@ -81,15 +81,17 @@ def train(  # noqa: PLR0917 - each is an option of the command line
         resume = resume or is_restarted()
         options = RunOptions(out, resume, overwrite, source, compare_expected, signals=True)
         done = run_verb(verb, command.recipe, command.device, options, command.terminal)
-    return tell_training(verb, done, json=json, quiet=quiet)
+    return print_training(verb, done, json=json, quiet=quiet)
 
 
-def tell_training(verb: str, done: Finished, *, json: bool, quiet: bool) -> int:
+def print_training(verb: str, done: Finished, *, json: bool, quiet: bool) -> int:
     """Print what a training left, unless a signal stopped it; return the exit code."""
     result, folder = done
     if result["exit"] == INTERRUPTED:
         return INTERRUPTED
-    tell_result(result, folder, next_steps=NEXT_STEPS[verb](result, folder), json=json, quiet=quiet)
+    print_result(
+        result, folder, next_steps=NEXT_STEPS[verb](result, folder), json=json, quiet=quiet
+    )
     return 0
 
 

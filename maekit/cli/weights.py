@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def write_onnx(weights: Weights, path: Path) -> Written:
-    """The encoder with nothing hidden, compared with onnxruntime's answer."""
+    """Write the encoder with nothing hidden, compared with onnxruntime's answer."""
     model, header = load_model(weights)
     difference = export(model, path, header)
     tensors = {
@@ -122,7 +122,7 @@ def _clip(text: str) -> tuple[int, int, int]:
 
 
 def inspect(source: str, *, json: bool) -> int:
-    """Print what weights are of, also where they are not whole or not known."""
+    """Print which model weights hold, even if they are incomplete or of an unknown format."""
     facts, tensors, files = _facts(source)
     facts["parameters"] = parameters(tensors) or sum(t.numel() for t in tensors.values())
     facts["sha256"] = {file.name: sha256(file) for file in files}
@@ -143,7 +143,7 @@ def inspect(source: str, *, json: bool) -> int:
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
-    """As in the file; block 2 comes before block 10 where it keeps its names by the alphabet."""
+    """Keep the file's order; in an alphabetical one, put block 2 before block 10."""
     found = list(names)
     if found != sorted(found):
         return found
@@ -151,7 +151,7 @@ def _ordered(names: Iterable[str]) -> list[str]:
 
 
 def _facts(source: str) -> tuple[dict[str, Any], Mapping[str, Tensor], Sequence[Path]]:
-    """What is known, the tensors under the file's own names, and the files that hold them."""
+    """Return what is known, the tensors by the file's own names, and the files that hold them."""
     native = open_native(source)
     if native is not None:
         return _described(native, "maekit", None), native.tensors, [find_weights(source)]
@@ -196,7 +196,7 @@ def _shown(value: Any) -> str:  # noqa: ANN401 (any JSON value)
 
 
 def _line(value: Any) -> str:  # noqa: ANN401 (any JSON value)
-    """On one line: a part with the options that it sets."""
+    """Write on one line; a part with the options that it sets."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_line(each)}" for key, each in value.items() if each is not None)
     return "-" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""What features are worth: fine-tuning, probes, embeddings, and how they are judged."""

@@ -45,7 +45,7 @@ def embed(
     reading: Reading,
     should_continue: Callable[[int, int], bool],
 ) -> Embedding | None:
-    """Make the features that are not there yet; None if told to stop before the end.
+    """Make the features that are not there yet; None if stopped before the end.
 
     Args:
         reader: reads one view of each input.
@@ -150,7 +150,7 @@ def _text(about: dict[str, Any]) -> str:
     return json.dumps(about, sort_keys=True, ensure_ascii=False)
 
 
-def format_of(path: Path | None, asked: Format | None) -> Format:
+def format_of(path: Path | None, requested: Format | None) -> Format:
     """Return the requested format, else that of the file's suffix, else npz.
 
     Raises:
@@ -158,12 +158,12 @@ def format_of(path: Path | None, asked: Format | None) -> Format:
     """
     formats: Sequence[Format] = ("npz", "safetensors", "parquet")
     if path is None:
-        return asked or "npz"
+        return requested or "npz"
     suffix = path.suffix.removeprefix(".").lower()
     for kind in formats:
-        if suffix == kind and asked in (None, kind):
+        if suffix == kind and requested in (None, kind):
             return kind
-    if asked is None or suffix in formats:
-        msg = f"--out {path} and --format {asked or '(none)'} disagree"
+    if requested is None or suffix in formats:
+        msg = f"--out {path} and --format {requested or '(none)'} disagree"
         raise RecipeError(msg, where="--format", hint=f"a name that ends in {', '.join(formats)}")
-    return asked
+    return requested

@@ -69,7 +69,7 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
         return untrained_encoder(recipe, Statistics(tuple(given.mean), tuple(given.std)))
     weights = open_weights(source)
     found = _encoder_only(weights.header)
-    header, _ = compatible_header(found, _asked(found, recipe), weights.origin)
+    header, _ = compatible_header(found, _header_of_recipe(found, recipe), weights.origin)
     model = build_model(header, recipe.seed)
     tensors = {
         name: tensor for name, tensor in weights.tensors.items() if name.startswith(_ENCODER)
@@ -101,17 +101,17 @@ def digest_of_weights(module: nn.Module) -> str:
     return found.hexdigest()
 
 
-def _asked(found: Header, recipe: Recipe) -> Header:
+def _header_of_recipe(found: Header, recipe: Recipe) -> Header:
     """Describe the encoder as the recipe does; what it leaves open is as in the weights."""
     data = recipe.data
-    asked = {"clip": (data.train.frames, *data.height_width), "channels": data.channels}
+    wanted = {"clip": (data.train.frames, *data.height_width), "channels": data.channels}
     if recipe.model is not None:
-        asked["backbone"] = recipe.model.backbone
+        wanted["backbone"] = recipe.model.backbone
     given = data.stats == "imagenet" or isinstance(data.stats, Stats)
     if given or found.channels != data.channels:
         stats = data.stats if isinstance(data.stats, Stats) else imagenet(data.channels)
-        asked |= {"mean": tuple(stats.mean), "std": tuple(stats.std)}
-    return found.model_copy(update=asked)
+        wanted |= {"mean": tuple(stats.mean), "std": tuple(stats.std)}
+    return found.model_copy(update=wanted)
 
 
 def untrained_encoder(recipe: Recipe, statistics: Statistics) -> tuple[MaskedAutoencoder, Header]:
@@ -144,7 +144,7 @@ def resumed_encoder(
         WeightsError: the checkpoint is of another model than the recipe's.
     """
     found = _encoder_only(read_header(checkpoint.weights))
-    header, _ = compatible_header(found, _asked(found, recipe), str(checkpoint.folder))
+    header, _ = compatible_header(found, _header_of_recipe(found, recipe), str(checkpoint.folder))
     return build_model(header, recipe.seed), header
 
 

@@ -179,11 +179,11 @@ class ProbeJob:
         )
 
     def make_features(self, kept: Path, should_continue: Callable[[], bool]) -> bool:
-        """Make the features of both sets that are not kept yet; False if told to stop.
+        """Make the features of both sets that are not kept yet; False if stopped before the end.
 
         Args:
             kept: folder that they are kept in.
-            should_continue: asked after each shard.
+            should_continue: called after each shard; False stops.
 
         Raises:
             DataError: a sample of data.val cannot be read, or too many of data.train.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from maekit.cli.result import tell_comparison
+from maekit.cli.result import print_comparison
 from maekit.engine.expected import compare
 from maekit.recipe.schema import Expected
 
@@ -57,7 +57,7 @@ def test_another_protocol_is_told(
     capsys: pytest.CaptureFixture[str], found: str | None, told: str
 ) -> None:
     of = Expected(metric="probe.top1", value=0.5, band=0.1, source="a paper", protocol="knn")
-    tell_comparison(compare([of], "probe", RESULT | {"protocol": found}))
+    print_comparison(compare([of], "probe", RESULT | {"protocol": found}))
     assert told in capsys.readouterr().out
 
 
@@ -68,7 +68,7 @@ def test_other_verbs_are_left_out() -> None:
 
 def test_each_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     cases = [("probe.top1", 0.1), ("probe.top1", 0.001), ("probe.top9", 0.1), ("probe.top1", None)]
-    tell_comparison(
+    print_comparison(
         compare([expected(metric, 0.55, band) for metric, band in cases], "probe", RESULT)
     )
     lines = capsys.readouterr().out.splitlines()
@@ -77,5 +77,5 @@ def test_each_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert words in line
         assert "a paper" in line
-    tell_comparison([])
+    print_comparison([])
     assert "expects no number" in capsys.readouterr().out

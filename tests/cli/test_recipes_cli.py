@@ -270,6 +270,7 @@ def test_a_closed_pipe_is_silent(small: str) -> None:
         (("recipes", "list"), {"torch", "timm", "av", "PIL", "numpy"}),
         (("recipes", "show", "RECIPE"), {"torch", "timm", "av", "PIL", "numpy"}),
         (("plugins", "list"), {"torch", "timm", "av", "PIL", "numpy"}),
+        (("weights", "list"), {"torch", "timm", "av", "PIL", "numpy"}),
     ],
 )
 def test_commands_import_only_what_they_need(

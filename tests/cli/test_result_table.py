@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maekit.cli.result import tell_result
+from maekit.cli.result import print_result
 
 RESULT = {"steps": 4, "seconds": 60.0, "loss_first": 1.0, "loss_last": 0.5, "bad_files": 0}
 
@@ -19,7 +19,7 @@ def test_protocol_and_views_are_told(
 ) -> None:
     views = None if single is None else {"top1": single}
     result = RESULT | {"protocol": "linear/paper", "top1": 0.5, "single_view": views}
-    tell_result(result, tmp_path, next_steps=[], json=False, quiet=True)
+    print_result(result, tmp_path, next_steps=[], json=False, quiet=True)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["protocol", "linear/paper"] in rows
     assert ["top1", "0.5000"] in rows

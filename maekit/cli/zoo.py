@@ -1,4 +1,4 @@
-"""``maekit weights list`` and ``get``."""
+"""``maekit weights list`` and ``get``: weights that their authors published; needs no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maekit.weights.zoo import FILES, PublicFile, address_of, fetch, find
 
 
 def list_public(*, json: bool) -> int:
-    """Print what there is."""
+    """Print the published files."""
     if json:
         print_json([asdict(file) for file in FILES])
     else:
@@ -30,7 +30,7 @@ def list_public(*, json: bool) -> int:
 
 
 def get(name: str, *, yes: bool, url: str | None, out: Path, json: bool) -> int:
-    """Fetch one file, and say where it is and what it is."""
+    """Fetch one file, and print where it is and what it holds."""
     file = find(name)
     address = address_of(file, url)
     typer.echo(f"{file.name}: {file.what}", err=True)
@@ -61,10 +61,10 @@ def get(name: str, *, yes: bool, url: str | None, out: Path, json: bool) -> int:
 
 
 def _agree(file: PublicFile, *, yes: bool) -> None:
-    """Ask whether the license is agreed to, where it was not said already.
+    """Ask for agreement to the license, unless ``yes`` gives it.
 
     Raises:
-        RecipeError: it is not, or there is nobody to ask.
+        RecipeError: it was refused, or nobody is there to answer.
     """
     if yes:
         return
@@ -77,13 +77,13 @@ def _agree(file: PublicFile, *, yes: bool) -> None:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal; nothing elsewhere."""
+    """Show a progress bar on a terminal, and nothing elsewhere."""
     console = Console(stderr=True)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
-        def tell(done: int, total: int | None) -> None:
+        def update(done: int, total: int | None) -> None:
             bar.update(task, completed=done, total=total)
 
-        yield tell
+        yield update

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from maekit.cli import weights_public
+from maekit.cli import zoo as command
 from maekit.cli.app import weights as weights_group
 from maekit.weights import zoo
 
@@ -154,7 +154,7 @@ def test_the_license_has_to_be_agreed_to(
     assert "--yes" in err
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     for answer, expected in ((False, 2), (True, 0)):
-        monkeypatch.setattr(weights_public.typer, "confirm", lambda *a, answer=answer, **k: answer)
+        monkeypatch.setattr(command.typer, "confirm", lambda *a, answer=answer, **k: answer)
         assert weights(*words)[0] == expected
     assert (tmp_path / f"{NAME}.pth").is_file()
 
