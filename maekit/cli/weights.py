@@ -14,26 +14,26 @@ from maekit.engine.build import load_model, require_whole
 from maekit.errors import MaekitError, RecipeError
 from maekit.weights import foreign
 from maekit.weights.export import (
-    Writer,
-    Written,
+    Exported,
+    Exporter,
     check_destination,
-    parameters,
-    write_mae,
-    write_maekit,
-    write_timm,
-    write_videomae,
+    count_parameters,
+    export_mae,
+    export_maekit,
+    export_timm,
+    export_videomae,
 )
-from maekit.weights.export_hf import write_hf
-from maekit.weights.export_onnx import export
+from maekit.weights.export_hf import export_hf
+from maekit.weights.export_onnx import export_encoder
 from maekit.weights.foreign import UserHints
 from maekit.weights.formats import recognize
 from maekit.weights.importer import (
     LICENSES,
     Weights,
+    import_report,
     open_native,
     open_weights,
     read_foreign,
-    report_of,
 )
 from maekit.weights.locate import find_weights, local_path
 from maekit.weights.safetensors_io import model_tensors, sha256
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def write_onnx(weights: Weights, path: Path) -> Written:
+def export_onnx(weights: Weights, path: Path) -> Exported:
     """Write the encoder with nothing hidden, compared with onnxruntime's answer."""
     model, header = load_model(weights)
-    difference = export(model, path, header)
+    difference = export_encoder(model, path, header)
     tensors = {
         name: tensor
         for name, tensor in model_tensors(model).items()
@@ -58,16 +58,16 @@ def write_onnx(weights: Weights, path: Path) -> Written:
     behind = len(weights.tensors) - len(tensors)
     if behind:
         notes.insert(0, f"left out: {behind} tensors that are not the encoder's")
-    return Written(tensors, tuple(notes))
+    return Exported(tensors, tuple(notes))
 
 
-WRITERS: Mapping[str, Writer] = {
-    "maekit": write_maekit,
-    "mae": write_mae,
-    "videomae": write_videomae,
-    "timm": write_timm,
-    "hf": write_hf,
-    "onnx": write_onnx,
+EXPORTERS: Mapping[str, Exporter] = {
+    "maekit": export_maekit,
+    "mae": export_mae,
+    "videomae": export_videomae,
+    "timm": export_timm,
+    "hf": export_hf,
+    "onnx": export_onnx,
 }
 
 
@@ -90,9 +90,9 @@ def convert(
     terminal = Terminal(Console(stderr=True, highlight=False))
     with LoggingBridge(terminal).listening():
         weights = require_whole(
-            open_weights(source, given=given, allow_missing=allow_missing or [])
+            open_weights(source, user_hints=given, allow_missing=allow_missing or [])
         )
-        written = WRITERS[to](weights, destination)
+        written = EXPORTERS[to](weights, destination)
     file = destination / foreign.SINGLE[0] if destination.is_dir() else destination
     result = {
         "source": weights.origin,
@@ -124,7 +124,7 @@ def _clip(text: str) -> tuple[int, int, int]:
 def inspect(source: str, *, json: bool) -> int:
     """Print which model weights hold, even if they are incomplete or of an unknown format."""
     facts, tensors, files = _facts(source)
-    facts["parameters"] = parameters(tensors) or sum(t.numel() for t in tensors.values())
+    facts["parameters"] = count_parameters(tensors) or sum(t.numel() for t in tensors.values())
     facts["sha256"] = {file.name: sha256(file) for file in files}
     shapes = [
         {"name": name, "shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
@@ -165,7 +165,7 @@ def _facts(source: str) -> tuple[dict[str, Any], Mapping[str, Tensor], Sequence[
     if seen is None:
         unknown: dict[str, Any] = {"source": found.where, "format": "unknown"}
         return unknown | dict.fromkeys(("header", "license", "report")), found.tensors, files
-    report = report_of(found, seen)
+    report = import_report(found, seen)
     known = LICENSES.get(seen.format.name)
     try:
         weights = read_foreign(found, UserHints(), ["*"])

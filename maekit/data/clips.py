@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip. An image is a video of one frame."""
+"""Choose the frames of a video that make a clip. An image is a video of one frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to read of a sample: drawn once, then cut for each view."""
+"""Plans of what to read of a sample: drawn once, then cut for each view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a video file holds, found out from its packets and its first frame.
+"""The index of a video file, made from its packets and its first frame.
 
 What files say of themselves is often wrong (number of frames, duration, rate), so it is not used.
 A look at the packets, which costs about a millisecond for each megabyte, sorts files in two kinds:

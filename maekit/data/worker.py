@@ -1,4 +1,4 @@
-"""What a loader worker does: take keys, read samples, leave them in slots.
+"""The main loop of a loader worker: take keys, read samples, leave them in slots.
 
 Imports nothing heavier than the standard library at the top: a worker first sets how many threads
 numpy may start, and only then imports it. It never imports torch.

@@ -1,4 +1,4 @@
-"""Which files a set is made of: folders walked, paths kept, labels numbered.
+"""The files of a set: folders walked, lists read, paths kept, labels numbered.
 
 A folder set takes files by suffix; a list takes every row as it stands.
 Paths are kept in one block of bytes, so that a million of them cost what their text costs, also to

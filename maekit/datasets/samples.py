@@ -1,4 +1,4 @@
-"""What data sets that maekit draws itself have in common: drawn once, kept, then read as files.
+"""Data sets that maekit draws itself: drawn once, kept, then read as files.
 
 They live as real files in class folders in the user's cache, under a name that stands for
 everything their content depends on, and are read as any other folder.

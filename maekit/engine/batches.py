@@ -1,4 +1,4 @@
-"""Where a training's batches come from: data sets, statistics, readers, loaders."""
+"""Batches of a training: data sets, statistics, readers, loaders."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def open_dataset(spec: DataSpec, key: str) -> Dataset:
     """Build a dataset part.
 
     Args:
+        spec: the part and its options.
         key: of the recipe, which errors name.
 
     Raises:
@@ -78,7 +79,7 @@ def statistics_of(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -> 
 
 
 def _own_statistics(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -> Stats:
-    """The set's own statistics: from the cache, else computed and kept there."""
+    """Return the set's own statistics: from the cache, else computed and kept there."""
     data = recipe.data
     size, channels = data.height_width, data.channels
     key = identity(dataset, data.train, samples_of(dataset), size=size, channels=channels)
@@ -101,7 +102,7 @@ def _own_statistics(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -
 
 
 def train_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> SampleReader:
-    """Reads and masks training samples.
+    """Build the reader of training samples and their masks.
 
     Raises:
         PartError: a masker does not fit the model's grid.
@@ -127,7 +128,7 @@ def train_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> 
 
 
 def holdout_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> SampleReader:
-    """Reads held-out samples: the center of each, and masks that never change."""
+    """Build the reader of held-out samples: the center of each, and masks that never change."""
     pretrain = required_pretrain(recipe)
     return SampleReader(
         dataset,
@@ -146,7 +147,7 @@ def holdout_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -
 
 
 def picture_reader(recipe: Recipe, verb: str, dataset: Dataset, *, held_out: bool) -> SampleReader:
-    """Reads clips for a verb that hides nothing: drawn as its section says, or the center."""
+    """Build a reader without masks: clips drawn as the verb's section says, or the center."""
     section: TrainingSection = getattr(recipe, verb)
     spec, augment = recipe.data.train, section.augment
     if held_out:
@@ -166,13 +167,13 @@ def picture_reader(recipe: Recipe, verb: str, dataset: Dataset, *, held_out: boo
 
 
 def views_of(recipe: Recipe, model: MaskedAutoencoder) -> tuple[View, ...]:
-    """The model's own clip, then what the target asks for."""
+    """Return the model's own clip, then the further views of the target."""
     more = () if model.target is None else tuple(model.target.views)
     return (View("clip", recipe.data.height_width), *more)
 
 
 def required_pretrain(recipe: Recipe) -> Pretrain:
-    """The pretrain section; an error where there is none."""
+    """Return the pretrain section; raise RecipeError where there is none."""
     if recipe.pretrain is None:
         msg = "the recipe has no pretrain section"
         raise RecipeError(msg, where="pretrain", hint="`maekit recipes show quickstart` has one")
@@ -180,17 +181,20 @@ def required_pretrain(recipe: Recipe) -> Pretrain:
 
 
 def stream_of(recipe: Recipe, samples: int, batch: int) -> Stream:
-    """The keyed order of so many training samples, cut into effective batches."""
+    """Return the keyed order of so many training samples, cut into effective batches."""
     order = Order(
         samples, recipe.seed, shuffle=recipe.data.shuffle, window=recipe.data.shuffle_window
     )
     return Stream(order, batch)
 
 
-def workers_of(asked: int | Literal["auto"], device: str) -> int:
-    """Loader processes: as asked; else one beside a CPU that trains, one per core beside a GPU."""
-    if asked != "auto":
-        return asked
+def workers_of(requested: int | Literal["auto"], device: str) -> int:
+    """Return the number of loader processes.
+
+    ``auto`` is one where a CPU trains, and one per core next to a GPU, at most 16.
+    """
+    if requested != "auto":
+        return requested
     if device == "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -226,7 +230,7 @@ class TrainBatches:
             yield from (keys[first : first + size] for first in range(0, len(keys), size))
 
     def __iter__(self) -> Iterator[Sequence[Batch]]:
-        """Lists of ``accumulation`` micro-batches.
+        """Yield lists of ``accumulation`` micro-batches.
 
         Raises:
             DataError: too many files are bad.
@@ -251,7 +255,7 @@ def read_holdout(
     workers: int,
     timeout: float,
 ) -> list[Batch]:
-    """Up to ``samples`` held-out samples, evenly spaced in the set, kept in memory.
+    """Read up to ``samples`` held-out samples, evenly spaced in the set, into memory.
 
     Raises:
         DataError: too many files are bad.
@@ -268,7 +272,10 @@ def read_holdout(
 
 
 def announce_padding(reader: SampleReader, key: Key, emit: Emit) -> None:
-    """That a sample has fewer frames than a clip; once is enough, as there will be more of them."""
+    """Say that a sample has fewer frames than a clip.
+
+    Once is enough: there will be more of them.
+    """
     spec = reader.spec
     span, how = f"{spec.frames} frames", "are padded with their last frame"
     if spec.sampling == "segments":
@@ -279,14 +286,14 @@ def announce_padding(reader: SampleReader, key: Key, emit: Emit) -> None:
 
 
 def announce_watch(workers: int, timeout: float, emit: Emit) -> None:
-    """Whether anyone watches the time that a sample takes."""
+    """Say so where no one ends reads that take too long."""
     if workers == 0:
         text = f"data.workers is 0: no one ends a read that takes longer than the {timeout:g} s"
         emit(Note(f"{text} of data.timeout"))
 
 
 def announce_classes(dataset: Dataset, key: str, emit: Emit) -> None:
-    """How much there is to read."""
+    """Say how much there is to read."""
     classes = dataset.classes
     labeled = "unlabeled" if classes is None else f"{len(classes)} classes"
     emit(Note(f"{key}: {len(dataset):,} samples, {labeled}"))

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def header_of(recipe: Recipe, statistics: Statistics) -> Header:
-    """The description of the model that a recipe's pre-training asks for."""
+    """Describe the model that a recipe's pre-training trains."""
     if recipe.pretrain is None:
         msg = "the recipe has no pretrain section"
         raise RecipeError(
@@ -53,7 +53,7 @@ def header_of(recipe: Recipe, statistics: Statistics) -> Header:
 
 
 def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
-    """A freshly initialized model; the same seed gives the same weights.
+    """Build a freshly initialized model; the same seed gives the same weights.
 
     Raises:
         PartError: a part is unknown, or the parts do not fit together.
@@ -91,21 +91,21 @@ def _check_hides(backbone: Backbone, header: Header) -> None:
         raise PartError(msg, where="model.backbone", hint="take a backbone that can: image-vit")
 
 
-def compatible_header(found: Header, asked: Header, where: str) -> Compatibility:
-    """The header of the model that is asked for, completed by what the weights say of theirs.
+def compatible_header(found: Header, requested: Header, where: str) -> Compatibility:
+    """Return the header of the requested model, completed by what the weights know of theirs.
 
     Raises:
         WeightsError: they differ beyond what changes at load time.
     """
-    found, asked = with_typed_parts(found), with_typed_parts(asked)
-    return check_compatible(found, asked, model_of(found), model_of(asked), where)
+    found, requested = with_typed_parts(found), with_typed_parts(requested)
+    return check_compatible(found, requested, model_of(found), model_of(requested), where)
 
 
 def model_of(header: Header) -> MaskedAutoencoder:
-    """The model of a header on the meta device, where tensors have shapes but no values.
+    """Build a header's model on the meta device, where tensors have shapes but no values.
 
-    The last two are kept, as loading compares the weights' model with the one asked for, which is
-    the same one more often than not; never change them.
+    The last two are kept, as loading compares the weights' model with the requested one, which is
+    mostly the same one; never change them.
     """
     # What does not decide on the model is left out, so that equal models are built once.
     text = with_typed_parts(header).model_dump_json(exclude={"maekit", "source", "license", "grid"})
@@ -151,9 +151,10 @@ def load_into(
 def load_model(
     source: str | Path | Weights, clip: tuple[int, int, int] | None = None
 ) -> tuple[MaskedAutoencoder, Header]:
-    """The model of any weights that maekit reads, in evaluation mode on the CPU.
+    """Load any weights that maekit reads as a model in evaluation mode on the CPU.
 
     Args:
+        source: a run folder, a file, ``hf:FOLDER``, ``timm:NAME``, or opened weights.
         clip: frames, height and width in pixels that it shall take, where not those that it was
             trained at; its positions are then resized, which is logged.
 
@@ -162,8 +163,8 @@ def load_model(
         WeightsError: the file cannot be read, or does not match its own header.
     """
     weights = source if isinstance(source, Weights) else open_weights(source)
-    asked = weights.header.model_copy(update={"clip": clip or weights.header.clip})
-    header, fresh = compatible_header(weights.header, asked, weights.origin)
+    requested = weights.header.model_copy(update={"clip": clip or weights.header.clip})
+    header, fresh = compatible_header(weights.header, requested, weights.origin)
     model = build_model(header)
     for change in load_into(model, weights, fresh):
         _log.info("%s", change)
@@ -171,7 +172,7 @@ def load_model(
 
 
 def require_whole(weights: Weights) -> Weights:
-    """Weights that make a whole model: checked against it, what may start afresh filled in.
+    """Check weights against the whole model; fill in what may start afresh.
 
     Raises:
         WeightsError: they do not fit the model that their header describes.
@@ -195,7 +196,7 @@ def _with_grid(header: Header, model: MaskedAutoencoder) -> Header:
 
 
 def hidden_count(masker: Masker, grid: Grid, spec: PartSpec, where: str) -> int:
-    """How many of the grid's maskable units a masker hides; 0 or all of them is an error.
+    """Count the maskable units of the grid that a masker hides; refuse 0 and all of them.
 
     Raises:
         PartError: nothing, or everything, would be hidden.
@@ -233,7 +234,7 @@ class Description:
         return self.encoder_parameters + self.decoder_parameters
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return the sizes in words."""
         t, h, w = self.clip
         hidden = "drawn from pixels" if self.hidden < 0 else f"{self.hidden}"
         return [
@@ -276,7 +277,7 @@ def describe(recipe: Recipe) -> Description:
 
 
 def _masked_tokens(recipe: Recipe, model: MaskedAutoencoder) -> int:
-    """Hidden tokens of a sample, having checked both maskers."""
+    """Count the hidden tokens of a sample, and check both maskers."""
     pretrain = recipe.pretrain
     if pretrain is None:
         return 0
@@ -291,7 +292,7 @@ def _masked_tokens(recipe: Recipe, model: MaskedAutoencoder) -> int:
 
 
 def mask_grid(model: MaskedAutoencoder) -> Grid:
-    """The grid of maskable units.
+    """Return the grid of maskable units.
 
     Raises:
         PartError: the token grid does not divide into the backbone's mask units.

@@ -1,4 +1,4 @@
-"""What the engine tells whoever listens: reporters in the command line print and store it."""
+"""Events of a run, which listeners print and reporters store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Throughput:
-    """How fast a run goes, since it was last told."""
+    """How fast a run goes, since the last event that said so."""
 
     total_steps: int
     samples_per_second: float
@@ -38,7 +38,7 @@ class StepDone:
     loss: float  # weighted mean over the effective batch; not finite where the step was skipped
     lr: float
     grad_norm: float  # before clipping
-    throughput: Throughput | None = None  # with the last of the steps that are told together
+    throughput: Throughput | None = None  # with the last of the steps that are emitted together
 
 
 @dataclass(frozen=True)

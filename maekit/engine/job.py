@@ -115,6 +115,8 @@ class Job(ABC):
         """Return the state before the first step.
 
         Args:
+            model: what is trained.
+            optimizer: over its parameters.
             counted: samples of an update that the learning rate grows with; default: all of them
                 once.
         """

@@ -48,7 +48,7 @@ class Periodic:
     _last: float = field(default_factory=time.monotonic)
 
     def is_due(self, state: TrainState) -> bool:
-        """Whether to call the function now."""
+        """Return whether to call the function now."""
         if state.finished:
             return True
         if state.step == 0:
@@ -78,8 +78,13 @@ def run(
     """Train until the budget is spent.
 
     Args:
+        state: where training starts; it is changed in place.
+        step: computes the loss of a micro-batch.
+        occasions: called between updates, in this order, when they are due.
         batches: the micro-batches of each coming update.
         save: writes a checkpoint; called last at a step, at the end, and before an interruption.
+        emit: called with every event.
+        stop: looked at before every update.
 
     Raises:
         Interrupted: a signal asked for it; the state was saved.
@@ -134,7 +139,7 @@ def _train(
 
 
 def update(state: TrainState, step: Step, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
-    """One optimizer step over an effective batch; a non-finite one is skipped on the device.
+    """Make one optimizer step over an effective batch; skip a non-finite one on the device.
 
     The gradient is that of (sum of losses) / (sum of weights) over all micro-batches, however many
     of their samples count.
@@ -168,7 +173,7 @@ def update(state: TrainState, step: Step, batches: Sequence[Batch]) -> tuple[Ten
 
 
 def _finish_gradients(state: TrainState, correction: float) -> Tensor:
-    """Unscale, correct the denominator, clip; returns the norm before clipping."""
+    """Unscale, correct the denominator, clip; return the norm before clipping."""
     if state.scaler:
         state.scaler.unscale_(state.optimizer)
     parameters = state.trained()
@@ -189,14 +194,14 @@ def _skip_or_step(state: TrainState, norm: Tensor, loss: Tensor) -> None:
         state.scaler.step(state.optimizer)
         state.scaler.update()
         return
-    # The protocol by which GradScaler tells fused optimizers to skip (torch.optim, found_inf).
+    # GradScaler makes fused optimizers skip a step by the same attribute (torch.optim, found_inf).
     state.optimizer.grad_scale = None  # type: ignore[attr-defined]
     state.optimizer.found_inf = (~finite).to(torch.float32)  # type: ignore[attr-defined]
     state.optimizer.step()
 
 
 class Meter:
-    """Collects numbers on the device, reads them back rarely, and tells the pace."""
+    """Collects numbers on the device, reads them back rarely, and measures the throughput."""
 
     def __init__(self, state: TrainState, emit: Emit) -> None:
         self.state = state
@@ -215,11 +220,11 @@ class Meter:
             self.began, self.waited = time.perf_counter(), 0.0
 
     def waiting(self) -> _Stopwatch:
-        """A context that counts as waiting for data."""
+        """Return a context whose time counts as waiting for data."""
         return _Stopwatch(self)
 
     def add(self, loss: Tensor, norm: Tensor) -> None:
-        """One update was made."""
+        """Take in the numbers of one update."""
         lr = self.state.schedule.lr(self.state.step - 1)
         self.pending.append((self.state.step, lr, loss, norm))
         if len(self.pending) >= self.every:
@@ -270,7 +275,7 @@ class _Stopwatch:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Peak bytes on an accelerator, or this process's on a CPU; 0 where nobody tells."""
+    """Return peak bytes of an accelerator, or of this process on a CPU; 0 where unknown."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     if sys.platform == "win32":
@@ -285,7 +290,7 @@ class Step(Protocol):
     """What the loop trains: pre-training, fine-tuning, probes and the tokenizer each bring one."""
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
-        """The weighted sum of a micro-batch's loss, and the sum of its weights."""
+        """Return the weighted sum of a micro-batch's loss, and the sum of its weights."""
         ...
 
 
@@ -320,5 +325,5 @@ class TrainState:
         return self.step >= self.schedule.steps
 
     def trained(self) -> list[nn.Parameter]:
-        """The parameters that the optimizer changes."""
+        """Return the parameters that the optimizer changes."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def parameter_groups(
     parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, free: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
-    """Two groups: decayed, and not (1-D parameters, biases and those named in ``free``).
+    """Split into decayed parameters and others: 1-D ones, biases, those named in ``free``.
 
     As timm's ``add_weight_decay``, which both papers use. MAE gives it no further names, so that
     class and mask tokens are decayed; VideoMAE keeps them free.
@@ -47,14 +47,18 @@ def layer_groups(
     depth: int,
     decay: float,
 ) -> list[dict[str, Any]]:
-    """The groups of ``parameter_groups``, split by layer, each with its ``lr_scale``.
+    """Split the groups of ``parameter_groups`` by layer, each with its ``lr_scale``.
 
     A layer's scale is ``decay ** (depth + 1 - layer)``: 1 behind the blocks, where the head is, and
     smallest in the embedding (MAE, util/lr_decay.py:15-76; VideoMAE, optim_factory.py:24-46).
 
     Args:
+        parameters: names and tensors.
+        weight_decay: of the decayed group.
+        free: names that are not decayed.
         layer_of: 0 for the embedding, i + 1 for block i, depth + 1 behind them.
         depth: how many blocks there are.
+        decay: a layer's rate over that of the one above it.
     """
     free = set(free)
     layers: dict[int, list[tuple[str, nn.Parameter]]] = {}
@@ -68,7 +72,7 @@ def layer_groups(
 
 
 def tokens_free_of_decay(model: MaskedAutoencoder) -> list[str]:
-    """Full names of what backbone and decoder list in ``no_decay``."""
+    """Return full names of what backbone and decoder list in ``no_decay``."""
     names = [f"backbone.{name}" for name in model.backbone.no_decay()]
     if model.decoder is not None:
         names += [f"decoder.{name}" for name in model.decoder.no_decay()]
@@ -76,20 +80,20 @@ def tokens_free_of_decay(model: MaskedAutoencoder) -> list[str]:
 
 
 def make_optimizer(model: nn.Module, options: AdamW, free: Iterable[str] = ()) -> torch.optim.AdamW:
-    """The optimizer of a training; its learning rate is set at each step."""
+    """Build the optimizer of a training; its learning rate is set at each step."""
     return make_adamw(
         parameter_groups(model.named_parameters(), options.weight_decay, free), options
     )
 
 
 def make_adamw(groups: list[dict[str, Any]], options: AdamW) -> torch.optim.AdamW:
-    """AdamW over given groups."""
+    """Build AdamW over given groups."""
     # Fused everywhere: one kernel, and the only variant that can skip a step on the device.
     return torch.optim.AdamW(groups, lr=0.0, betas=options.betas, eps=options.eps, fused=True)
 
 
 def make_sgd(groups: list[dict[str, Any]], momentum: float) -> torch.optim.SGD:
-    """Momentum SGD over given groups: m = momentum * m + g, p = p - lr * m; without Nesterov."""
+    """Build SGD with momentum: m = momentum * m + g, p = p - lr * m; without Nesterov."""
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, fused=True)  # as above
     if momentum:
         # Its first step leaves the momentum uninitialized where it is skipped; from zeros the first
@@ -126,7 +130,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update; a skipped one leaves parameters and momentum as they are."""
+        """Make one update; a skipped one leaves parameters and momentum as they are."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
             for parameter in group["params"]:

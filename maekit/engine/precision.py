@@ -21,35 +21,35 @@ class Precision:
     @classmethod
     def of(
         cls,
-        asked: Literal["auto", "bf16", "fp16", "fp32"],
+        requested: Literal["auto", "bf16", "fp16", "fp32"],
         device: torch.device,
         *,
         where: str = "precision",
     ) -> Precision:
-        """``auto``: bf16 where it is native, fp16 on older GPUs, fp32 elsewhere.
+        """Choose by name; ``auto`` is bf16 where it is native, fp16 on older GPUs, else fp32.
 
         Raises:
             RecipeError: fp16 on a CPU, where float16 training is not supported.
         """
-        if asked == "fp16" and device.type == "cpu":
+        if requested == "fp16" and device.type == "cpu":
             msg = "fp16 needs a GPU"
             raise RecipeError(msg, where=where, hint="use bf16, fp32 or auto")
-        if asked != "auto":
-            return cls(asked, device.type)
+        if requested != "auto":
+            return cls(requested, device.type)
         if device.type != "cuda":
             return cls("fp32", device.type)
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return cls("bf16" if native else "fp16", device.type)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The context of the forward pass."""
+        """Return the context of the forward pass."""
         if self.name == "fp32":
             return nullcontext()
         dtype = torch.bfloat16 if self.name == "bf16" else torch.float16
         return torch.autocast(self.device, dtype)
 
     def scaler(self) -> torch.amp.GradScaler | None:
-        """The loss scaler, where float16 needs one."""
+        """Return the loss scaler, where float16 needs one."""
         return torch.amp.GradScaler(self.device) if self.name == "fp16" else None
 
 

@@ -17,11 +17,15 @@ SECONDS_PER_LINE = 10.0  # where every step would be too much
 
 
 class Reporter(Protocol):
-    """Gets every event, and is closed at the end."""
+    """Takes every event, and is closed at the end."""
 
-    def __call__(self, event: Event) -> None: ...
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Finish what is written."""
+        ...
 
 
 class Reporters:
@@ -44,11 +48,12 @@ class Reporters:
 
 
 def is_last(event: StepDone) -> bool:
+    """Return whether this is the last update of the run."""
     return event.throughput is not None and event.step >= event.throughput.total_steps
 
 
 def numbers(event: StepDone) -> str:
-    """loss, lr, samples/s, data wait, gradient norm, memory, time left."""
+    """Format loss, lr, samples/s, data wait, gradient norm, memory, time left."""
     parts = [f"loss {event.loss:.4f}", f"lr {event.lr:.2e}", f"grad {event.grad_norm:.2f}"]
     if event.throughput is not None:
         pace = event.throughput
@@ -71,7 +76,7 @@ def duration(seconds: float) -> str:
 
 
 def describe(event: Event) -> str:
-    """One line for people; empty where nothing needs saying."""
+    """Describe an event in one line; empty where nothing needs saying."""
     match event:
         case Note():
             return event.text
@@ -138,7 +143,7 @@ class JsonLines:
 
 
 def _rounded(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
-    """All that a float32 has, and no more."""
+    """Round a float to the digits that a float32 has."""
     return float(f"{value:.9g}") if isinstance(value, float) else value
 
 

@@ -38,6 +38,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
         return self.path / "checkpoints"
 
     def __enter__(self) -> Self:
@@ -84,7 +85,7 @@ class RunFolder:
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
-    """The value as JSON can hold it: NaN and infinity, which it has no words for, become null."""
+    """Make a value fit for JSON: NaN and infinity, which it has no words for, become null."""
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -93,7 +94,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a .jsonl file; a last line that a crash cut short is left out."""
+    """Yield the records of a .jsonl file, but for a last line that a crash cut short."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace") as file:  # cut within a character, too
@@ -141,7 +142,7 @@ def new_folder(runs: Path, recipe: str) -> Path:
 
 
 def chosen_folder(out: Path, *, resume: bool, overwrite: bool) -> Path:
-    """``--out``: an empty or new folder, one to resume, or one of ours to put aside.
+    """Check ``--out``: an empty or new folder, one to resume, or an own one to put aside.
 
     What is put aside is renamed to ``<out>.overwritten`` and kept: the new run may fail.
 
@@ -215,7 +216,7 @@ def take_lock(path: Path) -> IO[str]:
 
 
 def in_use(path: Path) -> bool:
-    """Whether another process holds this lock now; asks without taking it away from anyone.
+    """Return whether another process holds this lock now, without taking it.
 
     The system keeps locks by process: this one's own are not seen, and asking about a file that
     this process has locked would free it. A file system without locks holds none.
@@ -244,7 +245,7 @@ def _lock(file: IO[str], *, shared: bool = False) -> None:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions and machine."""
+    """Return versions and machine."""
     found = {}
     for name in PACKAGES:
         try:
@@ -265,5 +266,5 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def free_space(path: Path | None = None) -> int:
-    """Free bytes on the disk of a folder; default: the working directory."""
+    """Return free bytes on the disk of a folder; default: the working directory."""
     return shutil.disk_usage(path or Path.cwd()).free

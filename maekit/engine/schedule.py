@@ -58,7 +58,7 @@ class Schedule:
     endpoint: bool = False  # the last warm-up step already has the peak (VideoMAE's linspace)
 
     def lr(self, step: int) -> float:
-        """The rate of update ``step`` (0-based); the first is 0 where there is a warm-up.
+        """Return the rate of update ``step`` (0-based); the first is 0 where there is a warm-up.
 
         MAE: util/lr_sched.py; VideoMAE: utils.py, cosine_scheduler.
         """
@@ -70,12 +70,12 @@ class Schedule:
 
 
 def peak_lr(optimizer: Rate, batch: int) -> float:
-    """base_lr * batch / 256."""
+    """Return base_lr * batch / 256."""
     return optimizer.base_lr * batch / LR_BATCH
 
 
 def floor_lr(optimizer: Rate, batch: int) -> float:
-    """Where the cosine ends: as given (MAE), or per 256 samples (VideoMAE)."""
+    """Return where the cosine ends: as given (MAE), or per 256 samples (VideoMAE)."""
     if not optimizer.min_lr_scaled:
         return optimizer.min_lr
     return optimizer.min_lr * batch / LR_BATCH
@@ -89,7 +89,7 @@ def total_steps(
     batch: int,
     per_epoch: float,
 ) -> int:
-    """The budget in updates, never less than one."""
+    """Return the budget in updates, never less than one."""
     if steps is not None:
         return steps
     if samples is not None:
@@ -101,7 +101,7 @@ def total_steps(
 
 
 def warmup_steps(warmup: Warmup, per_epoch: float) -> int:
-    """The warm-up in updates, before it is cut to the budget."""
+    """Return the warm-up in updates, before it is cut to the budget."""
     if warmup.steps is not None:
         return warmup.steps
     return int((warmup.epochs or 0) * per_epoch + 1e-9)
@@ -110,18 +110,22 @@ def warmup_steps(warmup: Warmup, per_epoch: float) -> int:
 def make_schedule(
     optimizer: Rate, warmup: Warmup, *, steps: int, per_epoch: float, batch: int
 ) -> tuple[Schedule, list[str]]:
-    """The schedule of a run, and notes on what had to be cut.
+    """Build the schedule of a run, with notes on what had to be cut.
 
     Args:
+        optimizer: the recipe's rates.
+        warmup: as the recipe gives it.
+        steps: the budget in updates.
+        per_epoch: updates per pass over data.train.
         batch: samples per update that the rates are scaled with.
     """
     notes = []
-    asked = warmup_steps(warmup, per_epoch)
-    if asked > steps:
-        notes.append(f"warm-up of {asked} steps is longer than the budget: cut to {steps}")
+    requested = warmup_steps(warmup, per_epoch)
+    if requested > steps:
+        notes.append(f"warm-up of {requested} steps is longer than the budget: cut to {steps}")
     schedule = Schedule(
         steps=steps,
-        warmup=min(asked, steps),
+        warmup=min(requested, steps),
         peak=peak_lr(optimizer, batch),
         floor=floor_lr(optimizer, batch),
         counted=batch,

@@ -39,7 +39,7 @@ class PretrainStep:
         )
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
-        """The weighted sum of the loss over queries, and the sum of the weights."""
+        """Return the weighted sum of the loss over queries, and the sum of the weights."""
         mask = make_mask(self.model, batch, self.loss_on)
         weight = float(mask.weight.sum())  # still on the CPU: nothing waits
         device = self.model.device
@@ -51,7 +51,7 @@ class PretrainStep:
 def make_mask(
     model: MaskedAutoencoder, batch: Batch, loss_on: Literal["hidden", "all"] = "hidden"
 ) -> Mask:
-    """The batch's Mask, on the CPU; how many tokens are asked for is the same in every batch."""
+    """Build the batch's Mask on the CPU; every batch has the same number of queries."""
     if batch.hidden is None:
         msg = "this batch was read without a masker"
         raise ValueError(msg)
@@ -75,7 +75,7 @@ def make_mask(
 
 
 def to_device_float01(view: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    """A loader's clips ``[B, C, T, H, W]``, uint8 or float32, to float32 on a device.
+    """Convert clips ``[B, C, T, H, W]``, uint8 or float32, to float32 on a device.
 
     uint8 crosses to the device as it is, a quarter of the bytes; it is divided by 255 there.
     """

@@ -38,7 +38,10 @@ KEYS = ("loss", "hidden_mse", "mean_fill_mse", "interpolated_fill_mse")
 def validation_errors(
     model: MaskedAutoencoder, batches: Sequence[Batch], precision: Precision
 ) -> dict[str, float | None]:
-    """``loss`` (the target's own), and for targets that paint ``hidden_mse`` and both fills."""
+    """Measure ``loss`` (the target's own), and pixel errors where the target can paint.
+
+    Those are ``hidden_mse`` and both fills; all None where no token counts.
+    """
     paints = isinstance(model.target, PixelTarget)
     sums = torch.zeros(5, dtype=torch.float64)
     with eval_mode(model):

@@ -1,4 +1,4 @@
-"""How a ratio becomes a number of hidden tokens: the sources disagree by one."""
+"""Round a ratio to a number of hidden tokens: the sources disagree by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a recipe is laid over its parent, and the command line over both: one set of rules."""
+"""Merge a recipe with its parents and the command line, by one set of rules."""
 
 from __future__ import annotations
 

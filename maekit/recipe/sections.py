@@ -1,4 +1,4 @@
-"""What several sections of a recipe share: crops, test views, and what every training has."""
+"""Sections that others share: crops, test views, and the base of every training."""
 
 from __future__ import annotations
 

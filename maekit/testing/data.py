@@ -1,4 +1,4 @@
-"""What every dataset has to keep."""
+"""Check the promises of a dataset."""
 
 from __future__ import annotations
 

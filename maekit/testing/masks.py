@@ -1,4 +1,4 @@
-"""What every masker has to keep."""
+"""Check the promises of a masker."""
 
 from __future__ import annotations
 

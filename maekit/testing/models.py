@@ -1,4 +1,4 @@
-"""What every backbone, decoder and target has to keep."""
+"""Check the promises of backbones, decoders and targets."""
 
 from __future__ import annotations
 

@@ -154,12 +154,14 @@ class TokenizerJob(ValidatedJob):
         """Raise WeightsError unless the file holds a dVAE of these sizes."""
         found, ours = read_header_as(DVAEHeader, path), self.described()
         differences = [
-            f"dvae.{key}: {found.dvae.get(key)!r} in the weights, {value!r} asked"
+            f"dvae.{key}: {found.dvae.get(key)!r} in the weights, {value!r} requested"
             for key, value in ours.dvae.items()
             if found.dvae.get(key) != value
         ]
         if found.channels != ours.channels:
-            differences.append(f"channels: {found.channels} in the weights, {ours.channels} asked")
+            differences.append(
+                f"channels: {found.channels} in the weights, {ours.channels} requested"
+            )
         if differences:
             msg = "the recipe asks for another dVAE: " + "; ".join(differences)
             raise WeightsError(msg, where=str(path), hint="take these values into the recipe")
@@ -205,9 +207,9 @@ def check_size(recipe: Recipe, options: Tokenizer) -> None:
 def announce_cut_ramps(options: Tokenizer, steps: int, emit: Emit) -> None:
     """Say which of the two ramps is longer than the training."""
     for name in ("temperature", "kl_weight"):
-        asked = getattr(options, name).steps
-        if asked > steps:
-            text = f"tokenizer.{name}.steps {asked} is longer than the budget: cut to {steps}"
+        requested = getattr(options, name).steps
+        if requested > steps:
+            text = f"tokenizer.{name}.steps {requested} is longer than the budget: cut to {steps}"
             emit(Note(text))
 
 

@@ -1,8 +1,8 @@
-"""Whether weights and the model that takes them agree, and what only the weights can say.
+"""Check that weights are of the requested model, and complete it by what only the weights know.
 
-Tensors may fit another model too (other heads, another target), so it is headers that are compared.
-What may differ is what changes when weights are loaded: the clip, the channels, where tokens stand,
-and an image model's patch in a model of cubes.
+Headers are compared, not tensors, as tensors may fit another model too: one with another number of
+heads, or another target. What may differ is what changes when weights are loaded: the clip, the
+channels, the positions of tokens, and an image model's patch in a model of cubes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from maekit.recipe.schema import PartSpec, TargetSpec
     from maekit.weights.header import Header
 
-_PATCH = frozenset({"patch"})  # compared by itself: it may grow from one frame to several
+_PATCH = frozenset({"patch"})  # compared apart: it may grow from one frame to several
 _PLACED = frozenset({"positions", "positions_grid"})
-_PLACE = frozenset({"weights"})  # where a file lies that is known by its checksum
+_PLACE = frozenset({"weights"})  # the path of a file that is known by its checksum
 
 
 class Compatibility(NamedTuple):
@@ -33,18 +33,20 @@ class Compatibility(NamedTuple):
 
 def check_compatible(
     found: Header,
-    asked: Header,
+    requested: Header,
     old: MaskedAutoencoder,
     new: MaskedAutoencoder,
     where: str,
 ) -> Compatibility:
-    """The asked model with what the weights alone know of it: what its fixed tables were made for.
+    """Return the requested model, completed by what the weights alone know of it.
+
+    That is the grid that their fixed tables of positions were made for.
 
     Args:
         found: what the weights say of themselves.
-        asked: the model that is to take them.
+        requested: the model that is to take them.
         old: the model of ``found``; its tensors are not looked at (meta device).
-        new: that of ``asked``, likewise.
+        new: that of ``requested``, likewise.
         where: the weights' file, for errors.
 
     Raises:
@@ -52,24 +54,28 @@ def check_compatible(
             with both values.
     """
     inflates = found.backbone.name in new.backbone.inflates
-    fresh = _decoder_reset_reason(found, asked, old, new)
-    target, pinned = _pinned(found.target, asked.target)
+    fresh = _decoder_reset_reason(found, requested, old, new)
+    target, pinned = _pinned(found.target, requested.target)
     problems = _other_patch(old, new)
     free = _PATCH | ({"name"} if inflates else set())
-    problems += _differences("backbone", found.backbone, asked.backbone, free)
+    problems += _differences("backbone", found.backbone, requested.backbone, free)
     if fresh is None:
-        problems += _differences("decoder", found.decoder, asked.decoder)
+        problems += _differences("decoder", found.decoder, requested.decoder)
         if found.target is not None:  # else nobody knows what it was
             problems += _differences("target", found.target, target, _PLACE if pinned else None)
-    if found.channels == asked.channels:
+    if found.channels == requested.channels:
         for key in ("mean", "std"):
-            problems += _difference(key, getattr(found, key), getattr(asked, key))
-    parts: dict[str, PartSpec | None] = {"backbone": asked.backbone, "decoder": asked.decoder}
+            problems += _difference(key, getattr(found, key), getattr(requested, key))
+    parts: dict[str, PartSpec | None] = {
+        "backbone": requested.backbone,
+        "decoder": requested.decoder,
+    }
     for key, part in parts.items():
         if part is None or (key == "decoder" and fresh is not None):
             continue
         before, after = (_positions(getattr(model, key)) for model in (old, new))
-        # Only of parts that have both options: a table of another part's keeps its own ways.
+        # Another project's part (timm-vit) may have a Positions module without these options; how
+        # its table was made is then its own business.
         if (
             before is not None
             and after is not None
@@ -82,54 +88,62 @@ def check_compatible(
         msg = "the recipe asks for another model: " + "; ".join(problems)
         raise WeightsError(msg, where=where, hint="take these values into the recipe")
     return Compatibility(
-        asked.model_copy(update={**parts, "target": target, "grid": new.grid}), fresh
+        requested.model_copy(update={**parts, "target": target, "grid": new.grid}), fresh
     )
 
 
-def _pinned(found: TargetSpec | None, asked: TargetSpec | None) -> tuple[TargetSpec | None, bool]:
-    """The target asked for, held to the file of a frozen network that the weights were trained for.
+def _pinned(
+    found: TargetSpec | None, requested: TargetSpec | None
+) -> tuple[TargetSpec | None, bool]:
+    """Pin the requested target to the frozen network that the weights were trained for.
 
-    Such a file is known by its checksum, wherever it lies; the target refuses another when it
-    reads it.
+    A target like dvae-token reads a frozen network from a file. The header keeps the file's
+    checksum, as its path may differ on another machine; the target checks it when it opens the
+    file. So the path may differ where the checksum is pinned.
     """
     known = None if found is None else getattr(found.options, "sha256", None)
-    if asked is None or known is None:
-        return asked, False
-    if getattr(asked.options, "sha256", known) not in (None, known):
-        return asked, False
-    return asked.with_options(asked.options.model_copy(update={"sha256": known})), True
+    if requested is None or known is None:
+        return requested, False
+    if getattr(requested.options, "sha256", known) not in (None, known):
+        return requested, False
+    return requested.with_options(requested.options.model_copy(update={"sha256": known})), True
 
 
 def _decoder_reset_reason(
-    found: Header, asked: Header, old: MaskedAutoencoder, new: MaskedAutoencoder
+    found: Header, requested: Header, old: MaskedAutoencoder, new: MaskedAutoencoder
 ) -> str | None:
-    """Why a decoder starts anew: there is none, or what it predicted were other patches."""
-    if asked.decoder is None:
+    """Say why a decoder starts anew: there is none, or it predicted other patches."""
+    if requested.decoder is None:
         return None
     if found.decoder is None:
         return "there are no decoder weights in this file"
-    if found.channels != asked.channels:
-        return f"it predicts {found.channels} channels, not {asked.channels}"
-    if old.backbone.patch != new.backbone.patch or found.backbone.name != asked.backbone.name:
+    # A decoder's last layer has one row per value of a patch: other channels or another patch make
+    # other predictions, which resizing could not turn into each other.
+    if found.channels != requested.channels:
+        return f"it predicts {found.channels} channels, not {requested.channels}"
+    if old.backbone.patch != new.backbone.patch or found.backbone.name != requested.backbone.name:
         return "it predicts an image's patches"
     return None
 
 
 def _other_patch(old: MaskedAutoencoder, new: MaskedAutoencoder) -> list[str]:
-    """The patch, which may only grow from one frame to several."""
+    """Compare the patch, which may only grow from one frame to several."""
     before, after = old.backbone.patch, new.backbone.patch
     if before == after or (before[0] == 1 and before[1:] == after[1:]):
         return []
-    return [f"backbone.patch: {list(before)} in the weights, {list(after)} asked"]
+    return [f"backbone.patch: {list(before)} in the weights, {list(after)} requested"]
 
 
 def _differences(
-    key: str, found: PartSpec | None, asked: PartSpec | None, free: AbstractSet[str] | None = None
+    key: str,
+    found: PartSpec | None,
+    requested: PartSpec | None,
+    free: AbstractSet[str] | None = None,
 ) -> list[str]:
-    if found is None or asked is None:
-        written = (None if part is None else part.written for part in (found, asked))
+    if found is None or requested is None:
+        written = (None if part is None else part.written for part in (found, requested))
         return _difference(key, *written)
-    before, after = (_structure(part) for part in (found, asked))
+    before, after = (_structure(part) for part in (found, requested))
     return [
         line
         for option in sorted((before.keys() | after.keys()) - (free or set()))
@@ -142,8 +156,10 @@ def _structure(part: PartSpec) -> dict[str, Any]:
     return {"name": part.name} | options.structure()
 
 
-def _difference(key: str, found: object, asked: object) -> list[str]:
-    return [] if found == asked else [f"{key}: {found!r} in the weights, {asked!r} asked"]
+def _difference(key: str, found: object, requested: object) -> list[str]:
+    return (
+        [] if found == requested else [f"{key}: {found!r} in the weights, {requested!r} requested"]
+    )
 
 
 def _positions(part: object) -> Positions | None:
@@ -154,16 +170,19 @@ def _positions(part: object) -> Positions | None:
 def _placed(
     key: str, part: PartSpec, theirs: PartSpec, old: Positions, new: Positions
 ) -> tuple[PartSpec, list[str]]:
-    """A part's options with its positions as the weights have them, and what contradicts them.
+    """Give a part the positions that the weights have, and name what contradicts them.
 
-    A kind that follows from the grid would change with it, so it is written down; a fixed table
-    keeps the grid that it was made for.
+    Returns:
+        The part with its positions written out, and problems in words.
     """
     options: Any = part.options
     kind = options.positions or getattr(theirs.options, "positions", None) or old.kind
     placed: dict[str, Any] = {}
+    # An unset kind follows from the grid: at another grid it would silently become another one.
     if options.positions is None and kind != new.kind:
         placed["positions"] = kind
+    # A fixed table is not among the tensors. At another grid it is resampled from the one that the
+    # weights were trained with, so the header has to remember which grid that was.
     if kind == old.kind and kind in FIXED:
         made_for, wanted = tuple(old.made_for), options.positions_grid
         if wanted is not None and tuple(wanted) != made_for:

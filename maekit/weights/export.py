@@ -31,62 +31,62 @@ TIMM_NAMES = {  # (width, depth, heads), patch
 TIMM_OTHER = ((768, 12, 12), 16)
 
 
-class Written(NamedTuple):
+class Exported(NamedTuple):
     """What a conversion wrote: the tensors, and what one should know."""
 
     tensors: Mapping[str, Tensor]
     notes: tuple[str, ...] = ()
 
 
-def write_maekit(weights: Weights, path: Path) -> Written:
-    """safetensors with a header: everything is kept."""
+def export_maekit(weights: Weights, path: Path) -> Exported:
+    """Write safetensors with a header: everything is kept."""
     write_weights(path, weights.tensors, weights.header)
-    return Written(weights.tensors)
+    return Exported(weights.tensors)
 
 
-def write_mae(weights: Weights, path: Path) -> Written:
-    """facebookresearch/mae: a pickle of {"model": ...}, with the decoder where there is one."""
-    structure = structure_of(weights.header, "mae", "facebookresearch/mae")
-    tensors = renamed(MAE, structure, weights)
+def export_mae(weights: Weights, path: Path) -> Exported:
+    """Write a pickle of {"model": ...} for facebookresearch/mae, with the decoder if any."""
+    structure = require_exportable(weights.header, "mae", "facebookresearch/mae")
+    tensors = rename_tensors(MAE, structure, weights)
     _pickle(path, {"model": tensors})
-    notes = list(left_out(weights))
+    notes = list(left_out_notes(weights))
     if weights.header.clip[1] != weights.header.clip[2]:
         notes.append("not square: the file does not say its grid; give --clip to read it again")
-    return Written(tensors, (*notes, *_unsaid(weights.header, structure, "mae")))
+    return Exported(tensors, (*notes, *_missing_facts(weights.header, structure, "mae")))
 
 
-def write_videomae(weights: Weights, path: Path) -> Written:
-    """MCG-NJU/VideoMAE: a pickle of {"model": ...} as its pre-training writes."""
-    structure = structure_of(weights.header, "videomae", "MCG-NJU/VideoMAE")
-    tensors = renamed(VIDEOMAE, structure, weights)
+def export_videomae(weights: Weights, path: Path) -> Exported:
+    """Write a pickle of {"model": ...} as MCG-NJU/VideoMAE's pre-training does."""
+    structure = require_exportable(weights.header, "videomae", "MCG-NJU/VideoMAE")
+    tensors = rename_tensors(VIDEOMAE, structure, weights)
     _pickle(path, {"model": tensors})
     clip = "x".join(map(str, weights.header.clip))
     kept = f"the file does not say its clip, {clip}; give it with --clip to read it again"
-    unsaid = _unsaid(weights.header, structure, "videomae")
-    return Written(tensors, (*left_out(weights), kept, *unsaid))
+    missing = _missing_facts(weights.header, structure, "videomae")
+    return Exported(tensors, (*left_out_notes(weights), kept, *missing))
 
 
-def write_timm(weights: Weights, path: Path) -> Written:
-    """timm: the encoder's state dict, as safetensors where the file is called so, else a pickle."""
+def export_timm(weights: Weights, path: Path) -> Exported:
+    """Write the encoder's state dict for timm: safetensors or a pickle, by the file's suffix."""
     title = "timm's plain ViT, with a class token and one frame,"
-    structure = structure_of(weights.header, "mae", title, encoder=True)
-    tensors = renamed(MAE, structure, weights)
+    structure = require_exportable(weights.header, "mae", title, encoder=True)
+    tensors = rename_tensors(MAE, structure, weights)
     if path.suffix == ".safetensors":
         write_weights(path, tensors)
     else:
         _pickle(path, tensors)
     behind = sum(name.startswith("decoder.") for name in weights.tensors)
-    notes = list(left_out(weights))
+    notes = list(left_out_notes(weights))
     if behind:
         notes.append(f"left out: {behind} tensors of the decoder; timm holds encoders")
     notes.append(f"load it: {timm_call(weights.header, structure, patch_of(weights), path)}")
-    return Written(tensors, tuple(notes))
+    return Exported(tensors, tuple(notes))
 
 
 def timm_call(header: Header, structure: Structure, patch: tuple[int, int, int], path: Path) -> str:
-    """The line of Python that builds timm's model with these weights, for ``global_pool='token'``.
+    """Return the line of Python that builds timm's model, for ``global_pool='token'``.
 
-    Only what differs from the named architecture is said.
+    It names only what differs from the architecture.
     """
     shape = structure.backbone.shape
     key = ((shape.width, shape.depth, shape.heads), patch[1])
@@ -109,32 +109,32 @@ def timm_call(header: Header, structure: Structure, patch: tuple[int, int, int],
     return f"timm.create_model({name!r}, {said}, checkpoint_path={str(path)!r})"
 
 
-def renamed(keys: KeyMap, structure: Structure, weights: Weights) -> dict[str, Tensor]:
-    """The model's tensors under a format's names."""
+def rename_tensors(keys: KeyMap, structure: Structure, weights: Weights) -> dict[str, Tensor]:
+    """Return the model's tensors under a format's names."""
     return to_theirs(keys.rules_for(*structure.depths), weights.tensors)
 
 
 def patch_of(weights: Weights) -> tuple[int, int, int]:
-    """Pixels per token of maekit's own ViTs: (pt, ph, pw)."""
+    """Return the pixels per token of maekit's own ViTs: (pt, ph, pw)."""
     pt, ph, pw = weights.tensors["backbone.patch_embed.weight"].shape[2:]
     return pt, ph, pw
 
 
-def left_out(weights: Weights) -> tuple[str, ...]:
-    """What other formats have no place for."""
+def left_out_notes(weights: Weights) -> tuple[str, ...]:
+    """Name the tensors that other formats have no place for."""
     fitted = [name for name in weights.tensors if name.startswith(TARGET)]
     if not fitted:
         return ()
     return (f"left out: {', '.join(fitted)}, which the target fitted; only maekit keeps them",)
 
 
-def parameters(tensors: Mapping[str, Tensor]) -> int:
-    """Values in the encoder's and the decoder's tensors."""
+def count_parameters(tensors: Mapping[str, Tensor]) -> int:
+    """Count the values in the encoder's and the decoder's tensors."""
     return sum(tensor.numel() for name, tensor in tensors.items() if name.startswith(OURS))
 
 
-def _unsaid(header: Header, structure: Structure, family: Family) -> Iterator[str]:
-    """What neither the file nor its shapes tell, and what would be taken for it."""
+def _missing_facts(header: Header, structure: Structure, family: Family) -> Iterator[str]:
+    """Name what neither the file nor its shapes tell, and what readers assume instead."""
     encoder, decoder = structure.backbone.shape, structure.decoder
     flags = []
     if published_heads(header.backbone.name).get(encoder.width) != encoder.heads:
@@ -153,7 +153,7 @@ def _unsaid(header: Header, structure: Structure, family: Family) -> Iterator[st
 
 
 def _target_note(header: Header, family: Family) -> str:
-    """What the decoder predicts, and whether ``--target`` can say it."""
+    """Say what the decoder predicts, and whether ``--target`` can name it."""
     target = header.target
     if target is None:
         return "the file does not say its target: unknown"
@@ -180,21 +180,23 @@ def check_destination(path: Path, *, folder: bool, overwrite: bool) -> None:
     """Refuse a destination that is there, or has no folder to stand in.
 
     Args:
+        path: where to write.
         folder: whether a folder is to be written, else a file.
+        overwrite: whether what is there may be replaced.
 
     Raises:
         RecipeError: either is so, or what is there is not to be replaced by the other kind.
     """
     if path.exists() and path.is_dir() != folder:
         due = "a folder" if folder else "a file"
-        raise RecipeError(f"{due} is due here", where=str(path), hint="name another one")
+        raise RecipeError(f"expected {due} here", where=str(path), hint="name another one")
     if path.exists() and not overwrite:
         raise RecipeError("it is there already", where=str(path), hint="another name, --overwrite")
     if not path.parent.is_dir():
         raise RecipeError("no such folder", where=str(path.parent), hint="make it first")
 
 
-Writer = Callable[[Weights, Path], Written]
+Exporter = Callable[[Weights, Path], Exported]
 
 
 Allowed = Mapping[str, tuple[object, ...]]
@@ -250,10 +252,15 @@ class Structure(NamedTuple):
         return self.backbone.shape.depth, None if self.decoder is None else self.decoder.depth
 
 
-def structure_of(header: Header, family: Family, title: str, *, encoder: bool = False) -> Structure:
-    """The options of a model that a format can hold.
+def require_exportable(
+    header: Header, family: Family, title: str, *, encoder: bool = False
+) -> Structure:
+    """Return the options of a model that a format can hold.
 
     Args:
+        header: describes the model.
+        family: whose conventions the format follows.
+        title: what errors call the format.
         encoder: the format holds encoders only: whatever the decoder is, it stays behind.
 
     Raises:
@@ -286,7 +293,7 @@ _OTHERS = "use --to maekit, which holds every model"
 def _misfits(
     part: str, options: BaseModel, wanted: Allowed, default: Mapping[str, object] | None = None
 ) -> list[str]:
-    """Options that a format has no place for, with what it could hold."""
+    """Name options that a format has no place for, with what it could hold."""
     found = []
     for key, allowed in wanted.items():
         value = getattr(options, key)

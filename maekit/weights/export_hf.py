@@ -14,7 +14,14 @@ from typing import Any
 from maekit.atomic import write_text
 from maekit.errors import RecipeError, WeightsError
 from maekit.layers import LAYER_NORM_EPS
-from maekit.weights.export import Structure, Written, left_out, patch_of, renamed, structure_of
+from maekit.weights.export import (
+    Exported,
+    Structure,
+    left_out_notes,
+    patch_of,
+    rename_tensors,
+    require_exportable,
+)
 from maekit.weights.foreign import CONFIG, PREPROCESSOR, SINGLE
 from maekit.weights.formats import HF_MAE, HF_VIDEOMAE, Family
 from maekit.weights.header import Header
@@ -45,8 +52,8 @@ _TARGETS: Mapping[Family, Mapping[bool, Mapping[str, str]]] = {
 }
 
 
-def write_hf(weights: Weights, path: Path) -> Written:
-    """A folder with config.json, model.safetensors and preprocessor_config.json.
+def export_hf(weights: Weights, path: Path) -> Exported:
+    """Write a folder with config.json, model.safetensors and preprocessor_config.json.
 
     Raises:
         WeightsError: transformers' models cannot be this one.
@@ -56,13 +63,13 @@ def write_hf(weights: Weights, path: Path) -> Written:
     family: Family = "videomae" if header.backbone.name == "video-vit" else "mae"
     model = "VideoMAE" if family == "videomae" else "ViTMAE"
     title = f"transformers' {model}"
-    structure = structure_of(header, family, title)
+    structure = require_exportable(header, family, title)
     patch = patch_of(weights)
     if family == "mae":
         _check_square(header, patch, title)
     normalized = _norm_pix_loss(header, family, title)
     config = _config(header, structure, patch, normalized)
-    tensors = renamed(HF_VIDEOMAE if family == "videomae" else HF_MAE, structure, weights)
+    tensors = rename_tensors(HF_VIDEOMAE if family == "videomae" else HF_MAE, structure, weights)
     if structure.decoder is None:
         # An encoder alone is the base model, whose keys have no prefix.
         prefix = "videomae." if family == "videomae" else "vit."
@@ -71,7 +78,7 @@ def write_hf(weights: Weights, path: Path) -> Written:
     write_weights(path / SINGLE[0], tensors)
     _json(path / PREPROCESSOR, _preprocessor(header, family))
     _json(path / CONFIG, config)
-    notes = list(left_out(weights))
+    notes = list(left_out_notes(weights))
     if family == "videomae" and structure.decoder is not None:
         notes.append(
             "transformers computes VideoMAE's decoder.norm with an epsilon of 1e-5, whatever the "
@@ -80,11 +87,14 @@ def write_hf(weights: Weights, path: Path) -> Written:
     notes.append(
         f"load it: transformers.{config['architectures'][0]}.from_pretrained({str(path)!r})"
     )
-    return Written(tensors, tuple(notes))
+    return Exported(tensors, tuple(notes))
 
 
 def _check_square(header: Header, patch: tuple[int, int, int], title: str) -> None:
-    """ViTMAE takes the root of the number of patches for both sides of its grid."""
+    """Refuse grids that are not square.
+
+    ViTMAE takes the root of the number of patches for both sides of its grid.
+    """
     _, height, width = header.clip
     if height != width or patch[1] != patch[2]:
         msg = (
@@ -95,7 +105,7 @@ def _check_square(header: Header, patch: tuple[int, int, int], title: str) -> No
 
 
 def _norm_pix_loss(header: Header, family: Family, title: str) -> bool | None:
-    """How transformers must normalize its target; None without a decoder."""
+    """Return how transformers must normalize its target; None without a decoder."""
     if header.decoder is None:
         return None
     if header.target is None:
@@ -113,7 +123,7 @@ def _norm_pix_loss(header: Header, family: Family, title: str) -> bool | None:
 def _config(
     header: Header, structure: Structure, patch: tuple[int, int, int], normalized: bool | None
 ) -> dict[str, Any]:
-    """What transformers builds the model from; every size that it has a default for is said."""
+    """Return what transformers builds the model from; every size is written out."""
     backbone, decoder = structure
     video = header.backbone.name == "video-vit"
     shape = backbone.shape
@@ -180,7 +190,7 @@ def _preprocessor(header: Header, family: Family) -> dict[str, Any]:
 
 
 def _prepare(path: Path) -> None:
-    """A folder in which no other weights would be taken for these."""
+    """Make the folder; refuse one that holds other files, which might be loaded instead."""
     path.mkdir(exist_ok=True)
     mine = {SINGLE[0], CONFIG, PREPROCESSOR}
     others = sorted(each.name for each in path.iterdir() if each.name not in mine)

@@ -24,11 +24,11 @@ NEEDS = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUT = "pixels", "tokens"
 BOUND = 1e-4  # of the largest difference, relative to the largest value
 CHECKED = (1, 3)  # batches that onnxruntime is tried with
-# Protocol buffers end at 2 GiB; weights of larger models stand in a file beside.
+# Protocol buffers end at 2 GiB; weights of larger models are in a second file.
 ONE_FILE = 1_900_000_000
 
 
-def export(model: MaskedAutoencoder, path: Path, header: Header) -> float:
+def export_encoder(model: MaskedAutoencoder, path: Path, header: Header) -> float:
     """Write the encoder with nothing hidden, and compare it with onnxruntime's answer.
 
     The input ``pixels`` is float32 ``[batch, C, T, H, W]`` in the model's normalized space, of any
@@ -39,6 +39,7 @@ def export(model: MaskedAutoencoder, path: Path, header: Header) -> float:
 
     Args:
         model: on the CPU, in float32 and evaluation mode, as ``load_model`` gives it.
+        path: the file to write.
         header: that of the model.
 
     Returns:
@@ -107,7 +108,7 @@ def _write(encoder: nn.Module, model: MaskedAutoencoder, path: Path, header: Hea
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the optimizer's remarks about what it leaves as it is."""
+    """Silence the optimizer's remarks about what it leaves as it is."""
     logger = logging.getLogger("onnxscript")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -118,7 +119,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _pixels(model: MaskedAutoencoder, batch: int) -> Tensor:
-    """Noise in the model's space, the same each time."""
+    """Return noise in the model's space, the same each time."""
     generator = torch.Generator().manual_seed(batch)
     return torch.randn(batch, len(model.statistics.mean), *model.clip, generator=generator)
 

@@ -41,7 +41,7 @@ class ForeignCheckpoint:
     Attributes:
         where: the file or folder, for messages.
         wrapper: the keys under which the state dict lay, outermost first.
-        beside: what else was there and is not read: optimizer, scaler, epoch.
+        unread: what else was there: optimizer, scaler, epoch.
         args: the training's arguments, where the file keeps them.
         config, preprocessor: of a Hugging Face folder.
     """
@@ -49,20 +49,20 @@ class ForeignCheckpoint:
     tensors: dict[str, Tensor]
     where: str
     wrapper: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     args: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     preprocessor: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as safetensors do: a length of eight bytes, then JSON."""
+    """Return whether a file begins as safetensors do: a length of eight bytes, then JSON."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 
 
 def read(path: Path) -> ForeignCheckpoint:
-    """All tensors of a foreign file or Hugging Face folder, on the CPU.
+    """Read all tensors of a foreign file or Hugging Face folder, on the CPU.
 
     Raises:
         RecipeError: nothing is there.
@@ -76,7 +76,7 @@ def read(path: Path) -> ForeignCheckpoint:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files that hold a source's tensors."""
+    """Return the files that hold a source's tensors."""
     if not path.is_dir():
         return [path]
     whole = [path / name for name in SINGLE if (path / name).is_file()]
@@ -123,7 +123,7 @@ def _unpickled(path: Path) -> Any:  # noqa: ANN401 (whatever was saved)
 
 
 def _called_by_plain_pickle(path: Path) -> str | None:
-    """The first class or function that a pickle names which torch.save did not write.
+    """Return the first class or function in a pickle that torch.save did not write.
 
     PyTorch stops at the newer opcodes of such a file before it has seen a name.
     """
@@ -149,9 +149,9 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
 
 
 def _unwrapped(found: Any, where: str) -> ForeignCheckpoint:  # noqa: ANN401 (whatever was saved)
-    """The state dict inside a training checkpoint."""
+    """Take the state dict out of a training checkpoint."""
     wrapper: tuple[str, ...] = ()
-    beside: dict[str, None] = {}
+    others: dict[str, None] = {}
     read = set[str]()
     args: Mapping[str, Any] = {}
     for _ in range(NESTED):
@@ -163,23 +163,23 @@ def _unwrapped(found: Any, where: str) -> ForeignCheckpoint:  # noqa: ANN401 (wh
         inner = next((key for key in WRAPPERS if _holds_tensors(found.get(key))), None)
         if inner is None:
             break
-        beside |= dict.fromkeys(str(key) for key in found if key != inner)
+        others |= dict.fromkeys(str(key) for key in found if key != inner)
         wrapper, found = (*wrapper, inner), found[inner]
     tensors = {}
     if isinstance(found, Mapping):
         tensors = {str(name): each for name, each in found.items() if isinstance(each, Tensor)}
-        beside |= dict.fromkeys(str(name) for name in found if str(name) not in tensors)
+        others |= dict.fromkeys(str(name) for name in found if str(name) not in tensors)
     if not tensors:
-        held = f"it holds {', '.join(beside)}" if beside else f"it is a {type(found).__name__}"
+        held = f"it holds {', '.join(others)}" if others else f"it is a {type(found).__name__}"
         msg = f"no state dict in this file: {held}"
         hint = "give a state dict, alone or under " + ", ".join(WRAPPERS)
         raise WeightsError(msg, where=where, hint=hint)
-    unread = tuple(name for name in beside if name not in read)
-    return ForeignCheckpoint(tensors, where, wrapper, unread, args)
+    left = tuple(name for name in others if name not in read)
+    return ForeignCheckpoint(tensors, where, wrapper, left, args)
 
 
 def _holds_tensors(value: object, nested: int = NESTED) -> bool:
-    """Whether a value is a state dict, or a wrapper around one."""
+    """Return whether a value is a state dict, or a wrapper around one."""
     if not isinstance(value, Mapping) or not nested:
         return False
     if any(isinstance(each, Tensor) for each in value.values()):
@@ -188,7 +188,7 @@ def _holds_tensors(value: object, nested: int = NESTED) -> bool:
 
 
 def _folder(path: Path) -> ForeignCheckpoint:
-    """A Hugging Face folder: one weights file, or shards with an index."""
+    """Read a Hugging Face folder: one weights file, or shards with an index."""
     for name in SINGLE:
         if (path / name).is_file():
             return _file(path / name)
@@ -215,7 +215,7 @@ def _shard_files(index: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name or not (index.parent / name).is_file():
             msg = f"the index names a shard that is not in its folder: {name}"
-            raise WeightsError(msg, where=str(index), hint="copy all shards beside the index")
+            raise WeightsError(msg, where=str(index), hint="copy all shards next to the index")
     return [index.parent / name for name in names]
 
 
@@ -227,14 +227,14 @@ def _places(index: Path) -> Mapping[str, Any]:
 
 
 def _with_config(found: ForeignCheckpoint, folder: Path) -> ForeignCheckpoint:
-    """With what the folder says of its model."""
+    """Add what the folder says of its model."""
     config = _json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     other = folder / PREPROCESSOR
     return ForeignCheckpoint(
         found.tensors,
         str(folder),
         found.wrapper,
-        found.beside,
+        found.unread,
         found.args,
         config,
         _json(other) if other.is_file() else {},
@@ -249,7 +249,7 @@ def _json(path: Path) -> dict[str, Any]:
             f"not readable as JSON: {error}", where=str(path), hint="copy it again"
         ) from error
     if not isinstance(value, dict):
-        raise WeightsError("a JSON object is due here", where=str(path), hint="copy it again")
+        raise WeightsError("expected a JSON object", where=str(path), hint="copy it again")
     return value
 
 
@@ -289,14 +289,14 @@ class FileHints:
     notes: tuple[str, ...] = ()
 
 
-def file_hints_of(found: ForeignCheckpoint, family: str) -> FileHints:
-    """What a file says of itself.
+def read_file_hints(found: ForeignCheckpoint, family: str) -> FileHints:
+    """Return what a file says of its model.
 
     Raises:
         WeightsError: the config is of another model, or contradicts what is known.
     """
     if found.config:
-        return _of_config(found, family)
+        return _hints_of_config(found, family)
     args = found.args
     normalized = args.get("norm_pix_loss", args.get("normlize_target"))
     target = None
@@ -310,14 +310,14 @@ def file_hints_of(found: ForeignCheckpoint, family: str) -> FileHints:
     )
 
 
-def _of_config(found: ForeignCheckpoint, family: str) -> FileHints:
+def _hints_of_config(found: ForeignCheckpoint, family: str) -> FileHints:
     config = found.config
     if "architecture" in config and "model_type" not in config:
-        return _of_timm(found, family)
+        return _hints_of_timm(found, family)
     model = str(config.get("model_type"))
     if HF_MODELS.get(model) != family:
         msg = f"config.json is of a {model} model, the tensors are not"
-        raise WeightsError(msg, where=found.where, hint="put the right config.json beside them")
+        raise WeightsError(msg, where=found.where, hint="put the right config.json next to them")
     activation = config.get("hidden_act", "gelu")
     if activation != "gelu":
         msg = f"config.json has hidden_act {activation!r}; maekit computes gelu"
@@ -343,11 +343,11 @@ def _of_config(found: ForeignCheckpoint, family: str) -> FileHints:
     )
 
 
-def _of_timm(found: ForeignCheckpoint, family: str) -> FileHints:
-    """What timm's hub folders say: {"architecture": ..., "pretrained_cfg": {...}}."""
+def _hints_of_timm(found: ForeignCheckpoint, family: str) -> FileHints:
+    """Read timm's hub folders: {"architecture": ..., "pretrained_cfg": {...}}."""
     if family != "mae":
         msg = f"config.json is of timm's {found.config['architecture']}, the tensors are not"
-        raise WeightsError(msg, where=found.where, hint="put the right config.json beside them")
+        raise WeightsError(msg, where=found.where, hint="put the right config.json next to them")
     said = found.config.get("pretrained_cfg")
     config = said if isinstance(said, Mapping) else {}
     size = _said(config, "input_size", _channels_and_size, found.where)
@@ -361,7 +361,7 @@ def _of_timm(found: ForeignCheckpoint, family: str) -> FileHints:
 def _said(
     config: Mapping[str, Any], key: str, read: Callable[[object], T | None], where: str
 ) -> T | None:
-    """What a file says under a key; None where it has no such key or null.
+    """Return what a file says under a key; None where the key is missing or null.
 
     Raises:
         WeightsError: it is not what the key is for.
@@ -389,7 +389,7 @@ def _number(value: object) -> float | None:
 
 
 def _counts(value: object) -> tuple[int, ...]:
-    """Empty where one is none."""
+    """Return whole numbers above 0; empty where one of them is not."""
     counts = [_count(each) for each in value] if isinstance(value, (list, tuple)) else []
     return () if None in counts else tuple(each for each in counts if each is not None)
 

@@ -61,14 +61,17 @@ class FormatMatch(NamedTuple):
 
 
 def _plain(ours: str, theirs: str, *, bias: Literal["all", "qv"]) -> tuple[Rule, ...]:
-    """A block of timm 0.3.2, on which MAE and VideoMAE are built."""
+    """Return the rules of a block of timm 0.3.2, on which MAE and VideoMAE are built."""
     kinds = ("qkv.weight", "qkv.bias") if bias == "all" else ("qkv.weight", *_QV)
     attention = [Rule(f"{ours}.attn.{kind}", (f"{theirs}.attn.{kind}",)) for kind in kinds]
     return block(ours, _timm_names(theirs), attention)
 
 
 def _split(ours: str, theirs: str) -> tuple[Rule, ...]:
-    """A block of mae_st: as timm's, with query, key and value apart (util/video_vit.py)."""
+    """Return the rules of a block of mae_st (util/video_vit.py).
+
+    They are as timm's, with query, key and value apart.
+    """
     attention = [
         Rule(f"{ours}.attn.qkv.{kind}", tuple(f"{theirs}.attn.{part}.{kind}" for part in "qkv"))
         for kind in ("weight", "bias")
@@ -87,7 +90,7 @@ def _timm_names(theirs: str) -> dict[Literal["norm1", "proj", "norm2", "fc1", "f
 
 
 def _transformers(ours: str, theirs: str, *, bias: Literal["all", "qv"]) -> tuple[Rule, ...]:
-    """A block in transformers' files, as its converters and versions before 5 wrote them."""
+    """Return the rules of a block as transformers' converters and versions before 5 wrote it."""
     inner = f"{theirs}.attention.attention"
     parts = ("query", "key", "value")
     attention = [Rule(f"{ours}.attn.qkv.weight", tuple(f"{inner}.{part}.weight" for part in parts))]
@@ -252,9 +255,9 @@ FORMATS = tuple(_formats())
 
 
 def recognize(keys: Collection[str]) -> FormatMatch | None:
-    """The format that explains a file's keys best; None where none explains half of them."""
+    """Find the format that explains a file's keys best; None where none explains half."""
     plain = {_unwrapped(key): key for key in keys}
-    if len(plain) < len(keys):  # a model beside its wrapped copy: the names are needed to tell
+    if len(plain) < len(keys):  # a model and its wrapped copy: only the names differ
         plain = {key: key for key in keys}
     taken, aside = _without_moco(plain)
     best: tuple[int, FormatMatch] | None = None
@@ -276,7 +279,7 @@ def _unwrapped(key: str) -> str:
 
 
 def _without_moco(keys: dict[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """MoCo v3 trains two copies of its encoder with heads (facebookresearch/moco-v3): one taken."""
+    """Keep one of the two copies of its encoder that MoCo v3 trains, without its heads."""
     base = {key for key in keys if key.startswith(MOCO)}
     rest = {key for key in keys if key.startswith(MOCO_REST)}
     heads = {key for key in base if key.startswith(f"{MOCO}head.")}
@@ -293,7 +296,7 @@ def _without_moco(keys: dict[str, str]) -> tuple[dict[str, str], tuple[str, ...]
 
 
 def _as(each: Format, keys: dict[str, str], aside: tuple[str, ...]) -> FormatMatch:
-    """The keys seen as a format's; ``keys`` are from a plain name to the file's own."""
+    """Match keys with a format's; ``keys`` maps a plain name to the file's own."""
     rules = each.keys.rules(keys)
     expected = [name for rule in rules for name in rule.theirs]
     names = {name: keys[name] for name in expected if name in keys}

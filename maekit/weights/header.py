@@ -1,4 +1,4 @@
-"""What a weights file says of itself: enough to rebuild the model without its recipe."""
+"""Headers of weights files: enough to rebuild the model without its recipe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ClassifierHeader(BaseModel):
 
 
 class FileHeader(BaseModel):
-    """What every weights file of maekit says, kept in the metadata of its safetensors file."""
+    """Header of every weights file of maekit, in the metadata of its safetensors file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from maekit.errors import RecipeError, WeightsError
 from maekit.weights import foreign
-from maekit.weights.foreign import ForeignCheckpoint, UserHints, file_hints_of
+from maekit.weights.foreign import ForeignCheckpoint, UserHints, read_file_hints
 from maekit.weights.formats import Family, FormatMatch, recognize
 from maekit.weights.header import Header
 from maekit.weights.infer import check_values, infer, target_part
@@ -28,47 +28,53 @@ __all__ = ["UserHints", "Weights", "open_native", "open_weights"]
 
 
 def open_weights(
-    source: str | Path, *, given: UserHints | None = None, allow_missing: Sequence[str] = ()
+    source: str | Path, *, user_hints: UserHints | None = None, allow_missing: Sequence[str] = ()
 ) -> Weights:
-    """Weights from a run folder, a maekit file, a foreign file, ``hf:FOLDER`` or ``timm:NAME``.
+    """Open a run folder, a maekit file, a foreign file, ``hf:FOLDER`` or ``timm:NAME``.
 
     Only ``timm:NAME`` may open a connection; it logs the address first.
 
     Args:
-        given: what a file does not say of itself; of maekit's own, an unknown target.
+        source: a path, ``hf:FOLDER`` or ``timm:NAME``.
+        user_hints: what a file does not say of itself; of maekit's own, an unknown target.
         allow_missing: patterns of keys that may be missing from a foreign file, or dropped.
 
     Raises:
-        RecipeError: nothing is there, or ``given`` cannot be.
+        RecipeError: nothing is there, or the hints contradict it.
         WeightsError: unreadable, not recognized, or not 100 % of what it should be.
     """
     found = open_native(source)
     if found is not None:
-        return _told(found, given or UserHints(), allow_missing)
+        return _with_known_target(found, user_hints or UserHints(), allow_missing)
     path = local_path(source)
     if path is None:
-        return _open_timm(str(source).removeprefix(TIMM), given or UserHints(), allow_missing)
-    return read_foreign(foreign.read(path), given or UserHints(), allow_missing)
+        return _open_timm(str(source).removeprefix(TIMM), user_hints or UserHints(), allow_missing)
+    return read_foreign(foreign.read(path), user_hints or UserHints(), allow_missing)
 
 
-def _told(found: Weights, given: UserHints, allow_missing: Sequence[str]) -> Weights:
-    """Own weights describe themselves, but for a target that was not known on conversion."""
+def _with_known_target(
+    found: Weights, user_hints: UserHints, allow_missing: Sequence[str]
+) -> Weights:
+    """Add the user's target to own weights that were converted without one.
+
+    Everything else they know themselves: further hints are refused.
+    """
     header = found.header
-    if given == UserHints() and not allow_missing:
+    if user_hints == UserHints() and not allow_missing:
         return found
-    if allow_missing or given != UserHints(target=given.target) or header.out_dim is None:
+    if allow_missing or user_hints != UserHints(target=user_hints.target) or header.out_dim is None:
         msg = "maekit's own weights describe themselves"
         hint = "leave out what you say of them (--target, --heads, --clip, --allow-missing)"
         raise RecipeError(msg, where=found.origin, hint=hint)
     family: Family = "videomae" if header.backbone.name == "video-vit" else "mae"
-    target = target_part(family, str(given.target))
+    target = target_part(family, str(user_hints.target))
     patch = found.tensors["backbone.patch_embed.weight"].shape[1:]
     check_values(header.out_dim, math.prod(patch), found.origin)
     described = header.model_copy(update={"target": target, "out_dim": None})
     return replace(found, header=described)
 
 
-def _open_timm(name: str, given: UserHints, allow_missing: Sequence[str]) -> Weights:
+def _open_timm(name: str, user_hints: UserHints, allow_missing: Sequence[str]) -> Weights:
     """Take timm's weights as maekit's own ViT where the structure is plain, else run timm's code.
 
     Raises:
@@ -78,7 +84,7 @@ def _open_timm(name: str, given: UserHints, allow_missing: Sequence[str]) -> Wei
     model = fetch_timm(name)
     seen = recognize(model.checkpoint.tensors)
     if model.plain and seen is not None and not seen.missing and not seen.unexpected:
-        weights = read_foreign(model.checkpoint, given, allow_missing)
+        weights = read_foreign(model.checkpoint, user_hints, allow_missing)
         return replace(weights, header=weights.header.model_copy(update={"license": model.license}))
     header, tensors, aside = model.as_timm_vit()
     notes = ("not a plain ViT: it runs as the backbone timm-vit", "no decoder weights: it encodes")
@@ -87,7 +93,7 @@ def _open_timm(name: str, given: UserHints, allow_missing: Sequence[str]) -> Wei
 
 
 def open_native(source: str | Path) -> Weights | None:
-    """Weights that maekit wrote; None where the source is somebody else's."""
+    """Open weights that maekit wrote; return None for somebody else's."""
     if is_foreign(source):
         return None
     path = find_weights(source)
@@ -127,26 +133,32 @@ class Weights:
 
 
 def read_foreign(
-    found: ForeignCheckpoint, given: UserHints, allow_missing: Sequence[str] = ()
+    found: ForeignCheckpoint, user_hints: UserHints, allow_missing: Sequence[str] = ()
 ) -> Weights:
-    """A foreign file's tensors under our names, with the header that describes them.
+    """Rename a foreign file's tensors, and describe them with a header.
 
     Raises:
         WeightsError: not recognized, or not complete.
     """
     seen = _recognized(found)
-    report = report_of(found, seen)
+    report = import_report(found, seen)
     report.check(found.where, allow_missing)
     tensors = _mapped(found, seen)
     inferred = infer(
-        tensors, seen.format.family, file_hints_of(found, seen.format.family), given, found.where
+        tensors,
+        seen.format.family,
+        read_file_hints(found, seen.format.family),
+        user_hints,
+        found.where,
     )
     fresh = frozenset(rule.ours for rule in seen.rules if rule.ours not in tensors)
     notes = [*report.notes, *inferred.notes]
     if inferred.header.decoder is None:
         notes.append("no decoder weights in this file: it encodes; it cannot reconstruct")
     notes += [
-        f"dropped, as allowed: {name}" for name in report.unexpected if allowed(name, allow_missing)
+        f"dropped, as allowed: {name}"
+        for name in report.unexpected
+        if matches_any(name, allow_missing)
     ]
     if fresh:
         notes.append(f"not in the file, to start afresh: {', '.join(sorted(fresh))}")
@@ -187,8 +199,8 @@ def _recognized(found: ForeignCheckpoint) -> FormatMatch:
     raise WeightsError(msg, where=found.where, hint=hint)
 
 
-def report_of(found: ForeignCheckpoint, seen: FormatMatch) -> ImportReport:
-    """What of a file has a place, and what a whole file would have beside it."""
+def import_report(found: ForeignCheckpoint, seen: FormatMatch) -> ImportReport:
+    """Report which tensors have a place, and which ones a whole file would have besides."""
     reshaped = []
     for rule in seen.rules:
         if rule.frame and rule.theirs[0] in seen.names:
@@ -203,8 +215,8 @@ def report_of(found: ForeignCheckpoint, seen: FormatMatch) -> ImportReport:
         notes.append(f"read from {'/'.join(found.wrapper)}")
     if found.args:
         notes.append("the training's arguments were looked at for size, frames and target")
-    if found.beside:
-        notes.append(f"not weights of the model, not read: {', '.join(found.beside)}")
+    if found.unread:
+        notes.append(f"not weights of the model, not read: {', '.join(found.unread)}")
     return ImportReport(
         seen.format.title,
         len(seen.names),
@@ -247,6 +259,7 @@ class ImportReport:
         """Hold the file to 100 %.
 
         Args:
+            where: the file, for errors.
             allow_missing: patterns (``head.*``) of keys that may be missing or dropped.
 
         Raises:
@@ -254,7 +267,7 @@ class ImportReport:
         """
         problems = []
         for what, names in (("missing", self.missing), ("unexpected", self.unexpected)):
-            left = [name for name in names if not allowed(name, allow_missing)]
+            left = [name for name in names if not matches_any(name, allow_missing)]
             if left:
                 problems.append(f"{len(left)} {what}: {', '.join(left)}")
         if not problems:
@@ -269,7 +282,7 @@ class ImportReport:
         raise WeightsError(msg, where=where, hint=hint)
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """Yield the report in words."""
         yield (
             f"{self.kind}: {self.matched} tensors matched, {len(self.missing)} missing, "
             f"{len(self.unexpected)} unexpected, {len(self.reshaped)} reshaped"
@@ -282,7 +295,7 @@ class ImportReport:
         yield from self.notes
 
     def as_dict(self) -> dict[str, object]:
-        """For machines."""
+        """Return the report as JSON holds it."""
         return {
             "format": self.kind,
             "matched": self.matched,
@@ -294,12 +307,12 @@ class ImportReport:
         }
 
 
-def allowed(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a key matches one of the patterns."""
+def matches_any(name: str, patterns: Sequence[str]) -> bool:
+    """Return whether a key matches one of the patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _pattern(name: str) -> str:
-    """A pattern that covers a key and its like: ``head.weight`` gives ``head.*``."""
+    """Return a pattern for a key and its like: ``head.*`` for ``head.weight``."""
     layer, dot, _ = name.rpartition(".")
     return f"{layer}.*" if dot else name

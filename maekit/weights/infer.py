@@ -20,7 +20,7 @@ from maekit.weights.formats import Family
 from maekit.weights.header import Header
 
 BLOCK, DECODER_BLOCK = "backbone.transformer.{}.", "decoder.blocks.{}."
-# Widths beside the backbones' own sizes: VideoMAEv2's giant.
+# Widths besides the backbones' own sizes: VideoMAEv2's giant.
 GIANT_HEADS = {1408: 16}
 DECODER_HEADS: Mapping[Family, Mapping[int, int]] = {
     "mae": {512: 16},
@@ -32,6 +32,26 @@ PIXELS = ("pixel", "norm-pixel")
 FIXED_TABLE = 1e-5  # a saved table this near to the fixed one is the fixed one
 
 
+class _Evidence(NamedTuple):
+    """All that is known of a file's model, and the notes on what had to be assumed.
+
+    Attributes:
+        tensors: under maekit's names, as complete as the file is.
+        family: whose conventions hold where tensors and file are silent.
+        file: what the file says.
+        user: what the user says, which counts for more.
+        where: the file, for errors.
+        notes: grows on the way.
+    """
+
+    tensors: Mapping[str, Tensor]
+    family: Family
+    file: FileHints
+    user: UserHints
+    where: str
+    notes: list[str]
+
+
 class Inferred(NamedTuple):
     """A header, and what had to be assumed for it."""
 
@@ -40,101 +60,100 @@ class Inferred(NamedTuple):
 
 
 def infer(
-    tensors: Mapping[str, Tensor], family: Family, hints: FileHints, given: UserHints, where: str
+    tensors: Mapping[str, Tensor],
+    family: Family,
+    file_hints: FileHints,
+    user_hints: UserHints,
+    where: str,
 ) -> Inferred:
     """Describe the model that these tensors are of.
 
     Args:
         tensors: under maekit's names, as complete as the file is.
         family: whose conventions hold where tensors and file are silent.
-        hints: what the file says.
-        given: what the user says, which counts for more.
+        file_hints: what the file says.
+        user_hints: what the user says, which counts for more.
+        where: the file, for errors.
 
     Raises:
-        WeightsError: something that no default can stand for is not to be had.
+        WeightsError: something is missing that no default can stand for.
     """
-    notes = list(hints.notes)
-    _, channels, *sizes = _shape(tensors, "backbone.patch_embed.weight", 5, where)
+    found = _Evidence(tensors, family, file_hints, user_hints, where, list(file_hints.notes))
+    _, channels, *sizes = _shape(found, "backbone.patch_embed.weight", 5)
     patch = (sizes[0], sizes[1], sizes[2])
-    clip = _clip(tensors, patch, family, hints, given, notes, where)
-    backbone = _backbone(tensors, patch, clip, family, hints, given, where)
+    clip = _clip(found, patch)
+    backbone = _backbone(found, patch, clip)
     decoder = out_dim = target = None
     if any(name.startswith("decoder.") for name in tensors):
-        decoder = _decoder(tensors, patch, clip, family, hints, given, where)
-        out_dim = _shape(tensors, "decoder.head.weight", 2, where)[0]
-        target = _target(family, hints, given, notes)
+        decoder = _decoder(found, patch, clip)
+        out_dim = _shape(found, "decoder.head.weight", 2)[0]
+        target = _target(found)
         if target is not None:
             check_values(out_dim, math.prod(patch) * channels, where)
-    elif given.target is not None:
+    elif user_hints.target is not None:
         msg = "no decoder weights in this file, so it has no target"
         raise RecipeError(msg, where="--target", hint="leave --target out, or give a full file")
-    mean, std = _statistics(family, hints, channels, notes)
+    mean, std = _statistics(found, channels)
     header = Header(
         backbone=backbone, decoder=decoder, target=target,
         out_dim=None if target is not None else out_dim,
         clip=clip, channels=channels, mean=mean, std=std,
         grid=Grid(*(size // step for size, step in zip(clip, patch, strict=True))),
     )  # fmt: skip
-    return Inferred(header, tuple(notes))
+    return Inferred(header, tuple(found.notes))
 
 
 def check_values(predicted: int, wanted: int, where: str) -> None:
-    """A pixel target needs a decoder that predicts a patch's every value; raises WeightsError."""
+    """Raise WeightsError unless a decoder predicts every value of a pixel target's patch."""
     if predicted != wanted:
         msg = f"the decoder predicts {predicted} values a token, the target has {wanted}"
         raise WeightsError(msg, where=where, hint="leave --target out")
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str, dims: int, where: str) -> tuple[int, ...]:
-    """The sizes of a tensor that the model is told by; raises WeightsError."""
-    if name not in tensors:
-        msg = f"{name} is missing: without it the model cannot be told"
-        raise WeightsError(msg, where=where, hint="give a whole file")
-    shape = tuple(tensors[name].shape)
+def _shape(found: _Evidence, name: str, dims: int) -> tuple[int, ...]:
+    """Return the sizes of a tensor that decides on the model; raise WeightsError without it."""
+    if name not in found.tensors:
+        msg = f"{name} is missing: without it the model cannot be inferred"
+        raise WeightsError(msg, where=found.where, hint="give a whole file")
+    shape = tuple(found.tensors[name].shape)
     if len(shape) != dims or 0 in shape:
-        msg = f"{name} is {list(shape)} in the file: {dims} dimensions are due, none of them empty"
-        raise WeightsError(msg, where=where, hint="give an unchanged file")
+        msg = f"{name} is {list(shape)} in the file: expected {dims} dimensions, none of them empty"
+        raise WeightsError(msg, where=found.where, hint="give an unchanged file")
     return shape
 
 
-def _clip(
-    tensors: Mapping[str, Tensor],
-    patch: tuple[int, int, int],
-    family: Family,
-    hints: FileHints,
-    given: UserHints,
-    notes: list[str],
-    where: str,
-) -> tuple[int, int, int]:
-    """The model's own input in pixels: given, said by the file, or a square of its positions."""
-    places = None if family == "videomae" else _places(tensors, family, where)
-    if given.clip is not None:
-        clip = given.clip
+def _clip(found: _Evidence, patch: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Find the model's input in pixels: the user's, the file's, or a square of its positions."""
+    places = None if found.family == "videomae" else _places(found)
+    if found.user.clip is not None:
+        clip = found.user.clip
     elif places is None:
-        clip = (hints.frames or CLIP[0], *(hints.size or CLIP[1:]))
-        if hints.size is None or hints.frames is None:
-            notes.append(
+        clip = (found.file.frames or CLIP[0], *(found.file.size or CLIP[1:]))
+        if found.file.size is None or found.file.frames is None:
+            found.notes.append(
                 f"the file holds no positions: a clip of {_by(clip)} (frames x height x width) is "
                 "taken, as VideoMAE's; --clip names another"
             )
-    elif hints.size is not None:
-        clip = (places[0] * patch[0], *hints.size)
+    elif found.file.size is not None:
+        clip = (places[0] * patch[0], *found.file.size)
     else:
-        clip = _square(places, patch, where)
-        notes.append(
+        clip = _square(places, patch, found.where)
+        found.notes.append(
             f"the file has {places[1]} positions and no size: a square grid is taken, a clip of "
             f"{_by(clip)} (frames x height x width) in pixels; --clip names another"
         )
     if any(size % step for size, step in zip(clip, patch, strict=True)):
         msg = f"a clip of {_by(clip)} does not divide into {_by(patch)} patches"
-        raise WeightsError(msg, where=where, hint="give the right one with --clip")
+        raise WeightsError(msg, where=found.where, hint="give the right one with --clip")
     grid = Grid(*(size // step for size, step in zip(clip, patch, strict=True)))
     if places is not None and (grid.t, grid.h * grid.w) != places:
         msg = (
             f"a clip of {_by(clip)} makes a grid of {grid}, "
             f"and the file has positions for {places[0]} time slots of {places[1]} patches"
         )
-        raise WeightsError(msg, where=where, hint="give the size it was trained at with --clip")
+        raise WeightsError(
+            msg, where=found.where, hint="give the size it was trained at with --clip"
+        )
     return clip
 
 
@@ -143,18 +162,20 @@ def _square(
 ) -> tuple[int, int, int]:
     side = math.isqrt(places[1])
     if side * side != places[1]:
-        msg = f"{places[1]} positions are no square grid, and the file does not say which"
+        msg = (
+            f"{places[1]} positions do not make a square grid, and the file does not name its grid"
+        )
         hint = "convert it with `maekit weights convert` and --clip FRAMESxHEIGHTxWIDTH, in pixels"
         raise WeightsError(msg, where=where, hint=hint)
     return places[0] * patch[0], side * patch[1], side * patch[2]
 
 
-def _places(tensors: Mapping[str, Tensor], family: Family, where: str) -> tuple[int, int]:
+def _places(found: _Evidence) -> tuple[int, int]:
     """Time slots, and positions in each, that a saved table is for."""
-    if family == "mae_st":
-        slots = _shape(tensors, "backbone.positions.temporal", 3, where)[1]
-        return slots, _shape(tensors, "backbone.positions.spatial", 3, where)[1]
-    return 1, _shape(tensors, "backbone.positions.table", 3, where)[1] - 1
+    if found.family == "mae_st":
+        slots = _shape(found, "backbone.positions.temporal", 3)[1]
+        return slots, _shape(found, "backbone.positions.spatial", 3)[1]
+    return 1, _shape(found, "backbone.positions.table", 3)[1] - 1
 
 
 def _by(sizes: tuple[int, ...] | list[int]) -> str:
@@ -162,21 +183,17 @@ def _by(sizes: tuple[int, ...] | list[int]) -> str:
 
 
 def _backbone(
-    tensors: Mapping[str, Tensor],
-    patch: tuple[int, int, int],
-    clip: tuple[int, int, int],
-    family: Family,
-    hints: FileHints,
-    given: UserHints,
-    where: str,
+    found: _Evidence, patch: tuple[int, int, int], clip: tuple[int, int, int]
 ) -> BackboneSpec:
-    name = "image-vit" if family == "mae" else "video-vit"
+    name = "image-vit" if found.family == "mae" else "video-vit"
     options = registry.options_of("backbones", name)
     shapes = _published(options)
-    width, depth, ratio = _sizes(tensors, BLOCK, where)
-    heads = given.heads or _heads("heads", width, published_heads(name), hints.heads, where)
-    if family == "videomae" and given.heads is None:
-        _check_small(width, heads, where)
+    width, depth, ratio = _sizes(found, BLOCK)
+    heads = found.user.heads or _heads(
+        "heads", width, published_heads(name), found.file.heads, found.where
+    )
+    if found.family == "videomae" and found.user.heads is None:
+        _check_small(width, heads, found.where)
     named = next(
         (
             size
@@ -187,18 +204,18 @@ def _backbone(
     )
     size = {"size": named} if named else {"width": width, "depth": depth, "heads": heads}
     chosen: dict[str, Any] = size | {"mlp_ratio": ratio, "patch": patch}
-    if family == "mae":
+    if found.family == "mae":
         square = patch[1] == patch[2]
         chosen["patch"] = patch[1] if square else patch[1:]
-        chosen["positions"] = _table_kind(tensors, "backbone", patch, clip)
-    elif family == "mae_st":
+        chosen["positions"] = _table_kind(found.tensors, "backbone", patch, clip)
+    elif found.family == "mae_st":
         chosen |= {"class_token": True, "qkv_bias": "all", "init": "mae"}
         chosen["positions"] = "learned-separable"
     return spec_of(BackboneSpec, {"name": name} | chosen)
 
 
 def _published(options: type[PartOptions]) -> dict[str, Any]:
-    """Width, depth and heads of a backbone's named sizes."""
+    """Return width, depth and heads of a backbone's named sizes."""
     return {
         size: options.model_validate({"size": size}).shape  # type: ignore[attr-defined]
         for size in get_args(options.model_fields["size"].annotation)
@@ -206,29 +223,25 @@ def _published(options: type[PartOptions]) -> dict[str, Any]:
 
 
 def published_heads(backbone: str) -> dict[int, int]:
-    """The heads that a width stands for where nobody says them."""
+    """Return the number of heads that each published width has."""
     shapes = _published(registry.options_of("backbones", backbone)).values()
     return {shape.width: shape.heads for shape in shapes} | GIANT_HEADS
 
 
 def _decoder(
-    tensors: Mapping[str, Tensor],
-    patch: tuple[int, int, int],
-    clip: tuple[int, int, int],
-    family: Family,
-    hints: FileHints,
-    given: UserHints,
-    where: str,
+    found: _Evidence, patch: tuple[int, int, int], clip: tuple[int, int, int]
 ) -> DecoderSpec:
-    width = _shape(tensors, "decoder.embed.weight", 2, where)[0]
-    _, depth, ratio = _sizes(tensors, DECODER_BLOCK, where)
-    known = DECODER_HEADS[family]
-    heads = given.decoder_heads or _heads("decoder-heads", width, known, hints.decoder_heads, where)
+    width = _shape(found, "decoder.embed.weight", 2)[0]
+    _, depth, ratio = _sizes(found, DECODER_BLOCK)
+    known = DECODER_HEADS[found.family]
+    heads = found.user.decoder_heads or _heads(
+        "decoder-heads", width, known, found.file.decoder_heads, found.where
+    )
     chosen: dict[str, Any] = {"width": width, "depth": depth, "heads": heads, "mlp_ratio": ratio}
-    if family == "mae":
-        kind = _table_kind(tensors, "decoder", patch, clip)
+    if found.family == "mae":
+        kind = _table_kind(found.tensors, "decoder", patch, clip)
         chosen["positions"] = None if kind == "sincos-2d" else kind
-    elif family == "videomae":
+    elif found.family == "videomae":
         one_slot = clip[0] == patch[0]
         chosen |= {"qkv_bias": "qv", "embed_bias": False, "init": "videomae"}
         chosen["positions"] = "sincos-1d" if one_slot else None
@@ -237,14 +250,14 @@ def _decoder(
     return spec_of(DecoderSpec, {"name": "vit"} | chosen)
 
 
-def _sizes(tensors: Mapping[str, Tensor], block: str, where: str) -> tuple[int, int, float]:
-    """Width, depth and the MLP's ratio of a stack of blocks."""
+def _sizes(found: _Evidence, block: str) -> tuple[int, int, float]:
+    """Return width, depth and the MLP's ratio of a stack of blocks."""
     start = block.partition("{")[0]
-    rest = (name.removeprefix(start) for name in tensors if name.startswith(start))
+    rest = (name.removeprefix(start) for name in found.tensors if name.startswith(start))
     depth = 1 + max((int(name.partition(".")[0]) for name in rest), default=-1)
     if depth == 0:
         return 0, 0, 4.0
-    hidden, width = _shape(tensors, f"{block.format(0)}mlp.fc1.weight", 2, where)
+    hidden, width = _shape(found, f"{block.format(0)}mlp.fc1.weight", 2)
     ratio = hidden / width
     # A width times this quotient may come out a hair below the hidden width that it stands for.
     return width, depth, ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
@@ -253,14 +266,19 @@ def _sizes(tensors: Mapping[str, Tensor], block: str, where: str) -> tuple[int, 
 def _heads(flag: str, width: int, known: Mapping[int, int], hinted: int | None, where: str) -> int:
     heads = hinted or known.get(width)
     if heads is None:
-        msg = f"width {width} is none of the published ones, and no tensor tells the heads"
+        msg = (
+            f"width {width} is none of the published ones, and no tensor shows the number of heads"
+        )
         hint = f"give them: maekit weights convert SRC DST --to maekit --{flag} N"
         raise WeightsError(msg, where=where, hint=hint)
     return heads
 
 
 def _check_small(width: int, heads: int, where: str) -> None:
-    """transformers' converted small model says 16 heads where MCG-NJU's has 6."""
+    """Refuse 16 heads at width 384.
+
+    transformers' converted small model says 16 heads where MCG-NJU's has 6.
+    """
     if (width, heads) == (384, 16):
         msg = (
             "config.json says 16 heads for width 384: transformers' converter wrote that for "
@@ -279,7 +297,7 @@ def _table_kind(
     patch: tuple[int, int, int],
     clip: tuple[int, int, int],
 ) -> str:
-    """``sincos-2d`` where the saved table is MAE's fixed one, else ``learned``."""
+    """Return ``sincos-2d`` where the saved table is MAE's fixed one, else ``learned``."""
     table = tensors.get(f"{part}.positions.table")
     if table is None or table.shape[-1] % 4:
         return "learned"
@@ -292,19 +310,17 @@ def _table_kind(
     return "sincos-2d" if same else "learned"
 
 
-def _target(
-    family: Family, hints: FileHints, given: UserHints, notes: list[str]
-) -> TargetSpec | None:
-    """What the decoder predicts: no key tells it (facebookresearch/mae#12)."""
-    name = given.target or hints.target
-    if name is None or (family == "mae_st" and given.target is None):
-        notes.append(_UNKNOWN[family])
+def _target(found: _Evidence) -> TargetSpec | None:
+    """Find what the decoder predicts: no key names it (facebookresearch/mae#12)."""
+    name = found.user.target or found.file.target
+    if name is None or (found.family == "mae_st" and found.user.target is None):
+        found.notes.append(_UNKNOWN[found.family])
         return None
-    return target_part(family, name)
+    return target_part(found.family, name)
 
 
 def target_part(family: Family, name: str) -> TargetSpec:
-    """A pixel target as a family's code computes it.
+    """Return a pixel target as a family's code computes it.
 
     Raises:
         RecipeError: it is another target.
@@ -323,28 +339,33 @@ def target_part(family: Family, name: str) -> TargetSpec:
 _GIVE = "without it the model encodes, and predicts, but draws no pictures"
 _UNKNOWN: Mapping[Family, str] = {
     "mae": (
-        "target unknown, no key tells it: give --target norm-pixel for mae_pretrain_*_full.pth, "
+        "target unknown, no key names it: give --target norm-pixel for mae_pretrain_*_full.pth, "
         f"--target pixel for mae_visualize_*.pth; {_GIVE}"
     ),
     "videomae": (
-        "target unknown, no key tells it: give --target norm-pixel (all of VideoMAE's scripts) "
+        "target unknown, no key names it: give --target norm-pixel (all of VideoMAE's scripts) "
         f"or --target pixel; {_GIVE}"
     ),
     "mae_st": (
-        "target: mae_st predicts 8 of 16 frames, which is no target of maekit's: the model "
+        "target: mae_st predicts 8 of 16 frames, which maekit has no target for: the model "
         "encodes, and predicts, but draws no pictures"
     ),
 }
 
 
-def _statistics(
-    family: Family, hints: FileHints, channels: int, notes: list[str]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(found: _Evidence, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    hints = found.file
     if hints.mean and hints.std and len(hints.mean) == len(hints.std) == channels:
         return hints.mean, hints.std
     if channels != 3:
-        notes.append(f"mean and std of {channels} channels are not in the file: 0 and 1 are taken")
+        found.notes.append(
+            f"mean and std of {channels} channels are not in the file: 0 and 1 are taken"
+        )
         return (0.0,) * channels, (1.0,) * channels
-    whose, (mean, std) = ("mae_st's", KINETICS) if family == "mae_st" else ("ImageNet's", IMAGENET)
-    notes.append(f"mean and std are not in the file: {whose} are taken, as the official code's")
+    whose, (mean, std) = (
+        ("mae_st's", KINETICS) if found.family == "mae_st" else ("ImageNet's", IMAGENET)
+    )
+    found.notes.append(
+        f"mean and std are not in the file: {whose} are taken, as the official code's"
+    )
     return mean, std

@@ -32,7 +32,7 @@ class Rule:
     frame: bool = False
 
     def numbered(self, index: int) -> Rule:
-        """The rule of block ``index``."""
+        """Return the rule of block ``index``."""
         number = str(index)
         return replace(
             self,
@@ -49,14 +49,17 @@ class KeyMap:
     decoder: tuple[Rule, ...] = ()
 
     def respelled(self, spell: Callable[[str], str]) -> KeyMap:
-        """The same tensors under other names of theirs."""
+        """Return the map with other names on their side."""
         return KeyMap(
             tuple(replace(r, theirs=tuple(map(spell, r.theirs))) for r in self.encoder),
             tuple(replace(r, theirs=tuple(map(spell, r.theirs))) for r in self.decoder),
         )
 
     def rules(self, keys: Collection[str]) -> list[Rule]:
-        """What a whole file with these keys holds: as many blocks as the highest number says."""
+        """Return the rules of a whole file with these keys.
+
+        It has as many blocks as the highest number says.
+        """
         rules = list(_numbered(self.encoder, _depth(self.encoder, keys)))
         decoder = list(_numbered(self.decoder, _depth(self.decoder, keys)))
         if any(name in keys for rule in decoder for name in rule.theirs):
@@ -64,7 +67,7 @@ class KeyMap:
         return rules
 
     def rules_for(self, depth: int, decoder_depth: int | None) -> list[Rule]:
-        """What a model of this depth holds; ``None`` is no decoder."""
+        """Return the rules of a model of this depth; ``None`` stands for no decoder."""
         rules = list(_numbered(self.encoder, depth))
         if decoder_depth is not None:
             rules += _numbered(self.decoder, decoder_depth)
@@ -80,7 +83,7 @@ def _numbered(rules: Iterable[Rule], depth: int) -> Iterator[Rule]:
 
 
 def _depth(rules: Iterable[Rule], keys: Iterable[str]) -> int:
-    """Blocks up to the last that is there for the better part: one stray key makes no block."""
+    """Count blocks up to the last of which most is there: one stray key makes no block."""
     names = [name for rule in rules for name in rule.theirs if "{i}" in name]
     if not names:
         return 0
@@ -92,7 +95,7 @@ def _depth(rules: Iterable[Rule], keys: Iterable[str]) -> int:
 
 
 def to_ours(rules: Iterable[Rule], tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Their tensors under our names; a rule that lacks one of its tensors gives nothing.
+    """Rename their tensors to our names; a rule that lacks one of its tensors gives nothing.
 
     Raises:
         WeightsError: a tensor cannot be what its name says.
@@ -108,7 +111,9 @@ def to_ours(rules: Iterable[Rule], tensors: Mapping[str, Tensor], where: str) ->
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         if rule.frame:
             if whole.ndim != 4:
-                msg = f"{rule.theirs[0]} is {list(whole.shape)}; a convolution over pictures is due"
+                msg = (
+                    f"{rule.theirs[0]} is {list(whole.shape)}, expected a convolution over pictures"
+                )
                 raise WeightsError(msg, where=where, hint="is it a video model of another kind?")
             whole = whole.unsqueeze(2)
         found[rule.ours] = whole
@@ -116,7 +121,7 @@ def to_ours(rules: Iterable[Rule], tensors: Mapping[str, Tensor], where: str) ->
 
 
 def to_theirs(rules: Iterable[Rule], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors under their names: the inverse of ``to_ours``, bit for bit."""
+    """Rename our tensors to their names: the inverse of ``to_ours``, bit for bit."""
     found = {}
     for rule in rules:
         whole = tensors[rule.ours]
@@ -128,7 +133,7 @@ def to_theirs(rules: Iterable[Rule], tensors: Mapping[str, Tensor]) -> dict[str,
 
 
 def same(ours: str, theirs: str, kinds: Iterable[str] = WEIGHT_AND_BIAS) -> list[Rule]:
-    """A layer whose weight and bias go over as they are."""
+    """Return the rules of a layer whose weight and bias go over as they are."""
     return [Rule(f"{ours}.{kind}", (f"{theirs}.{kind}",)) for kind in kinds]
 
 
@@ -137,7 +142,7 @@ def block(
     theirs: Mapping[Literal["norm1", "proj", "norm2", "fc1", "fc2"], str],
     attention: Iterable[Rule],
 ) -> tuple[Rule, ...]:
-    """The rules of a transformer block, its fused attention given apart."""
+    """Return the rules of a transformer block; those of its fused attention are given."""
     layers = {"norm1": "norm1", "attn.proj": "proj", "norm2": "norm2"}
     layers |= {"mlp.fc1": "fc1", "mlp.fc2": "fc2"}
     rules = list(attention)

@@ -42,7 +42,9 @@ def resize(
     decoder_reset_reason: str | None,
     where: str,
 ) -> tuple[dict[str, Tensor], list[Change]]:
-    """The tensors that ``new`` takes, made of those of ``old``; what keeps its size is untouched.
+    """Make the tensors that ``new`` takes of those of ``old``.
+
+    What keeps its size is untouched.
 
     Args:
         tensors: by maekit's names.
@@ -80,7 +82,7 @@ _PARTS = ["backbone", "decoder"]
 
 
 def change_channels(weight: Tensor, channels: int) -> Tensor:
-    """A patch embedding ``[D, C, pt, ph, pw]`` of other channels, with the same sum over them.
+    """Give a patch embedding ``[D, C, pt, ph, pw]`` other channels, with the same sum over them.
 
     Each new channel gets the mean of the old ones times C / channels, so that a gray picture (all
     channels alike) is embedded as before.
@@ -92,7 +94,7 @@ def change_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def inflate(weight: Tensor, frames: int, how: Inflate) -> Tensor:
-    """A patch embedding ``[D, C, 1, ph, pw]`` of cubes: ``[D, C, frames, ph, pw]``.
+    """Make a patch embedding ``[D, C, 1, ph, pw]`` one of cubes: ``[D, C, frames, ph, pw]``.
 
     ``average`` gives each frame 1 / frames of it, so that a still clip is embedded as its picture;
     ``center`` gives all of it to frame ``frames // 2`` and zeros to the others (ViViT, arXiv
@@ -156,7 +158,10 @@ def _place(
 def _of_another_kind(
     name: str, old: Positions, new: Positions, mine: dict[str, Tensor], where: str
 ) -> dict[str, Tensor]:
-    """Any positions can be trained on as a row per token; an image's also as space plus time."""
+    """Convert positions to another kind.
+
+    Any can be trained on as a row per token; an image's also as space plus time.
+    """
     if new.kind == "learned":
         return {"table": _resampled(_whole_table(old, mine), old, new)}
     if new.kind == "learned-separable" and old.grid.t == 1:
@@ -173,7 +178,7 @@ def _of_another_kind(
 
 
 def _whole_table(old: Positions, mine: Mapping[str, Tensor]) -> Tensor:
-    """All rows ``[1, prefix + N, D]``: from the weights, or made again where they are fixed."""
+    """Return all rows ``[1, prefix + N, D]``, made again where the table is fixed."""
     made_for = None if old.made_for == old.grid else old.made_for
     module = Positions(old.kind, old.grid, old.width, old.prefix_rows, made_for)
     module.load_state_dict(dict(mine))
@@ -183,13 +188,13 @@ def _whole_table(old: Positions, mine: Mapping[str, Tensor]) -> Tensor:
 
 
 def _resampled(table: Tensor, old: Positions, new: Positions) -> Tensor:
-    """``[1, prefix + N, D]`` at the new grid; prefix rows are kept."""
+    """Resample ``[1, prefix + N, D]`` to the new grid; prefix rows are kept."""
     prefix, rows = table[0].split([old.prefix_rows, old.grid.tokens])
     return torch.cat([prefix, resample_rows(rows, old.grid, new.grid)])[None].contiguous()
 
 
 def _separable(mine: Mapping[str, Tensor], old: Grid, new: Grid) -> dict[str, Tensor]:
-    """Space and time are resampled apart: ``spatial [1, h*w, D]``, ``temporal [1, t, D]``."""
+    """Resample ``spatial [1, h*w, D]`` and ``temporal [1, t, D]``, each by itself."""
     axes = {
         "spatial": (Grid(1, old.h, old.w), Grid(1, new.h, new.w)),
         "temporal": (Grid(old.t, 1, 1), Grid(new.t, 1, 1)),

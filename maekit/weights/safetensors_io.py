@@ -93,14 +93,14 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _errno_of(text: str) -> int:
-    """The number in safetensors' ``... (os error 28)``; 5 (EIO) where there is none."""
+    """Return the number in safetensors' ``... (os error 28)``; 5 (EIO) where there is none."""
     _, _, tail = text.partition("os error ")
     digits = "".join(character for character in tail[:4] if character.isdigit())
     return int(digits) if digits else 5
 
 
 def read_header(path: Path) -> Header:
-    """The header of a masked autoencoder's weights file, without its tensors."""
+    """Read the header of a masked autoencoder's weights file, without its tensors."""
     return read_header_as(Header, path)
 
 
@@ -108,7 +108,7 @@ H = TypeVar("H", bound=FileHeader)
 
 
 def read_header_as(expected: type[H], path: Path) -> H:
-    """The header of a maekit weights file that must hold the kind of model expected.
+    """Read the header of a weights file that must hold the expected kind of model.
 
     Raises:
         WeightsError: it has none, one of another kind, or one that is not understood.
@@ -137,13 +137,13 @@ def read_header_as(expected: type[H], path: Path) -> H:
 
 
 def raw_header(path: Path) -> str | None:
-    """The text of maekit's header in a safetensors file, or None where it has none."""
+    """Return the text of maekit's header in a safetensors file, or None without one."""
     with _opened(path) as file:
         return (file.metadata() or {}).get(KEY)
 
 
 def _kind(text: str) -> str:
-    """The kind of model that a header's text names; the first headers named none."""
+    """Return the kind of model that a header's text names; the first headers named none."""
     try:
         header = json.loads(text)
     except ValueError:
@@ -180,7 +180,7 @@ def _opened(path: Path) -> safe_open:
 
 
 def sha256(path: Path) -> str:
-    """The hex digest of a file."""
+    """Return the hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -192,7 +192,7 @@ SHOWN = 5  # names in an error
 
 
 def model_tensors(model: MaskedAutoencoder) -> dict[str, Tensor]:
-    """Encoder, decoder and what the target fitted; never a target's frozen network."""
+    """Return encoder, decoder and what the target fitted; never a target's frozen network."""
     tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(OURS)}
     if model.target is not None:
         state = model.target.state()
@@ -210,6 +210,9 @@ def load_tensors(
     """Put tensors into a model; every one must fit, but for a classifier's norm and head.
 
     Args:
+        model: takes them.
+        tensors: encoder, decoder, and what the target fitted, by maekit's names.
+        where: the file, for errors.
         fresh: names that may be missing, and stay as they are.
 
     Raises:
@@ -244,14 +247,14 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
 def mismatches(
     model: MaskedAutoencoder, tensors: Mapping[str, Tensor], fresh: Collection[str] = ()
 ) -> list[str]:
-    """What keeps tensors from being the model's encoder and decoder, as text."""
+    """Describe what keeps tensors from being the model's encoder and decoder."""
     wanted = {name: t for name, t in model.state_dict().items() if name.startswith(OURS)}
     there = {n: t for n, t in wanted.items() if n in tensors or n not in fresh}
     return _misfits(there, tensors)
 
 
 def _misfits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """In what two sets of tensors differ but for their values."""
+    """Describe in what two sets of tensors differ but for their values."""
     problems = _listed("missing", wanted.keys() - found.keys())
     problems += _listed("unexpected", found.keys() - wanted.keys())
     return problems + [

@@ -95,7 +95,7 @@ def fetch_timm(name: str) -> TimmModel:
 
 
 def pretrained(name: str) -> tuple[Any, Any]:
-    """timm's description of a model's weights, and where they are.
+    """Return timm's description of a model's weights, and where they are.
 
     Raises:
         RecipeError: timm has no such model, or no weights for it.
@@ -141,7 +141,10 @@ def _heads(model: nn.Module) -> int | None:
 
 
 def _plain(model: nn.Module) -> bool:
-    """Whether what leaves no trace in tensors is as in MAE too: epsilon, activation, positions."""
+    """Return whether what leaves no trace in tensors is as in MAE's ViT.
+
+    That is epsilon, activation, positions.
+    """
     from timm.models.vision_transformer import Block, VisionTransformer
 
     if type(model) is not VisionTransformer or model.no_embed_class or model.num_reg_tokens:

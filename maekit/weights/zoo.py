@@ -54,7 +54,7 @@ class PublicFile:
 
 
 def _mae() -> list[PublicFile]:
-    """facebookresearch/mae: README.md; KaimingHe's comments in its issues 8 and 3."""
+    """List facebookresearch/mae: README.md; KaimingHe's comments in its issues 8 and 3."""
     base = "https://dl.fbaipublicfiles.com/mae"
     # The first digits of md5, README.md, "Fine-tuning with pre-trained checkpoints".
     digits = {"base": "8cad7c", "large": "b8b06e", "huge": "9bdbb0"}
@@ -89,7 +89,7 @@ def _mae() -> list[PublicFile]:
 
 
 def _videomae() -> list[PublicFile]:
-    """MCG-NJU/VideoMAE: MODEL_ZOO.md, column "Pre-train", which links pages of Google Drive."""
+    """List MCG-NJU/VideoMAE: MODEL_ZOO.md, column "Pre-train", which links Google Drive."""
     rows = {
         "k400_vit_s_1600": "1nU-H1u3eJ-VuyCveU7v-WIOcAVxs5Hww",
         "k400_vit_b_800": "1JfrhN144Hdg7we213H1WxwR3lGYOlmIn",
@@ -119,7 +119,7 @@ FILES: tuple[PublicFile, ...] = (*_mae(), *_videomae())
 
 
 def find(name: str) -> PublicFile:
-    """The published file of a name, with or without ``.pth``.
+    """Find the published file of a name, with or without ``.pth``.
 
     Raises:
         RecipeError: there is none.
@@ -133,7 +133,7 @@ def find(name: str) -> PublicFile:
 
 
 def address_of(file: PublicFile, given: str | None) -> str:
-    """Where to fetch a file from: the address given, or the published one.
+    """Return where to fetch a file from: the address given, or the published one.
 
     Raises:
         RecipeError: only a page for browsers is published, or the address is not http(s).
@@ -162,12 +162,15 @@ class Fetched:
 def fetch(
     file: PublicFile, address: str, folder: Path, progress: Callable[[int, int | None], None]
 ) -> Fetched:
-    """Download a file into a folder, its sha256 beside it as ``NAME.sha256``.
+    """Download a file into a folder, and write its sha256 to ``NAME.sha256``.
 
     The file appears whole or not at all.
 
     Args:
-        progress: told the bytes so far, and how many are to come where that is known.
+        file: which published file it is.
+        address: where it is fetched from.
+        folder: where it is put.
+        progress: called with the bytes so far, and with the total where it is known.
 
     Raises:
         RecipeError: the file is there already.
@@ -196,12 +199,12 @@ def fetch(
 
 
 def _file_name(file: PublicFile, address: str) -> str:
-    """The published name, with the suffix of what is fetched."""
+    """Return the published name, with the suffix of what is fetched."""
     return file.name + (PurePosixPath(urlsplit(address).path).suffix or ".pth")
 
 
 def _opened(address: str) -> HTTPResponse:
-    """The answer of a server, before its content.
+    """Open an address; return the server's answer before its content.
 
     Raises:
         WeightsError: there is none, or it is a page.

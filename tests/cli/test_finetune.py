@@ -170,7 +170,7 @@ def test_weights_of_another_encoder_are_refused_with_both_values(cli: Cli, two: 
     assert cli("pretrain", two, "-q").code == 0
     refused = cli("finetune", two, "model.backbone.width=48")
     assert refused.code == 3
-    assert "32 in the weights, 48 asked" in refused.err
+    assert "32 in the weights, 48 requested" in refused.err
     bigger = cli("finetune", two, "data.size=32", "-q")
     assert bigger.code == 0, bigger.err
     assert maekit.load_classifier("runs/two/3")[0].grid == (1, 4, 4)

@@ -123,7 +123,7 @@ def test_from_starts_with_other_weights(cli: Cli, small: str) -> None:
     assert start == pytest.approx(result_of("first")["holdout"]["loss"], rel=1e-6)
     wider = cli("pretrain", small, "model.backbone.width=64", "--from", "first", "--out", "x")
     assert wider.code == 3
-    assert "backbone.width: 32 in the weights, 64 asked" in wider.err
+    assert "backbone.width: 32 in the weights, 64 requested" in wider.err
     # These fit every tensor, and would still be another model.
     for word in ("model.backbone.heads=4", "pretrain.target.eps=outside", "data.stats=auto"):
         assert cli("pretrain", small, word, "--from", "first", "--out", "y").code == 3

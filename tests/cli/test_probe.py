@@ -110,7 +110,7 @@ def test_weights_of_another_model_are_refused_with_both_values(cli: Cli, labeled
     assert cli("pretrain", labeled, "-q").code == 0
     refused = cli("probe", labeled, "model.backbone.depth=3")
     assert refused.code == 3
-    assert "backbone.depth: 2 in the weights, 3 asked" in refused.err
+    assert "backbone.depth: 2 in the weights, 3 requested" in refused.err
     other = cli("probe", labeled, "data.size=[24, 24]", "--kind", "knn", "-q")
     assert other.code == 0  # size is of load time
 

@@ -202,7 +202,7 @@ def test_from_starts_with_other_weights(cli: Cli, with_dvae: str) -> None:
     assert result_of("second")["holdout_start"] == result_of("dvae")["holdout"]
     wider = cli("tokenizer", with_dvae, "tokenizer.dvae.width=8", "--from", "dvae", "--out", "x")
     assert wider.code == 3
-    assert "dvae.width: 16 in the weights, 8 asked" in wider.err
+    assert "dvae.width: 16 in the weights, 8 requested" in wider.err
     refused = cli("pretrain", with_dvae, "--from", "dvae", "--out", "y")
     assert refused.code == 3
     assert "of the kind dvae, not autoencoder" in refused.err

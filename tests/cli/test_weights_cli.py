@@ -164,7 +164,7 @@ def test_pretraining_from_an_encoder_alone_starts_a_fresh_decoder(small: str, cl
     assert "backbone.positions: sincos-2d at 1x4x4 to learned at 1x4x4" in learned.err
     refused = cli(*words, "other", "model.backbone.mlp_ratio=2")
     assert refused.code == 3
-    assert "backbone.mlp_ratio: 4.0 in the weights, 2.0 asked" in refused.err
+    assert "backbone.mlp_ratio: 4.0 in the weights, 2.0 requested" in refused.err
 
 
 def test_pretraining_goes_on_from_a_full_file_of_mae(small: str, cli: Cli, own: str) -> None:

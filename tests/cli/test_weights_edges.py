@@ -64,7 +64,7 @@ def test_a_folder_is_not_replaced_by_a_file(cli: Cli, to: str) -> None:
     Path("folder/mine").write_text("mine")
     words = ("weights", "convert", "own.safetensors", "folder", "--to", to)
     for done in (cli(*words), cli(*words, "--overwrite")):
-        assert (done.code, "folder: a file is due here" in done.err) == (2, True), done.err
+        assert (done.code, "folder: expected a file here" in done.err) == (2, True), done.err
     assert sorted(each.name for each in Path().iterdir()) == ["folder", "own.safetensors"]
 
 
@@ -72,7 +72,7 @@ def test_nor_a_file_by_a_folder(cli: Cli) -> None:
     write("own.safetensors")
     words = ("weights", "convert", "own.safetensors", "own.safetensors", "--to", "hf")
     done = cli(*words, "--overwrite")
-    assert (done.code, "a folder is due here" in done.err) == (2, True)
+    assert (done.code, "expected a folder here" in done.err) == (2, True)
     assert read_header(Path("own.safetensors")).decoder is not None
 
 

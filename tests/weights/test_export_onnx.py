@@ -51,7 +51,7 @@ def test_onnxruntime_gives_the_same_tokens_for_any_batch(
     header = described(clip, backbone)
     model = built(header)
     path = tmp_path / "encoder.onnx"
-    assert exporting.export(model, path, header) < exporting.BOUND
+    assert exporting.export_encoder(model, path, header) < exporting.BOUND
     assert [each.name for each in tmp_path.iterdir()] == ["encoder.onnx"]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch in (1, 2, 5):
@@ -83,7 +83,7 @@ def test_a_runtime_that_disagrees_leaves_no_file(
 
     monkeypatch.setattr(exporting, "_write", other)
     with pytest.raises(WeightsError, match="onnxruntime's tokens differ by"):
-        exporting.export(model, tmp_path / "encoder.onnx", header)
+        exporting.export_encoder(model, tmp_path / "encoder.onnx", header)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -94,7 +94,7 @@ def test_weights_too_large_for_one_file_stand_beside(
 
     monkeypatch.setattr(exporting, "ONE_FILE", 1000)
     header = described(*PARTS[0])
-    exporting.export(built(header), tmp_path / "encoder.onnx", header)
+    exporting.export_encoder(built(header), tmp_path / "encoder.onnx", header)
     names = {each.name for each in tmp_path.iterdir()}
     assert names == {"encoder.onnx", "encoder.onnx.data"}
     session = onnxruntime.InferenceSession(
@@ -107,10 +107,10 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     header = described(*PARTS[0])
     model = built(header)
     with pytest.raises(StorageError, match="cannot be written"):
-        exporting.export(model, tmp_path / "nowhere" / "encoder.onnx", header)
+        exporting.export_encoder(model, tmp_path / "nowhere" / "encoder.onnx", header)
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name)
     )
     with pytest.raises(PartError, match=r"needs onnxruntime\n  try: pip install 'maekit\[onnx\]'"):
-        exporting.export(model, tmp_path / "encoder.onnx", header)
+        exporting.export_encoder(model, tmp_path / "encoder.onnx", header)

@@ -15,7 +15,7 @@ import torch
 from official import TINY, TINY_DECODER, mae
 
 from maekit.errors import WeightsError
-from maekit.weights.export_hf import write_hf
+from maekit.weights.export_hf import export_hf
 from maekit.weights.foreign import IMAGENET, UserHints
 from maekit.weights.importer import Weights, open_weights
 
@@ -25,7 +25,7 @@ STATE = mae(**TINY, **TINY_DECODER)
 
 def opened(content: Any, folder: Path) -> Weights:
     torch.save(content, folder / "weights.pth")
-    return open_weights(folder / "weights.pth", given=HEADS)
+    return open_weights(folder / "weights.pth", user_hints=HEADS)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def folder(tmp_path: Path) -> Path:
     """Of transformers', as maekit writes it."""
     torch.save(STATE, tmp_path / "mae.pth")
     given = UserHints(target="norm-pixel", heads=4, decoder_heads=2)
-    write_hf(open_weights(tmp_path / "mae.pth", given=given), tmp_path / "hf")
+    export_hf(open_weights(tmp_path / "mae.pth", user_hints=given), tmp_path / "hf")
     return tmp_path / "hf"
 
 

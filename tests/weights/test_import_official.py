@@ -38,7 +38,7 @@ def saved(state: object, path: Path) -> Path:
 
 
 def opened(state: object, tmp_path: Path, given: UserHints = HEADS) -> Weights:
-    return open_weights(saved(state, tmp_path / "weights.pth"), given=given)
+    return open_weights(saved(state, tmp_path / "weights.pth"), user_hints=given)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -152,7 +152,7 @@ def test_safetensors_and_bin_are_told_by_their_content(tmp_path: Path) -> None:
     save_file(SMALL["mae"], tmp_path / "wrongly.pth")
     torch.save(SMALL["mae"], tmp_path / "wrongly.safetensors", _use_new_zipfile_serialization=False)
     for name in ("wrongly.pth", "wrongly.safetensors"):
-        assert open_weights(tmp_path / name, given=HEADS).report.matched == len(SMALL["mae"])
+        assert open_weights(tmp_path / name, user_hints=HEADS).report.matched == len(SMALL["mae"])
 
 
 def test_an_encoder_prefix_is_the_encoder(tmp_path: Path) -> None:
@@ -184,14 +184,14 @@ def test_a_fine_tuned_head_is_dropped_only_when_that_is_allowed(
     state |= {"head.weight": torch.ones(10, 48), "head.bias": torch.ones(10)}
     path = saved({"model": state}, tmp_path / "tuned.pth")
     with pytest.raises(WeightsError) as caught:
-        open_weights(path, given=HEADS)
+        open_weights(path, user_hints=HEADS)
     message = str(caught.value)
     for name in ("norm.weight", "norm.bias", "fc_norm.weight", "head.weight", "head.bias"):
         assert name in message
     patterns = ["head.*", f"{prefix}norm.*"]
     with pytest.raises(WeightsError, match="fc_norm"):
-        open_weights(path, given=HEADS, allow_missing=patterns)
-    weights = open_weights(path, given=HEADS, allow_missing=[*patterns, f"{prefix}fc_norm.*"])
+        open_weights(path, user_hints=HEADS, allow_missing=patterns)
+    weights = open_weights(path, user_hints=HEADS, allow_missing=[*patterns, f"{prefix}fc_norm.*"])
     assert weights.fresh == {"backbone.norm.weight", "backbone.norm.bias"}
     notes = "\n".join(weights.report.notes)
     assert "dropped, as allowed: head.weight" in notes

@@ -115,9 +115,9 @@ def test_any_positions_can_be_trained_on(kind: str) -> None:
         ({"positions": "sincos-3d"}, "sincos-3d ones cannot be made"),
         ({"positions": "learned-separable"}, "learned-separable ones cannot be made"),
         ({"positions_grid": [1, 2, 3]}, "backbone.positions_grid: [2, 2, 3] in the weights"),
-        ({"heads": 4}, "backbone.heads: 2 in the weights, 4 asked"),
-        ({"patch": [1, 8, 8]}, "backbone.patch: [2, 8, 8] in the weights, [1, 8, 8] asked"),
-        ({"patch": [2, 4, 8]}, "backbone.patch: [2, 8, 8] in the weights, [2, 4, 8] asked"),
+        ({"heads": 4}, "backbone.heads: 2 in the weights, 4 requested"),
+        ({"patch": [1, 8, 8]}, "backbone.patch: [2, 8, 8] in the weights, [1, 8, 8] requested"),
+        ({"patch": [2, 4, 8]}, "backbone.patch: [2, 8, 8] in the weights, [2, 4, 8] requested"),
         ({"name": "image-vit", "patch": 8}, "backbone.name: 'video-vit' in the weights"),
     ],
 )
@@ -134,7 +134,9 @@ def test_what_is_not_of_load_time_is_refused(change: dict[str, Any], said: str) 
 
 def test_a_video_model_with_an_image_models_options_must_match() -> None:
     image = header((1, 16, 24), IMAGE)
-    with pytest.raises(WeightsError, match=r"backbone\.qkv_bias: 'all' in the weights, 'qv' asked"):
+    with pytest.raises(
+        WeightsError, match=r"backbone\.qkv_bias: 'all' in the weights, 'qv' requested"
+    ):
         moved(image, header((4, 16, 24), VIDEO | {"qkv_bias": "qv", "class_token": True}))
 
 

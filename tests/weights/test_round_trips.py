@@ -13,8 +13,8 @@ from maekit.engine.build import build_model, load_model, require_whole
 from maekit.errors import WeightsError
 from maekit.recipe.schema import TargetSpec
 from maekit.registry import spec_of
-from maekit.weights.export import Writer, write_mae, write_maekit, write_timm, write_videomae
-from maekit.weights.export_hf import write_hf
+from maekit.weights.export import Exporter, export_mae, export_maekit, export_timm, export_videomae
+from maekit.weights.export_hf import export_hf
 from maekit.weights.foreign import UserHints
 from maekit.weights.header import Header
 from maekit.weights.importer import Weights, open_weights
@@ -58,18 +58,18 @@ def same(one: State, other: State) -> bool:
 @pytest.mark.parametrize(
     ("state", "write", "clip"),
     [
-        (mae(**TINY, **TINY_DECODER), write_mae, None),
-        (mae(**TINY), write_mae, None),
-        (videomae(**TINY, **TINY_DECODER), write_videomae, (4, 16, 24)),
+        (mae(**TINY, **TINY_DECODER), export_mae, None),
+        (mae(**TINY), export_mae, None),
+        (videomae(**TINY, **TINY_DECODER), export_videomae, (4, 16, 24)),
     ],
 )
 def test_official_to_maekit_to_official(
-    state: State, write: Writer, clip: tuple[int, int, int] | None, tmp_path: Path
+    state: State, write: Exporter, clip: tuple[int, int, int] | None, tmp_path: Path
 ) -> None:
     torch.save({"model": state}, tmp_path / "in.pth")
     given = UserHints(heads=4, decoder_heads=2, clip=clip)
-    weights = require_whole(open_weights(tmp_path / "in.pth", given=given))
-    write_maekit(weights, tmp_path / "own.safetensors")
+    weights = require_whole(open_weights(tmp_path / "in.pth", user_hints=given))
+    export_maekit(weights, tmp_path / "own.safetensors")
     write(open_weights(tmp_path / "own.safetensors"), tmp_path / "out.pth")
     back = torch.load(tmp_path / "out.pth", weights_only=True)
     assert list(back) == ["model"]
@@ -85,7 +85,7 @@ def test_maekit_to_transformers_and_back(
     import transformers
 
     weights = written(header.model_copy(update=parts), tmp_path)
-    note = write_hf(weights, tmp_path / "hf").notes[-1]
+    note = export_hf(weights, tmp_path / "hf").notes[-1]
     if through:
         kind = getattr(transformers, note.split(".")[1])
         model, found = kind.from_pretrained(tmp_path / "hf", output_loading_info=True)
@@ -109,7 +109,7 @@ def test_transformers_sees_the_same_picture_and_target(norm_pixels: bool, tmp_pa
 
     target = spec_of(TargetSpec, {"name": "norm-pixel" if norm_pixels else "pixel"})
     weights = written(MAE_HEADER.model_copy(update={"target": target}), tmp_path)
-    write_hf(weights, tmp_path / "hf")
+    export_hf(weights, tmp_path / "hf")
     theirs: Any = ViTMAEForPreTraining.from_pretrained(tmp_path / "hf").eval()
     ours, _ = load_model(weights)
     pixels = torch.randn(2, 3, 32, 32)
@@ -129,7 +129,7 @@ def test_transformers_keeps_the_biases_of_videomae(tmp_path: Path) -> None:
     from transformers import AutoImageProcessor, VideoMAEForPreTraining, VideoMAEModel
 
     weights = written(VIDEO_HEADER, tmp_path)
-    write_hf(weights, tmp_path / "hf")
+    export_hf(weights, tmp_path / "hf")
     ours, _ = load_model(weights)
     pixels = torch.randn(2, 3, *VIDEO_HEADER.clip)
     whole: Any = VideoMAEForPreTraining.from_pretrained(tmp_path / "hf").eval()
@@ -151,14 +151,14 @@ def test_reading_every_spelling_of_transformers(spelling: str, video: bool, tmp_
     from transformers import VideoMAEForPreTraining, ViTMAEForPreTraining
 
     weights = written(VIDEO_HEADER if video else MAE_HEADER, tmp_path)
-    write_hf(weights, tmp_path / "hf")
+    export_hf(weights, tmp_path / "hf")
     kind: Any = VideoMAEForPreTraining if video else ViTMAEForPreTraining
     theirs = kind.from_pretrained(tmp_path / "hf").eval()
     given = UserHints("norm-pixel", 4, 2, VIDEO_HEADER.clip if video else None)
     if spelling == "modules":
         path = tmp_path / "modules.bin"
         torch.save(theirs.state_dict(), path)
-        back = open_weights(path, given=given)
+        back = open_weights(path, user_hints=given)
     else:
         theirs.save_pretrained(tmp_path / "saved", max_shard_size="60KB")
         assert (tmp_path / "saved" / "model.safetensors.index.json").is_file()
@@ -187,7 +187,7 @@ def test_the_small_video_model_of_transformers_must_be_told_its_heads(tmp_path: 
     with pytest.raises(WeightsError, match="--heads 6") as caught:
         open_weights(tmp_path / "small")
     assert "25868" in str(caught.value)
-    told = open_weights(tmp_path / "small", given=UserHints(heads=6))
+    told = open_weights(tmp_path / "small", user_hints=UserHints(heads=6))
     assert told.header.backbone.written["heads"] == 6
 
 
@@ -209,7 +209,7 @@ def test_timm_loads_the_encoder_as_it_is_told(
     header = Header.model_validate(MAE_HEADER.model_dump() | change)
     weights = written(header, tmp_path)
     path = tmp_path / f"encoder{suffix}"
-    notes = write_timm(weights, path).notes
+    notes = export_timm(weights, path).notes
     call = notes[-1].removeprefix("load it: ")
     theirs: Any = eval(call, {"timm": timm}).eval()  # what a user pastes
     ours, _ = load_model(weights)
@@ -226,7 +226,7 @@ def test_timm_loads_the_encoder_as_it_is_told(
     assert named == (header.clip == (1, 224, 224))
     if not change:
         given = UserHints(heads=4)
-        back = open_weights(path, given=given).tensors
+        back = open_weights(path, user_hints=given).tensors
         assert same(back, {k: v for k, v in weights.tensors.items() if "backbone" in k})
 
 
@@ -235,32 +235,32 @@ def changed(header: Header, part: str, **options: Any) -> Header:
     return header.model_copy(update={part: spec_of(type(spec), spec.written | options)})
 
 
-REFUSED: list[tuple[Writer, Header, tuple[str, ...]]] = [
-    (write_mae, VIDEO_HEADER, ("image-vit", "video-vit")),
-    (write_videomae, MAE_HEADER, ("video-vit", "image-vit")),
-    (write_timm, VIDEO_HEADER, ("class token and one frame", "video-vit")),
+REFUSED: list[tuple[Exporter, Header, tuple[str, ...]]] = [
+    (export_mae, VIDEO_HEADER, ("image-vit", "video-vit")),
+    (export_videomae, MAE_HEADER, ("video-vit", "image-vit")),
+    (export_timm, VIDEO_HEADER, ("class token and one frame", "video-vit")),
     (
-        write_mae,
+        export_mae,
         changed(MAE_HEADER, "backbone", class_token=False, mask_token=True),
         ("backbone.class_token False", "backbone.mask_token True"),
     ),
-    (write_mae, changed(MAE_HEADER, "decoder", positions="sincos-3d"), ("sincos-3d",)),
+    (export_mae, changed(MAE_HEADER, "decoder", positions="sincos-3d"), ("sincos-3d",)),
     (
-        write_videomae,
+        export_videomae,
         changed(VIDEO_HEADER, "backbone", positions="sincos-3d", class_token=True),
         ("backbone.class_token True", "backbone.positions sincos-3d"),
     ),
-    (write_hf, changed(VIDEO_HEADER, "decoder", embed_bias=True), ("decoder.embed_bias True",)),
-    (write_hf, MAE_HEADER.model_copy(update={"clip": (1, 32, 40)}), ("square", "32x40")),
-    (write_hf, changed(MAE_HEADER, "backbone", patch=[8, 4]), ("square", "8x4")),
-    (write_hf, changed(MAE_HEADER, "target", loss="l1"), ("no such target", "loss l1")),
-    (write_hf, changed(MAE_HEADER, "target", eps="outside"), ("no such target", "outside")),
+    (export_hf, changed(VIDEO_HEADER, "decoder", embed_bias=True), ("decoder.embed_bias True",)),
+    (export_hf, MAE_HEADER.model_copy(update={"clip": (1, 32, 40)}), ("square", "32x40")),
+    (export_hf, changed(MAE_HEADER, "backbone", patch=[8, 4]), ("square", "8x4")),
+    (export_hf, changed(MAE_HEADER, "target", loss="l1"), ("no such target", "loss l1")),
+    (export_hf, changed(MAE_HEADER, "target", eps="outside"), ("no such target", "outside")),
 ]
 
 
 @pytest.mark.parametrize(("write", "header", "words"), REFUSED)
 def test_what_a_format_cannot_hold_is_named(
-    write: Writer, header: Header, words: tuple[str, ...], tmp_path: Path
+    write: Exporter, header: Header, words: tuple[str, ...], tmp_path: Path
 ) -> None:
     weights = written(header, tmp_path)
     with pytest.raises(WeightsError) as caught:

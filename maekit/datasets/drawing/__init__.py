@@ -1,1 +1,1 @@
-"""How maekit draws its own sample pictures: numpy for light and texture, Pillow for polygons."""
+"""Sample pictures that maekit draws: numpy for light and texture, Pillow for polygons."""

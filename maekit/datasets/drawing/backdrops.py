@@ -1,4 +1,4 @@
-"""Where things stand: a landscape, a room, or a surface seen from above."""
+"""Backdrops: a landscape, a room, or a surface seen from above."""
 
 from __future__ import annotations
 
