@@ -139,7 +139,7 @@ def trains(verb: str, recipe: Recipe) -> bool:
     if verb != "probe":
         return True
     probe, _ = required_probe(recipe)
-    return probe.kind == "linear" and probe.protocol == "paper"
+    return probe.trains_heads
 
 
 def run_verb(

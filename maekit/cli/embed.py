@@ -99,7 +99,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
             reading = _reading(batch, workers, where)
             made = make_embedding(reader, way, shards, reading, _until(stop, tell))
             if made is None:
-                text = f"interrupted; the same command goes on from {shards.folder}"
+                text = f"interrupted; the same command resumes from {shards.folder}"
                 tell(Note(text, warning=True))
                 return INTERRUPTED
             write(target, kind, made, about)

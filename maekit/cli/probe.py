@@ -110,19 +110,21 @@ def _rows(result: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
 
 def _rehearse(recipe: Recipe, source: str, device: torch.device, emit: Emit, *, json: bool) -> int:
     """Build everything, make features of a few samples, and print what all would take."""
-    job = assemble_probe(recipe, source, device, emit)
-    reader, val_reader = job.readers()
-    count = min(len(job.train), job.at_once)
+    setup = assemble_probe(recipe, source, device, emit)
+    reader, val_reader = setup.readers()
+    count = min(len(setup.train), setup.at_once)
     began = time.perf_counter()
     here = Reading(device, count, 0, 0.0)
-    made = collect_features(reader, job.extractors, range(count), here, count_bad(job.ledger))
+    made = collect_features(
+        reader, setup.extractors, range(count), here, count_bad(setup.bad_files)
+    )
     each = sum(features.nbytes for features in made.features.values()) / max(1, len(made.rows))
-    views = len(job.train) + len(job.val) * val_reader.repeats
+    views = len(setup.train) + len(setup.val) * val_reader.repeats
     costs = {
         **begun_result(recipe),
-        "protocol": job.protocol,
-        "parameters": sum(each.numel() for each in job.encoder.parameters()),
-        "classes": len(job.labeled.classes),
+        "protocol": setup.protocol,
+        "parameters": sum(each.numel() for each in setup.encoder.parameters()),
+        "classes": len(setup.labeled.classes),
         "views": views,
         "seconds": round((time.perf_counter() - began) / count * views, 1),
         "memory_bytes": int(each * views),
@@ -132,9 +134,9 @@ def _rehearse(recipe: Recipe, source: str, device: torch.device, emit: Emit, *, 
         print_json(costs)
         return 0
     rows = [
-        ("protocol", job.protocol),
+        ("protocol", setup.protocol),
         ("parameters", f"{costs['parameters']:,} of the encoder"),
-        ("views", f"{views:,} of {len(job.train) + len(job.val):,} samples"),
+        ("views", f"{views:,} of {len(setup.train) + len(setup.val):,} samples"),
         ("memory", f"{size(each * views)} for features, and as much on disk until the end"),
         ("time", f"about {duration(float(costs['seconds']))} for features on this {device.type}"),
     ]

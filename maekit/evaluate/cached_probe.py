@@ -77,26 +77,26 @@ def _judged(
         emit(Note(f"run folder: {path}"))
         source = weights_or_newest(recipe, options.source or source_of(kept / VAL), emit)
         run.describe(recipe, VERB, device)
-        bad_files = path / "bad_files.jsonl"
-        probing = assemble_probe(recipe, source, device, emit, bad_files=bad_files)
+        listed = path / "bad_files.jsonl"
+        setup = assemble_probe(recipe, source, device, emit, bad_files_path=listed)
         stop = StopSignal()
         with stop if options.signals else nullcontext():
-            whole = probing.make_features(kept, lambda: stop.requested is None)
+            whole = setup.make_features(kept, lambda: stop.requested is None)
         if not whole:
             text = "interrupted, features are kept"
             result = begun | {"exit": INTERRUPTED, "error": text}
             run.folder.write_result(result)
             emit(Note(f"{text}; go on with --resume --out {path}", warning=True))
             return result
-        judged = probing.evaluate_cached(kept)
+        judged = setup.evaluate_cached(kept)
         judged[MODEL].predictions.write(path / PREDICTIONS)
         more = {
-            "bad_files": len(probing.ledger),
+            "bad_files": len(setup.bad_files),
             "weights": source,
             "predictions": str(path / PREDICTIONS),
             "seconds": round(time.perf_counter() - began, 1),
         }
-        made: dict[str, Any] = plain(begun | probing.result(judged) | more)
+        made: dict[str, Any] = plain(begun | setup.result(judged) | more)
         result = _compared(made, recipe, options)
         run.folder.write_result(result)
         shutil.rmtree(kept)

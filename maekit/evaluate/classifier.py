@@ -120,7 +120,7 @@ def load_classifier(source: str | Path) -> tuple[Classifier, Header]:
     model, header = load_model(source)
     described = header.classifier
     if described is None:
-        msg = "these weights have no classifier: they are of a pre-training"
+        msg = "these weights hold no classifier: they come from pre-training"
         raise WeightsError(msg, where=str(source), hint="give a run of maekit finetune")
     head = make_head(
         model.backbone.width,
@@ -225,7 +225,7 @@ def _train(block: nn.Module, *, half: bool) -> None:
         return
     parts = [getattr(block, name, None) for name in _HALF]
     if not all(isinstance(part, nn.Module) for part in parts):
-        msg = f"a {type(block).__name__} has no {' and '.join(_HALF)}: it has no half"
+        msg = f"{type(block).__name__} cannot be trained by half: it has no {' and '.join(_HALF)}"
         raise PartError(msg, where=_WHERE, hint="give a number of blocks")
     for part in parts:
         part.requires_grad_(requires_grad=True)  # type: ignore[union-attr]

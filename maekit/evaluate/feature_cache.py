@@ -37,10 +37,10 @@ SHARD_SIZE = 256  # samples of one file
 _MANIFEST = "manifest.json"
 _PREFIX = "features."  # before the name of a kind of features
 FeatureArrays = Mapping[str, np.ndarray]  # features [B, V, ...] by name, float32
-Name = Callable[[int], str]  # what a sample is called
+Name = Callable[[int], str]  # the name of a sample, by its row
 # Which samples of a batch cannot be used; raises where that is fatal.
 OnBad = Callable[["Batch", FeatureArrays, Name], Sequence[BadFile]]
-_SECONDS = 10.0  # between two words on how far reading is
+_SECONDS = 10.0  # between two notes on progress
 NONFINITE = "its features are not finite"
 
 
@@ -48,7 +48,7 @@ class FeatureShards:
     """The features of one set on disk, in shards.
 
     Args:
-        folder: where they lie; it is made.
+        folder: where they are kept; it is made.
         about: what they depend on besides the order of the set; plain data.
 
     Raises:
@@ -61,14 +61,14 @@ class FeatureShards:
         text = json.dumps(about, indent=1, sort_keys=True)
         manifest = folder / _MANIFEST
         if manifest.is_file() and manifest.read_text(encoding="utf-8") != text:
-            msg = "these parts are of other inputs, weights or options"
+            msg = "these features were made from other inputs, weights or options"
             hint = f"remove {folder}, or give another --out"
             raise RecipeError(msg, where=str(folder), hint=hint)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_text(manifest, text)
         except OSError as error:
-            msg = f"parts cannot be kept: {error}"
+            msg = f"features cannot be kept: {error}"
             raise StorageError(msg, where=str(folder), hint="give another --out") from error
 
     def has(self, number: int) -> bool:
@@ -91,8 +91,10 @@ class FeatureShards:
         try:
             write_atomically(path, write)
         except OSError as error:
-            msg = f"a part cannot be written: {error}"
-            raise StorageError(msg, where=str(path), hint="free some space, then again") from error
+            msg = f"features cannot be written: {error}"
+            raise StorageError(
+                msg, where=str(path), hint="free some space, and run again"
+            ) from error
 
     def load(self, number: int) -> FeatureSet:
         """Read a shard.
@@ -111,8 +113,8 @@ class FeatureShards:
                 unread = tuple(BadFile(*each) for each in json.loads(str(shard["unread"])))
                 return FeatureSet(shard["rows"], features, unread)
         except (BadZipFile, EOFError, KeyError, OSError, ValueError) as error:
-            msg = f"a part is damaged: {error}"
-            raise StorageError(msg, where=str(path), hint="remove it, then again") from error
+            msg = f"this file of features is damaged: {error}"
+            raise StorageError(msg, where=str(path), hint="remove it, and run again") from error
 
     def load_all(self, size: int, total: int) -> FeatureSet:
         """Read all shards of a set of ``total`` samples, ``size`` in each.

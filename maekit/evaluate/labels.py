@@ -359,7 +359,9 @@ def _values(names: Sequence[str], key: str) -> np.ndarray:
         table = np.array([[float(part) for part in _parts(name)] for name in names], np.float32)
     except ValueError as error:
         hint = f"labels must be as many numbers for each sample, joined by '{JOIN}'"
-        raise DataError(f"no values: {error}", where=f"{key}.path", hint=hint) from error
+        raise DataError(
+            f"expected numbers as labels: {error}", where=f"{key}.path", hint=hint
+        ) from error
     if table.ndim != 2 or not np.isfinite(table).all():
         what = "a label is not a finite number"
         raise DataError(what, where=f"{key}.path", hint="give each sample its values")

@@ -91,7 +91,7 @@ class LabeledSubset:
         """Say once what the probe leaves out."""
         if len(unread) == len(self.rows):
             what = f"none of {len(unread)} samples can be read: {unread[0].reason}"
-            hint = "mend the files, or ~pretrain.online_probe"
+            hint = "repair the files, or ~pretrain.online_probe"
             raise DataError(what, where=unread[0].file, hint=hint)
         if unread and self._emit is not None:
             text = f"the online probe leaves out {len(unread)} of {len(self.rows)} samples"

@@ -131,7 +131,7 @@ def refuse_bad(batch: Batch) -> None:
     """
     if batch.bad:
         file, reason, _ = batch.bad[0]
-        hint = "mend it, or take it out of the set: every test sample counts"
+        hint = "repair it, or take it out of the set: every test sample counts"
         raise DataError(f"cannot be read: {reason}", where=file, hint=hint)
 
 

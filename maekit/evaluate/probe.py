@@ -85,8 +85,8 @@ class ProbeResult:
 
 
 @dataclass
-class ProbeJob:
-    """Sets, labels, encoder and extractors of a probe, and what is done with them."""
+class ProbeSetup:
+    """Sets, labels, encoder and extractors of a probe; makes features and evaluates heads."""
 
     recipe: Recipe
     probe: Probe
@@ -100,7 +100,7 @@ class ProbeJob:
     extractors: dict[str, Extractor]
     encoder: MaskedAutoencoder
     source: str
-    ledger: BadFiles
+    bad_files: BadFiles
     emit: Emit
 
     @property
@@ -113,7 +113,7 @@ class ProbeJob:
     def settings(self) -> dict[str, Any]:
         """Everything that the numbers depend on besides data and weights."""
         probe = self.probe
-        if self.trains:
+        if self.probe.trains_heads:
             options = probe.model_dump(mode="json", by_alias=True, include=set(TRAINED))
         else:
             options = getattr(probe, probe.kind).model_dump(mode="json")
@@ -141,17 +141,12 @@ class ProbeJob:
         """Where the encoder's last norm stands: a mean of normed tokens is not the normed mean."""
         if self.probe.layer is not None:
             return None
-        return "after pooling" if self.trains else "before pooling"
+        return "after pooling" if self.probe.trains_heads else "before pooling"
 
     @cached_property
     def digest(self) -> str:
-        """A name for the encoder's weights."""
+        """A hash that names the encoder's weights."""
         return digest_of_weights(self.encoder)
-
-    @property
-    def trains(self) -> bool:
-        """Whether heads are trained on augmented crops, not fitted on cached features."""
-        return self.probe.kind == "linear" and self.probe.protocol == "paper"
 
     @property
     def at_once(self) -> int:
@@ -179,7 +174,7 @@ class ProbeJob:
         )
 
     def make_features(self, kept: Path, should_continue: Callable[[], bool]) -> bool:
-        """Make the features of both sets that are not kept yet; False if stopped before the end.
+        """Make the features of both sets that do not exist yet; False if stopped before the end.
 
         Args:
             kept: folder that they are kept in.
@@ -194,7 +189,7 @@ class ProbeJob:
         train, val = self.readers()
         # First data.val, where whatever cannot be read ends everything.
         return self._made(VAL, val, kept, raise_on_bad, should_continue) and self._made(
-            TRAIN, train, kept, count_bad(self.ledger), should_continue
+            TRAIN, train, kept, count_bad(self.bad_files), should_continue
         )
 
     def evaluate_cached(self, kept: Path) -> dict[str, ProbeResult]:
@@ -264,7 +259,7 @@ class ProbeJob:
             "settings": self.settings,
             "fitted": {name: each.fitted for name, each in judged.items()},
             "classes": len(self.labeled.classes),
-            "train_samples": len(self.train) - self.ledger.samples,
+            "train_samples": len(self.train) - self.bad_files.samples,
             "val_samples": len(model.rows),
             "from": self.source,
             "encoder_sha256": self.digest,
@@ -320,8 +315,8 @@ def assemble_probe(
     device: torch.device,
     emit: Emit,
     *,
-    bad_files: Path | None = None,
-) -> ProbeJob:
+    bad_files_path: Path | None = None,
+) -> ProbeSetup:
     """Open data and weights, check the labels, build what is evaluated.
 
     Args:
@@ -329,7 +324,7 @@ def assemble_probe(
         source: of weights, as ``--from`` takes it.
         device: where features are made.
         emit: receives notes.
-        bad_files: where unreadable training files are recorded.
+        bad_files_path: where unreadable training files are recorded.
 
     Raises:
         RecipeError: no probe section, no data.val, or the encoder lacks what the recipe needs.
@@ -349,7 +344,7 @@ def assemble_probe(
     precision = Precision.of(probe.precision, device, where="probe.precision")
     # Without training, the model is its own random baseline.
     random_encoder = model if source == SCRATCH else untrained(header, recipe.seed)
-    return ProbeJob(
+    return ProbeSetup(
         recipe=recipe,
         probe=probe,
         device=device,
@@ -364,7 +359,7 @@ def assemble_probe(
         ),
         encoder=model,
         source=source,
-        ledger=BadFiles(bad_files, len(train), data.train.max_bad_fraction),
+        bad_files=BadFiles(bad_files_path, len(train), data.train.max_bad_fraction),
         emit=emit,
     )
 
@@ -387,13 +382,12 @@ def _extractors(
 ) -> dict[str, Extractor]:
     """Build what is evaluated, by name."""
     # The paper's protocol exports encoder and head as a classifier: features are a classifier's.
-    paper = probe.kind == "linear" and probe.protocol == "paper"
-    if paper and probe.layer is not None:
+    if probe.trains_heads and probe.layer is not None:
         msg = "probe.layer cannot be used with protocol: paper, which takes the encoder's output"
         raise RecipeError(msg, where="probe.layer", hint="probe.protocol=cached, or leave it out")
 
     def features_of(encoder: MaskedAutoencoder) -> Features:
-        return Features(encoder, pool, probe.layer, precision, pool_first=paper)
+        return Features(encoder, pool, probe.layer, precision, pool_first=probe.trains_heads)
 
     features = features_of(model)
     random = features if random_encoder is model else features_of(random_encoder)

@@ -25,7 +25,7 @@ from maekit.engine.run_folder import PREDICTIONS, plain
 from maekit.engine.step import eval_mode, to_device_float01
 from maekit.evaluate.classifier import Classifier, classifier_tensors, make_head
 from maekit.evaluate.encoder import weights_or_newest
-from maekit.evaluate.probe import MODEL, ProbeJob, ProbeResult, assemble_probe, required_probe
+from maekit.evaluate.probe import MODEL, ProbeResult, ProbeSetup, assemble_probe, required_probe
 from maekit.evaluate.probe_heads import FittedHead, on_device
 from maekit.recipe.probe import Lars
 from maekit.weights.header import ClassifierHeader, FileHeader, Header
@@ -68,21 +68,21 @@ class Heads(nn.Module):
 class ProbeStep:
     """Encodes, and compares what each head says; ``loss(batch) -> (sum, weight)``."""
 
-    def __init__(self, probing: ProbeJob, heads: Heads) -> None:
-        self.probing = probing
+    def __init__(self, setup: ProbeSetup, heads: Heads) -> None:
+        self.setup = setup
         self.heads = heads
-        self.labels = torch.from_numpy(probing.labeled.train)
+        self.labels = torch.from_numpy(setup.labeled.train)
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
         """Sum all heads' cross-entropies over good rows; returns how many rows there are, too."""
-        device = self.probing.device
+        device = self.setup.device
         good = torch.from_numpy(batch.weight > 0)
         if int(good.sum()) < _LEAST:
             return sum(p.sum() * 0 for p in self.heads.parameters()), 0.0  # type: ignore[return-value]
         pixels = to_device_float01(batch.views[0], device)[good.to(device)]
         labels = self.labels[[key.index for key in batch.keys]][good].to(device)
         total = torch.zeros((), device=device)
-        for name, extractor in self.probing.extractors.items():
+        for name, extractor in self.setup.extractors.items():
             # A copy, as autograd keeps nothing that was made without it.
             logits = self.heads.of[name](extractor(pixels).clone())
             total = total + functional.cross_entropy(logits, labels, reduction="sum")
@@ -114,14 +114,14 @@ class LinearProbeJob(Job):
         else:
             source = self.find_source(recipe, source, emit)
         super().__init__(recipe, device, emit, bad_files_path=bad_files_path)
-        self.probing = assemble_probe(recipe, source, device, emit)
-        self.probing.ledger = self.bad_files
-        widths, classes = _widths(self.probing), len(self.probing.labeled.classes)
+        self.setup = assemble_probe(recipe, source, device, emit)
+        self.setup.bad_files = self.bad_files
+        widths, classes = _widths(self.setup), len(self.setup.labeled.classes)
         self.model = Heads(widths, classes, recipe.seed).to(device)
         self.state = self.initial_state(self.model, _optimizer(self.model, probe.optimizer))
         self.state.extra["from"] = source
         self.reader = self._train_reader()
-        self.step = ProbeStep(self.probing, self.model)
+        self.step = ProbeStep(self.setup, self.model)
 
     @classmethod
     def find_source(cls, recipe: Recipe, requested: str | None, emit: Emit) -> str:
@@ -134,7 +134,7 @@ class LinearProbeJob(Job):
             self.train,
             spec=data.train,
             augment=self.section.augment,
-            views=(View("clip", self.probing.header.clip[1:]),),
+            views=(View("clip", self.setup.header.clip[1:]),),
             channels=data.channels,
             seed=self.recipe.seed,
             purpose=VERB,
@@ -143,7 +143,7 @@ class LinearProbeJob(Job):
 
     def sizes(self) -> dict[str, int]:
         """Return the tokens of a sample and the classes."""
-        tokens, classes = self.probing.encoder.grid.tokens, len(self.probing.labeled.classes)
+        tokens, classes = self.setup.encoder.grid.tokens, len(self.setup.labeled.classes)
         return {"tokens": tokens, "classes": classes}
 
     def size_row(self) -> tuple[str, str]:
@@ -172,13 +172,13 @@ class LinearProbeJob(Job):
         heads = self.model
 
         def of(name: str) -> FittedHead:
-            judge = on_device(lambda x: heads.probabilities(name, x), self.probing.device)
+            judge = on_device(lambda x: heads.probabilities(name, x), self.setup.device)
             return judge, {}
 
-        fits = {name: of(name) for name in self.probing.extractors}
+        fits = {name: of(name) for name in self.setup.extractors}
         with eval_mode(heads):
-            self.judged = self.probing.evaluate(fits, self.probing.readers()[1])
-        state.extra["judged"] = plain(self.probing.result(self.judged))
+            self.judged = self.setup.evaluate(fits, self.setup.readers()[1])
+        state.extra["judged"] = plain(self.setup.result(self.judged))
 
     def export(self, path: Path) -> None:
         """Write encoder and head as a classifier, and its predictions for data.val."""
@@ -190,19 +190,17 @@ class LinearProbeJob(Job):
 
     def _classifier(self) -> Classifier:
         head = self.model.of[MODEL]
-        return Classifier.of(
-            self.probing.encoder, head, pool=_pool(self.probing), norm="pretrained"
-        )
+        return Classifier.of(self.setup.encoder, head, pool=_pool(self.setup), norm="pretrained")
 
     def _header(self) -> Header:
         described = ClassifierHeader(
             kind="multiclass",
-            outputs=self.probing.labeled.classes,
-            pool=_pool(self.probing),
+            outputs=self.setup.labeled.classes,
+            pool=_pool(self.setup),
             norm="pretrained",
             batch_norm=True,
         )
-        header = self.probing.header
+        header = self.setup.header
         return header.model_copy(update={"classifier": described, "source": self.provenance})
 
     def result(self) -> dict[str, Any]:
@@ -211,15 +209,15 @@ class LinearProbeJob(Job):
         return judged
 
 
-def _pool(probing: ProbeJob) -> Literal["cls", "mean"]:
-    return "cls" if probing.pool == "cls" else "mean"
+def _pool(setup: ProbeSetup) -> Literal["cls", "mean"]:
+    return "cls" if setup.pool == "cls" else "mean"
 
 
-def _widths(probing: ProbeJob) -> dict[str, int]:
+def _widths(setup: ProbeSetup) -> dict[str, int]:
     """How wide each kind of features is, from a blank clip."""
-    shape = (2, probing.header.channels, *probing.header.clip)
-    blank = torch.zeros(shape, device=probing.device)
-    return {name: extractor(blank).shape[1] for name, extractor in probing.extractors.items()}
+    shape = (2, setup.header.channels, *setup.header.clip)
+    blank = torch.zeros(shape, device=setup.device)
+    return {name: extractor(blank).shape[1] for name, extractor in setup.extractors.items()}
 
 
 def _optimizer(heads: Heads, options: Lars | Sgd) -> torch.optim.Optimizer:

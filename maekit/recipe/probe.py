@@ -140,6 +140,11 @@ class Probe(TrainingSection):
     def _one_budget(self) -> Self:
         return self  # none at all is the paper's
 
+    @property
+    def trains_heads(self) -> bool:
+        """Whether heads are trained on augmented crops, not fitted on cached features."""
+        return self.kind == "linear" and self.protocol == "paper"
+
     def with_budget(self) -> Self:
         """The section with the paper's budget, where none is given."""
         if any(getattr(self, key) is not None for key in self.alternatives):

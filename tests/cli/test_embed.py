@@ -171,7 +171,7 @@ def test_an_interrupted_call_goes_on(cli: Cli, run: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(FeatureShards, "save", interrupting)
     stopped = cli("embed", "pictures/train", "--out", "parts.npz")
     assert stopped.code == 75
-    assert "goes on from parts.npz.parts" in stopped.err
+    assert "resumes from parts.npz.parts" in stopped.err
     assert not Path("parts.npz").exists()
     assert cli("embed", "pictures/train", "--out", "parts.npz", "-q").code == 0
     assert kept == list(range(8))  # none twice

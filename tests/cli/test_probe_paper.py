@@ -62,13 +62,13 @@ def test_an_untrained_encoder_is_its_own_floor(
     cli: Cli, labeled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, np.ndarray] = {}
-    result = probe_training.ProbeJob.result
+    result = probe_training.ProbeSetup.result
 
     def noting(self: Any, judged: Any) -> Any:
         seen.update({name: each.predictions.scores for name, each in judged.items()})
         return result(self, judged)
 
-    monkeypatch.setattr(probe_training.ProbeJob, "result", noting)
+    monkeypatch.setattr(probe_training.ProbeSetup, "result", noting)
     probed(cli, labeled, "out")
     np.testing.assert_array_equal(seen["model"], seen["random"])
     assert seen["model"].std() > 0
@@ -126,7 +126,7 @@ def test_the_head_is_trained_as_the_official_code_does(cli: Cli, labeled: str) -
         keys = job.stream.keys(step)
         samples = [job.reader.read(key) for key in keys]
         pixels = torch.from_numpy(np.concatenate([s.views[0] for s in samples])) / 255
-        model = job.probing.encoder
+        model = job.setup.encoder
         with torch.no_grad():
             features.append(model.encode(model.normalize(pixels))[:, 0])
         labels.append(torch.tensor([s.label for s in samples]))

@@ -68,7 +68,7 @@ def test_the_head_is_trained_as_by_hand(cli: Cli, labeled: str, decay: float) ->
     for step in range(6):
         samples = [job.reader.read(key) for key in job.stream.keys(step)]
         pixels = torch.from_numpy(np.concatenate([s.views[0] for s in samples])) / 255
-        model = job.probing.encoder
+        model = job.setup.encoder
         with torch.no_grad():
             features.append(model.encode(model.normalize(pixels))[:, 0])
         labels.append(torch.tensor([s.label for s in samples]))

@@ -138,7 +138,7 @@ def test_parts_of_something_else_or_damaged_are_refused(tmp_path: Path) -> None:
         FeatureShards(folder, {"weights": "other"})
     path = folder / "part-00000.npz"
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(StorageError, match=r"part-00000\.npz: a part is damaged"):
+    with pytest.raises(StorageError, match=r"part-00000\.npz: this file of features is damaged"):
         parts.load(0)
     parts.remove()
     assert not folder.exists()
