@@ -8,7 +8,7 @@ import torch
 def encoder_tensors(
     width: int = 256, vocabulary: int = 8192, blocks: int = 2, channels: int = 3, seed: int = 0
 ) -> dict[str, torch.Tensor]:
-    """A state dict with four groups, as OpenAI's encoder.pkl has, of random numbers."""
+    """Make a state dict with four groups, as OpenAI's encoder.pkl has, of random numbers."""
     shapes: dict[str, tuple[int, ...]] = {"blocks.input.w": (width, channels, 7, 7)}
     before = width
     for group, factor in ((1, 1), (2, 2), (3, 4), (4, 8)):
@@ -34,7 +34,7 @@ def encoder_tensors(
 
 
 def logits(tensors: dict[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
-    """What an encoder of these tensors says of pixels ``[B, C, H, W]`` in [0, 1]."""
+    """Return what an encoder of these tensors says of pixels ``[B, C, H, W]`` in [0, 1]."""
 
     def conv(name: str, x: torch.Tensor) -> torch.Tensor:
         weight = tensors[f"{name}.w"]

@@ -90,7 +90,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A recipe over 50 pictures, in a working directory of its own."""
+    """Write a recipe over 50 pictures, in a working directory of its own."""
     folder = tmp_path / "pictures"
     draw_smooth(folder / "train", 50, seed=0)
     draw_smooth(folder / "val", 9, seed=1)
@@ -100,7 +100,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def labeled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A recipe over 36 pictures of three classes, in a working directory of its own."""
+    """Write a recipe over 36 pictures of three classes, in a working directory of its own."""
     folder = tmp_path / "pictures"
     draw_tints(folder / "train", 12, seed=0)
     draw_tints(folder / "val", 4, seed=1)
@@ -110,7 +110,7 @@ def labeled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A recipe that fine-tunes on two classes of pictures, in a working directory of its own."""
+    """Write a recipe that fine-tunes on two classes of pictures, in a directory of its own."""
     folder = tmp_path / "pictures"
     draw_sides(folder / "train", 40, seed=0)
     draw_sides(folder / "val", 16, seed=1)

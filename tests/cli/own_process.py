@@ -11,7 +11,7 @@ from typing import Any
 
 
 def run(folder: Path, *words: str) -> dict[str, Any]:
-    """What a command prints with ``--json``, run in a folder."""
+    """Return what a command prints with ``--json``, run in a folder."""
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     environment["XDG_CACHE_HOME"] = str(folder / "cache")
     command = [sys.executable, "-m", "maekit", *words, "--json"]

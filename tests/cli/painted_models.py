@@ -66,7 +66,7 @@ def draw_picture(path: Path, seed: int = 0, size: tuple[int, int] = (40, 56)) ->
 
 
 def draw_clip(path: Path, frames: int = 12, size: tuple[int, int] = (32, 48)) -> Path:
-    """A square that moves to the right."""
+    """Film a square that moves to the right."""
     shots = np.full((frames, *size, 3), 60, np.uint8)
     for number in range(frames):
         shots[number, 8:20, 2 * number : 2 * number + 12] = (220, 180, 40)
@@ -75,11 +75,11 @@ def draw_clip(path: Path, frames: int = 12, size: tuple[int, int] = (32, 48)) ->
 
 
 def items(done: Any) -> list[dict[str, Any]]:
-    """The items that a command printed as JSON."""
+    """Return the items that a command printed as JSON."""
     found: list[dict[str, Any]] = json.loads(done.out)["items"]
     return found
 
 
 def files(folder: str) -> list[str]:
-    """The names in a folder."""
+    """List the names in a folder."""
     return sorted(each.name for each in Path(folder).iterdir())

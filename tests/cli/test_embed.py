@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inputs are read in this process, which for a few files is faster than starting another."""
+    """Read inputs in this process, which for a few files is faster than starting another."""
     monkeypatch.setattr("maekit.cli.embed.workers_of", lambda _asked, _device: 0)
 
 
 @pytest.fixture
 def run(cli: Cli, labeled: str) -> str:
-    """A short pre-training over the pictures of the working directory."""
+    """Pre-train shortly over the pictures of the working directory."""
     assert cli("pretrain", labeled, "-q", "pretrain.steps=2").code == 0
     return "runs/labeled/1"
 

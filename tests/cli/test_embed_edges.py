@@ -32,7 +32,7 @@ def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(cli: Cli, labeled: str) -> str:
-    """A short pre-training over the pictures of the working directory."""
+    """Pre-train shortly over the pictures of the working directory."""
     assert cli("pretrain", labeled, "-q", "pretrain.steps=2", "--out", "run").code == 0
     return "run"
 

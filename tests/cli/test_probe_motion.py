@@ -24,7 +24,7 @@ DRIFTING: Recipe = {
 
 
 def drift(path: Path, down: bool, seed: int) -> None:
-    """A blurred square on gray that moves along one axis, from a random place."""
+    """Film a blurred square on gray that moves along one axis, from a random place."""
     rng = np.random.default_rng(seed)
     place = rng.integers(4, 12, 2)
     color = rng.integers(0, 2, 3) * 255
@@ -37,7 +37,7 @@ def drift(path: Path, down: bool, seed: int) -> None:
 
 @pytest.fixture
 def drifting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A recipe over clips that only their motion tells apart."""
+    """Write a recipe over clips that only their motion tells apart."""
     monkeypatch.chdir(tmp_path)
     for name, first, each in (("train", 0, 40), ("val", 1000, 10)):
         rows = []

@@ -27,7 +27,7 @@ KNN = ("--kind", "knn")
 
 
 def files(folder: str) -> dict[str, bytes]:
-    """What is in a folder, beside the lock and the log that every call writes to."""
+    """Return what is in a folder, beside the lock and the log that every call writes to."""
     paths = [path for path in Path(folder).rglob("*") if path.is_file()]
     return {str(path): path.read_bytes() for path in paths if path.name not in ("lock", "log.txt")}
 

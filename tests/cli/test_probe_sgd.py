@@ -33,7 +33,7 @@ SGD = [*BUDGET, "probe.optimizer={name: sgd, base_lr: 4}"]
 def by_hand(
     features: list[torch.Tensor], labels: list[torch.Tensor], rates: list[float], decay: float
 ) -> nn.Sequential:
-    """The same head as LARS trains, by momentum SGD, written out."""
+    """Train the same head as LARS does, by momentum SGD, written out."""
     head = nn.Sequential(nn.BatchNorm1d(32, affine=False, eps=1e-6), nn.Linear(32, 3))
     start = probe_training.Heads({"model": 32}, 3, seed=0).of["model"].linear  # type: ignore[union-attr]
     head[1].load_state_dict(start.state_dict())  # type: ignore[union-attr]

@@ -38,7 +38,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def every_fifth_held_out(rows: Path, folder: Path) -> tuple[Path, Path]:
-    """Lists of absolute paths, to train on and to hold out."""
+    """Write lists of absolute paths, to train on and to hold out."""
     lines = [f"{rows.parent / line}\n" for line in rows.read_text().splitlines()]
     train, val = folder / "train.txt", folder / "val.txt"
     train.write_text("".join(line for at, line in enumerate(lines) if at % 5))

@@ -74,7 +74,7 @@ def draw_tiles(folder: Path, count: int, seed: int) -> None:
 
 @pytest.fixture
 def tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The recipe, in a working directory of its own."""
+    """Write the recipe, in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
     draw_tiles(tmp_path / "pictures/train", 40, seed=0)
     draw_tiles(tmp_path / "pictures/val", 8, seed=1)
@@ -83,7 +83,7 @@ def tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def with_dvae(cli: Cli, tiles: str) -> str:
-    """The same, beside a dVAE that was trained for ten steps."""
+    """Write the same, beside a dVAE that was trained for ten steps."""
     assert cli("tokenizer", tiles, "--out", "dvae", "-q").code == 0
     return tiles
 

@@ -138,7 +138,7 @@ def test_inspect(cli: Cli, own: str) -> None:
 
 
 def encoder_alone() -> dict[str, torch.Tensor]:
-    """An encoder of a published width, of which nothing needs to be said, in MAE's format too."""
+    """Describe an encoder of a published width without hints, in MAE's format too."""
     tiny = {"name": "image-vit", "size": "tiny", "depth": 1, "heads": 3, "patch": 8}
     backbone = BackboneSpec.model_validate(tiny)
     header = HEADER.model_copy(update={"backbone": backbone, "decoder": None, "target": None})

@@ -54,7 +54,7 @@ def server() -> Iterator[str]:
 def weights(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
-    """The group alone; the md5 of the published file is that of the server's."""
+    """Try the group alone; the md5 of the published file is that of the server's."""
     files = [
         zoo.PublicFile(**(vars(each) | {"md5": MD5[:6]})) if each.name == NAME else each
         for each in zoo.FILES

@@ -116,7 +116,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
-    """A video, and the same as a folder of its frames."""
+    """Write a video, and the same as a folder of its frames."""
     import av
     from PIL import Image
 
@@ -135,7 +135,7 @@ def clips(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
-    """A root of torchvision's, with three random digits in each of MNIST's files."""
+    """Fill a root of torchvision's, with three random digits in each of MNIST's files."""
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -149,7 +149,7 @@ def digits(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def codes(tmp_path: Path) -> Path:
-    """A dVAE that nobody has trained."""
+    """Write a dVAE that nobody has trained."""
     sizes = DVAESizes(vocabulary=16, width=8, groups=3, blocks=1, init_width=8)
     path = tmp_path / "dvae.safetensors"
     header = DVAEHeader(dvae=sizes.model_dump(), channels=3)
@@ -161,7 +161,7 @@ def codes(tmp_path: Path) -> Path:
 def places(
     pictures: Path, clips: Path, digits: Path, codes: Path, tmp_path: Path
 ) -> dict[str, dict[str, str]]:
-    """The options that say where each dataset, or frozen network, finds its files."""
+    """Return the options that say where each dataset, or frozen network, finds its files."""
     cache = {"cache": str(tmp_path / "cache")}
     return {
         "dvae-token": {"weights": str(codes)},
@@ -198,7 +198,7 @@ def test_contract(
 
 
 def contexts(kind: str, name: str) -> list[PartContext]:
-    """An image and a clip, where a part takes both."""
+    """Return an image and a clip, where a part takes both."""
     if kind == "backbones":
         return [CLIP if name == "video-vit" else IMAGE]
     if kind in ("maskers", "datasets"):
@@ -250,7 +250,7 @@ class Misspelled(Pixel):
     """A target whose ``fit`` would never be called."""
 
     def fits(self, batches: object) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
 
 def test_a_misspelled_member_is_named() -> None:

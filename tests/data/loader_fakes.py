@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def array_source(clip: np.ndarray, label: Label, name: str) -> Source:
-    """A clip in memory."""
+    """Make a clip in memory."""
     frames, height, width, channels = clip.shape
     info = SourceInfo(name, height, width, channels, clip.dtype.name, frames, label=label)
     return Source(info, lambda ids: clip[list(ids)])
@@ -158,7 +158,7 @@ def _refuse() -> None:
 
 
 def make_reader(dataset: object, **changes: object) -> SampleReader:
-    """A reader of 16 x 16 crops with masks on 1 x 4 x 4 tokens."""
+    """Make a reader of 16 x 16 crops with masks on 1 x 4 x 4 tokens."""
     settings: dict[str, object] = {
         "spec": DataSpec(name="fakes"),
         "augment": RandomResizedCrop(name="random-resized-crop"),

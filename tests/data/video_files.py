@@ -16,7 +16,7 @@ av.logging.set_level(None)
 
 
 def clip(frames: int, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
-    """A square that moves over a texture, uint8 ``[T, H, W, 3]``: no two frames are the same."""
+    """Film a square over a texture, uint8 ``[T, H, W, 3]``: no two frames are the same."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     texture = coarse.repeat(8, axis=0).repeat(8, axis=1)
@@ -112,5 +112,5 @@ def pixels_of(frame: av.VideoFrame) -> np.ndarray:
 
 
 def plain_decode(path: Path) -> list[np.ndarray]:
-    """The pixels of all frames of a plain decode."""
+    """Return the pixels of all frames of a plain decode."""
     return [pixels_of(frame) for frame in plain_frames(path)]

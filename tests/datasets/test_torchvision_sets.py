@@ -25,14 +25,14 @@ KIND = {np.dtype(np.uint8): 8}
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
-    """The format of MNIST (yann.lecun.com/exdb/mnist): magic, sizes, values, big-endian."""
+    """Write the format of MNIST (yann.lecun.com/exdb/mnist): magic, sizes, values, big-endian."""
     head = bytes([0, 0, KIND[array.dtype], array.ndim])
     path.write_bytes(head + np.array(array.shape, ">i4").tobytes() + array.tobytes())
 
 
 @pytest.fixture(scope="module")
 def mnist(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
-    """A root with 12 digits to train on and 5 to test, and what is in it."""
+    """Fill a root with 12 digits to train on and 5 to test, and what is in it."""
     root = tmp_path_factory.mktemp("sets")
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -101,7 +101,7 @@ def test_samples_outside_are_refused(mnist: tuple[Path, dict[str, np.ndarray]]) 
 
 @pytest.fixture
 def eurosat(tmp_path: Path) -> Path:
-    """A set of files: pictures of several modes, one of them broken."""
+    """Make a set of files: pictures of several modes, one of them broken."""
     folder = tmp_path / "eurosat" / "2750"
     for label, mode in (("Forest", "RGB"), ("River", "L")):
         (folder / label).mkdir(parents=True)

@@ -56,7 +56,7 @@ def test_it_loads_in_float32_at_any_size(clip: tuple[int, int, int]) -> None:
 
 
 def held_out(words: list[str], tmp_path: Path, samples: int) -> dict[str, float]:
-    """The model's and the fills' errors over hidden patches of pictures that it never saw."""
+    """Measure the model's and the fills' errors over hidden patches of pictures it never saw."""
     recipe = resolve(load(RECIPE, words), "pretrain")
     assert recipe.data.val is not None
     dataset = open_dataset(recipe.data.val, "data.val")

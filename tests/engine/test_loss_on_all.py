@@ -78,7 +78,7 @@ def test_the_loss_is_over_the_tokens_asked_for(target: dict[str, Any], loss_on: 
 
 
 def _prediction(model: Any, encoded: Encoded, mask: Mask, row: int, token: int) -> Any:
-    """The whole row's predictions, of which one is taken: tokens attend to each other."""
+    """Predict the whole row, of which one is taken: tokens attend to each other."""
     pred = model.decode(encoded, mask)
     place = int((mask.queries[row] == token).nonzero())
     return pred[row : row + 1, place : place + 1]

@@ -22,7 +22,7 @@ SIZE = (8, 8)
 
 
 def adding(step: int) -> Callable[[np.ndarray], np.ndarray]:
-    """What a transform of the tests does: adds a number that it draws from numpy's own state."""
+    """Add a number that is drawn from numpy's own state, as a user's transform may."""
 
     def change(frame: np.ndarray) -> np.ndarray:
         drawn = int(np.random.randint(1, 100))  # noqa: NPY002 - as libraries draw
@@ -91,6 +91,6 @@ def test_a_single_try_crop_takes_what_fits_of_its_one_box() -> None:
 
 
 def _no_draw(rng: np.random.Generator) -> bool:
-    """An image's one frame is drawn too (of one)."""
+    """Draw an image's one frame too (of one)."""
     rng.integers(1)
     return True

@@ -38,7 +38,7 @@ def by_hand(n: int, ratio: float, rounding: str) -> int:
 
 
 def drawn(masker: Any, grid: Grid, seed: int) -> np.ndarray:
-    """A mask, having seen that it is pure and counts right."""
+    """Draw a mask, having seen that it is pure and counts right."""
     first, second = (masker(grid, np.random.default_rng(seed)) for _ in range(2))
     assert first.dtype == bool
     assert first.shape == grid

@@ -380,7 +380,7 @@ def interrupted(words: Sequence[str], out: str) -> tuple[int, str, str]:
 
 
 def masked(value: Any) -> Any:  # noqa: ANN401
-    """A JSON value without what differs from run to run."""
+    """Return a JSON value without what differs from run to run."""
     if isinstance(value, dict):
         return {k: "-" if MASKED.match(str(k)) else masked(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -409,13 +409,13 @@ def plain_text(text: str) -> str:
 
 
 def known(path: Path) -> tuple[str, int, int]:
-    """What tells a file from what it was before a later command wrote it anew."""
+    """Return what tells a file from what it was before a later command wrote it anew."""
     state = path.stat()
     return str(path), state.st_mtime_ns, state.st_size
 
 
 def entries(root: Path, seen: set[tuple[str, int, int]]) -> Iterator[tuple[str, Any]]:
-    """What the files below a folder hold, by path and kind, of those that are new."""
+    """Read what the files below a folder hold, by path and kind, of those that are new."""
     for path in sorted(root.rglob("*")):
         if not path.is_file() or "tensorboard" in path.parts or known(path) in seen:
             continue
@@ -506,7 +506,7 @@ def pixels_of(path: Path) -> str:
 
 
 def html_lines(text: str) -> list[str]:
-    """A page as a browser takes it: tags with sorted attributes, and texts without their white space."""
+    """Read a page as a browser does: tags with sorted attributes, and texts without their white space."""
     from html.parser import HTMLParser
 
     lines: list[str] = []
@@ -619,7 +619,7 @@ def record(out: Path) -> None:
 
 
 def respelled(value: Any) -> Any:  # noqa: ANN401
-    """The value with the spellings that were meant to change."""
+    """Return the value with the spellings that were meant to change."""
     text = json.dumps(value)
     for old, new in RESPELLED:
         text = text.replace(old, new).replace(old.capitalize(), new.capitalize())

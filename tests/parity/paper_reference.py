@@ -135,7 +135,7 @@ def blocks(x: Tensor, weights: Weights, name: str, heads: int, *, key_bias: bool
 
 
 def encode(clip: Tensor, visible: list[int], weights: Weights, paper: Paper) -> Tensor:
-    """A normalized clip to ``[prefix + K, D]``."""
+    """Encode a normalized clip to ``[prefix + K, D]``."""
     cut = patches(clip, paper.patch)
     kernel, bias = weights["backbone.patch_embed.weight"], weights["backbone.patch_embed.bias"]
     tokens = []
@@ -180,7 +180,7 @@ def videomae_decode(
 
 
 def raw(patch: Tensor) -> Tensor:
-    """A patch as it is, flattened with c fastest."""
+    """Return a patch as it is, flattened with c fastest."""
     return patch.reshape(-1)
 
 
@@ -207,6 +207,6 @@ Target = Callable[[Tensor], Tensor]
 
 
 def truth(clip: Tensor, tokens: list[int], patch: Patch, target: Target) -> Tensor:
-    """What is to be predicted of a clip in the target's space, ``[Q, out]``."""
+    """Return what is to be predicted of a clip in the target's space, ``[Q, out]``."""
     cut = patches(clip, patch)
     return torch.stack([target(cut[token]) for token in tokens])

@@ -13,14 +13,14 @@ SHALLOW = ("model.backbone.depth=1", "model.decoder.depth=1")
 
 
 def shipped(name: str, *overrides: str) -> tuple[Recipe, Pretrain]:
-    """A recipe, and what it says of pre-training."""
+    """Return a recipe, and what it says of pre-training."""
     recipe = resolve(load(name, overrides), "pretrain")
     assert recipe.pretrain is not None
     return recipe, recipe.pretrain
 
 
 def shallow_model(name: str, seed: int = 0) -> tuple[MaskedAutoencoder, Pretrain]:
-    """A fresh model, and what the recipe says of its pre-training."""
+    """Build a fresh model, and return what the recipe says of its pre-training."""
     recipe, pretrain = shipped(name, *SHALLOW)
     statistics = Statistics((0.5,) * 3, (0.5,) * 3)
     return build_model(header_of(recipe, statistics), seed), pretrain

@@ -71,7 +71,7 @@ class Case(NamedTuple):
         return (pixels.double() - mean) / std
 
     def paper(self, weights: paper.Weights, *, quiet: bool = False) -> paper.Paper:
-        """What the formulas need beside the weights; fixed tables are computed here."""
+        """Return what the formulas need beside the weights; fixed tables are computed here."""
         t, h, w = (size // step for size, step in zip(self.clip, self.patch, strict=True))
         if self.backbone == VIDEOMAE:
             encoder, decoder = (paper.videomae_table((t, h, w), width) for width in WIDTHS)

@@ -45,6 +45,6 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def parent(write: Write, tmp_path: Path) -> Path:
-    """The path of ``parent.yaml``."""
+    """Return the path of ``parent.yaml``."""
     del write
     return tmp_path / "parent.yaml"

@@ -90,7 +90,7 @@ def _files(run: Path) -> list[Any]:
 
 
 def _judged(run: Path) -> list[Any]:
-    """What was made of each sample, and the numbers of it."""
+    """Return what was made of each sample, and the numbers of it."""
     predictions, result = run / "predictions.jsonl", run / "result.json"
     found: list[Any] = [predictions.read_text() if predictions.exists() else ""]
     if result.exists():

@@ -16,14 +16,14 @@ SGD = "probe.optimizer={name: sgd, base_lr: 4}"
 
 
 def words_of(key: str, table: Table) -> tuple[list[str], list[str]]:
-    """The words that change a key, and those that both runs need."""
+    """Return the words that change a key, and those that both runs need."""
     entry = table[key]
     value, *both = (entry,) if isinstance(entry, str) else entry
     return [f"{key}={value}"] if isinstance(value, str) else value, both
 
 
 def as_in(table: Table, old: str, new: str) -> Table:
-    """The entries of keys that start with ``old``, for another section or set."""
+    """Return the entries of keys that start with ``old``, for another section or set."""
     return {
         key.replace(old, new): tuple(  # type: ignore[misc]
             [word.replace(old, new) for word in part] if isinstance(part, list)

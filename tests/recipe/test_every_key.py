@@ -112,7 +112,7 @@ def flat(annotation: Any) -> list[Any]:
 
 
 def shared(section: str, own: Table) -> Table:
-    """A section's own keys, and those of pre-training as they are perturbed there."""
+    """Return a section's own keys, and pre-training's as they are perturbed there."""
     known = set(keys(Schema))
     table = as_in(PRETRAIN, "pretrain.", f"{section}.") | own
     return {key: entry for key, entry in table.items() if key in known}
@@ -330,7 +330,7 @@ def test_every_key_is_perturbed_here(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What each world reads, drawn once."""
+    """Draw what each world reads, once."""
     made = {}
     for name, world in WORLDS.items():
         made[name] = tmp_path_factory.mktemp("keys")

@@ -64,7 +64,7 @@ def test_a_recipe_has_the_numbers_of_its_script(name: str) -> None:
 
 
 def masked(name: str) -> float:
-    """The scripts' --mask_ratio."""
+    """Return the scripts' --mask_ratio."""
     return 0.75 if name in ("videomae_ucf101", "videomae_hmdb51") else 0.9
 
 

@@ -20,7 +20,7 @@ def make(kind: type[Pixel], **options: Any) -> Any:
 
 
 def numbered(frames: int) -> torch.Tensor:
-    """A clip whose pixels are the number of their frame."""
+    """Make a clip whose pixels are the number of their frame."""
     clip = torch.arange(frames, dtype=torch.float32).view(1, 1, frames, 1, 1)
     return clip.expand(1, 3, frames, 8, 12) / 100
 

@@ -25,7 +25,7 @@ FILLS = {"mean_fill_mse": 0.04, "interpolated_fill_mse": 0.02}
 
 
 def step_record(step: int, total: int, **changed: Any) -> dict[str, Any]:
-    """A line of metrics.jsonl."""
+    """Return a line of metrics.jsonl."""
     return {
         "step": step, "epoch": step / 10, "loss": 0.4 + 1 / step, "lr": 1e-3 * step / total,
         "grad_norm": 0.5 + 0.3 * math.sin(step), "total_steps": total,
@@ -48,7 +48,7 @@ def write_result(folder: Path, **values: Any) -> None:
 
 
 def write_picture(folder: Path, step: int, size: tuple[int, int] = (60, 40)) -> None:
-    """A picture whose color tells its step."""
+    """Write a picture whose color tells its step."""
     (folder / "pictures").mkdir(exist_ok=True)
     array = np.full((size[1], size[0], 3), (step % 250, 90, 160), np.uint8)
     Image.fromarray(array).save(folder / "pictures" / f"step-{step:08d}.png")
@@ -57,7 +57,7 @@ def write_picture(folder: Path, step: int, size: tuple[int, int] = (60, 40)) -> 
 def make_run(
     folder: Path, *, steps: int = 40, every: int = 10, ratio: float = 0.75, pictures: bool = True
 ) -> Path:
-    """A finished run with everything in it."""
+    """Write a finished run with everything in it."""
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text(RECIPE.format(name=folder.name, ratio=ratio))
     (folder / "env.json").write_text(json.dumps({"maekit": "0.1", "command": ["maekit", "x"]}))

@@ -12,7 +12,7 @@ from maekit.weights.header import Header
 
 
 def dark(frames: int = 40, fps: float | None = 30.0) -> Source:
-    """A video without light."""
+    """Film a video without light."""
     info = SourceInfo("dark.mp4", height=20, width=24, frames=frames, fps=fps, channels=3)
     return Source(info, lambda ids: np.zeros((len(ids), 20, 24, 3), np.uint8))
 

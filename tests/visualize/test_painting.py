@@ -42,7 +42,7 @@ def shown(painted: Painted) -> dict[str, np.ndarray]:
 
 
 def drawn(model: MaskedAutoencoder, seed: int) -> tuple[Tensor, np.ndarray]:
-    """A clip in [0, 1], and three of four tokens hidden."""
+    """Make a clip in [0, 1], and hide three of four tokens hidden."""
     rng = np.random.default_rng(seed)
     hidden = rng.permutation(model.grid.tokens) < model.grid.tokens * 3 // 4
     pixels = rng.random((1, 3, *model.clip)).astype(np.float32)

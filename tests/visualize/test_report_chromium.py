@@ -94,13 +94,13 @@ def drawn(browser: Browser) -> float | None:
 
 
 def shown_steps(browser: Browser) -> list[str]:
-    """The step of each picture that can be seen."""
+    """Return the step of each picture that can be seen."""
     images = browser.find_elements(By.CSS_SELECTOR, ".reconstruction img")
     return [str(image.get_dom_attribute("data-step")) for image in images if image.is_displayed()]
 
 
 def values(browser: Browser, chart: int = 0) -> list[str]:
-    """What stands beside the lines of a chart."""
+    """Return what stands beside the lines of a chart."""
     found = browser.find_elements(By.CSS_SELECTOR, f'[data-chart="{chart}"] .value')
     return [each.text for each in found]
 
@@ -235,7 +235,7 @@ def test_no_page_scrolls_sideways(show: Open, tmp_path: Path, width: int) -> Non
 
 
 def broken_runs(tmp_path: Path) -> dict[str, Path]:
-    """Runs of which something is missing or lost."""
+    """Write runs of which something is missing or lost."""
     runs = {name: make_run(tmp_path / name) for name in ("killed", "crashed", "lost", "bare")}
     (runs["killed"] / "result.json").unlink()
     with (runs["killed"] / "metrics.jsonl").open("a") as file:

@@ -21,7 +21,7 @@ CLASSES = 4
 
 
 def judged(folder: Path, right: np.ndarray, *, at: str = "/here", way: str = "knn") -> Path:
-    """A probe whose predictions are right or wrong as told."""
+    """Write a probe whose predictions are right or wrong as told."""
     records = []
     for row, good in enumerate(right.tolist()):
         label = row % CLASSES

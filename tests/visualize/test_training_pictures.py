@@ -34,7 +34,7 @@ def header(target: dict[str, Any], mean: float = 0.5, std: float = 0.2) -> Heade
 def rows_of(
     monkeypatch: pytest.MonkeyPatch, header: Header, pixels: np.ndarray
 ) -> list[list[np.ndarray]]:
-    """What stands in the panel of one clip, half of whose tokens are hidden."""
+    """Return what stands in the panel of one clip, half of whose tokens are hidden."""
     seen: list[Any] = []
     monkeypatch.setattr(training, "panel", lambda rows, captions: seen.extend(rows))
     hidden = np.arange(12)[None] % 2 == 0

@@ -34,7 +34,7 @@ def header(clip: tuple[int, int, int], backbone: dict[str, Any], **more: Any) ->
 
 
 def trained(described: Header, seed: int = 1) -> MaskedAutoencoder:
-    """A model none of whose tensors has its first value, where it is trained."""
+    """Build a model none of whose tensors has its first value, where it is trained."""
     model = build_model(described, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def saved(path: Path, described: Header, model: MaskedAutoencoder | None = None)
 
 
 def moved(described: Header, asked: Header, seed: int = 0) -> MaskedAutoencoder:
-    """The model asked for, with the tensors of a trained one."""
+    """Build the model asked for, with the tensors of a trained one."""
     weights = Weights(
         described, model_tensors(trained(described)), "weights", ImportReport("maekit", 0)
     )
@@ -66,7 +66,7 @@ def everything(model: MaskedAutoencoder) -> dict[str, torch.Tensor]:
 
 
 def run(model: MaskedAutoencoder) -> torch.Tensor:
-    """The prediction for half of the tokens of a fixed clip."""
+    """Return the prediction for half of the tokens of a fixed clip."""
     torch.manual_seed(0)
     channels = len(model.statistics.mean)
     pixels = torch.rand(2, channels, *model.clip)
@@ -78,7 +78,7 @@ def run(model: MaskedAutoencoder) -> torch.Tensor:
 
 
 def bicubic(rows: torch.Tensor, old: Grid, new: Grid) -> torch.Tensor:
-    """The reference: torch's own, slot by slot, then linear between slots by hand."""
+    """Resample as torch does, slot by slot, then linear between slots by hand."""
     slots = []
     for slot in rows.detach().reshape(old.t, old.h, old.w, -1):
         image = slot.permute(2, 0, 1)[None]

@@ -39,7 +39,7 @@ ENCODER_ONLY = {"decoder": None, "target": None}
 
 
 def written(header: Header, folder: Path) -> Weights:
-    """A model with no zeros and ones left in it, as maekit's own file."""
+    """Build a model with no zeros and ones left in it, as maekit's own file."""
     model = build_model(header)
     torch.manual_seed(0)
     with torch.no_grad():
