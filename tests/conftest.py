@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Tests compute with tiny tensors, where a second thread only costs; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A busy machine is no mistake.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -134,7 +134,7 @@ def test_ctrl_c_saves_and_leaves_no_process(small: str) -> None:
         process.communicate()
     assert process.returncode == 75
     assert result_of("run")["exit"] == 75
-    until = time.monotonic() + 10  # multiprocessing's own tracker ends a moment later
+    until = time.monotonic() + 120  # multiprocessing's own tracker ends a moment later
     while left := [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < until, left
         time.sleep(0.05)

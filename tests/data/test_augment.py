@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from loader_fakes import array_source
 from PIL import Image
@@ -24,7 +24,6 @@ def source(height: int, width: int) -> Source:
     return array_source(np.zeros((1, height, width, 3), np.uint8), None, "x")
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(0, 2**32))
 def test_random_boxes_are_whole_pixels_within_the_picture(
     height: int, width: int, seed: int
@@ -66,7 +65,6 @@ def test_pictures_too_long_for_any_box_are_cut_in_the_center(
     assert tuple(plan.box) == box
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 400), st.integers(1, 400))
 def test_none_takes_the_largest_centered_box_of_the_output_aspect(
     height: int, width: int, h: int, w: int

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from loader_fakes import Fakes, array_source, make_reader
 from PIL import Image
@@ -55,7 +55,6 @@ def test_a_fixed_crop_is_resize_then_a_crop_anywhere() -> None:
     assert lefts.max() > 142
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 400), st.integers(1, 400),
     st.floats(1, 3), st.integers(0, 2**32),

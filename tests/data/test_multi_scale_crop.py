@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from loader_fakes import array_source
 from PIL import Image
@@ -90,7 +90,6 @@ def test_an_oblong_output_is_cut_from_oblong_boxes() -> None:
     assert sizes == {(240, 480), (120, 480), (240, 240), (120, 240)}
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 900), st.integers(1, 900), st.integers(1, 300), st.integers(1, 300),
     st.integers(0, 2**32),

@@ -12,7 +12,7 @@ from maekit.data.order import Key, Order, Stream
 SHUFFLES = st.sampled_from(["full", "window", "none"])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(1, 20000), st.integers(0, 2**63 - 1), SHUFFLES, st.integers(2, 5000))
 @example(1, 0, "full", 2)
 @example(4096, 0, "full", 2)
@@ -27,7 +27,7 @@ def test_each_epoch_is_a_permutation(samples: int, seed: int, shuffle: str, wind
         np.testing.assert_array_equal(np.sort(everything), np.arange(samples))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 9000), st.data(), SHUFFLES)
 def test_a_block_is_a_piece_of_its_epoch(samples: int, data: st.DataObject, shuffle: str) -> None:
     order = Order(samples, 3, shuffle, 700)
@@ -106,7 +106,6 @@ def test_remainder_is_dropped_and_other_samples_each_epoch() -> None:
     assert {key.index for batch in keys for key in batch} == set(range(10))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 100))
 def test_epochs_are_joined_where_a_set_is_smaller_than_a_batch(samples: int, batch: int) -> None:
     stream = Stream(Order(samples, 0), batch)

@@ -15,7 +15,7 @@ SPEC = DataSpec(name="fakes")
 
 def stats_of(dataset: Fakes, channels: int = 3, workers: int = 0, limit: int = 1000) -> Stats:
     return auto_stats(
-        dataset, SPEC, size=(16, 16), channels=channels, workers=workers, timeout=30, limit=limit
+        dataset, SPEC, size=(16, 16), channels=channels, workers=workers, timeout=120, limit=limit
     )
 
 

@@ -96,7 +96,7 @@ def test_frames_are_those_of_a_plain_decode(name: str, folder: Path) -> None:
     np.testing.assert_array_equal(video.decode(ends), np.stack([truth[i] for i in ends]))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 79), min_size=1, max_size=20))
 def test_any_frames_in_any_order(gops: tuple[Path, list[np.ndarray]], ids: list[int]) -> None:
     path, truth = gops

@@ -88,7 +88,7 @@ def test_a_shadow_does_not_wrap_around_the_picture() -> None:
     ),
     half=st.tuples(st.floats(0.2, 1.0), st.floats(0.2, 1.0)),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_coverage_is_area(pose: Pose, half: tuple[float, float]) -> None:
     brush = Brush(96, pose, LIGHT)
     across, down = half
@@ -132,7 +132,7 @@ def test_the_light_turns_against_the_object() -> None:
     pixel=st.floats(0.001, 4),
     number=st.integers(0, len(PATTERNS) - 1),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_patterns_stay_in_range(shift: tuple[float, float], pixel: float, number: int) -> None:
     line = np.arange(24, dtype=np.float32) * pixel
     u, v = np.meshgrid(line + shift[0], line + shift[1])

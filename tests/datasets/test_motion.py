@@ -101,7 +101,7 @@ def test_all_motions_of_one_generator_share_a_frame(seed: int) -> None:
     frames=st.integers(2, 40),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_one_coordinate_runs_and_the_others_rest(
     name: str, moved: str, frames: int, seed: int
 ) -> None:

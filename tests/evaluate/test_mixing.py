@@ -127,7 +127,7 @@ def test_the_area_of_a_box_follows_its_beta_distribution() -> None:
     tall=st.integers(0, 9),
     wide=st.integers(0, 9),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_shares_are_fractions(own: float, top: int, left: int, tall: int, wide: int) -> None:
     draw = MixParams(own, (top, left, min(10, top + tall), min(10, left + wide)))
     assert 0 <= effective_lam(draw, 10, 10) <= 1

@@ -118,7 +118,7 @@ def test_files_of_one_name_and_rows_of_one_file_stay_apart() -> None:
 def test_an_unreadable_sample_is_fatal_and_named(workers: int) -> None:
     dataset = Clips([clip_source(4, 10, 10, f"{n}.mp4") for n in range(5)], broken=frozenset({3}))
     with pytest.raises(DataError, match=r"3\.mp4.*is cut short"):
-        judge(dataset, Views(), workers=workers, timeout=60)
+        judge(dataset, Views(), workers=workers, timeout=120)
 
 
 def test_batches_do_not_matter() -> None:

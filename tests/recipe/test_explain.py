@@ -103,7 +103,7 @@ def replaced(node: Node, path: tuple[str | int, ...], value: Node) -> Node:
     return Node(entries if node.fields else list(entries.values()), node.mark)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(PATHS),
     st.recursive(

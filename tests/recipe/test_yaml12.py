@@ -172,7 +172,7 @@ def test_floats_are_written_as_people_write_them(value: float, text: str) -> Non
     assert to_yaml({"lr": value}) == f"lr: {text}\n"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text() | st.text("ab:-[]{}&*!|>#%@`'\"\n\t ,?~<1.e\\u"))
 def test_any_text_is_read_or_refused_with_a_place(text: str) -> None:
     refused: RecipeError | None = None

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from maekit.data.order import Key
@@ -39,7 +39,6 @@ def test_dalles_ramps_in_a_long_run() -> None:
     assert third == pytest.approx(6.6 * 0.5 * (1 - math.cos(math.pi / 3)), rel=1e-3)
 
 
-@settings(deadline=None)
 @given(st.floats(0.01, 5), st.floats(0.01, 5), st.integers(0, 50), st.integers(1, 40), st.data())
 def test_a_ramp_stays_between_its_ends_and_ends_with_the_run(
     start: float, end: float, steps: int, budget: int, data: st.DataObject

@@ -42,7 +42,7 @@ def test_same_seed_and_name_same_mask_wherever_the_file_lies() -> None:
     kind=st.sampled_from(["any", "tube", "frame"]),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_complementary_masks_ask_for_every_token_once(
     cells: tuple[int, int, int], unit: tuple[int, int, int], kind: str, seed: int
 ) -> None:

@@ -23,7 +23,7 @@ def clip(
     channels=st.integers(1, 5),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_paste_and_masked_keep_the_visible_and_replace_the_hidden(
     grid: tuple[int, int, int], patch: tuple[int, int, int], channels: int, seed: int
 ) -> None:

@@ -40,7 +40,7 @@ SWITCHES = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
     "--force-device-scale-factor=1",
 )  # fmt: skip
-PATIENCE = 30  # seconds, for a busy machine
+PATIENCE = 120  # seconds, for a busy machine
 LONG = 10_000
 OPEN_ALL = "document.querySelectorAll('details').forEach(each => { each.open = true; })"
 

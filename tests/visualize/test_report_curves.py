@@ -18,7 +18,7 @@ NUMBERS = st.one_of(st.floats(-1e6, 1e6), st.just(float("nan")))
 
 
 @given(values=arrays(np.float64, st.integers(1, 400), elements=NUMBERS), buckets=st.integers(1, 30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_thinning_keeps_both_ends_the_extremes_and_gaps(values: np.ndarray, buckets: int) -> None:
     kept = thin(values, buckets)
     assert kept[0] == 0
@@ -39,7 +39,7 @@ def test_every_bucket_keeps_its_own_extremes() -> None:
 
 
 @given(values=arrays(np.float64, st.integers(1, 900), elements=NUMBERS))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_smoothing_is_the_mean_of_the_finite_values_around(values: np.ndarray) -> None:
     places, means, window = smooth(values)
     assert window % 2 == 1

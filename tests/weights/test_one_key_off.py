@@ -54,7 +54,7 @@ def names(key: str, message: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", [*STATES, "hf modules"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_one_key_off(kind: str, data: st.DataObject) -> None:
     state = dict(state_of(kind))

@@ -33,7 +33,7 @@ grids = st.builds(Grid, st.integers(1, 5), st.integers(1, 7), st.integers(1, 7))
 
 
 @given(old=grids, new=grids, seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rows_are_resampled_as_torch_does_it(old: Grid, new: Grid, seed: int) -> None:
     rows = torch.randn(old.tokens, 3, generator=torch.Generator().manual_seed(seed))
     ours = resample_rows(rows, old, new)
@@ -57,7 +57,7 @@ def test_rows_are_resampled_as_timm_does_it() -> None:
     kind=st.sampled_from(KINDS),
     class_token=st.booleans(),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_same_size_is_bit_equal(
     clip: tuple[int, int, int], patch: tuple[int, int, int], kind: str, class_token: bool
 ) -> None:
