@@ -50,10 +50,16 @@ SETS = {
     "scene6-1500": ("val", ["data.size=[48,72]"]),
     "mnist-gray-3k": ("test", ["data.size=28", "model.backbone.patch=4", "data.channels=1"]),
 }
+SMALLEST = "mnist-gray-3k"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == SMALLEST else pytest.mark.nightly)
+        for name in SETS
+    ],
+)
 def test_two_epochs_on_a_real_set(cli: Cli, recipe: str, shared_data: Path, name: str) -> None:
     val, more = SETS[name]
     words = [

@@ -46,8 +46,14 @@ def every_fifth_held_out(rows: Path, folder: Path) -> tuple[Path, Path]:
     return train, val
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["motion8", "arid6-bright", "colored-shape-actions"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("motion8", marks=pytest.mark.slow),
+        pytest.param("arid6-bright", marks=pytest.mark.nightly),
+        pytest.param("colored-shape-actions", marks=pytest.mark.nightly),
+    ],
+)
 def test_two_epochs_on_a_real_set(
     cli: Cli, recipe: str, shared_data: Path, tmp_path: Path, name: str
 ) -> None:
@@ -63,7 +69,7 @@ def test_two_epochs_on_a_real_set(
     assert result["holdout"]["loss"] < result["holdout_start"]["loss"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["asl20", "arid6-orig-sample"])
 def test_an_epoch_of_unlabeled_clips_runs_to_the_end(
     cli: Cli, recipe: str, shared_data: Path, name: str

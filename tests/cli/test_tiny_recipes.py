@@ -8,7 +8,7 @@ import pytest
 from own_process import run
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_pictures_learned_from_beat_both_floors(shared_data: Path, tmp_path: Path) -> None:
     data = shared_data / "tiny-imagenet-20"
@@ -19,7 +19,7 @@ def test_pictures_learned_from_beat_both_floors(shared_data: Path, tmp_path: Pat
     assert found["top1"] > max(found["floor"].values()) + 0.02
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_clips_learned_from_make_fine_tuning_faster(shared_data: Path, tmp_path: Path) -> None:
     """The same few epochs with and without pre-training, paired by clip.

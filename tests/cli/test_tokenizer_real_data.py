@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Cli = Callable[..., Result]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_dvae_tiny_on_scenes(
     cli: Cli, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
