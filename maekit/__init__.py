@@ -26,6 +26,7 @@ def load(source: str | Path, clip: tuple[int, int, int] | None = None) -> Masked
     and transformers' ViTMAE and VideoMAE are recognized by their keys.
 
     Args:
+        source: where the weights are.
         clip: frames, height and width in pixels, where the model shall take others than those that
             it was trained at; its positions are then resized.
 

@@ -1,6 +1,6 @@
 """Write files and folders so that a reader, or a crash, sees the old or the new, never half.
 
-Everything is drafted beside its place under a name that starts with ``PARTIAL``, flushed to the
+Everything is drafted next to its place under a name that starts with ``PARTIAL``, flushed to the
 disk, and then renamed. ``sweep`` removes the drafts that killed processes left.
 """
 
@@ -63,7 +63,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_folder_atomically(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make a folder under a temporary name beside its place, flush its files, and rename it.
+    """Make a folder under a temporary name next to its place, flush its files, and rename it.
 
     Args:
         path: where the folder appears; its parents are made.

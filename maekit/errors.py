@@ -96,7 +96,7 @@ class RankError(MaekitError):
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: the run can go on)
-    """A signal asked the run to stop; the text says what of it was saved."""
+    """A signal stopped the run; the text says what of it was saved."""
 
     exit_code: ClassVar[int] = INTERRUPTED
 

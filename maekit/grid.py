@@ -18,7 +18,7 @@ class Grid(NamedTuple):
         return self.t * self.h * self.w
 
     def over(self, unit: tuple[int, int, int]) -> Grid:
-        """The grid of maskable units, each of ``unit`` tokens; raises ValueError on a remainder."""
+        """Return the grid of maskable units of ``unit`` tokens; raise ValueError on a remainder."""
         if any(size % step for size, step in zip(self, unit, strict=True)):
             raise ValueError(f"a grid of {self} tokens does not divide into units of {unit}")
         return Grid(*(size // step for size, step in zip(self, unit, strict=True)))

@@ -58,7 +58,10 @@ class Normalizer(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention, the only one in maekit: ``[B, heads, S, D/heads]`` to the same."""
+    """Compute softmax attention, ``[B, heads, S, D/heads]`` to the same.
+
+    All attention of maekit goes through here.
+    """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] < EXPLICIT_BELOW:
         return torch.matmul(attention_weights(q, k), v)
     attended: Tensor = F.scaled_dot_product_attention(q, k, v)
@@ -66,7 +69,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """The softmax of attention, ``[B, heads, S, S]``, computed in float32."""
+    """Return the softmax of attention, ``[B, heads, S, S]``, computed in float32."""
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-2, -1))
     return scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
 
@@ -88,7 +91,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, want_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        """``[B, S, D]`` to ``[B, S, D]``, and on request the weights ``[B, heads, S, S]``."""
+        """Map ``[B, S, D]`` to ``[B, S, D]``, and on request the weights ``[B, heads, S, S]``."""
         b, s, d = x.shape
         bias: Tensor | None = self.qkv.bias
         if self.qkv_bias == "qv":
@@ -109,7 +112,7 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, S, D]`` to ``[B, S, D]``."""
+        """Map ``[B, S, D]`` to ``[B, S, D]``."""
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return out
 
@@ -125,7 +128,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, branch: Tensor) -> Tensor:
-        """``[B, S, D]`` to ``[B, S, D]``."""
+        """Map ``[B, S, D]`` to ``[B, S, D]``."""
         if not self.training or self.rate == 0:
             return branch
         keep = 1 - self.rate
@@ -152,7 +155,7 @@ class Block(nn.Module):
         self.mlp = MLP(width, int(width * mlp_ratio))
 
     def forward(self, x: Tensor, want_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        """``[B, S, D]`` to ``[B, S, D]``, and on request attention weights."""
+        """Map ``[B, S, D]`` to ``[B, S, D]``, and on request return attention weights."""
         attended, weights = self.attn(self.norm1(x), want_weights)
         x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x))), weights
@@ -172,20 +175,20 @@ class PatchEmbedding(nn.Module):
         self.bias = nn.Parameter(conv.bias.detach().clone())  # type: ignore[union-attr]
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Patches ``[B, K, pt*ph*pw*C]`` (c fastest) to tokens ``[B, K, D]``."""
+        """Embed patches ``[B, K, pt*ph*pw*C]`` (c fastest) as tokens ``[B, K, D]``."""
         weight = self.weight.permute(0, 2, 3, 4, 1).flatten(1)
         return F.linear(patches, weight, self.bias)
 
 
 def sincos_axis(positions: np.ndarray, width: int) -> np.ndarray:
-    """Positions ``[M]`` to ``[M, width]`` float64: sines, then cosines (MAE, pos_embed.py)."""
+    """Map positions ``[M]`` to ``[M, width]`` float64: sines, then cosines (MAE, pos_embed.py)."""
     omega = 10000.0 ** -(np.arange(width // 2, dtype=np.float64) / (width / 2))
     angles = positions.reshape(-1)[:, None] * omega[None]
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
 def sincos_1d(grid: Grid, width: int) -> Tensor:
-    """VideoMAE's fixed table, float32 ``[N, width]``: sine and cosine interleaved.
+    """Return VideoMAE's fixed table, float32 ``[N, width]``: sine and cosine interleaved.
 
     One axis for time and space: a token's position is its number in raster order
     (modeling_finetune.py, get_sinusoid_encoding_table).
@@ -197,7 +200,7 @@ def sincos_1d(grid: Grid, width: int) -> Tensor:
 
 
 def sincos_2d(grid: Grid, width: int) -> Tensor:
-    """MAE's fixed table for images, float32 ``[N, width]``: the column fills the first half.
+    """Return MAE's fixed table, float32 ``[N, width]``: the column fills the first half.
 
     Every time slot has the same positions.
     """
@@ -211,7 +214,7 @@ def sincos_2d(grid: Grid, width: int) -> Tensor:
 
 
 def sincos_3d(grid: Grid, width: int) -> Tensor:
-    """A fixed table with a third of the width each for t, h and w, float32 ``[N, width]``.
+    """Return a fixed table, float32 ``[N, width]``, with a third of the width each for t, h, w.
 
     A third is rounded up to an even number; what is then too much is cut off w's end.
     """
@@ -225,7 +228,7 @@ FIXED = {"sincos-1d": sincos_1d, "sincos-2d": sincos_2d, "sincos-3d": sincos_3d}
 
 
 def resample_rows(rows: Tensor, old: Grid, new: Grid) -> Tensor:
-    """A position table ``[old.tokens, D]`` at another grid: ``[new.tokens, D]``.
+    """Resample a position table ``[old.tokens, D]`` to another grid: ``[new.tokens, D]``.
 
     Within a time slot bicubic, not aligned at corners, without antialias (MAE, util/pos_embed.py,
     interpolate_pos_embed; VideoMAE's detection code does so slot by slot). Over time linear; a
@@ -308,7 +311,7 @@ class Positions(nn.Module):
         return self.kind not in ("sincos-1d", "sincos-3d")
 
     def train_rows(self, trained: bool) -> None:
-        """Have the rows trained, or leave them as they are.
+        """Train the rows, or leave them as they are.
 
         A table that the weights would not keep becomes a learned one.
         """
@@ -320,7 +323,7 @@ class Positions(nn.Module):
         self.requires_grad_(trained)
 
     def forward(self) -> Tensor:
-        """``[prefix + N, D]``."""
+        """Return the rows ``[prefix + N, D]``."""
         if self.table is not None:
             return self.table[0]
         tokens = self.temporal[0][:, None] + self.spatial[0][None]
@@ -329,12 +332,12 @@ class Positions(nn.Module):
 
 
 def _trained(rows: int, width: int) -> nn.Parameter:
-    """A trained table ``[1, rows, width]``, initialized as mae_st's."""
+    """Return a trained table ``[1, rows, width]``, initialized as mae_st's."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, rows, width), std=TOKEN_STD))
 
 
 def init_transformer(module: nn.Module, init: Init = "mae") -> None:
-    """The papers' pre-training init: Linear xavier uniform, biases 0, LayerNorm 1 and 0.
+    """Initialize as the papers do: Linear xavier uniform, biases 0, LayerNorm 1 and 0.
 
     A fused qkv counts as one ``[3D, D]`` matrix in MAE and VideoMAE; mae_st has three layers there
     (util/video_vit.py), whose bounds are wider by the root of 2.
@@ -355,7 +358,7 @@ def init_transformer(module: nn.Module, init: Init = "mae") -> None:
 
 
 def init_patch_embedding(embedding: PatchEmbedding, init: Init) -> None:
-    """MAE and mae_st: xavier uniform on the flattened weight, the bias as a convolution's.
+    """Initialize as MAE and mae_st: xavier on the flat weight, the bias as a convolution's.
 
     VideoMAE keeps the default of both.
     """
@@ -364,7 +367,7 @@ def init_patch_embedding(embedding: PatchEmbedding, init: Init) -> None:
 
 
 def init_token(token: Tensor, init: Init) -> None:
-    """Normal with a deviation of 0.02; VideoMAE cuts it at one deviation on either side."""
+    """Draw from a normal with a deviation of 0.02; VideoMAE cuts it at one deviation."""
     if init == "videomae":
         nn.init.trunc_normal_(token, std=TOKEN_STD, a=-TOKEN_STD, b=TOKEN_STD)
     else:

@@ -1,4 +1,4 @@
-"""The masked autoencoder, as the paper tells it: mask, encode, decode, loss.
+"""The masked autoencoder, as the paper describes it: mask, encode, decode, loss.
 
 B samples, C channels, T frames, H x W pixels; N tokens, of which K are visible and Q are predicted.
 """
@@ -37,7 +37,7 @@ class Output:
 
 
 class MaskedAutoencoder(nn.Module):
-    """An encoder over what is visible, and a decoder that predicts what is not."""
+    """An encoder of visible tokens, and a decoder that predicts hidden ones."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class MaskedAutoencoder(nn.Module):
         return Output(loss, pred, encoded.tokens)
 
     def masked_loss(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
-        """Mask, encode, decode and compare a batch of training: as ``forward``, from raw views.
+        """Compute a batch's loss from raw views: mask, encode, decode and compare.
 
         Args:
             views: as ``loss`` takes them.
@@ -116,14 +116,14 @@ class MaskedAutoencoder(nn.Module):
         return predicted
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Features ``[B, prefix + N, D]`` of normalized pixels, with nothing hidden."""
+        """Return features ``[B, prefix + N, D]`` of normalized pixels, with nothing hidden."""
         mask = Mask.nothing_hidden(pixels.shape[0], self.grid.tokens, pixels.device)
         return self.encode_visible(pixels, mask).tokens
 
     def paint(
         self, pixels: Tensor, mask: Mask, statistics: Literal["visible", "truth"] = "visible"
     ) -> Tensor:
-        """Predicted patches ``[B, Q, pt*ph*pw*C]`` in [0, 1] space, of pixels in [0, 1].
+        """Predict patches ``[B, Q, pt*ph*pw*C]`` in [0, 1], of pixels in [0, 1].
 
         Raises:
             TypeError: the target does not predict pixels.
@@ -136,7 +136,7 @@ class MaskedAutoencoder(nn.Module):
         return target.decode(self.decode(encoded, mask), pixels, mask, statistics)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Pixels in [0, 1] to the space that the encoder works in."""
+        """Map pixels in [0, 1] to the space that the encoder works in."""
         normalized: Tensor = self.normalizer(pixels)
         return normalized
 
@@ -145,11 +145,11 @@ class MaskedAutoencoder(nn.Module):
         return self.normalize(pixels)
 
     def unnormalize(self, pixels: Tensor) -> Tensor:
-        """The inverse of ``normalize``."""
+        """Invert ``normalize``."""
         return self.normalizer.invert(pixels)
 
     def required_decoder(self) -> Decoder:
-        """The decoder.
+        """Return the decoder, where there is one.
 
         Raises:
             WeightsError: the weights hold none.
@@ -164,7 +164,7 @@ class MaskedAutoencoder(nn.Module):
         return self.decoder
 
     def required_target(self) -> Target:
-        """The target.
+        """Return the target, where there is one.
 
         Raises:
             WeightsError: the weights do not say what it is.

@@ -61,7 +61,7 @@ class Entry:
 
 
 def listed(kind: str | None = None) -> tuple[Entry, ...]:
-    """The installed parts of one kind, or of all; built-ins first, then by distribution."""
+    """List the installed parts of one kind, or of all; built-ins first, then by distribution."""
     # Keyed by sys.path, so that a distribution that becomes visible later is seen.
     entries = _entries(tuple(sys.path))
     return tuple(entry for entry in entries if kind is None or entry.kind == kind)
@@ -85,12 +85,12 @@ def _entries(search_path: tuple[str, ...]) -> tuple[Entry, ...]:  # noqa: ARG001
 
 
 def _normal(distribution: str) -> str:
-    """A distribution's name as package indexes compare it."""
+    """Return a distribution's name as package indexes compare it."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def entry(kind: str, name: str) -> Entry:
-    """The one part that ``name`` (or ``distribution/name``) means.
+    """Return the one part that ``name`` (or ``distribution/name``) means.
 
     Raises:
         PartError: there is none, or two plugins share the bare name.
@@ -113,7 +113,10 @@ def entry(kind: str, name: str) -> Entry:
 
 
 def names_of(part: Entry) -> tuple[str, ...]:
-    """What a recipe may call a part, the shortest first: the bare name only where it is its own."""
+    """List a part's names, the shortest first.
+
+    The bare name is among them only where it is the part's alone.
+    """
     ours = part.distribution == OURS
     rivals = [other for other in listed(part.kind) if other.name == part.name]
     return (part.name, part.full_name) if ours or len(rivals) == 1 else (part.full_name,)
@@ -164,7 +167,7 @@ def _report(found: Entry) -> str:
 
 
 def options_of(kind: str, name: str) -> type[PartOptions]:
-    """A part's ``Options`` class.
+    """Return a part's ``Options`` class.
 
     Raises:
         PartError: as ``find``, or the part has no valid ``Options``.
@@ -191,7 +194,8 @@ def options_of(kind: str, name: str) -> type[PartOptions]:
 def installed_options_of(kind: str, name: str) -> type[PartOptions] | None:
     """Return a part's ``Options`` class, or None where the part cannot be had.
 
-    Weights say what they hold whether or not its parts are installed; building one tells.
+    The header of weights can be read whether or not the parts are installed; building the model
+    raises the error.
     """
     try:
         return options_of(kind, name)

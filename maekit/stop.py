@@ -59,7 +59,7 @@ _current: ContextVar[StopSignal | None] = ContextVar("stop", default=None)
 
 
 def check() -> None:
-    """Leave what is being done, if a signal has asked the run to stop.
+    """Leave what is being done, if a signal has come.
 
     Raises:
         Interrupted: it has.

@@ -17,7 +17,7 @@ from maekit.grid import Grid
 
 @dataclass(frozen=True)
 class Mask:
-    """What is seen and what is asked for, in a batch.
+    """Which tokens are seen and which are predicted, in a batch.
 
     Attributes:
         visible: int64 ``[B, K]``, the tokens that the encoder embeds, in raster order.
@@ -37,16 +37,16 @@ class Mask:
         cls,
         hidden: Tensor,
         *,
-        asked: Tensor | None = None,
+        requested: Tensor | None = None,
         count: int | None = None,
         loss_on: Literal["hidden", "all"] = "hidden",
         sample_weight: Tensor | None = None,
     ) -> Mask:
-        """A mask from bool maps.
+        """Build a mask from bool maps.
 
         Args:
             hidden: ``[B, N]``, True = not seen by the encoder; the same number in every row.
-            asked: ``[B, N]``, True = to be predicted; default: the hidden tokens, or with
+            requested: ``[B, N]``, True = to be predicted; default: the hidden tokens, or with
                 ``loss_on="all"`` every token.
             count: Q; default: as many as the first row asks for. Rows that ask for fewer are
                 padded with queries of weight 0.
@@ -62,18 +62,18 @@ class Mask:
             msg = f"every sample must hide the same number of tokens; got {low} to {high}"
             raise ValueError(msg)
         keep = hidden.shape[1] - int(counts[0])
-        if asked is None:
-            asked = torch.ones_like(hidden) if loss_on == "all" else hidden
-        asked_counts = asked.sum(dim=1)
-        q = int(asked_counts[0]) if count is None else count
-        if int(asked_counts.max()) > q:
-            msg = f"a sample asks for {int(asked_counts.max())} tokens, more than {q}"
+        if requested is None:
+            requested = torch.ones_like(hidden) if loss_on == "all" else hidden
+        requested_counts = requested.sum(dim=1)
+        q = int(requested_counts[0]) if count is None else count
+        if int(requested_counts.max()) > q:
+            msg = f"a sample asks for {int(requested_counts.max())} tokens, more than {q}"
             raise ValueError(msg)
         # A stable sort of the map puts the wanted tokens first, each part in raster order; shapes
         # depend only on counts, never on which tokens they are.
         visible = hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, :keep]
-        queries = (~asked).to(torch.uint8).argsort(dim=1, stable=True)[:, :q]
-        counts_in_loss = asked if loss_on == "all" else asked & hidden
+        queries = (~requested).to(torch.uint8).argsort(dim=1, stable=True)[:, :q]
+        counts_in_loss = requested if loss_on == "all" else requested & hidden
         weight = counts_in_loss.gather(1, queries).to(torch.float32)
         if sample_weight is not None:
             weight = weight * sample_weight.to(weight)[:, None]
@@ -81,13 +81,13 @@ class Mask:
 
     @classmethod
     def nothing_hidden(cls, batch: int, tokens: int, device: torch.device | str = "cpu") -> Mask:
-        """The mask of inference: every token visible, none asked for."""
+        """Return the mask of inference: every token visible, no queries."""
         visible = torch.arange(tokens, device=device).expand(batch, tokens)
         none = torch.zeros(batch, 0, dtype=torch.int64, device=device)
         return cls(visible, none, none.to(torch.float32), tokens)
 
     def to(self, device: torch.device | str) -> Mask:
-        """The same mask on a device."""
+        """Return the same mask on a device."""
         return replace(
             self,
             visible=self.visible.to(device, non_blocking=True),
@@ -96,7 +96,7 @@ class Mask:
         )
 
     def hidden(self) -> Tensor:
-        """Bool ``[B, N]``, True = not seen by the encoder."""
+        """Return bool ``[B, N]``, True = not seen by the encoder."""
         shape = (self.visible.shape[0], self.tokens)
         everything = torch.ones(shape, dtype=torch.bool, device=self.visible.device)
         return everything.scatter(1, self.visible, value=False)
@@ -108,7 +108,7 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def patchify(pixels: Tensor, patch: tuple[int, int, int]) -> Tensor:
-    """Pixels ``[B, C, T, H, W]`` to patches ``[B, N, pt*ph*pw*C]``."""
+    """Cut pixels ``[B, C, T, H, W]`` into patches ``[B, N, pt*ph*pw*C]``."""
     b, c, t, h, w = pixels.shape
     pt, ph, pw = patch
     x = pixels.reshape(b, c, t // pt, pt, h // ph, ph, w // pw, pw)
@@ -116,7 +116,7 @@ def patchify(pixels: Tensor, patch: tuple[int, int, int]) -> Tensor:
 
 
 def unpatchify(patches: Tensor, grid: Grid, patch: tuple[int, int, int]) -> Tensor:
-    """Patches ``[B, N, pt*ph*pw*C]`` to pixels ``[B, C, T, H, W]``: the inverse of patchify."""
+    """Join patches ``[B, N, pt*ph*pw*C]`` to pixels ``[B, C, T, H, W]``; invert patchify."""
     b, _, size = patches.shape
     pt, ph, pw = patch
     c = size // (pt * ph * pw)
@@ -125,13 +125,13 @@ def unpatchify(patches: Tensor, grid: Grid, patch: tuple[int, int, int]) -> Tens
 
 
 def channel_means(patches: Tensor, channels: int) -> Tensor:
-    """The mean color of patches ``[B, K, pt*ph*pw*C]``: ``[B, K, C]``."""
+    """Return the mean color of patches ``[B, K, pt*ph*pw*C]``: ``[B, K, C]``."""
     means: Tensor = patches.unflatten(-1, (-1, channels)).mean(dim=-2)
     return means
 
 
 def flat_patches(colors: Tensor, like: Tensor) -> Tensor:
-    """Colors ``[B, Q or 1, C]`` as flat patches of the shape of ``like`` ``[B, Q, P]``."""
+    """Return colors ``[B, Q or 1, C]`` as flat patches of the shape of ``like`` ``[B, Q, P]``."""
     return colors.repeat(1, 1, like.shape[-1] // colors.shape[-1])
 
 
@@ -144,6 +144,8 @@ def interpolate_from_visible(values: Tensor, mask: Mask, grid: Grid) -> Tensor:
 
     Args:
         values: ``[B, K, D]`` at ``mask.visible``.
+        mask: which tokens are visible, and which are queries.
+        grid: of the tokens.
 
     Returns:
         ``[B, Q, D]`` at ``mask.queries``.
@@ -167,6 +169,6 @@ def _interpolated(values: Tensor, mask: Mask, grid: Grid) -> Tensor:
 
 
 def coordinates(grid: Grid) -> Tensor:
-    """The (t, h, w) position of each token, int64 ``[N, 3]``, in raster order."""
+    """Return the (t, h, w) position of each token, int64 ``[N, 3]``, in raster order."""
     axes = torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij")
     return torch.stack(axes, dim=-1).reshape(-1, 3)

@@ -199,8 +199,8 @@ MUTATIONS = [
     # Decoder and loss
     Mutation(
         "mask tokens before visible ones",
-        "torch.cat([tokens + table[mask.visible], asked], dim=1)",
-        "torch.cat([asked, tokens + table[mask.visible]], dim=1)",
+        "torch.cat([tokens + table[mask.visible], requested], dim=1)",
+        "torch.cat([requested, tokens + table[mask.visible]], dim=1)",
         (PARITY,),
     ),
     Mutation(
@@ -211,8 +211,8 @@ MUTATIONS = [
     ),
     Mutation(
         "visible tokens without a position in the decoder",
-        "torch.cat([tokens + table[mask.visible], asked], dim=1)",
-        "torch.cat([tokens, asked], dim=1)",
+        "torch.cat([tokens + table[mask.visible], requested], dim=1)",
+        "torch.cat([tokens, requested], dim=1)",
         (PARITY,),
     ),
     Mutation(
@@ -247,14 +247,15 @@ MUTATIONS = [
     ),
     Mutation(
         "loss over all tokens",
-        'asked = torch.ones_like(hidden) if loss_on == "all" else hidden\n        asked_counts',
-        "asked = torch.ones_like(hidden)\n        asked_counts",
+        'requested = torch.ones_like(hidden) if loss_on == "all" else hidden\n'
+        "        requested_counts",
+        "requested = torch.ones_like(hidden)\n        requested_counts",
         ("test_tokens.py", PARITY),
     ),
     Mutation(
         "visible queries count under dual masking",
-        'asked if loss_on == "all" else asked & hidden',
-        "asked",
+        'requested if loss_on == "all" else requested & hidden',
+        "requested",
         ("test_tokens.py", PARITY),
     ),
     Mutation(

@@ -64,7 +64,7 @@ def test_mask_loss_on_all_asks_for_everything() -> None:
 def test_dual_masking_counts_only_what_the_encoder_did_not_see() -> None:
     hidden = torch.tensor([[True, True, False, False]])
     asked = torch.tensor([[True, False, True, False]])
-    mask = Mask.build(hidden, asked=asked)
+    mask = Mask.build(hidden, requested=asked)
     assert mask.queries.tolist() == [[0, 2]]
     assert mask.weight.tolist() == [[1.0, 0.0]]
 
@@ -72,7 +72,7 @@ def test_dual_masking_counts_only_what_the_encoder_did_not_see() -> None:
 def test_rows_that_ask_for_less_are_padded_with_weight_zero() -> None:
     hidden = torch.tensor([[True, True, False], [True, False, True]])
     asked = torch.tensor([[True, True, False], [True, False, False]])
-    mask = Mask.build(hidden, asked=asked, count=2)
+    mask = Mask.build(hidden, requested=asked, count=2)
     assert mask.weight.sum(1).tolist() == [2.0, 1.0]
 
 

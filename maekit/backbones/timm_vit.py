@@ -39,7 +39,7 @@ class KeepVisible(nn.Module):
         self.visible: Tensor | None = None  # int64 [B, K]; None: all
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
-        """``[B, prefix + N, D]`` to ``[B, prefix + K, D]``."""
+        """Keep the visible ones of ``[B, prefix + N, D]``: ``[B, prefix + K, D]``."""
         if self.visible is not None:
             prefix, patches = x[:, : self.prefix_tokens], x[:, self.prefix_tokens :]
             x = torch.cat([prefix, gather(patches, self.visible)], dim=1)
@@ -100,7 +100,7 @@ class TimmViT(Backbone, nn.Module):
         self._layers = _layers(self, [f"model.{place}." for place in self._places])
 
     def grid(self, shape: tuple[int, int, int]) -> Grid:
-        """The token grid of a clip of ``(T, H, W)`` pixels."""
+        """Return the token grid of a clip of ``(T, H, W)`` pixels."""
         if any(pixels % step for pixels, step in zip(shape, self.patch, strict=True)):
             clip, patch = ("x".join(map(str, each)) for each in (shape[1:], self.patch[1:]))
             msg = f"{self.name} has patches of {patch} pixels, and {clip} does not divide into them"
@@ -114,7 +114,7 @@ class TimmViT(Backbone, nn.Module):
 
         Raises:
             PartError: tokens are hidden from a model that needs all, or it cannot give the
-                attention or the layers that are asked for.
+                attention or the requested layers.
         """
         if self.grid(tuple(pixels.shape[2:])) != self.clip_grid:  # type: ignore[arg-type]
             msg = f"pixels {list(pixels.shape)} do not make the model's grid {self.clip_grid}"
@@ -139,21 +139,21 @@ class TimmViT(Backbone, nn.Module):
         )
 
     def _tokens(self, x: Tensor, shape: tuple[int, int, int]) -> Tensor:
-        """Tokens of what a part of timm's model returns, which may be a feature map."""
+        """Return what a part of timm's model returns as tokens; it may be a feature map."""
         if x.ndim == 4:
             channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
             x = x.flatten(1, 2) if channels_last else x.flatten(2).transpose(1, 2)
         if x.shape != shape:
-            msg = f"{self.name} returns {list(x.shape)} where {list(shape)} is due"
+            msg = f"{self.name} returns {list(x.shape)} where {list(shape)} is expected"
             raise PartError(msg, hint="take another of timm's models, or only its last layer")
         return x
 
     def blocks(self) -> Sequence[nn.Module]:
-        """The transformer blocks, first to last; the stages of a model that has such."""
+        """Return the transformer blocks, first to last; the stages of a model that has such."""
         return [self.model.get_submodule(place) for place in self._places]
 
     def layer_of(self, parameter: str) -> int:
-        """0 before the blocks, i + 1 for block i, depth + 1 after them."""
+        """Return 0 before the blocks, i + 1 for block i, depth + 1 after them."""
         return self._layers[parameter]
 
     def last_norm(self) -> nn.Module | None:
@@ -162,21 +162,21 @@ class TimmViT(Backbone, nn.Module):
         return norm if isinstance(norm, nn.Module) else None
 
     def train_positions(self, trained: bool) -> dict[str, object]:
-        """Have the table of positions trained or not; rotary ones are never trained."""
+        """Train the table of positions or not; rotary ones are never trained."""
         table = getattr(self.model, "pos_embed", None)
         if isinstance(table, nn.Parameter):
             table.requires_grad_(trained)
         return {}
 
     def no_decay(self) -> Iterable[str]:
-        """What timm's own recipes keep free of weight decay: tokens and positions."""
+        """Name what timm's own recipes keep free of weight decay: tokens and positions."""
         listed: Iterable[str] = getattr(self.model, "no_weight_decay", tuple)()
         free = {f"model.{name}" for name in listed}
         return [name for name, _ in self.named_parameters() if name in free]
 
 
 def _create(options: TimmViT.Options, context: PartContext) -> nn.Module:
-    """timm's model with fresh weights, up to and with its last norm, and no head."""
+    """Build timm's model with fresh weights, up to and with its last norm, and no head."""
     import timm
 
     name = options.model
@@ -193,8 +193,8 @@ def _create(options: TimmViT.Options, context: PartContext) -> nn.Module:
     try:
         model = timm.create_model(name, pretrained=False, **settings)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        asked = ", ".join(f"{key} {value}" for key, value in settings.items())
-        msg = f"timm cannot build {name} with {asked}: {type(error).__name__}: {error}"
+        wanted = ", ".join(f"{key} {value}" for key, value in settings.items())
+        msg = f"timm cannot build {name} with {wanted}: {type(error).__name__}: {error}"
         raise PartError(
             msg, where=_WHERE, hint="change data.size, or take another model"
         ) from error
@@ -209,7 +209,7 @@ def _create(options: TimmViT.Options, context: PartContext) -> nn.Module:
 
 
 def _features(model: nn.Module, name: str) -> tuple[list[str], tuple[int, int]]:
-    """Where timm's blocks (or stages) are, and the pixels (h, w) of a token after the last one."""
+    """Find timm's blocks (or stages), and the pixels (h, w) of a token after the last one."""
     from timm.layers.helpers import to_2tuple
 
     features = getattr(model, "feature_info", None)
@@ -221,7 +221,7 @@ def _features(model: nn.Module, name: str) -> tuple[list[str], tuple[int, int]]:
 
 
 def _keeps_all(model: nn.Module) -> str | None:
-    """Why no token of this model can be left out, or None."""
+    """Say why no token of this model can be left out, or return None."""
     from timm.layers.patch_embed import PatchEmbed
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
@@ -235,14 +235,14 @@ def _keeps_all(model: nn.Module) -> str | None:
 
 
 def _rotary(model: nn.Module) -> bool:
-    """Whether ``patch_drop`` has to say what it kept (timm/models/eva.py, ``_pos_embed``)."""
+    """Return whether ``patch_drop`` must say what it kept (timm/models/eva.py, ``_pos_embed``)."""
     from timm.models.eva import Eva
 
     return isinstance(model, Eva)
 
 
 def _layers(module: nn.Module, places: Sequence[str]) -> dict[str, int]:
-    """The layer of each parameter; between two blocks, that of the one before."""
+    """Return the layer of each parameter; between two blocks, that of the one before."""
     layers, current = {}, 0
     for name, _ in module.named_parameters():
         inside = [index for index, place in enumerate(places) if name.startswith(place)]
@@ -254,7 +254,7 @@ def _layers(module: nn.Module, places: Sequence[str]) -> dict[str, int]:
 
 @contextmanager
 def _outputs(modules: Iterable[nn.Module], into: list[Tensor]) -> Iterator[None]:
-    """Note what modules return, in the order they run."""
+    """Record what modules return, in the order they run."""
 
     def note(_: nn.Module, __: object, output: Tensor) -> None:
         into.append(output)
@@ -265,7 +265,10 @@ def _outputs(modules: Iterable[nn.Module], into: list[Tensor]) -> Iterator[None]
 
 @contextmanager
 def _attention(blocks: Iterable[nn.Module], into: list[Tensor], name: str) -> Iterator[None]:
-    """Note each block's attention ``[B, heads, S, S]``, which timm's fused kernels never form."""
+    """Record each block's attention ``[B, heads, S, S]``.
+
+    timm's fused kernels never form it.
+    """
 
     def note(_: nn.Module, inputs: tuple[Tensor]) -> None:
         into.append(inputs[0])

@@ -51,7 +51,7 @@ Tokens = Annotated[int, Field(ge=1)]
 
 
 class ViTOptions(PartOptions):
-    """What any of these encoders can be asked for beside its patch; the defaults are MAE's."""
+    """Options of all these encoders, besides the patch; the defaults are MAE's."""
 
     load_time: ClassVar[frozenset[str]] = frozenset(
         {"drop_path", "init", "positions", "positions_grid"}
@@ -88,7 +88,7 @@ class ViTOptions(PartOptions):
 
     @property
     def shape(self) -> Shape:
-        """Of the size, where nothing else is asked for."""
+        """Width, depth and heads: those of the size, where nothing else is set."""
         base = SIZES[self.size]
         return Shape(self.width or base.width, self.depth or base.depth, self.heads or base.heads)
 
@@ -133,7 +133,7 @@ class VisionTransformer(Backbone, nn.Module):
         self._initialize(options.init)
 
     def _initialize(self, init: Init) -> None:
-        """The papers' pre-training inits (models_mae.py; modeling_pretrain.py)."""
+        """Initialize as the papers' pre-training does (models_mae.py; modeling_pretrain.py)."""
         init_transformer(self, init)
         init_patch_embedding(self.patch_embed, init)
         for token in (self.class_token, self.mask_token):
@@ -141,7 +141,7 @@ class VisionTransformer(Backbone, nn.Module):
                 init_token(token, init)
 
     def grid(self, shape: tuple[int, int, int]) -> Grid:
-        """The token grid of a clip of ``(T, H, W)`` pixels."""
+        """Return the token grid of a clip of ``(T, H, W)`` pixels."""
         if any(pixels % step for pixels, step in zip(shape, self.patch, strict=True)):
             clip, patch = ("x".join(map(str, each)) for each in (shape, self.patch))
             msg = f"a clip of {clip} (frames x height x width) does not divide into {patch} patches"
@@ -166,7 +166,7 @@ class VisionTransformer(Backbone, nn.Module):
         return Encoded(self.norm(x), tuple(taken), tuple(maps))
 
     def _embed(self, pixels: Tensor, mask: Mask) -> Tensor:
-        """Tokens with their positions, prefix first."""
+        """Return tokens with their positions, prefix first."""
         batch = pixels.shape[0]
         prefix, table = self.positions().split([self.prefix_tokens, self.clip_grid.tokens])
         x: Tensor = self.patch_embed(gather(patchify(pixels, self.patch), mask.visible))
@@ -181,11 +181,11 @@ class VisionTransformer(Backbone, nn.Module):
         return x
 
     def blocks(self) -> Sequence[nn.Module]:
-        """The transformer blocks, first to last."""
+        """Return the transformer blocks, first to last."""
         return list(self.transformer)
 
     def layer_of(self, parameter: str) -> int:
-        """0 before the blocks, i + 1 for block i, depth + 1 after them."""
+        """Return 0 before the blocks, i + 1 for block i, depth + 1 after them."""
         if parameter.startswith("transformer."):
             return int(parameter.split(".")[1]) + 1
         return len(self.transformer) + 1 if parameter.startswith("norm.") else 0
@@ -195,7 +195,7 @@ class VisionTransformer(Backbone, nn.Module):
         return self.norm
 
     def train_positions(self, trained: bool) -> dict[str, object]:
-        """Have positions trained or not; returns the options that change by it, for the header."""
+        """Train positions or not; return the options that change by it, for the header."""
         before = self.positions.kind
         self.positions.train_rows(trained)
         if self.positions.kind == before:
@@ -203,13 +203,13 @@ class VisionTransformer(Backbone, nn.Module):
         return {"positions": self.positions.kind, "positions_grid": None}
 
     def no_decay(self) -> Iterable[str]:
-        """Tokens and positions: VideoMAE keeps them free of weight decay, MAE does not."""
+        """Name tokens and positions: VideoMAE keeps them free of weight decay, MAE does not."""
         free = ("class_token", "mask_token", "positions.")
         return [name for name, _ in self.named_parameters() if name.startswith(free)]
 
 
 def drop_rates(last: float, depth: int) -> list[float]:
-    """From 0 for the first block to ``last`` for the last (torch.linspace, in all three codes)."""
+    """Return rates from 0 for the first block to ``last`` for the last, linearly spaced."""
     return [last * block / max(1, depth - 1) for block in range(depth)]
 
 

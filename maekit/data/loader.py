@@ -68,7 +68,7 @@ class Loader:
         """Yield batches.
 
         Raises:
-            Interrupted: a signal asked the run to stop.
+            Interrupted: a signal stopped the run.
             PartError: a part does not keep its contract, or cannot be sent to workers.
             RankError: workers die while starting.
             StorageError: not enough shared memory.

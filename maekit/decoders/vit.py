@@ -30,7 +30,7 @@ class ViTDecoder(Decoder, nn.Module):
     """Attends to encoded tokens and to one mask token per query; predicts the queries.
 
     The order of a sequence does not matter to attention, so nothing is unshuffled: the sequence is
-    prefix, visible tokens, mask tokens, each with its own position. Where every token is asked for
+    prefix, visible tokens, mask tokens, each with its own position. Where every token is a query
     (``loss_on: all``), or the encoder already returns all (mask token in the encoder), it is the
     whole grid in raster order, and visible tokens answer for themselves.
     """
@@ -90,7 +90,7 @@ class ViTDecoder(Decoder, nn.Module):
         self._initialize(options.init)
 
     def _initialize(self, init: Init) -> None:
-        """The papers' inits (models_mae.py; modeling_pretrain.py).
+        """Initialize as the papers do (models_mae.py; modeling_pretrain.py).
 
         VideoMAE's projection belongs to neither its encoder nor its decoder, whose inits are the
         only ones applied, so that it keeps PyTorch's.
@@ -114,8 +114,8 @@ class ViTDecoder(Decoder, nn.Module):
         if whole_grid:
             sequence = self._fill(tokens, mask) + table
         else:
-            asked = self._mask_tokens(mask.queries, tokens) + table[mask.queries]
-            sequence = torch.cat([tokens + table[mask.visible], asked], dim=1)
+            requested = self._mask_tokens(mask.queries, tokens) + table[mask.queries]
+            sequence = torch.cat([tokens + table[mask.visible], requested], dim=1)
         x = torch.cat([prefix + prefix_table, sequence], dim=1)
         for block in self.blocks:
             x, _ = block(x)
@@ -127,7 +127,7 @@ class ViTDecoder(Decoder, nn.Module):
         return prediction
 
     def _fill(self, tokens: Tensor, mask: Mask) -> Tensor:
-        """The whole grid in raster order, mask tokens where the encoder saw nothing."""
+        """Return the grid in raster order, with mask tokens where the encoder saw nothing."""
         if self.all_encoded:
             return tokens
         index = mask.visible[..., None].expand(-1, -1, tokens.shape[-1])
@@ -141,6 +141,6 @@ class ViTDecoder(Decoder, nn.Module):
         return self.mask_token.to(like.dtype).expand(*where.shape, -1)
 
     def no_decay(self) -> Iterable[str]:
-        """As the backbone's: VideoMAE keeps the mask token free of weight decay."""
+        """Name the mask token: VideoMAE keeps it free of weight decay, as the backbone's tokens."""
         free = ("class_token", "mask_token", "positions.")
         return [name for name, _ in self.named_parameters() if name.startswith(free)]

@@ -87,7 +87,7 @@ def run(
         stop: looked at before every update.
 
     Raises:
-        Interrupted: a signal asked for it; the state was saved.
+        Interrupted: a signal stopped the run; the state was saved.
         NonFiniteError: too many updates in a row were not finite; model and optimizer are as
             before the first of them.
     """

@@ -56,18 +56,18 @@ def make_mask(
         msg = "this batch was read without a masker"
         raise ValueError(msg)
     hidden = torch.from_numpy(batch.hidden)
-    asked = None if batch.decode is None else torch.from_numpy(batch.decode)
+    requested = None if batch.decode is None else torch.from_numpy(batch.decode)
     count = None
     wants = None if model.target is None else model.target.wants(model.grid)
     if wants is not None:
         wanted = torch.from_numpy(np.ascontiguousarray(wants)).reshape(-1)
-        if asked is None:
-            asked = torch.ones_like(hidden) if loss_on == "all" else hidden
-        count = min(int(asked[0].sum()), int(wanted.sum()))
-        asked = asked & wanted
+        if requested is None:
+            requested = torch.ones_like(hidden) if loss_on == "all" else hidden
+        count = min(int(requested[0].sum()), int(wanted.sum()))
+        requested = requested & wanted
     return Mask.build(
         hidden,
-        asked=asked,
+        requested=requested,
         count=count,
         loss_on=loss_on,
         sample_weight=torch.from_numpy(batch.weight),

@@ -23,7 +23,7 @@ class Block(Masker):
     A rectangle that would hide too many is drawn again; where none fits any more, the hidden area
     grows at its edges, token by token, to the exact count (BEiT stops short of it there). In a clip
     the same rectangles are hidden in every time slot, as tubes are, and for the same reason: a
-    block that is seen a slot earlier is no block.
+    block that is seen a slot earlier does not count as one.
     """
 
     class Options(PartOptions):
@@ -42,11 +42,11 @@ class Block(Masker):
         self.options = options
 
     def count(self, grid: Grid) -> int:
-        """Hidden tokens of all time slots together."""
+        """Return the hidden tokens of all time slots together."""
         return grid.t * hidden_of(grid.h * grid.w, self.options.ratio, self.options.rounding)
 
     def __call__(self, grid: Grid, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Bool ``[t, h, w]``, True = hidden."""
+        """Draw a mask, bool ``[t, h, w]``, True = hidden."""
         places = np.zeros((grid.h, grid.w), dtype=np.bool_)
         missing = self.count(grid) // grid.t
         while missing:
@@ -81,7 +81,7 @@ class Block(Masker):
 def _grow(places: NDArray[np.bool_], rng: np.random.Generator) -> None:
     """Hide one more token: a neighbor of a hidden one, where there is any."""
     padded = np.pad(places, 1)
-    beside = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
-    edge = np.flatnonzero(beside & ~places)
+    neighbors = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+    edge = np.flatnonzero(neighbors & ~places)
     choices = edge if len(edge) else np.flatnonzero(~places)
     places.flat[rng.choice(choices)] = True

@@ -39,13 +39,13 @@ class Cube(Masker):
         self.options = options
 
     def count(self, grid: Grid) -> int:
-        """Hidden tokens."""
+        """Return the number of hidden tokens."""
         cells = self._cells(grid).tokens
         hidden = hidden_of(cells, self.options.ratio, self.options.rounding)
         return hidden * grid.tokens // cells  # hidden * (tokens a cell) where all are whole
 
     def __call__(self, grid: Grid, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Bool ``[t, h, w]``, True = hidden."""
+        """Draw a mask, bool ``[t, h, w]``, True = hidden."""
         cells = self._cells(grid)
         t, h, w = (
             np.arange(size) // step for size, step in zip(grid, self.options.cell, strict=True)

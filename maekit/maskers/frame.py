@@ -30,11 +30,11 @@ class Frame(Masker):
         self.options = options
 
     def count(self, grid: Grid) -> int:
-        """Hidden tokens."""
+        """Return the number of hidden tokens."""
         return self._slots(grid) * grid.h * grid.w
 
     def __call__(self, grid: Grid, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Bool ``[t, h, w]``, True = hidden."""
+        """Draw a mask, bool ``[t, h, w]``, True = hidden."""
         hidden = np.zeros(grid, dtype=np.bool_)
         hidden[rng.permutation(grid.t)[: self._slots(grid)]] = True
         return hidden

@@ -29,13 +29,13 @@ class GridMasker(Masker):
         self.options = options
 
     def count(self, grid: Grid) -> int:
-        """Hidden tokens."""
+        """Return the number of hidden tokens."""
         height, width = self.options.cell
         kept = -(-grid.h // height) * -(-grid.w // width)
         return grid.tokens - grid.t * kept
 
     def __call__(self, grid: Grid, rng: np.random.Generator) -> NDArray[np.bool_]:  # noqa: ARG002
-        """Bool ``[t, h, w]``, True = hidden."""
+        """Return the mask, bool ``[t, h, w]``, True = hidden."""
         height, width = self.options.cell
         hidden = np.ones(grid, dtype=np.bool_)
         hidden[:, ::height, ::width] = False

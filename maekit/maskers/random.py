@@ -29,11 +29,11 @@ class Random(Masker):
         self.options = options
 
     def count(self, grid: Grid) -> int:
-        """Hidden tokens."""
+        """Return the number of hidden tokens."""
         return hidden_of(grid.tokens, self.options.ratio, self.options.rounding)
 
     def __call__(self, grid: Grid, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Bool ``[t, h, w]``, True = hidden."""
+        """Draw a mask, bool ``[t, h, w]``, True = hidden."""
         hidden = np.zeros(grid.tokens, dtype=np.bool_)
         hidden[rng.permutation(grid.tokens)[: self.count(grid)]] = True
         return hidden.reshape(grid)

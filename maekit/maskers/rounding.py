@@ -8,7 +8,7 @@ Rounding = Literal["keep", "hidden"]
 
 
 def hidden_of(n: int, ratio: float, rounding: Rounding) -> int:
-    """Hidden ones of ``n``, in Python floats as the sources compute them.
+    """Return how many of ``n`` are hidden, in Python floats as the sources compute it.
 
     Args:
         n: how many there are.

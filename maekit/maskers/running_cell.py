@@ -1,5 +1,7 @@
-"""Running cells: what VideoMAEv2's decoder predicts (arXiv 2303.16727, section 3.2;
-dataset/masking_generator.py)."""
+"""Running cells: the tokens that VideoMAEv2's decoder predicts.
+
+arXiv 2303.16727, section 3.2; dataset/masking_generator.py.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ class RunningCell(Masker):
         self.options = options
 
     def count(self, grid: Grid) -> int:
-        """Hidden (predicted) tokens.
+        """Return the number of hidden (predicted) tokens.
 
         Raises:
             PartError: the grid does not divide into cells, so that the four masks would differ.
@@ -51,7 +53,7 @@ class RunningCell(Masker):
         return grid.tokens // _PLACES * self._picked
 
     def __call__(self, grid: Grid, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Bool ``[t, h, w]``, True = hidden (to be predicted)."""
+        """Draw a mask, bool ``[t, h, w]``, True = hidden (to be predicted)."""
         self.count(grid)
         start = int(rng.integers(_PLACES))
         row, column = np.arange(grid.h)[:, None] % _SIDE, np.arange(grid.w) % _SIDE

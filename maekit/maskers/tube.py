@@ -29,11 +29,11 @@ class Tube(Masker):
         self.options = options
 
     def count(self, grid: Grid) -> int:
-        """Hidden tokens of all time slots together."""
+        """Return the hidden tokens of all time slots together."""
         return grid.t * hidden_of(grid.h * grid.w, self.options.ratio, self.options.rounding)
 
     def __call__(self, grid: Grid, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Bool ``[t, h, w]``, True = hidden."""
+        """Draw a mask, bool ``[t, h, w]``, True = hidden."""
         places = np.zeros(grid.h * grid.w, dtype=np.bool_)
         places[rng.permutation(places.size)[: self.count(grid) // grid.t]] = True
         return np.tile(places.reshape(1, grid.h, grid.w), (grid.t, 1, 1))

@@ -15,12 +15,12 @@ _SMALL = 1e-3
 
 
 def dump(recipe: Recipe) -> str:
-    """A recipe as YAML, defaults included; keys whose value is the default null are left out."""
+    """Return a recipe as YAML, with defaults, but without keys whose default is null."""
     return to_yaml(as_dict(recipe))
 
 
 def as_dict(model: BaseModel) -> dict[str, Any]:
-    """A recipe or a section of it as plain dicts, lists and scalars, by the keys of the file.
+    """Return a recipe or a section of it as plain dicts, lists and scalars, by the file's keys.
 
     Keys that always follow from others (``exclude``) are left out.
     """
@@ -41,7 +41,7 @@ def as_dict(model: BaseModel) -> dict[str, Any]:
 
 
 def to_yaml(plain: object) -> str:
-    """Plain dicts, lists and scalars as YAML 1.2."""
+    """Return plain dicts, lists and scalars as YAML 1.2."""
     return yaml.dump(
         plain,
         Dumper=_Dumper,
@@ -61,7 +61,7 @@ class _Dumper(yaml.SafeDumper):
     }
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
-        """Never write an alias: equal values are written out."""
+        """Write equal values out, never an alias."""
         return True
 
 

@@ -76,7 +76,7 @@ def validated(model: type[M], tree: Node, options_of: OptionsOf | None = None) -
         PartError: a part cannot be had, and nothing else is wrong.
     """
     try:
-        # As JSON, strictly: lists become tuples, but "3" and true are no numbers.
+        # As JSON, strictly: lists become tuples, but "3" and true are not numbers.
         return model.model_validate_json(
             json.dumps(tree.plain),
             strict=True,
@@ -164,7 +164,7 @@ def _find(details: ErrorDetails, tree: Node) -> _Finding:
 
 
 def _problems(findings: list[_Finding], scope: _Scope) -> Iterator[_Problem]:
-    """The findings at one key, of which a union has one or more for each branch."""
+    """Yield the problems at one key, of which a union has one or more for each branch."""
     tree = scope.tree
     ranks = [_rank(finding) for finding in findings]
     near = [found for found, rank in zip(findings, ranks, strict=True) if rank == min(ranks)]
@@ -182,14 +182,14 @@ def _problems(findings: list[_Finding], scope: _Scope) -> Iterator[_Problem]:
 
 
 def _rank(finding: _Finding) -> int:
-    """How near a branch of a union came: 0 failed inside, 1 on a limit, 2 is of another type."""
+    """Rank how near a union's branch came: 0 failed inside, 1 on a limit, 2 is of another type."""
     if finding.union is None or len(finding.path) > len(finding.union):
         return 0
     return 2 if _expected(finding.details) else 1
 
 
 def _expected(details: ErrorDetails) -> str | None:
-    """What type stands here, for errors that say no more than that."""
+    """Return the expected type, for errors that say no more than that."""
     if details["type"] == "literal_error":
         return " or ".join(f"'{word}'" for word in _words(details))
     return _KINDS.get(details["type"])
@@ -315,14 +315,14 @@ def _literal_name(model: type[BaseModel]) -> set[Any]:
 
 
 def _show(node: Node | None) -> str:
-    """A value as the recipe writes it, on one line and not longer than fits one."""
+    """Return a value as the recipe writes it, shortened to one line."""
     if node is None:
         return "nothing"
     return textwrap.shorten(to_yaml([node.plain]).strip()[1:-1], 60, placeholder="...")
 
 
 def dotted(path: KeyPath) -> str:
-    """``pretrain.optimizer.betas[1]``."""
+    """Return a path as ``pretrain.optimizer.betas[1]``."""
     text = ""
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else f".{key}"
@@ -330,7 +330,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
-    """``did you mean ...?`` for the nearest of ``known``, or None if nothing is near."""
+    """Ask ``did you mean ...?`` of the nearest known word; None if none is near."""
     words = {str(item).lower(): str(item) for item in known}
     near = difflib.get_close_matches(word.lower(), list(words), n=1, cutoff=0.6)
     return f"did you mean '{words[near[0]]}'?" if near else None

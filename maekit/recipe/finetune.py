@@ -1,6 +1,6 @@
 """The section ``finetune:``: how an encoder learns labels.
 
-What changes pixels or labels is off unless asked for; the shipped recipes hold the papers' values.
+Changes of pixels or labels are off by default; the shipped recipes hold the papers' values.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Head(Section):
 
 
 class Evaluate(Section):
-    """When data.val is judged, beside the end; each time by one view of every sample."""
+    """When data.val is evaluated, besides the end; each time by one view of every sample."""
 
     alternatives = ("every", "epochs")
 
@@ -120,10 +120,10 @@ class Finetune(TrainingSection):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label that is spread")
     repeats: int = Field(1, ge=1, description="augmentations of each decoded sample")
     repeat_from: Literal["new-clip", "same-frames"] = Field(
-        "same-frames", description="what a repeat draws anew beside its augmentation"
+        "same-frames", description="what a repeat draws anew besides its augmentation"
     )
     ema: float | None = Field(
-        None, gt=0, lt=1, description="decay of a moving average of the weights, which is judged"
+        None, gt=0, lt=1, description="decay of a moving average of the weights, which is evaluated"
     )
     validate_: Evaluate = Field(Evaluate(), alias="validate")
     views: Views = Field(

@@ -43,7 +43,7 @@ class PartSchema:
 
 
 def json_schema(parts: Sequence[PartSchema]) -> Schema:
-    """The schema of a recipe file in which ``parts`` are known.
+    """Return the schema of a recipe file in which ``parts`` are known.
 
     A file with ``extends`` may leave out what its parent gives, so nothing but the root's keys of
     a file without parent, and what decides between branches, is required.

@@ -144,7 +144,7 @@ def _with_parents(layer: Node, path: Path, children: tuple[Path, ...]) -> Node:
     if parent is None:
         near = suggest(extends.value, (file.name for file in path.parent.glob("*.y*ml")))
         raise RecipeError(
-            f"extends: {extends.value}: no such file beside {path.name}, nor a shipped recipe",
+            f"extends: {extends.value}: no such file next to {path.name}, nor a shipped recipe",
             where=where,
             hint=near or "give the parent's path relative to this file",
         )
@@ -188,7 +188,7 @@ def _text(path: Path, name: str) -> str:
         ) from error
     hint = "a recipe is a YAML text file; is this the right path?"
     if len(raw) > MAX_BYTES:
-        raise RecipeError("larger than 1 MiB: this is no recipe", where=name, hint=hint)
+        raise RecipeError("larger than 1 MiB: this is not a recipe", where=name, hint=hint)
     if b"\0" in raw:
         raise RecipeError("this is a binary file", where=name, hint=hint)
     try:
@@ -203,7 +203,7 @@ def _text(path: Path, name: str) -> str:
 
 
 def shown(path: Path) -> str:
-    """The path as messages print it: relative where it lies below the working directory."""
+    """Return the path for messages: relative where it lies below the working directory."""
     below = path.is_absolute() and path.is_relative_to(Path.cwd())
     return str(path.relative_to(Path.cwd()) if below else path)
 
@@ -213,9 +213,9 @@ SUFFIXES = (".yaml", ".yml")
 
 @functools.cache
 def shipped() -> dict[str, Path]:
-    """The recipes that maekit ships, name to file; ``ablations/x`` for one in a subfolder.
+    """List the recipes that maekit ships, name to file; ``ablations/x`` in a subfolder.
 
-    They lie inside the package in a wheel, and beside it in a checkout.
+    They lie inside the package in a wheel, and next to it in a checkout.
     """
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent
@@ -229,10 +229,10 @@ def shipped() -> dict[str, Path]:
 
 
 def find(source: str | Path) -> Path:
-    """The file of a recipe: a path that exists, else a shipped one by name or by path.
+    """Find a recipe's file: a path that exists, else a shipped one by name or by path.
 
     Raises:
-        RecipeError: there is no such file, or it is a folder.
+        RecipeError: the file does not exist, or it is a folder.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -252,12 +252,12 @@ def find(source: str | Path) -> Path:
 
 
 def find_parent(child: Path, parent: str) -> Path | None:
-    """The file that ``extends: parent`` in ``child`` means: beside it, else a shipped one.
+    """Find the file that ``extends: parent`` means: one next to ``child``, else a shipped one.
 
     The second lets a copy of a shipped recipe keep its parent.
     """
-    beside = child.parent / Path(parent).expanduser()
-    return beside if beside.is_file() else shipped().get(_name(Path(parent)))
+    neighbor = child.parent / Path(parent).expanduser()
+    return neighbor if neighbor.is_file() else shipped().get(_name(Path(parent)))
 
 
 def _name(path: Path) -> str:
@@ -269,8 +269,8 @@ def _name(path: Path) -> str:
 
 def _advice(path: Path) -> str:
     if path.parent.is_dir():
-        beside = [file.name for file in path.parent.iterdir() if file.suffix in SUFFIXES]
-        near = suggest(path.name, beside)
+        neighbors = [file.name for file in path.parent.iterdir() if file.suffix in SUFFIXES]
+        near = suggest(path.name, neighbors)
         if near:
             return near
     listing = "`maekit recipes list` shows what is shipped"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-# What the core reads beside a dataset's options: kept when the dataset changes.
+# Keys that the core reads besides a dataset's options: kept when the dataset changes.
 CORE_OWNED = frozenset(DataSpec.model_fields) - frozenset(PartSpec.model_fields)
 
 
@@ -34,7 +34,7 @@ def _merge(base: Node, top: Node, path: KeyPath, *, inside_part: bool = False) -
     if not (isinstance(base.value, dict) and isinstance(top.value, dict)):
         return top
     kept, mark = dict(base.value), base.mark
-    # The recipe's own `name` is no part's, nor is one among a part's options.
+    # The recipe's own `name` does not name a part, nor does one among a part's options.
     if path and not inside_part and _renamed(base, top):
         core = CORE_OWNED if path[-2:] in {("data", "train"), ("data", "val")} else frozenset()
         kept = {key: node for key, node in kept.items() if key == "name" or key in core}
@@ -60,7 +60,7 @@ def _given(node: Node, key: str) -> bool:
 
 
 def remove(base: Node, path: tuple[str, ...]) -> Node | None:
-    """``base`` without the key at ``path``; None if it has no such key."""
+    """Return ``base`` without the key at ``path``; None if it has no such key."""
     key, *rest = path
     if key not in base.fields:
         return None
@@ -95,7 +95,7 @@ def check_alternatives(layer: Node) -> None:
 
 @functools.cache
 def alternatives() -> dict[KeyPath, tuple[str, ...]]:
-    """The keys that exclude each other, by the path of their section."""
+    """Return the keys that exclude each other, by the path of their section."""
     return dict(_alternatives(Recipe, ()))
 
 
@@ -111,7 +111,7 @@ def _alternatives(
 
 
 def classes(annotation: object) -> list[type]:
-    """The classes in an annotation: of ``Stats | Literal["auto"] | None`` Stats and NoneType."""
+    """List an annotation's classes: Stats and NoneType of ``Stats | Literal["auto"] | None``."""
     arguments = typing.get_args(annotation)
     if not arguments:
         return [annotation] if isinstance(annotation, type) else []
@@ -129,7 +129,7 @@ class Overrides:
     removed: tuple[Keys, ...]
 
     def apply(self, base: Node) -> tuple[Node, tuple[str, ...]]:
-        """Change a recipe; returns it with a note for each ``~key`` that was not there.
+        """Change a recipe; return it with a note for each ``~key`` that was not there.
 
         Raises:
             RecipeError: a key inside a value that is not a mapping, a key set twice, or two

@@ -1,4 +1,4 @@
-"""Section ``probe:``: how frozen features are judged; and the online probe of pre-training."""
+"""Section ``probe:``: how frozen features are evaluated; and the online probe of pre-training."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Sgd(Rate):
 
 
 def _optimizer_name(value: Any) -> str:  # noqa: ANN401 - whatever a recipe holds here
-    """Which optimizer is meant; LARS where none is named."""
+    """Return the optimizer's name; LARS where none is named."""
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
     return "lars" if name is None else str(name)
 
@@ -91,9 +91,9 @@ Optimizer = Annotated[
 
 
 class Probe(TrainingSection):
-    """Frozen features, judged beside those of an untrained encoder and raw pixels.
+    """Evaluation of frozen features, next to those of an untrained encoder and raw pixels.
 
-    Of clips, raw differences of frames are judged too.
+    Of clips, raw differences of frames are evaluated too.
 
     Budget, batch, optimizer, crops and checkpoints are of linear with the paper's protocol; the
     others take ``batch.per_device`` and ``precision`` alone.
@@ -146,7 +146,7 @@ class Probe(TrainingSection):
         return self.kind == "linear" and self.protocol == "paper"
 
     def with_budget(self) -> Self:
-        """The section with the paper's budget, where none is given."""
+        """Return the section with the paper's budget, where none is given."""
         if any(getattr(self, key) is not None for key in self.alternatives):
             return self
         return self.model_copy(update={"epochs": EPOCHS})

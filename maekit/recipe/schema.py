@@ -1,5 +1,8 @@
-"""The shape of a recipe: what a user may ask for. Torch-free; the classes of parts' options come
-from ``maekit.registry``, which knows the installed plugins, as validation context."""
+"""The shape of a recipe: its sections, keys and their limits.
+
+Torch-free. The classes of parts' options come from ``maekit.registry``, which knows the installed
+plugins, as validation context.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ OPTIONS_OF = "options_of"
 
 
 class PartSpec(BaseModel):
-    """A part by name, with its options beside the name.
+    """A part by name, with its options next to the name.
 
     What is written is validated in one go: the name, the core's own keys, and the options by the
     part's own class, so that all mistakes are found at once.
@@ -135,7 +138,7 @@ def _validated_options(
         raise ValidationError.from_exception_data(kind, [details]) from error
     if found is None:
         return Untyped.model_validate(written)
-    # As JSON, like the recipe around it: lists become tuples, but "3" and true are no numbers.
+    # As JSON, like the recipe around it: lists become tuples, but "3" and true are not numbers.
     options = found.model_validate_json(
         json.dumps(written), strict=True, by_alias=True, by_name=False
     )
@@ -232,7 +235,7 @@ class HeldOutSpec(DataSpec):
     """Held-out samples: their clips are as long as data.train's."""
 
     # Never written into a resolved recipe: it would contradict a later change of data.train's. A
-    # factory, as 1 is no default that anyone should be told of.
+    # factory, as 1 is not a default that users should read.
     frames: int = Field(
         default_factory=lambda: 1,
         ge=1,
@@ -258,7 +261,10 @@ Side = Annotated[int, Field(ge=1, le=16384)]
 
 
 def _of_other_length(val: int, train: int) -> ValidationError:
-    """At data.val.frames, where it is given: an error of the whole data.val has its line."""
+    """Build the error of clips of another length.
+
+    It stands at data.val.frames, where it is given: an error of the whole data.val has its line.
+    """
     error = PydanticCustomError(
         "clip_length",
         "expected {train}, as data.train.frames, got {val}: a model has clips of one length",
@@ -313,6 +319,7 @@ class Data(Section):
 
     @property
     def height_width(self) -> tuple[int, int]:
+        """Height and width in pixels."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
 
@@ -344,7 +351,7 @@ class Pretrain(HeldOutSection):
     target: TargetSpec = Field(description="what is predicted: {name: ..., and its options}")
     repeats: int = Field(1, ge=1, description="views and masks of each decoded sample")
     repeat_from: Literal["new-clip", "same-frames"] = Field(
-        "new-clip", description="what a repeat draws anew beside box and mask"
+        "new-clip", description="what a repeat draws anew besides box and mask"
     )
     loss_on: Literal["hidden", "all"] = Field("hidden", description="tokens that are predicted")
     optimizer: PretrainAdamW = PretrainAdamW()
@@ -422,7 +429,7 @@ OVERLAYS: tuple[str, ...] = ("data", "model")
 def parts(
     section: BaseModel, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], PartSpec]]:
-    """Every part that a recipe (or a section of one) names, with the path of its key."""
+    """Yield every part that a recipe (or a section of one) names, with the path of its key."""
     if isinstance(section, PartSpec):
         yield path, section
         return

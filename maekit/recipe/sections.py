@@ -27,7 +27,7 @@ class Section(BaseModel):
 
 
 class NoAugment(Section):
-    """Resize the short side and cut the center; no flip unless asked for."""
+    """Resize the short side and cut the center; no flip unless one is set."""
 
     name: Literal["none"]
     flip: float = Field(0.0, ge=0, le=1, description="probability of a horizontal flip")
@@ -73,8 +73,11 @@ class RandomResizedCrop(RandomCrop):
 
 
 class SingleTryCrop(RandomCrop):
-    """As random-resized-crop, but a box that does not fit is cut to the picture (MAE's linear
-    probe, after TensorFlow's): util/crop.py:22-42 tries once and takes the smaller sides."""
+    """As random-resized-crop, but a box that does not fit is cut to the picture.
+
+    So does MAE's linear probe, after TensorFlow's: util/crop.py:22-42 tries once and takes the
+    smaller sides.
+    """
 
     name: Literal["single-try-crop"]
 
@@ -120,8 +123,8 @@ Augment = Annotated[
 class Views(Section):
     """Clips x crops of each test sample, whose scores are averaged; 1 x 1 is the center clip.
 
-    Where there are more, the center clip is read beside them, and is no part of their mean: numbers
-    of a single view are of it, so that they are of the same view while training and at the end.
+    Where there are more, the center clip is read besides them and does not enter their mean. The
+    numbers of a single view come from it, both while training and at the end.
     """
 
     clips: int = Field(1, ge=1, description="over time, evenly spaced; an image has one")
@@ -188,7 +191,7 @@ class AdamW(Rate):
 
 
 class Checkpoint(Section):
-    """When a run is saved, beside its end and every interruption."""
+    """When a run is saved, besides its end and every interruption."""
 
     alternatives = ("steps", "minutes")
 

@@ -86,7 +86,7 @@ class Node:
         return self.value
 
     def at(self, path: KeyPath) -> Node | None:
-        """The node at ``path``, or None where there is none."""
+        """Return the node at ``path``, or None where there is none."""
         node: Node | None = self
         for key in path:
             value = node.value if node else None
@@ -97,7 +97,7 @@ class Node:
         return node
 
     def mark_of(self, path: KeyPath) -> Mark:
-        """The mark of ``path``, or of the nearest key around it that exists."""
+        """Return the mark of ``path``, or of the nearest key around it that exists."""
         for length in range(len(path), -1, -1):
             node = self.at(path[:length])
             if node is not None:
@@ -105,7 +105,7 @@ class Node:
         raise AssertionError("the empty path always exists")
 
     def walk(self, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
-        """Every node below and including this one, with its path."""
+        """Yield every node below and including this one, with its path."""
         yield path, self
         if isinstance(self.value, dict):
             for key, node in self.value.items():
@@ -116,7 +116,7 @@ class Node:
 
 
 def tree(value: Plain, mark: Mark) -> Node:
-    """Plain dicts, lists and scalars as a tree, everything at ``mark``."""
+    """Build a tree of plain dicts, lists and scalars, everything at ``mark``."""
     if isinstance(value, dict):
         return Node({key: tree(item, mark) for key, item in value.items()}, mark)
     if isinstance(value, list):
@@ -299,6 +299,6 @@ def _convert(kind: str, text: str) -> Scalar:
         # YAML writes .inf and .nan; Python does not take the dot.
         special = text.lower().lstrip("+-") in {".inf", ".nan"}
         return float(text.replace(".", "", 1) if special else text)
-    # A lone surrogate (from "\ud800", or a file name that is not UTF-8) is no text.
+    # A lone surrogate (from "\ud800", or a file name that is not UTF-8) is not text.
     text.encode("utf-8")
     return text

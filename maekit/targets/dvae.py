@@ -29,7 +29,7 @@ class DVAEToken(Target):
     The view is resized so that one code stands for one token: ``grid * stride`` pixels, 112 x 112
     for 14 x 14 tokens and DALL-E's stride of 8. Of a clip it has one frame for each time slot.
 
-    Codes are no pixels, and a code's picture depends on its neighbors', which the encoder of the
+    Codes are not pixels, and a code's picture depends on its neighbors', which the encoder of the
     dVAE takes from hidden pixels too: this target paints no pictures.
     """
 
@@ -59,7 +59,7 @@ class DVAEToken(Target):
         """Read the encoder; returns the option that pins it down.
 
         Raises:
-            RecipeError: there is no such file.
+            RecipeError: the file does not exist.
             WeightsError: it cannot be read, is another file than ``sha256`` says, or its dVAE is of
                 another vocabulary, stride or number of channels.
         """
@@ -72,18 +72,18 @@ class DVAEToken(Target):
             raise RecipeError(error.what, where=where, hint=hint) from error
         digest = sha256(path)
         if options.sha256 not in (None, digest):
-            msg = f"this file has sha256 {digest}, and {options.sha256} is asked for"
+            msg = f"this file has sha256 {digest}, and {options.sha256} is expected"
             hint = "give the dVAE that these weights were trained against"
             raise WeightsError(msg, where=str(path), hint=hint)
         encoder, sizes, channels = read_encoder(path)
-        asked = {
+        expected = {
             "vocabulary": (sizes.vocabulary, options.vocabulary),
             "stride": (sizes.stride, options.stride),
             "channels": (channels, self.channels),
         }
         differences = [
             f"{key}: {found} in the weights, {ours} in the recipe"
-            for key, (found, ours) in asked.items()
+            for key, (found, ours) in expected.items()
             if found != ours
         ]
         if differences:
@@ -94,7 +94,7 @@ class DVAEToken(Target):
         return {"sha256": digest}
 
     def encode(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
-        """The view ``[B, C, t, h*S, w*S]`` in [0, 1] to codes, int64 ``[B, Q]``."""
+        """Turn the view ``[B, C, t, h*S, w*S]`` in [0, 1] into codes, int64 ``[B, Q]``."""
         clips = views[1].float()
         encoder = self._on(clips.device)
         if not self._checked:  # once: reading it back makes an accelerator wait
@@ -106,12 +106,12 @@ class DVAEToken(Target):
         return codes.view(len(clips), -1).gather(1, mask.queries)
 
     def loss(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Logits ``[B, Q, vocabulary]`` and codes ``[B, Q]`` to cross-entropy ``[B, Q]``, nats."""
+        """Compute the cross-entropy ``[B, Q]`` of logits ``[B, Q, vocabulary]``, in nats."""
         logits = pred.float().flatten(0, 1)
         return F.cross_entropy(logits, target.flatten(), reduction="none").view_as(target)
 
     def _on(self, device: torch.device) -> Encoder:
-        """The encoder on a device, read first if nobody has."""
+        """Return the encoder on a device; read it first if that has not been done."""
         if self._encoder is None:
             self.open()
         encoder = cast("Encoder", self._encoder)

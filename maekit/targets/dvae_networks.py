@@ -40,7 +40,7 @@ class Convolution(nn.Module):
         self.padding = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
+        """Map ``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
         out: Tensor = F.conv2d(x, self.w, self.b, padding=self.padding)
         return out
 
@@ -65,7 +65,7 @@ class Block(nn.Module):
             self.res_path.add_module(f"conv_{number}", convolution)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
+        """Map ``[B, inputs, H, W]`` to ``[B, outputs, H, W]``."""
         out: Tensor = self.id_path(x) + self.gain * self.res_path(x)
         return out
 
@@ -129,7 +129,7 @@ class Encoder(_Network):
         )
 
     def codes(self, pixels: Tensor) -> Tensor:
-        """Pixels ``[B, C, H, W]`` in [0, 1] to the most likely codes, int64 ``[B, H/S, W/S]``."""
+        """Return the most likely codes, int64 ``[B, H/S, W/S]``, of ``[B, C, H, W]`` in [0, 1]."""
         logits: Tensor = self(map_pixels(pixels))
         return logits.argmax(dim=1)
 
@@ -163,17 +163,17 @@ class DVAE(nn.Module):
         self.decoder = Decoder(sizes, channels)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Pixels ``[B, C, H, W]`` in [0, 1] to ``[B, V, H/S, W/S]``."""
+        """Map pixels ``[B, C, H, W]`` in [0, 1] to ``[B, V, H/S, W/S]``."""
         logits: Tensor = self.encoder(map_pixels(pixels))
         return logits
 
     def distribution(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes ``[B, V, H/S, W/S]`` to location and log scale, float32 ``[B, C, H, W]`` each."""
+        """Map codes ``[B, V, H/S, W/S]`` to location and log scale, float32 ``[B, C, H, W]``."""
         location, log_scale = self.decoder(codes).float().chunk(2, dim=1)
         return location, log_scale
 
     def reconstruct(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels ``[B, C, H, W]`` through their most likely codes.
+        """Rebuild pixels ``[B, C, H, W]`` from their most likely codes.
 
         Returns:
             The pixels that the decoder makes of them, in [0, 1], and the codes.
@@ -184,12 +184,12 @@ class DVAE(nn.Module):
         return unmap_pixels(location.sigmoid()).clamp(0, 1), codes
 
     def blocks(self) -> list[nn.Module]:
-        """The residual blocks of both networks, first to last."""
+        """Return the residual blocks of both networks, first to last."""
         return [module for module in self.modules() if isinstance(module, Block)]
 
 
 def as_pictures(clips: Tensor) -> Tensor:
-    """Clips ``[B, C, T, H, W]`` to their frames ``[B*T, C, H, W]``, with the channels last."""
+    """Turn clips ``[B, C, T, H, W]`` into frames ``[B*T, C, H, W]``, with the channels last."""
     pictures = clips.transpose(1, 2).flatten(0, 1)
     return pictures.contiguous(memory_format=torch.channels_last)
 
@@ -203,10 +203,10 @@ def check_range(pixels: Tensor, where: str) -> None:
 
 
 def map_pixels(pixels: Tensor) -> Tensor:
-    """[0, 1] to [0.1, 0.9], where logits are finite (appendix A.3)."""
+    """Map [0, 1] to [0.1, 0.9], where logits are finite (appendix A.3)."""
     return (1 - 2 * EDGE) * pixels + EDGE
 
 
 def unmap_pixels(mapped: Tensor) -> Tensor:
-    """The inverse of ``map_pixels``; values outside [0.1, 0.9] leave [0, 1]."""
+    """Invert ``map_pixels``; values outside [0.1, 0.9] leave [0, 1]."""
     return (mapped - EDGE) / (1 - 2 * EDGE)

@@ -37,7 +37,7 @@ def read_encoder(path: Path) -> tuple[Encoder, DVAESizes, int]:
         The encoder on the CPU, its sizes, and how many channels it reads.
 
     Raises:
-        WeightsError: the file is no dVAE, a pickled module, or cannot be read.
+        WeightsError: the file does not hold a dVAE, is a pickled module, or cannot be read.
     """
     if path.suffix == ".safetensors":
         tensors = read_tensors(path)
@@ -61,7 +61,7 @@ def _filled(
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
-    """A state dict that torch.save wrote; nothing but tensors is unpickled."""
+    """Read a state dict that torch.save wrote; nothing but tensors is unpickled."""
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
@@ -83,13 +83,16 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
 
 
 def _pickled(path: Path) -> bool:
-    """Whether a file begins as torch.save's: a zip archive, or before PyTorch 1.6 a pickle."""
+    """Return whether a file begins as torch.save's do.
+
+    That is as a zip archive, or before PyTorch 1.6 as a pickle.
+    """
     with path.open("rb") as file:
         return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def _encoder_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's tensors by DALL-E's names, whether or not a decoder stands beside it."""
+    """Return the encoder's tensors by DALL-E's names, with or without a decoder among them."""
     if any(name.startswith(OURS) for name in tensors):
         chosen = {name: value for name, value in tensors.items() if name.startswith(OURS)}
         return {name.removeprefix(OURS): value for name, value in chosen.items()}
@@ -97,7 +100,7 @@ def _encoder_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sizes(tensors: Mapping[str, Tensor], path: Path) -> dict[str, int]:
-    """What the names and shapes of an encoder say of it."""
+    """Read the sizes of an encoder from its tensors' names and shapes."""
     first, last = tensors.get(FIRST), tensors.get(LAST)
     if first is None or last is None or first.ndim != 4 or last.ndim != 4:
         msg = f"no dVAE encoder: it needs {FIRST} [width, C, 7, 7] and {LAST} [vocabulary, ., 1, 1]"

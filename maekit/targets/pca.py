@@ -47,11 +47,11 @@ class PCA(Pixel):
         """
         moments = Moments(self.values)
         for views in batches:
-            moments.add(self._asked(self._truth(views)).flatten(0, 1))
+            moments.add(self._possible(self._truth(views)).flatten(0, 1))
         self._tensors = _principal(moments, self.options.components)
 
     def state(self) -> dict[str, Tensor]:
-        """``mean [P]``, ``components [k, P]`` and ``variance [k]``, float32."""
+        """Return ``mean [P]``, ``components [k, P]`` and ``variance [k]``, float32."""
         return dict(self._fitted())
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -69,7 +69,7 @@ class PCA(Pixel):
         self._tensors = dict(tensors)
 
     def encode(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
-        """Clips ``[B, C, T, H, W]`` in [0, 1] to coefficients ``[B, Q, components]``."""
+        """Project clips ``[B, C, T, H, W]`` in [0, 1] to coefficients ``[B, Q, components]``."""
         patches = gather(self._truth(views), mask.queries)
         fitted = self._fitted(patches.device)
         # Autocast would round the truth to half precision.
@@ -83,14 +83,14 @@ class PCA(Pixel):
         mask: Mask,  # noqa: ARG002
         statistics: Literal["visible", "truth"] = "visible",  # noqa: ARG002
     ) -> Tensor:
-        """Coefficients ``[B, Q, components]`` to patches ``[B, Q, pt*ph*pw*C]`` in [0, 1] space."""
+        """Turn coefficients ``[B, Q, k]`` into patches ``[B, Q, pt*ph*pw*C]`` in [0, 1]."""
         fitted = self._fitted(pred.device)
         with torch.autocast(pred.device.type, enabled=False):
             patches = pred.float() @ fitted["components"] + fitted["mean"]
         return self._in_clip(self._to_unit(patches))
 
-    def _asked(self, patches: Tensor) -> Tensor:
-        """Of ``[B, N, values]``, the tokens that can be asked for."""
+    def _possible(self, patches: Tensor) -> Tensor:
+        """Return those of ``[B, N, values]`` that can be queries."""
         wanted = torch.from_numpy(self.wants(self.grid)).reshape(-1)
         return patches[:, wanted.to(patches.device)]
 
@@ -131,12 +131,12 @@ class Moments:
         self.count = total
 
     def covariance(self) -> Tensor:
-        """Unbiased, ``[values, values]``."""
+        """Return the unbiased covariance, ``[values, values]``."""
         return self.scatter / (self.count - 1)
 
 
 def _principal(moments: Moments, components: int) -> dict[str, Tensor]:
-    """The directions of largest variance, each with its largest entry positive."""
+    """Find the directions of largest variance, each with its largest entry positive."""
     covariance = moments.covariance() if moments.count > 1 else moments.scatter
     if moments.count < 2 or not bool(covariance.isfinite().all()):
         what = f"a PCA of {moments.count} patches cannot be had: too few, or pixels not finite"

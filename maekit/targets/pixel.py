@@ -28,7 +28,7 @@ class Pixel(PixelTarget):
     """The pixels of a patch: ``pt*ph*pw*C`` values with c fastest.
 
     With ``frames: center`` there are ``ph*pw*C`` of the clip's frame ``T // 2``, and only the
-    tokens of its time slot are asked for; with ``frames: double`` ``2*pt*ph*pw*C``, of twice the
+    tokens of its time slot can be queries; with ``frames: double`` ``2*pt*ph*pw*C``, of twice the
     frames over the same time.
     """
 
@@ -60,7 +60,7 @@ class Pixel(PixelTarget):
         self.mean, self.std = context.mean, context.std
 
     def wants(self, grid: Grid) -> NDArray[np.bool_]:
-        """Bool ``[t, h, w]``: which tokens can be asked for."""
+        """Return bool ``[t, h, w]``: which tokens can be queries."""
         wanted = np.ones(grid, dtype=np.bool_)
         if self.options.frames == "center":
             wanted[:] = False
@@ -68,11 +68,11 @@ class Pixel(PixelTarget):
         return wanted
 
     def encode(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
-        """Clips ``[B, C, T, H, W]`` in [0, 1] to the truth ``[B, Q, out_dim]``."""
+        """Turn clips ``[B, C, T, H, W]`` in [0, 1] into the truth ``[B, Q, out_dim]``."""
         return gather(self._truth(views), mask.queries)
 
     def loss(self, pred: Tensor, target: Tensor) -> Tensor:
-        """``[B, Q, out_dim]`` twice to float32 ``[B, Q]``."""
+        """Compare ``[B, Q, out_dim]`` with the truth: float32 ``[B, Q]``."""
         each = LOSSES[self.options.loss](pred.float(), target, reduction="none")
         return each.mean(dim=-1)
 
@@ -83,21 +83,21 @@ class Pixel(PixelTarget):
         mask: Mask,  # noqa: ARG002
         statistics: Literal["visible", "truth"] = "visible",  # noqa: ARG002
     ) -> Tensor:
-        """Predictions ``[B, Q, out_dim]`` to patches ``[B, Q, pt*ph*pw*C]`` in [0, 1] space.
+        """Turn predictions ``[B, Q, out_dim]`` into patches ``[B, Q, pt*ph*pw*C]`` in [0, 1].
 
         Of twice the frames, those that the clip has too; the middle frame stands for its slot.
         """
         return self._in_clip(self._to_unit(pred.float()))
 
     def _truth(self, views: Sequence[Tensor]) -> Tensor:
-        """What could be asked of any token, ``[B, N, values]``, in the target's space."""
+        """Return what any token may have to predict, ``[B, N, values]``, in the target's space."""
         if self.options.frames != "double":
             return self._patches(views[0])
         pt, ph, pw = self.patch
         return self._to_space(patchify(views[1].float(), (2 * pt, ph, pw)))
 
     def _patches(self, pixels: Tensor) -> Tensor:
-        """All patches of the model's own clip in the target's space, ``[B, N, ...]``.
+        """Return all patches of the model's own clip in the target's space, ``[B, N, ...]``.
 
         All its frames, or with ``frames: center`` of each slot the one that stands where the
         middle frame does.
@@ -109,7 +109,7 @@ class Pixel(PixelTarget):
         return chosen
 
     def _in_clip(self, patches: Tensor) -> Tensor:
-        """Patches ``[B, Q, values]`` of the target's frames to those of the clip's."""
+        """Spread patches ``[B, Q, values]`` of the target's frames over those of the clip."""
         if self.options.frames == "center":
             return patches.repeat(1, 1, self.patch[0])
         if self.options.frames == "double":
@@ -146,7 +146,7 @@ class NormPixel(Pixel):
     eps = 1e-6  # in both sources
 
     def encode(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
-        """Clips ``[B, C, T, H, W]`` in [0, 1] to the truth ``[B, Q, out_dim]``."""
+        """Turn clips ``[B, C, T, H, W]`` in [0, 1] into the truth ``[B, Q, out_dim]``."""
         patches = gather(self._truth(views), mask.queries)
         mean, std = self._statistics(patches)
         return self._flat((self._grouped(patches) - mean) / std)
@@ -158,7 +158,7 @@ class NormPixel(Pixel):
         mask: Mask,
         statistics: Literal["visible", "truth"] = "visible",
     ) -> Tensor:
-        """Predictions ``[B, Q, out_dim]`` to patches ``[B, Q, pt*ph*pw*C]`` in [0, 1] space.
+        """Turn predictions ``[B, Q, out_dim]`` into patches ``[B, Q, pt*ph*pw*C]`` in [0, 1].
 
         ``visible`` interpolates each patch's mean and deviation from visible patches; ``truth``
         takes them from the hidden patches themselves: a picture that leaks the answer, for
@@ -176,7 +176,7 @@ class NormPixel(Pixel):
         return self._in_clip(self._to_unit(self._flat(self._grouped(pred.float()) * std + mean)))
 
     def _grouped(self, patches: Tensor) -> Tensor:
-        """``[B, Q, values, groups]``: one group of all values, or one per channel."""
+        """Group values ``[B, Q, values, groups]``: all in one group, or one per channel."""
         groups = self.channels if self.options.statistics == "per-channel" else 1
         grouped: Tensor = patches.unflatten(-1, (-1, groups))
         return grouped

@@ -13,9 +13,10 @@ DTYPES = ("uint8", "uint16", "float32")
 
 
 def check_dataset(dataset: Dataset, samples: int = 4) -> None:
-    """Length, names, headers that tell the truth, reading twice the same, and being picklable.
+    """Check length, names, true headers, reading twice the same, and pickling.
 
     Args:
+        dataset: what is checked.
         samples: how many are opened, evenly spaced; all must be readable.
     """
     check_names(dataset, Dataset)

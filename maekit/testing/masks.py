@@ -14,10 +14,12 @@ GRIDS = (Grid(1, 14, 14), Grid(1, 7, 9), Grid(8, 14, 14), Grid(2, 3, 5))
 
 
 def check_masker(masker: Masker, grids: Sequence[Grid] = GRIDS, draws: int = 20) -> None:
-    """Shape, dtype, purity, and the same number hidden in every draw.
+    """Check shape, dtype, purity, and that every draw hides the same number.
 
     Args:
+        masker: what is checked.
         grids: those that the masker is made for; default: images and clips, even and odd.
+        draws: masks that are drawn at each grid.
     """
     check_names(masker, Masker)
     for grid in grids:

@@ -22,7 +22,7 @@ TOLERANCE = 1e-5
 
 
 def make_mask(tokens: int, unit_tokens: int = 1, seed: int = 0) -> Mask:
-    """A random mask that hides three quarters (at least one token, not all)."""
+    """Draw a random mask that hides three quarters (at least one token, not all)."""
     units = tokens // unit_tokens
     count = min(max(1, units * 3 // 4), units - 1)
     generator = torch.Generator().manual_seed(seed)
@@ -32,7 +32,7 @@ def make_mask(tokens: int, unit_tokens: int = 1, seed: int = 0) -> Mask:
 
 @torch.no_grad()
 def check_backbone(backbone: Backbone, context: PartContext) -> None:
-    """Shapes, blindness to what is hidden, and what fine-tuning asks of its names.
+    """Check shapes, blindness to what is hidden, and the names that fine-tuning needs.
 
     A backbone that cannot leave tokens out (``keeps_all``) is checked with nothing hidden.
     """
@@ -55,7 +55,7 @@ def check_backbone(backbone: Backbone, context: PartContext) -> None:
     assert torch.equal(encoded.tokens, changed), "hidden pixels reach the encoder"
     blocks = backbone.blocks()
     taken = backbone(pixels, mask, layers=(0, len(blocks) - 1)).layers
-    assert len(taken) == len({0, len(blocks) - 1}), f"asked for two layers, got {len(taken)}"
+    assert len(taken) == len({0, len(blocks) - 1}), f"requested two layers, got {len(taken)}"
     layers = {backbone.layer_of(name) for name, _ in module.named_parameters()}
     assert layers <= set(range(len(blocks) + 2)), f"layer_of gives {sorted(layers)}"
     assert {0, 1} <= layers, "layer_of gives no parameter to the embedding or the first block"
@@ -63,7 +63,7 @@ def check_backbone(backbone: Backbone, context: PartContext) -> None:
 
 @torch.no_grad()
 def check_target(target: Target, context: PartContext) -> None:
-    """Shapes, float32 losses, and for targets that paint that nothing hidden is looked at.
+    """Check shapes, float32 losses, and that a painting target looks at nothing hidden.
 
     A target that is fitted is fitted to noise first, and must come back from its own state.
     """
@@ -121,7 +121,7 @@ def _check_painting(
 
 @torch.no_grad()
 def check_decoder(decoder: Decoder, context: PartContext) -> None:
-    """One prediction per query, in the order of the queries."""
+    """Check that there is one prediction per query, in the order of the queries."""
     check_names(decoder, Decoder)
     grid = context.grid
     mask = make_mask(grid.tokens)

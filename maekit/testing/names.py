@@ -11,7 +11,7 @@ NEAR = 0.8  # difflib's ratio: `fits` and `fit` have 0.86, `patch_embed` and `pa
 def check_names(part: object, base: type) -> None:
     """Name a public attribute of a part that is close to a member of its base, but is none."""
     members = _public(base)
-    # What torch gives every module is no author's spelling.
+    # Every module has these names from torch: they are not the author's spelling.
     torchs = {
         name
         for each in type(part).__mro__

@@ -31,9 +31,12 @@ Reconstruction = Literal["logit-laplace", "mse", "l1"]
 
 
 def annealed(ramp: Temperature | KLWeight, step: int, budget: int) -> float:
-    """The value at an update: half a cosine from start to end over ``ramp.steps``, then constant.
+    """Return a ramp's value at an update.
+
+    It follows half a cosine from start to end over ``ramp.steps``, then stays.
 
     Args:
+        ramp: the recipe's start, end and length.
         step: finished updates.
         budget: all updates of the training; a longer ramp is cut to it.
     """
@@ -45,7 +48,7 @@ def annealed(ramp: Temperature | KLWeight, step: int, budget: int) -> float:
 def gumbel_noise(
     keys: Sequence[Key], shape: tuple[int, ...], seed: int, device: torch.device
 ) -> Tensor:
-    """Standard Gumbel noise ``[n, *shape]``: a function of each sample's key.
+    """Draw standard Gumbel noise ``[n, *shape]``: a function of each sample's key.
 
     So it is the same however a batch is split, and after a restart.
     """
@@ -60,12 +63,12 @@ def gumbel_noise(
 
 
 def relaxed(logits: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
-    """A relaxed sample of codes ``[n, V, h, w]`` (arXiv 1611.00712, 1611.01144)."""
+    """Draw a relaxed sample of codes ``[n, V, h, w]`` (arXiv 1611.00712, 1611.01144)."""
     return ((logits.float() + noise) / temperature).softmax(dim=1)
 
 
 def divergence(logits: Tensor) -> Tensor:
-    """KL from the uniform distribution, in nats, summed over places: ``[n]``."""
+    """Compute the KL from the uniform distribution, in nats, summed over places: ``[n]``."""
     log_probabilities = logits.float().log_softmax(dim=1)
     above_uniform = log_probabilities + math.log(logits.shape[1])
     return (log_probabilities.exp() * above_uniform).sum(dim=(1, 2, 3))
@@ -74,12 +77,13 @@ def divergence(logits: Tensor) -> Tensor:
 def reconstruction(
     kind: Reconstruction, location: Tensor, log_scale: Tensor, pixels: Tensor
 ) -> Tensor:
-    """The error of pixels, a mean over values: ``[n]``.
+    """Compute the error of pixels, a mean over values: ``[n]``.
 
     Args:
         kind: logit-laplace is the negative log-likelihood of the mapped pixels (appendix A.3);
             mse and l1 are the errors of the decoder's picture in [0, 1] space.
-        location, log_scale: the decoder's, ``[n, C, H, W]``.
+        location: the decoder's, ``[n, C, H, W]``.
+        log_scale: likewise.
         pixels: ``[n, C, H, W]``.
     """
     if kind == "logit-laplace":
@@ -100,7 +104,7 @@ def relaxed_bound(
     temperature: Tensor,
     kl_weight: Tensor,
 ) -> Tensor:
-    """What is minimized, per picture: ``[n]``.
+    """Compute the loss that is minimized, per picture: ``[n]``.
 
     Both terms are divided by the values of a picture, as DALL-E does: at 8 x 8 x 3 values a code
     the divergence of a code weighs ``kl_weight / 192``.
@@ -156,11 +160,11 @@ def validation_errors(
 
 
 def mean_colors(pixels: Tensor, stride: int) -> Tensor:
-    """``[B, C, H, W]`` with the mean of each ``stride x stride`` square in all of it."""
+    """Fill each ``stride x stride`` square of ``[B, C, H, W]`` with its mean."""
     return F.interpolate(F.avg_pool2d(pixels, stride), scale_factor=stride, mode="nearest")
 
 
 def perplexity(counts: Tensor) -> float:
-    """How many equally frequent codes would be as hard to guess; counts are ``[V]``."""
+    """Return how many equally frequent codes would be as hard to guess; counts are ``[V]``."""
     frequencies = counts.double() / counts.sum()
     return float(torch.special.entr(frequencies).sum().exp())

@@ -180,7 +180,7 @@ def paint_row(model: MaskedAutoencoder, views: Sequence[Tensor], row: MaskRow) -
         what = "the target predicts none of the hidden patches"
         raise DataError(what, where=row.label, hint="hide more, or other frames")
     masks = [
-        Mask.build(torch.from_numpy(hidden)[None], asked=torch.from_numpy(predicted)[None]).to(
+        Mask.build(torch.from_numpy(hidden)[None], requested=torch.from_numpy(predicted)[None]).to(
             views[0].device
         )
         for hidden, predicted in passes
