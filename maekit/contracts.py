@@ -85,7 +85,7 @@ class PartOptions(BaseModel):
 
 @dataclass(frozen=True)
 class PartContext:
-    """What a part may know of the run that it is built for.
+    """Facts of the run that a part is built for.
 
     The backbone is built first and sees only the first block; targets then see all but ``out_dim``,
     decoders everything.
@@ -115,7 +115,9 @@ class View(NamedTuple):
 
 
 class Masker(ABC):
-    """Chooses which tokens of one sample are hidden: a pure function, no batch, no device.
+    """Base of maskers: which tokens of one sample are hidden.
+
+    A masker is a pure function: it knows no batch and no device.
 
     At one grid it hides the same number in every sample. Its only source of randomness is the
     generator that it is given. The grid is that of maskable units.
@@ -161,7 +163,7 @@ Label: TypeAlias = "int | np.ndarray | frozenset[int] | Boxes | None"
 
 
 class SourceInfo(NamedTuple):
-    """What is known of a sample before its pixels are decoded."""
+    """Facts of a sample before its pixels are decoded."""
 
     id: str  # the file, or the row's own name: it stands in every error
     height: int  # in pixels, upright, as ``read`` returns them
@@ -215,7 +217,7 @@ class Dataset(ABC):
 
 
 class Target(ABC):
-    """What the decoder has to predict, and how far it is off.
+    """Base of targets: the values that the decoder has to predict, and their loss.
 
     Pixels are float32 before ``data.stats``: uint8/255, uint16/65535, float as read. A frozen
     network of others is read in ``open`` and not kept with the weights.
@@ -287,7 +289,7 @@ class PixelTarget(Target):
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a backbone returns: ``tokens [B, prefix + K (or N), D]``, and on request more."""
+    """Output of a backbone: ``tokens [B, prefix + K (or N), D]``, and on request more."""
 
     tokens: Tensor
     layers: tuple[Tensor, ...] = ()  # the requested blocks, each as ``tokens``, not normalized
@@ -361,7 +363,7 @@ class Backbone(ABC, _Module):
 
 
 class Decoder(ABC, _Module):
-    """Turns encoded tokens into predictions in the order of ``mask.queries``."""
+    """Base of decoders: encoded tokens to predictions in the order of ``mask.queries``."""
 
     @abstractmethod
     def forward(self, encoded: Encoded, mask: Mask, grid: Grid) -> Tensor:

@@ -33,7 +33,7 @@ class Statistics(NamedTuple):
 
 
 class Normalizer(nn.Module):
-    """Takes pixels in [0, 1] to the space that an encoder works in, channel by channel.
+    """Map from pixels in [0, 1] to the space that an encoder works in, channel by channel.
 
     Its buffers are not part of any file: weights keep the statistics in their header.
     """
@@ -249,7 +249,7 @@ def resample_rows(rows: Tensor, old: Grid, new: Grid) -> Tensor:
 
 
 class Positions(nn.Module):
-    """Where tokens stand: one row for each prefix token, then one for each of the grid's.
+    """Position embeddings: one row for each prefix token, then one for each of the grid's.
 
     - ``sincos-2d``: MAE's; a frozen parameter, because MAE counts it and keeps it in its weights.
     - ``sincos-1d``: VideoMAE's; a constant, neither counted nor kept. So is ``sincos-3d``.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Output:
-    """What one forward pass gives.
+    """Output of one forward pass.
 
     Attributes:
         loss: the weighted mean over queries, a scalar; None for targets that need further views.

@@ -17,7 +17,7 @@ from maekit.grid import Grid
 
 @dataclass(frozen=True)
 class Mask:
-    """Which tokens are seen and which are predicted, in a batch.
+    """Visible tokens and queries of a batch.
 
     Attributes:
         visible: int64 ``[B, K]``, the tokens that the encoder embeds, in raster order.

@@ -17,7 +17,7 @@ _FEWEST = 10  # bad files that may end a run: fewer may be chance in a small set
 
 
 class BadFiles:
-    """Records each bad file once, and survives being interrupted.
+    """Record of bad files: each is written once, also over an interruption.
 
     Args:
         path: bad_files.jsonl, continued where it exists, shared by the sets of a run; None: only

@@ -52,7 +52,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Layout:
-    """What every sample of one reader looks like."""
+    """Shapes and types that all samples of one reader share."""
 
     views: tuple[tuple[int, int, int, int], ...]  # (C, T, h, w) of each
     repeats: int

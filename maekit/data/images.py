@@ -55,7 +55,7 @@ _EXTRA_SAMPLES = 338
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a picture before it is decoded; height and width are upright."""
+    """Facts of a picture before it is decoded; height and width are upright."""
 
     height: int
     width: int

@@ -23,7 +23,7 @@ _LEAST_SLOTS = 2  # for each worker: one to write, one to read
 
 
 class Loader:
-    """Yields a batch for each sequence of keys, in their order.
+    """Iterable of batches, one for each sequence of keys, in their order.
 
     Args:
         reader: reads one sample.

@@ -1,4 +1,9 @@
-"""Masks drawn sample by sample, and the masker held to its contract."""
+"""Draw masks sample by sample, and hold the masker to its contract.
+
+Tokens are gathered by index into tensors of a fixed shape, so all masks of a run must hide the same
+number. A masker of somebody else's that does not would fail far from here, in a worker or on the
+device; so each mask is checked where it is drawn.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _SMALL = 4096
 
 
 class Key(NamedTuple):
-    """Which sample, in which pass over the set: what all randomness of a sample hangs on."""
+    """A sample and a pass over the set: all randomness of a sample is a function of its key."""
 
     epoch: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which no one needs here

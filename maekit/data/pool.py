@@ -1,8 +1,23 @@
-"""Worker processes that read samples into slots, watched over and replaced.
+"""Worker processes that read samples into shared memory, watched and replaced.
 
-Each worker has its own two pipes and works through its tasks in order, so that there is no lock
-that a dying worker could take with it, and the first task without a result is the one that it is
-reading. What a worker has finished before it dies counts.
+Why not ``torch.utils.data.DataLoader``: it ends the run where a worker dies or hangs, its workers
+import torch, and its order depends on their number. Here
+
+- one sample that hangs, or that kills the process that reads it, is tried once more and then counts
+  as a bad file; the run goes on, and the sample keeps its place in the batch with a weight of 0;
+- workers import neither torch nor the main script, so that starting one costs little;
+- a batch holds the same samples whatever the number of workers: each task knows its place.
+
+How it works. The main process cuts tasks from a queue: a key and a slot of shared memory that is
+free. A worker reads the sample, writes it into the slot, and answers with a few bytes. The parent
+copies it into the batch, and the slot is free again.
+
+Each worker has two pipes of its own and works through its tasks in order. So there is no lock that
+a dying worker could take with it, and the first task without an answer is the one that it was
+reading: that one is to blame, the others go to other workers. What was finished before counts.
+
+A worker is taken for hanging by a clock that runs only while the main process waits for workers: a
+stopped process, or a long step of training, blames nobody.
 """
 
 from __future__ import annotations
@@ -62,7 +77,7 @@ class _Worker:
 
 
 class Pool:
-    """Reads samples in worker processes.
+    """Worker processes that read samples.
 
     Args:
         reader: is sent to each worker.

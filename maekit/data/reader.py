@@ -31,7 +31,7 @@ _LONGEST_REASON = 1000
 
 @dataclass(kw_only=True)
 class SampleReader:
-    """Reads samples by key, the same for the same key wherever and whenever it is read.
+    """Reader of samples by key, the same for the same key wherever and whenever it is read.
 
     Args:
         dataset: what to read from.

@@ -129,7 +129,7 @@ class OpenVideo:
 
 
 class Pixels:
-    """Turns decoded frames into arrays, with one converter for all of them.
+    """Converter of decoded frames to arrays, one for all of them.
 
     Args:
         channels: 3 for RGB, 1 for gray.

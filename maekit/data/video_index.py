@@ -53,7 +53,7 @@ _KEPT_BYTES = 32 * 2**20  # of indices, in each process
 
 @dataclass(frozen=True)
 class Index:
-    """What one look at a file tells; height and width are upright."""
+    """Facts of a video file, from one look at it; height and width are upright."""
 
     frames: int
     fps: float | None
@@ -256,7 +256,7 @@ _SIZE_AT = {"h264": 4, "hevc": 21}
 
 
 class PacketUnits:
-    """Walks the length-prefixed units of H.264 and HEVC packets in MP4 and MKV.
+    """The length-prefixed units of H.264 and HEVC packets in MP4 and MKV.
 
     Args:
         codec: FFmpeg's name of the codec; of others every packet passes.

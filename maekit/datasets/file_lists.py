@@ -126,7 +126,7 @@ class Files:
 
 
 class FileSet(Dataset):
-    """What sets of files share: their names and labels."""
+    """Base of sets of files: their names and labels."""
 
     labels: np.ndarray | None = None  # int32 [n]
     _files: Files

@@ -27,7 +27,7 @@ class SampleImages(Samples):
     """Scenes of twelve kinds of objects, drawn on first use and kept."""
 
     class Options(SampleOptions):
-        """Which pictures, and where they are kept."""
+        """Number and size of the pictures."""
 
         count: int | None = Field(
             None,

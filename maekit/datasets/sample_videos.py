@@ -33,7 +33,7 @@ class SampleVideos(Samples):
     """Clips of eight motions, of an object or of the camera, drawn on first use and kept."""
 
     class Options(SampleOptions):
-        """Which clips, and where they are kept."""
+        """Number and size of the clips."""
 
         count: int | None = Field(
             None,

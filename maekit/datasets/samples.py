@@ -34,7 +34,7 @@ _STALE = 24 * 3600  # seconds after which an unfinished drawing is taken for aba
 
 
 class SampleOptions(PartOptions):
-    """Which samples, and where they are kept."""
+    """Split, seed, and place of the samples."""
 
     split: Literal["train", "val"] = Field("train", description="the splits share no sample")
     seed: int = Field(0, ge=0, lt=2**32, description="another seed draws other samples")
@@ -47,7 +47,7 @@ class SampleOptions(PartOptions):
 
 @dataclass(frozen=True)
 class Drawing:
-    """How the samples of one data set are made."""
+    """Recipe of the samples of one data set."""
 
     name: str  # the data set's, and that of its folder in the cache
     noun: str  # what messages call the samples

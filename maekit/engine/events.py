@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that a user should know, once."""
+    """A message to the user."""
 
     text: str
     warning: bool = False
@@ -20,7 +20,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Throughput:
-    """How fast a run goes, since the last event that said so."""
+    """Speed of a run, since the last event that told it."""
 
     total_steps: int
     samples_per_second: float
@@ -43,7 +43,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Measured:
-    """Something measured at a step: ``name`` is holdout, online_probe ..."""
+    """Measurements at a step: ``name`` is holdout, online_probe ..."""
 
     step: int
     name: str

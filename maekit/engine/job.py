@@ -60,7 +60,7 @@ def section_of(recipe: Recipe, verb: str) -> TrainingSection:
 
 
 class Job(ABC):
-    """Everything that one verb trains, from data sets to weights.
+    """Base of what one verb trains, from data sets to weights.
 
     A subclass calls ``super().__init__``, which opens what the recipe reads, and then sets
     ``model``, ``reader``, ``state`` (by ``initial_state``) and ``step``.

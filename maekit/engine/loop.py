@@ -32,7 +32,7 @@ STEPS_PER_READ_ELSEWHERE = 10
 
 @dataclass
 class Periodic:
-    """Something done every so many steps, or minutes, and once more at the end.
+    """A call every so many steps, or minutes, and once more at the end.
 
     Attributes:
         every: number of steps, or time that must pass.
@@ -201,7 +201,7 @@ def _skip_or_step(state: TrainState, norm: Tensor, loss: Tensor) -> None:
 
 
 class Meter:
-    """Collects numbers on the device, reads them back rarely, and measures the throughput."""
+    """Collector of numbers on the device: reads them back rarely, and measures the throughput."""
 
     def __init__(self, state: TrainState, emit: Emit) -> None:
         self.state = state
@@ -287,7 +287,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 class Step(Protocol):
-    """What the loop trains: pre-training, fine-tuning, probes and the tokenizer each bring one."""
+    """Loss of one verb: pre-training, fine-tuning, probes and the tokenizer each bring one."""
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
         """Return the weighted sum of a micro-batch's loss, and the sum of its weights."""

@@ -17,7 +17,7 @@ SECONDS_PER_LINE = 10.0  # where every step would be too much
 
 
 class Reporter(Protocol):
-    """Takes every event, and is closed at the end."""
+    """Listener that takes every event, and is closed at the end."""
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
@@ -29,7 +29,7 @@ class Reporter(Protocol):
 
 
 class Reporters:
-    """Pass each event on: first to a listener, which stays open, then to reporters."""
+    """Listeners of a run: first the caller's, which stays open, then reporters."""
 
     def __init__(self, listener: Emit, *members: Reporter) -> None:
         self.listener = listener
@@ -148,7 +148,7 @@ def _rounded(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
 
 
 class TensorBoard:
-    """Scalars and pictures for TensorBoard, where it is installed."""
+    """Reporter of scalars and pictures for TensorBoard, where it is installed."""
 
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter

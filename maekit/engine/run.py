@@ -57,7 +57,7 @@ DEFAULT_MINUTES = 10.0  # between checkpoints, where the recipe does not say
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is requested of a run besides its recipe.
+    """Settings of a run besides its recipe.
 
     Attributes:
         out: run folder; None: ``runs/<recipe>/<n>``, or with ``resume`` the newest unfinished run.
@@ -77,7 +77,7 @@ class RunOptions:
 
 
 class Finished(NamedTuple):
-    """What result.json holds, and the folder that it is in."""
+    """The contents of result.json, and its folder."""
 
     result: dict[str, Any]
     folder: Path

@@ -16,7 +16,7 @@ LR_BATCH = 256  # base learning rates are per 256 samples (Goyal et al., 2017)
 
 @dataclass(frozen=True)
 class BatchSplit:
-    """How the effective batch of decoded samples falls into devices and micro-batches."""
+    """Split of the effective batch of decoded samples into devices and micro-batches."""
 
     effective: int
     per_device: int

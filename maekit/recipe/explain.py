@@ -90,7 +90,7 @@ def validated(model: type[M], tree: Node, options_of: OptionsOf | None = None) -
 
 @dataclass(frozen=True)
 class _Scope:
-    """What was validated: the tree, the class that it was to become, and who knows the parts."""
+    """The validated tree, the class that it was to become, and the lookup of parts' options."""
 
     tree: Node
     model: type[BaseModel]

@@ -29,7 +29,7 @@ Blocks = Annotated[int, Field(ge=0)] | Literal["all", "half"]
 
 
 class Head(Section):
-    """What is put on the pooled features: one linear layer."""
+    """One linear layer on the pooled features."""
 
     alternatives = ("init_std", "init_scale")
 

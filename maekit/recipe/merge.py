@@ -123,7 +123,7 @@ Keys = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Overrides:
-    """What a command line sets and removes; the order of its words does not matter."""
+    """Keys that a command line sets and removes; the order of its words does not matter."""
 
     changes: tuple[tuple[Keys, Node], ...]
     removed: tuple[Keys, ...]

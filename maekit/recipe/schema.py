@@ -182,19 +182,19 @@ class BackboneSpec(PartSpec):
 
 
 class DecoderSpec(PartSpec):
-    """What pre-training puts on the encoder."""
+    """Decoder of pre-training, on the encoder."""
 
     kind = "decoders"
 
 
 class MaskerSpec(PartSpec):
-    """What is hidden."""
+    """Masker: which tokens are hidden."""
 
     kind = "maskers"
 
 
 class TargetSpec(PartSpec):
-    """What is predicted."""
+    """Target: what the decoder predicts."""
 
     kind = "targets"
 
@@ -275,7 +275,7 @@ def _of_other_length(val: int, train: int) -> ValidationError:
 
 
 class Data(Section):
-    """What is read, and at which size."""
+    """Data sets, and the size at which they are read."""
 
     train: DataSpec = Field(description="{name: a dataset, and its options}")
     val: HeldOutSpec | None = Field(None, description="held-out samples; without: no validation")

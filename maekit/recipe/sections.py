@@ -49,7 +49,7 @@ class FixedCrop(Section):
 
 
 class RandomCrop(Section):
-    """What the crops of random size have in common."""
+    """Base of the crops of random size."""
 
     name: str
     scale: tuple[float, float] = Field((0.2, 1.0), description="range of the area, as a fraction")
@@ -174,7 +174,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Rate(Section):
-    """What every optimizer has: lr = base_lr * batch.global / 256, and where the cosine ends."""
+    """Base of every optimizer: lr = base_lr * batch.global / 256, and the cosine's end."""
 
     base_lr: float = Field(1.5e-4, gt=0, description="learning rate per 256 samples")
     min_lr: float = Field(0.0, ge=0, description="where the cosine ends")
@@ -250,7 +250,7 @@ class TrainingSection(Section):
 
 
 class HeldOutSection(TrainingSection):
-    """Of verbs that are judged by what they make of fixed held-out samples."""
+    """Base of verbs whose error on fixed held-out samples is measured."""
 
     validate_: Validate = Field(Validate(), alias="validate")
     pictures: Pictures | None = Field(

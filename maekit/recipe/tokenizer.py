@@ -32,7 +32,7 @@ class DVAESizes(Section):
 
 
 class Temperature(Section):
-    """Of the relaxation: from ``start`` to ``end`` along half a cosine, then constant."""
+    """Temperature of the relaxation: half a cosine from ``start`` to ``end``, then constant."""
 
     start: float = Field(1.0, gt=0)
     end: float = Field(1 / 16, gt=0)
@@ -40,7 +40,7 @@ class Temperature(Section):
 
 
 class KLWeight(Section):
-    """Of the divergence from uniform codes: from ``start`` to ``end``, then constant."""
+    """Weight of the divergence from uniform codes: ``start`` to ``end``, then constant."""
 
     start: float = Field(0.0, ge=0)
     end: float = Field(6.6, ge=0)

@@ -52,7 +52,7 @@ CORE_SCHEMA: tuple[tuple[str, re.Pattern[str], tuple[str, ...]], ...] = (
 
 @dataclass(frozen=True)
 class Mark:
-    """Where a value was written: a file and a line (from 1), or the command line."""
+    """Place of a value: a file and a line (from 1), or the command line."""
 
     file: str
     line: int | None = None
@@ -196,7 +196,7 @@ for _tag, _pattern, _first in CORE_SCHEMA:
 
 
 class _Reader:
-    """Turns PyYAML's nodes into ours, counting them as if every alias were written out."""
+    """Converter of PyYAML's nodes to ours; it counts as if every alias were written out."""
 
     def __init__(self, file: str | None) -> None:
         self.file = file

@@ -139,7 +139,7 @@ def _principal(moments: Moments, components: int) -> dict[str, Tensor]:
     """Find the directions of largest variance, each with its largest entry positive."""
     covariance = moments.covariance() if moments.count > 1 else moments.scatter
     if moments.count < 2 or not bool(covariance.isfinite().all()):
-        what = f"a PCA of {moments.count} patches cannot be had: too few, or pixels not finite"
+        what = f"a PCA of {moments.count} patches cannot be computed: too few, or pixels not finite"
         raise PartError(what, where="pretrain.target", hint="look at data.train")
     variance, directions = torch.linalg.eigh(covariance)
     directions = directions.T.flip(0)[:components]

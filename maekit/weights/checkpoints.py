@@ -35,7 +35,7 @@ class OtherFormatError(WeightsError):
 
 
 class Record(BaseModel):
-    """What state.json holds."""
+    """Contents of state.json."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -79,7 +79,7 @@ class CheckpointOnDisk:
 
 @dataclass(frozen=True)
 class Found:
-    """What a ``checkpoints`` folder holds: the newest whole one, and what is newer but damaged."""
+    """The newest whole checkpoint of a folder, and newer ones that are damaged."""
 
     newest: CheckpointOnDisk | None = None
     damaged: Sequence[WeightsError] = ()

@@ -32,7 +32,7 @@ TIMM_OTHER = ((768, 12, 12), 16)
 
 
 class Exported(NamedTuple):
-    """What a conversion wrote: the tensors, and what one should know."""
+    """Tensors that a conversion wrote, and notes for the user."""
 
     tensors: Mapping[str, Tensor]
     notes: tuple[str, ...] = ()

@@ -69,7 +69,7 @@ def export_encoder(model: MaskedAutoencoder, path: Path, header: Header) -> floa
 
 
 class _Encoder(nn.Module):
-    """What is exported: ``model.encode`` as a forward pass."""
+    """The module that is exported: ``model.encode`` as a forward pass."""
 
     def __init__(self, model: MaskedAutoencoder) -> None:
         super().__init__()

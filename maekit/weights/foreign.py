@@ -36,7 +36,7 @@ _CLASS = re.compile(r"GLOBAL ([\w.]+)")
 
 @dataclass(frozen=True)
 class ForeignCheckpoint:
-    """What a file or a folder held, under its own names.
+    """Contents of a file or folder of another project, under its own names.
 
     Attributes:
         where: the file or folder, for messages.
@@ -261,7 +261,7 @@ HF_MODELS = {"vit_mae": "mae", "vit": "mae", "videomae": "videomae"}
 
 @dataclass(frozen=True)
 class UserHints:
-    """What the user says of a file that does not say it itself.
+    """Facts that the user gives, as the file does not hold them.
 
     Attributes:
         target: "pixel" or "norm-pixel": what the decoder was trained to predict.

@@ -18,7 +18,7 @@ HeadKind = Literal["multiclass", "multilabel", "regression"]
 
 
 class ClassifierHeader(BaseModel):
-    """What fine-tuning put on an encoder: tokens pooled, a norm, a linear head."""
+    """Description of what fine-tuning added: pooled tokens, a norm, a linear head."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -235,7 +235,7 @@ def _mapped(found: ForeignCheckpoint, seen: FormatMatch) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """How a file's tensors and a format's keys came together.
+    """Comparison of a file's tensors with a format's keys.
 
     Attributes:
         kind: the format that was recognized.

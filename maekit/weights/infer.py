@@ -33,7 +33,7 @@ FIXED_TABLE = 1e-5  # a saved table this near to the fixed one is the fixed one
 
 
 class _Evidence(NamedTuple):
-    """All that is known of a file's model, and the notes on what had to be assumed.
+    """Facts known of a file's model, and notes on what had to be assumed.
 
     Attributes:
         tensors: under maekit's names, as complete as the file is.

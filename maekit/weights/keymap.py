@@ -43,7 +43,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class KeyMap:
-    """All rules of one spelling of one format."""
+    """Rules of one spelling of one format."""
 
     encoder: tuple[Rule, ...]
     decoder: tuple[Rule, ...] = ()

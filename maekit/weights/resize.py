@@ -23,7 +23,7 @@ Inflate = Literal["average", "center"]
 
 
 class Change(NamedTuple):
-    """What became of one part of the weights."""
+    """Description of how one part of the weights was changed."""
 
     name: str
     before: str

@@ -151,7 +151,7 @@ def address_of(file: PublicFile, given: str | None) -> str:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What arrived."""
+    """A downloaded file."""
 
     path: Path
     bytes: int

@@ -13,7 +13,7 @@ _FINE = 4  # polygons are drawn this much larger and averaged down: smooth edges
 
 
 class Light(NamedTuple):
-    """Where the light comes from: a unit vector, x right, y down, z toward the viewer."""
+    """Direction that the light comes from: a unit vector, x right, y down, z toward us."""
 
     x: float
     y: float
@@ -31,7 +31,7 @@ class Light(NamedTuple):
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object lies: its own square [-1, 1] x [-1, 1] (x right, y down) in the picture."""
+    """Place of an object: its own square [-1, 1] x [-1, 1] (x right, y down) in the picture."""
 
     x: float  # the center, in sides of the picture
     y: float
@@ -40,7 +40,7 @@ class Pose:
 
 
 class Brush:
-    """Paints one object, front over back, into a window of a square picture.
+    """Painter of one object, front over back, into a window of a square picture.
 
     Args:
         size: the picture's side in pixels.

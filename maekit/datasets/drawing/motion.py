@@ -37,7 +37,7 @@ MOTIONS: dict[str, tuple[int, int]] = {
 
 
 class Range(NamedTuple):
-    """Where the stretches of one coordinate lie."""
+    """Limits of the stretches of one coordinate."""
 
     least: float  # length of a stretch
     most: float

@@ -49,7 +49,7 @@ KINDS: dict[str, Kind] = {
 
 
 class Spot(NamedTuple):
-    """Where in a scene an object is wanted."""
+    """Place in a scene for an object."""
 
     x: float  # the center, in sides of the picture
     scale: float  # half the extent, in sides
@@ -188,7 +188,7 @@ def _rope(brush: Brush, rng: np.random.Generator) -> None:
 
 
 class Film(NamedTuple):
-    """How a picture comes out: light that falls to a side and to the corners, warmth, exposure."""
+    """Look of a picture: light that falls to a side and to the corners, warmth, exposure."""
 
     light: np.ndarray  # [size, size]
     tint: np.ndarray  # [3, 1, 1]
