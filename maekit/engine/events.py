@@ -27,6 +27,7 @@ class Throughput:
     data_wait: float  # fraction of the time spent waiting for the loader
     memory: float  # peak bytes of the device, or of this process on a CPU
     seconds_left: float
+    skipped_steps: int = 0  # of the run so far, as they were not finite
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class StepDone:
     loss: float  # weighted mean over the effective batch; not finite where the step was skipped
     lr: float
     grad_norm: float  # before clipping
+    skipped: str | None = None  # why the update was not applied: nonfinite, scaler, no samples
     throughput: Throughput | None = None  # with the last of the steps that are emitted together
 
 

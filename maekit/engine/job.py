@@ -7,6 +7,7 @@ the way. Reading, budget, optimizer state, checkpoints and resuming are the same
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from maekit.data.bad_files import BadFiles
+from maekit.data.batch import BatchBuilder
 from maekit.engine.batches import (
     TrainBatches,
     announce_classes,
@@ -29,6 +31,7 @@ from maekit.engine.events import Emit, Measured, Note, Saved
 from maekit.engine.loop import Periodic, TrainState
 from maekit.engine.precision import Precision
 from maekit.engine.schedule import BatchSplit, make_schedule, total_steps
+from maekit.engine.step import eval_mode
 from maekit.errors import DataError, RecipeError
 from maekit.weights.safetensors_io import write_weights
 
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from maekit.weights.checkpoints import CheckpointOnDisk
     from maekit.weights.header import FileHeader
 
+MOST_LOOKED_AT = 512  # samples of a batch that is not finite
 BATCH_HELD_OUT = 64  # samples that are measured together, at most
 
 
@@ -245,6 +249,24 @@ class Job(ABC):
         self.load(restore(self.state, checkpoint), str(checkpoint.folder))
         self.state.extra["seconds_before"] = self.state.extra.get("seconds", 0.0)
 
+    def nonfinite_samples(self, step: int) -> list[str]:
+        """Name those samples of a step's batch whose own loss is not finite.
+
+        Every sample is read and computed once more: it is done for few steps of a run.
+        """
+        names = []
+        with eval_mode(self.model), torch.no_grad(), torch.random.fork_rng():
+            for key in self.stream.keys(step)[:MOST_LOOKED_AT]:
+                builder = BatchBuilder(self.reader.layout, [key])
+                builder.put(0, self.reader.read(key))
+                try:
+                    loss, weight = self.step.loss(builder.finish())
+                except RuntimeError:  # a step that cannot take a single sample
+                    continue
+                if weight and not math.isfinite(float(loss)):
+                    names.append(self.train.name(key.index))
+        return names
+
     @property
     def best(self) -> dict[str, Any] | None:
         """The best measurement so far and its ``step``; None where none is kept."""
@@ -259,6 +281,12 @@ class Job(ABC):
         self.state.extra["seconds"] = self.seconds
         path = checkpoints.save(self.state, self.tensors(), self.described())
         self.emit(Saved(self.state.step, "checkpoint", str(path)))
+
+    def doubts(self) -> list[str]:
+        """Return what a finished run should be looked at again for, in words."""
+        if self.state.extra.get("beat_mean_fill", True):
+            return []
+        return ["the held-out error never beat that of filling in the mean of what is visible"]
 
     def exported(self) -> dict[str, Tensor]:
         """Return what the final weights hold."""
@@ -344,4 +372,8 @@ class ValidatedJob(Job):
         values = self.measure()
         state.extra.setdefault("holdout_start", values)
         state.extra["holdout"] = values
+        error, fill = values.get("hidden_mse"), values.get("mean_fill_mse")
+        if error is not None and fill is not None:
+            beaten = state.extra.get("beat_mean_fill", False) or error < fill
+            state.extra["beat_mean_fill"] = beaten
         self.emit(Measured(state.step, "holdout", values))

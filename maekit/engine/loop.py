@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from maekit.engine.events import Emit, StepDone, Throughput
-from maekit.errors import Interrupted, NonFiniteError
+from maekit.engine.skipped import APPLIED, NO_SAMPLES, NONFINITE, SCALER, WORDS, Skipped
+from maekit.errors import Interrupted
 from maekit.stop import StopSignal
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def run(
     save: Periodic,
     emit: Emit,
     stop: StopSignal,
+    name_samples: Callable[[int], Sequence[str]] = lambda _: (),
 ) -> None:
     """Train until the budget is spent.
 
@@ -85,13 +87,14 @@ def run(
         save: writes a checkpoint; called last at a step, at the end, and before an interruption.
         emit: called with every event.
         stop: looked at before every update.
+        name_samples: returns those samples of a step's batch whose own loss is not finite.
 
     Raises:
-        Interrupted: a signal stopped the run; the state was saved.
-        NonFiniteError: too many updates in a row were not finite; model and optimizer are as
-            before the first of them.
+        Interrupted: a signal asked for it; the state was saved.
+        NonFiniteError: too many updates were not finite; model and optimizer are as before the
+            last of them.
     """
-    meter = Meter(state, emit)
+    meter = Meter(state, emit, Skipped(state, emit, name_samples))
     try:
         _train(state, step, occasions, meter, batches=batches, save=save, stop=stop)
     except Interrupted as error:
@@ -115,6 +118,9 @@ def _train(
     while True:
         if stop.requested:
             raise Interrupted("interrupted")
+        if state.finished:
+            meter.flush()
+            meter.skipped.check()
         due = (
             [] if state.last_evaluated >= state.step else [o for o in occasions if o.is_due(state)]
         )
@@ -134,18 +140,28 @@ def _train(
         meter.restart(pause=bool(due))
         with meter.waiting():
             micro_batches = next(batches)
-        loss, norm = update(state, step, micro_batches)
-        meter.add(loss, norm)
+        meter.add(update(state, step, micro_batches))
 
 
-def update(state: TrainState, step: Step, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+class Update(NamedTuple):
+    """What became of an update; the tensors are still on the device.
+
+    Attributes:
+        loss: the mean loss.
+        norm: the gradient's norm before clipping.
+        outcome: one of ``maekit.engine.skipped``'s.
+    """
+
+    loss: Tensor
+    norm: Tensor
+    outcome: Tensor
+
+
+def update(state: TrainState, step: Step, batches: Sequence[Batch]) -> Update:
     """Make one optimizer step over an effective batch; skip a non-finite one on the device.
 
     The gradient is that of (sum of losses) / (sum of weights) over all micro-batches, however many
     of their samples count.
-
-    Returns:
-        The mean loss and the gradient norm before clipping, both still on the device.
     """
     lr = state.schedule.lr(state.step)
     for group in state.optimizer.param_groups:
@@ -166,10 +182,10 @@ def update(state: TrainState, step: Step, batches: Sequence[Batch]) -> tuple[Ten
         raise ValueError(msg)
     state.step += 1
     if weights == 0:  # every sample was bad: there is nothing to learn from
-        return torch.full_like(total, math.nan), torch.zeros_like(total)
+        nothing = torch.full_like(total, NO_SAMPLES)
+        return Update(torch.full_like(total, math.nan), torch.zeros_like(total), nothing)
     norm = _finish_gradients(state, nominal / weights)
-    _skip_or_step(state, norm, total)
-    return total / weights, norm
+    return Update(total / weights, norm, _skip_or_step(state, norm, total))
 
 
 def _finish_gradients(state: TrainState, correction: float) -> Tensor:
@@ -186,30 +202,40 @@ def _finish_gradients(state: TrainState, correction: float) -> Tensor:
     return norm
 
 
-def _skip_or_step(state: TrainState, norm: Tensor, loss: Tensor) -> None:
+def _skip_or_step(state: TrainState, norm: Tensor, loss: Tensor) -> Tensor:
     """Step unless something is not finite, decided on the device without waiting for it."""
     finite = norm.isfinite() & loss.isfinite()
-    state.nonfinite_streak = torch.where(finite, 0.0, state.nonfinite_streak.to(norm.device) + 1)
+    outcome = torch.where(finite, float(APPLIED), float(NONFINITE))
+    if state.scaler:
+        scale = state.scaler._get_scale_async()  # noqa: SLF001 - get_scale would wait
+        if scale is not None:  # as long as it can be lowered, an overflow is the scaler's
+            lowers = ~finite & loss.isfinite() & (scale.to(norm.device) > 1)
+            outcome = torch.where(lowers, float(SCALER), outcome)
+    streak = state.nonfinite_streak.to(norm.device)
+    streak = torch.where(outcome == NONFINITE, streak + 1, streak)
+    state.nonfinite_streak = torch.where(finite, 0.0, streak)
     if state.scaler:
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        return
+        return outcome
     # GradScaler makes fused optimizers skip a step by the same attribute (torch.optim, found_inf).
     state.optimizer.grad_scale = None  # type: ignore[attr-defined]
     state.optimizer.found_inf = (~finite).to(torch.float32)  # type: ignore[attr-defined]
     state.optimizer.step()
+    return outcome
 
 
 class Meter:
     """Collector of numbers on the device: reads them back rarely, and measures the throughput."""
 
-    def __init__(self, state: TrainState, emit: Emit) -> None:
+    def __init__(self, state: TrainState, emit: Emit, skipped: Skipped) -> None:
         self.state = state
         self.emit = emit
+        self.skipped = skipped
         device = next(state.model.parameters()).device
         self.device = device
         self.every = STEPS_PER_READ.get(device.type, STEPS_PER_READ_ELSEWHERE)
-        self.pending: list[tuple[int, float, Tensor, Tensor]] = []
+        self.pending: list[tuple[int, float, Update]] = []
         self.began = time.perf_counter()
         self.waited = 0.0
         self.rate: float | None = None  # seconds per step, smoothed
@@ -223,30 +249,28 @@ class Meter:
         """Return a context whose time counts as waiting for data."""
         return _Stopwatch(self)
 
-    def add(self, loss: Tensor, norm: Tensor) -> None:
+    def add(self, made: Update) -> None:
         """Take in the numbers of one update."""
         lr = self.state.schedule.lr(self.state.step - 1)
-        self.pending.append((self.state.step, lr, loss, norm))
+        self.pending.append((self.state.step, lr, made))
         if len(self.pending) >= self.every:
             self.flush()
 
     def flush(self) -> None:
-        """Read back what is pending, emit it, and stop the run if nothing is finite any more."""
+        """Read back what is pending, emit it, and stop the run if too little of it is finite."""
         if not self.pending:
             return
-        losses = torch.stack([loss.float() for _, _, loss, _ in self.pending]).tolist()
-        norms = torch.stack([norm.float() for _, _, _, norm in self.pending]).tolist()
-        newest, pace = self.state.step, self._pace(len(self.pending))
-        for (step, lr, _, _), loss, norm in zip(self.pending, losses, norms, strict=True):
-            epoch = step / self.state.steps_per_epoch
-            self.emit(StepDone(step, epoch, loss, lr, norm, pace if step == newest else None))
-        self.pending.clear()
-        streak = int(self.state.nonfinite_streak)
-        if streak >= self.state.max_nonfinite:
-            step = self.state.step
-            msg = f"the loss or its gradient was not finite in {streak} steps in a row"
-            hint = "lower the learning rate, set clip_grad, or use precision: fp32"
-            raise NonFiniteError(msg, where=f"step {step}", hint=hint)
+        rows = [torch.stack([each.float() for each in made]) for _, _, made in self.pending]
+        numbers = torch.stack(rows).tolist()
+        pending, self.pending = self.pending, []
+        for (step, _, _), (_, _, outcome) in zip(pending, numbers, strict=True):
+            self.skipped.add(step, int(outcome))
+        newest, pace = self.state.step, self._pace(len(pending))
+        for (step, lr, _), (loss, norm, outcome) in zip(pending, numbers, strict=True):
+            epoch, why = step / self.state.steps_per_epoch, WORDS.get(int(outcome))
+            last = pace if step == newest else None
+            self.emit(StepDone(step, epoch, loss, lr, norm, why, last))
+        self.skipped.check()
 
     def _pace(self, steps: int) -> Throughput:
         now = time.perf_counter()
@@ -259,6 +283,7 @@ class Meter:
             samples_per_second=self.state.samples_per_step / per_step,
             data_wait=min(1.0, waited / seconds),
             memory=peak_memory(self.device),
+            skipped_steps=self.skipped.record["nonfinite"],
             seconds_left=(self.state.schedule.steps - self.state.step) * self.rate,
         )
 

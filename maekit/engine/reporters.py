@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -61,6 +62,7 @@ def numbers(event: StepDone) -> str:
             f"{pace.samples_per_second:.0f} samples/s",
             f"wait {pace.data_wait:.0%}",
             f"{pace.memory / 1e9:.1f} GB",
+            *([f"skipped {pace.skipped_steps}"] if pace.skipped_steps else []),
             f"left {duration(pace.seconds_left)}",
         ]
     return "  ".join(parts)
@@ -129,7 +131,8 @@ class JsonLines:
         if isinstance(event, StepDone):
             record = asdict(event)
             pace = record.pop("throughput") or {}
-            self._write(record | pace)
+            rare = {"skipped": None, "skipped_steps": 0}  # only where there is something to say
+            self._write({k: v for k, v in (record | pace).items() if v != rare.get(k, math.nan)})
         elif isinstance(event, Measured):
             self._write({"step": event.step, event.name: event.values})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +38,7 @@ from maekit.engine.run_folder import (
     plain,
     read_lines,
 )
+from maekit.engine.skipped import KEY, summary
 from maekit.errors import Interrupted, NonFiniteError, RecipeError, code_of
 from maekit.recipe.dump import dump
 from maekit.runs import RUNS, read_result
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from maekit.recipe.schema import Recipe
     from maekit.weights.checkpoints import CheckpointOnDisk
 
+MOST_CAPTURED = 100  # steps whose samples nan_capture names
 DEFAULT_MINUTES = 10.0  # between checkpoints, where the recipe does not say
 
 
@@ -200,6 +202,8 @@ def run_in_folder(
                 job.export(path / "weights.safetensors")
                 job.finish_pictures(path)
                 result = make_result(verb, job, run.folder, 0)
+                for doubt in result["doubts"]:
+                    run.emit(Note(doubt, warning=True))
                 if options.compare:
                     result["expected"] = compare(recipe.expected, verb, result)
                 run.folder.write_result(result)
@@ -296,6 +300,7 @@ def _train(job: Job, run: OpenRun, checkpoints: Checkpoints, stop: StopSignal) -
             save=save,
             emit=run.emit,
             stop=stop,
+            name_samples=job.nonfinite_samples,
         )
 
 
@@ -307,6 +312,7 @@ def make_result(verb: str, job: Job | None, folder: RunFolder, code: int) -> dic
     state = job.state
     lines = (line for line in read_lines(folder.path / "metrics.jsonl") if "loss" in line)
     weights = folder.path / "weights.safetensors"
+    losses = loss_summary(lines)
     film = folder.path / "pictures" / "timelapse.gif"
     whole: dict[str, Any] = plain(
         result
@@ -315,7 +321,9 @@ def make_result(verb: str, job: Job | None, folder: RunFolder, code: int) -> dic
             "steps": state.step,
             "samples": state.step * state.samples_per_step,
             "seconds": round(job.seconds, 1),
-            **loss_summary(lines),
+            **losses,
+            "doubts": [*_rising(losses), *job.doubts()] if code == 0 else [],
+            **summary(state),
             **job.result(),
             "bad_files": len(job.bad_files),
             "weights": str(weights) if code == 0 and weights.is_file() else None,
@@ -325,15 +333,21 @@ def make_result(verb: str, job: Job | None, folder: RunFolder, code: int) -> dic
     return whole
 
 
+def _rising(losses: Mapping[str, float | None]) -> list[str]:
+    first, last = losses["loss_first"], losses["loss_last"]
+    if first is None or last is None or last <= first:
+        return []
+    return [f"the loss ended above its start: {last:.4g} after {first:.4g}; is the rate too high?"]
+
+
 def _capture(job: Job, run: OpenRun) -> None:
     """Keep what is needed to meet the same non-finite step again: weights, optimizer, batch."""
     path = run.folder.path / "nan_capture"
     path.mkdir(exist_ok=True)
     write_state(path, job.state, job.tensors(), job.described())
-    first = job.state.step - int(job.state.nonfinite_streak)
+    failing = [step - 1 for step in job.state.extra[KEY]["recent"][-MOST_CAPTURED:]]
     steps = {
-        str(step): [[key.epoch, key.index] for key in job.stream.keys(step)]
-        for step in range(first, job.state.step)
+        str(step): [[key.epoch, key.index] for key in job.stream.keys(step)] for step in failing
     }
     write_text(path / "batches.json", json.dumps({"steps": steps}))
     run.emit(Note(f"weights, optimizer and samples of the failing steps: {path}", warning=True))
