@@ -41,6 +41,7 @@ class Mask:
         count: int | None = None,
         loss_on: Literal["hidden", "all"] = "hidden",
         sample_weight: Tensor | None = None,
+        token_weight: Tensor | None = None,
     ) -> Mask:
         """Build a mask from bool maps.
 
@@ -52,6 +53,7 @@ class Mask:
                 padded with queries of weight 0.
             loss_on: whether queries that the encoder sees count ("all") or not ("hidden").
             sample_weight: ``[B]``, 0 for a bad sample.
+            token_weight: ``[B, N]``, 0 for a token whose pixels are not known.
 
         Raises:
             ValueError: rows hide different numbers of tokens, or ask for more than ``count``.
@@ -77,6 +79,8 @@ class Mask:
         weight = counts_in_loss.gather(1, queries).to(torch.float32)
         if sample_weight is not None:
             weight = weight * sample_weight.to(weight)[:, None]
+        if token_weight is not None:
+            weight = weight * token_weight.to(weight).gather(1, queries)
         return cls(visible, queries, weight, hidden.shape[1])
 
     @classmethod

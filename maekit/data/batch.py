@@ -34,6 +34,7 @@ class Sample:
     label: Label = None
     bad: BadFile | None = None
     padded: bool = False  # a clip shows a frame more than once: there are too few
+    known: np.ndarray | None = None  # bool [R, N]: no pixel was filled; None: in no token
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Batch:
     keys: tuple[Key, ...]
     bad: tuple[BadFile, ...]
     padded: tuple[Key, ...] = ()  # of samples with fewer frames than their clips
+    known: np.ndarray | None = None  # bool [B*R, N]: tokens without filled pixels; None: all
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class BatchBuilder:
         self._labels: list[Label] = [None] * self.missing
         self._bad: dict[int, BadFile] = {}
         self._padded: set[int] = set()
+        self._known: np.ndarray | None = None
 
     def put(self, place: int, sample: Sample) -> None:
         """Take the sample of ``keys[place]``; its arrays are copied."""
@@ -94,6 +97,10 @@ class BatchBuilder:
             self._bad[place] = sample.bad
         if sample.padded:
             self._padded.add(place)
+        if sample.known is not None:
+            if self._known is None:
+                self._known = np.ones((len(self._weight), sample.known.shape[1]), np.bool_)
+            self._known[rows] = sample.known
         self.missing -= 1
 
     def finish(self) -> Batch:
@@ -107,4 +114,5 @@ class BatchBuilder:
             self.keys,
             tuple(self._bad[place] for place in sorted(self._bad)),
             tuple(self.keys[place] for place in sorted(self._padded)),
+            self._known,
         )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from maekit.data.pixels import mark_holes
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -73,18 +74,18 @@ class OpenImage:
     header: Header
     raw: Callable[[], np.ndarray]
 
-    def decode(self) -> np.ndarray:
-        """Decode the whole picture; raises DataError where any of it is missing or broken."""
+    def decode(self, nodata: float | None = None) -> np.ndarray:
+        """Decode the whole picture; raises DataError where any of it is missing or broken.
+
+        Float pixels that hold no data (NaN, infinity, ``nodata``) come back as NaN.
+        """
         with _reading(self.name):
             pixels = np.ascontiguousarray(upright(self.raw(), self.header.orientation))
         head = self.header
         if pixels.shape != (head.height, head.width, head.channels) or pixels.dtype != head.dtype:
             what = f"decodes to {pixels.dtype} {pixels.shape}, its header says otherwise: {head}"
             raise DataError(what, where=self.name)
-        if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
-            what = "has pixels that are not finite (NaN or infinity)"
-            raise DataError(what, where=self.name)
-        return pixels
+        return mark_holes(pixels, nodata, self.name) if pixels.dtype == np.float32 else pixels
 
 
 def open_image(data: bytes, name: str, alpha: Alpha = "drop") -> OpenImage:

@@ -18,6 +18,8 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 # ITU-R 601-2 luma in 1/65536ths, the numbers of Pillow's convert("L").
 _LUMA = (19595, 38470, 7471)
 DTYPES = ("uint8", "uint16", "float32")
+MOST_HOLES = 0.01  # share of a float picture's pixels that may hold no data
+LARGEST = 1e18  # of a float pixel: its square is still a float32
 
 
 def crop_resize(
@@ -74,6 +76,55 @@ def _resize(
         # Beside edges a bicubic curve leaves the range; integers are cut off at the ends of theirs.
         resized = resized.clip(np.fmin.reduce(plane, axis=None), np.fmax.reduce(plane, axis=None))
     return resized
+
+
+def mark_holes(pixels: np.ndarray, nodata: float | None, where: str) -> np.ndarray:
+    """Make every float32 pixel NaN that holds no data: NaN, infinity, or the ``nodata`` value.
+
+    Args:
+        pixels: ``[H, W, C]``.
+        nodata: what marks missing pixels besides NaN, as GeoTIFF's tag names it.
+        where: the file, for errors.
+
+    Raises:
+        DataError: more than 1 % of the pixels are missing, or one is too large to compute with.
+    """
+    missing = ~np.isfinite(pixels)
+    if nodata is not None:
+        missing |= pixels == np.float32(nodata)
+    if missing.any():
+        share = float(missing.any(axis=-1).mean())
+        if share > MOST_HOLES:
+            what = f"{share:.1%} of its pixels hold no data (not finite, or nodata)"
+            hint = f"more than {MOST_HOLES:.0%} would be made up: cut it, or leave it out"
+            raise DataError(what, where=where, hint=hint)
+        pixels = np.where(missing, np.float32(np.nan), pixels)
+    largest = float(np.fmax.reduce(np.abs(pixels), axis=None))
+    if largest > LARGEST:
+        value = float(pixels.flat[np.nanargmax(np.abs(pixels))])
+        what = f"holds {value:.4g}, whose square is more than a float32 can hold"
+        raise DataError(what, where=where, hint=f"missing pixels? data.train.nodata={value!r}")
+    return pixels
+
+
+def fill_holes(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Fill pixels that hold no data with the mean of the others, channel by channel.
+
+    Args:
+        clip: ``[T, H, W, C]``, float32 with NaN where nothing is known; others pass as they are.
+
+    Returns:
+        The clip, and where it was filled, bool ``[T, H, W]``; None where it is whole.
+    """
+    if clip.dtype != np.float32:
+        return clip, None
+    missing = np.isnan(clip)
+    if not missing.any():
+        return clip, None
+    known = (~missing).sum(axis=(0, 1, 2))
+    total = np.where(missing, 0, clip).sum(axis=(0, 1, 2), dtype=np.float64)
+    mean = (total / np.maximum(known, 1)).astype(np.float32)
+    return np.where(missing, mean, clip), missing.any(axis=-1)
 
 
 def to_channels(pixels: np.ndarray, channels: int, where: str) -> np.ndarray:

@@ -195,7 +195,7 @@ class Pool:
         return worker.process.is_alive()
 
     def _result(self, worker: _Worker, message: bytes) -> None:
-        kind, dtype, padded = RESULT.unpack_from(message)
+        kind, dtype, flags = RESULT.unpack_from(message)
         worker.heard = self._clock
         if kind == READY:
             worker.ready = True
@@ -211,7 +211,7 @@ class Pool:
         if task.builder:
             more = pickle.loads(message[RESULT.size :])  # noqa: S301 - from our own worker
             label = more if kind == READ else None
-            sample = self._slots.read(task.slot, dtype, label, padded=bool(padded))
+            sample = self._slots.read(task.slot, dtype, label, flags)
             if kind == BAD:
                 sample = type(sample)((), sample.hidden, sample.decode, bad=more)
             task.builder.put(task.place, sample)

@@ -11,12 +11,12 @@ from maekit.data.augment import draw_plan
 from maekit.data.batch import BadFile, Layout, Sample
 from maekit.data.clips import resample
 from maekit.data.masks import MaskDraw
-from maekit.data.pixels import DTYPES, apply, crop_resize, to_channels
+from maekit.data.pixels import DTYPES, apply, crop_resize, fill_holes, to_channels
 from maekit.data.rng import generator
 from maekit.errors import DataError, MaekitError, PartError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from maekit.contracts import Dataset, Grid, Masker, Source, View
     from maekit.data.order import Key
@@ -100,7 +100,7 @@ class SampleReader:
         try:
             source = self.dataset.open(key.index)
             plans = self.plans(source, key)
-            views = self._read_views(source, plans, key)
+            views, known = self._read_views(source, plans, key)
         except PartError:
             raise
         except MaekitError as error:
@@ -110,7 +110,7 @@ class SampleReader:
         # Masks are drawn outside: what fails there is the masker, not the file.
         crops = views[0].transpose(0, 2, 3, 4, 1)
         padded = any(len(set(plan.frame_ids)) < len(plan.frame_ids) for plan in plans)
-        return Sample(views, *self.masks(key, crops), source.info.label, padded=padded)
+        return Sample(views, *self.masks(key, crops), source.info.label, padded=padded, known=known)
 
     def bad(self, key: Key, reason: str) -> Sample:
         """Return a stand-in for a sample that cannot be read: masks, no pixels.
@@ -163,8 +163,8 @@ class SampleReader:
 
     def _read_views(
         self, source: Source, plans: Sequence[Plan], key: Key
-    ) -> tuple[np.ndarray, ...]:
-        """Read each view ``[R, C, T, h, w]``, in the source's dtype."""
+    ) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
+        """Read each view ``[R, C, T, h, w]``, in the source's dtype, and which tokens are known."""
         if source.info.dtype == "float32" and not self.float_ok:
             what = "has float pixels, whose range is not known"
             hint = "set data.stats to {mean, std}, or to auto"
@@ -180,17 +180,31 @@ class SampleReader:
             clip = _checked(source, source.read(wanted), len(wanted))
             frames = dict(zip(wanted, clip, strict=True))
         rows: list[list[np.ndarray]] = [[] for _ in self.views]
+        holes: dict[int, np.ndarray] = {}  # of the model's own view of some repeats
         for repeat, plan in enumerate(plans):
             own = frames
             if frames is not None and self.transform is not None and whole:
                 changed = self.transform(list(frames.values()), key, repeat, source.info.id)
                 own = dict(zip(frames, changed, strict=True))
             for place, view in enumerate(self.views):
-                clip = self._view(source, plan, view, ids[place][repeat], own)
+                clip, filled = self._view(source, plan, view, ids[place][repeat], own)
+                if filled is not None and place == 0:
+                    holes[repeat] = filled
                 if self.transform is not None and not whole:
                     clip = np.stack(self.transform(list(clip), key, repeat, source.info.id))
                 rows[place].append(clip.transpose(3, 0, 1, 2))
-        return tuple(np.stack(row) for row in rows)
+        return tuple(np.stack(row) for row in rows), self._known(holes)
+
+    def _known(self, holes: Mapping[int, np.ndarray]) -> np.ndarray | None:
+        """Return which tokens hold no filled pixel, bool ``[R, N]``; None: all of them."""
+        if not holes or self.grid is None or not self.layout.tokens:
+            return None
+        known = np.ones((self.repeats, self.layout.tokens), np.bool_)
+        for repeat, filled in holes.items():
+            places = zip(np.nonzero(filled), self.grid, filled.shape, strict=True)
+            tokens = tuple(where * count // size for where, count, size in places)
+            known[repeat].reshape(self.grid)[tokens] = False
+        return known
 
     def _view(
         self,
@@ -199,8 +213,8 @@ class SampleReader:
         view: View,
         ids: Sequence[int],
         frames: dict[int, np.ndarray] | None,
-    ) -> np.ndarray:
-        """Read one view of one plan, ``[T, h, w, C]``."""
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read one view of one plan, ``[T, h, w, C]``, and where it was filled, ``[T, h, w]``."""
         if frames is None:
             clip = _checked(source, source.read(ids, plan.box, view.size), len(ids))
         else:
@@ -212,10 +226,12 @@ class SampleReader:
                 for frame in set(ids)
             }
             clip = np.stack([parts[frame] for frame in ids])
-        clip = to_channels(clip, self.channels, source.info.id)
+        clip, filled = fill_holes(to_channels(clip, self.channels, source.info.id))
         if plan.color:
             clip = apply(clip, plan.color, source.info.id)
-        return clip[:, :, ::-1] if plan.flip else clip
+        if plan.flip:
+            clip, filled = clip[:, :, ::-1], None if filled is None else filled[:, :, ::-1]
+        return clip, filled
 
 
 def _checked(source: Source, clip: object, frames: int) -> np.ndarray:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from maekit.data.batch import Layout
 
 _ALIGN = 64
+_PADDED, _FILLED = 1, 2  # flags of a sample
 _DEEPEST = 4  # bytes of a float32, the deepest pixel there is
 _SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory
 _SPARE = 0.9  # of what is free there; the rest is for others
@@ -46,19 +47,24 @@ class SharedSlots:
     def write(self, slot: int, sample: Sample) -> int:
         """Put a sample's arrays into a slot; returns the number of their dtype in DTYPES."""
         dtype = sample.views[0].dtype.name if sample.views else DTYPES[0]
-        views, hidden, decode = self._arrays(slot, dtype)
+        views, hidden, decode, known = self._arrays(slot, dtype)
         for place, pixels in zip(views, sample.views, strict=bool(sample.views)):
             place[...] = pixels
         if hidden is not None:
             hidden[...] = sample.hidden
         if decode is not None:
             decode[...] = sample.decode
+        if known is not None and sample.known is not None:
+            known[...] = sample.known
         return DTYPES.index(dtype)
 
-    def read(self, slot: int, dtype: int, label: Label, *, padded: bool = False) -> Sample:
+    def read(self, slot: int, dtype: int, label: Label, flags: int = 0) -> Sample:
         """Return the sample in a slot; its arrays are valid until the slot is written again."""
-        views, hidden, decode = self._arrays(slot, DTYPES[dtype])
-        return Sample(tuple(views), hidden, decode, label, padded=padded)
+        views, hidden, decode, known = self._arrays(slot, DTYPES[dtype])
+        padded, filled = bool(flags & _PADDED), bool(flags & _FILLED)
+        return Sample(
+            tuple(views), hidden, decode, label, padded=padded, known=known if filled else None
+        )
 
     def close(self, *, remove: bool) -> None:
         """Release the memory; the owner removes it."""
@@ -68,7 +74,7 @@ class SharedSlots:
 
     def _arrays(
         self, slot: int, dtype: str
-    ) -> tuple[list[np.ndarray], np.ndarray | None, np.ndarray | None]:
+    ) -> tuple[list[np.ndarray], np.ndarray | None, np.ndarray | None, np.ndarray | None]:
         place = slot * self._size
 
         def take(shape: tuple[int, ...], kind: str) -> np.ndarray:
@@ -80,12 +86,19 @@ class SharedSlots:
         repeats, tokens = self.layout.repeats, self.layout.tokens
         hidden = take((repeats, tokens), "bool") if tokens else None
         decode = take((repeats, tokens), "bool") if self.layout.decode else None
-        return [take((repeats, *view), dtype) for view in self.layout.views], hidden, decode
+        known = take((repeats, tokens), "bool") if tokens else None
+        views = [take((repeats, *view), dtype) for view in self.layout.views]
+        return views, hidden, decode, known
+
+
+def flags_of(sample: Sample) -> int:
+    """Return what ``read`` has to know of a sample besides its arrays."""
+    return _PADDED * sample.padded | _FILLED * (sample.known is not None)
 
 
 def slot_bytes(layout: Layout) -> int:
     """Return the bytes of one slot, at the deepest pixels."""
-    masks = int(layout.tokens > 0) + int(layout.decode)
+    masks = 2 * int(layout.tokens > 0) + int(layout.decode)
     pixels = (_DEEPEST * layout.repeats * math.prod(view) for view in layout.views)
     return masks * _aligned(layout.repeats * layout.tokens) + sum(map(_aligned, pixels))
 

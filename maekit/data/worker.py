@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from maekit.data.shared_memory import SharedSlots
 
 TASK = struct.Struct("=qqq")  # slot, epoch, index
-RESULT = struct.Struct("=qqq")  # kind, dtype, padded; then a pickle: label, bad file or failure
+RESULT = struct.Struct("=qqq")  # kind, dtype, flags; then a pickle: label, bad file or failure
 READY, READ, BAD, FATAL = range(4)
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -67,6 +67,7 @@ def main(tasks: Connection, results: Connection, payload: bytes) -> None:
 
 def _serve(reader: SampleReader, slots: SharedSlots, slot: int, epoch: int, index: int) -> bytes:
     from maekit.data.order import Key
+    from maekit.data.shared_memory import flags_of
     from maekit.errors import MaekitError, PartError
 
     try:
@@ -79,7 +80,7 @@ def _serve(reader: SampleReader, slots: SharedSlots, slot: int, epoch: int, inde
         return RESULT.pack(FATAL, 0, 0) + pickle.dumps(PartError(what))
     if sample.bad:
         return RESULT.pack(BAD, dtype, 0) + pickle.dumps(sample.bad)
-    return RESULT.pack(READ, dtype, sample.padded) + pickle.dumps(sample.label)
+    return RESULT.pack(READ, dtype, flags_of(sample)) + pickle.dumps(sample.label)
 
 
 def _die_with_parent() -> None:

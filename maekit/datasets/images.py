@@ -35,12 +35,12 @@ SUFFIXES = frozenset(
 )
 
 
-def image_source(image: OpenImage, label: Label, name: str) -> Source:
+def image_source(image: OpenImage, label: Label, name: str, nodata: float | None = None) -> Source:
     """Wrap an opened picture: a video of one frame, decoded on reading."""
     header = image.header
 
     def read(frame_ids: Sequence[int]) -> np.ndarray:
-        pixels = image.decode()
+        pixels = image.decode(nodata)
         return np.broadcast_to(pixels, (len(frame_ids), *pixels.shape))
 
     info = SourceInfo(name, header.height, header.width, header.channels, header.dtype, label=label)
@@ -69,9 +69,14 @@ class Images(FileSet):
         alpha: Literal["drop", "keep"] = Field(
             "drop", description="transparency: drop it, or keep it as a channel"
         )
+        nodata: float | None = Field(
+            None,
+            description="value of float pixels that hold no data, besides NaN; up to 1 % of a "
+            "picture are filled with its mean, and their patches do not count in the loss",
+        )
 
     def __init__(self, options: Options) -> None:
-        self._alpha = options.alpha
+        self._alpha, self._nodata = options.alpha, options.nodata
         path = Path(options.path).expanduser()
         if path.is_dir():
             if options.root is not None:
@@ -95,7 +100,7 @@ class Images(FileSet):
         """
         name = self.name(index)
         image = open_image(read_bytes(self._files.place(index)), name, self._alpha)
-        return image_source(image, self._label(index), name)
+        return image_source(image, self._label(index), name, self._nodata)
 
     def _index_list(self, path: Path, root: str, labels: Literal["auto", "none", "folder"]) -> None:
         refuse_folder_labels(labels, path)

@@ -71,6 +71,7 @@ def make_mask(
         count=count,
         loss_on=loss_on,
         sample_weight=torch.from_numpy(batch.weight),
+        token_weight=None if batch.known is None else torch.from_numpy(batch.known),
     )
 
 
