@@ -249,14 +249,15 @@ class Job(ABC):
         self.load(restore(self.state, checkpoint), str(checkpoint.folder))
         self.state.extra["seconds_before"] = self.state.extra.get("seconds", 0.0)
 
-    def nonfinite_samples(self, step: int) -> list[str]:
-        """Name those samples of a step's batch whose own loss is not finite.
+    def nonfinite_samples(self, step: int) -> list[str] | None:
+        """Name those samples of a step's batch whose own loss is not finite; None: all.
 
         Every sample is read and computed once more: it is done for few steps of a run.
         """
-        names = []
+        names: list[str] = []
+        keys = self.stream.keys(step)[:MOST_LOOKED_AT]
         with eval_mode(self.model), torch.no_grad(), torch.random.fork_rng():
-            for key in self.stream.keys(step)[:MOST_LOOKED_AT]:
+            for key in keys:
                 builder = BatchBuilder(self.reader.layout, [key])
                 builder.put(0, self.reader.read(key))
                 try:
@@ -265,7 +266,7 @@ class Job(ABC):
                     continue
                 if weight and not math.isfinite(float(loss)):
                     names.append(self.train.name(key.index))
-        return names
+        return None if len(names) == len(keys) > 1 else names
 
     @property
     def best(self) -> dict[str, Any] | None:

@@ -17,7 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from maekit.engine.events import Emit, StepDone, Throughput
-from maekit.engine.skipped import APPLIED, NO_SAMPLES, NONFINITE, SCALER, WORDS, Skipped
+from maekit.engine.skipped import (
+    APPLIED,
+    NO_SAMPLES,
+    NONFINITE,
+    SCALER,
+    WORDS,
+    NameSamples,
+    Skipped,
+)
 from maekit.errors import Interrupted
 from maekit.stop import StopSignal
 
@@ -75,7 +83,7 @@ def run(
     save: Periodic,
     emit: Emit,
     stop: StopSignal,
-    name_samples: Callable[[int], Sequence[str]] = lambda _: (),
+    name_samples: NameSamples = lambda _: (),
 ) -> None:
     """Train until the budget is spent.
 
@@ -87,7 +95,8 @@ def run(
         save: writes a checkpoint; called last at a step, at the end, and before an interruption.
         emit: called with every event.
         stop: looked at before every update.
-        name_samples: returns those samples of a step's batch whose own loss is not finite.
+        name_samples: returns those samples of a step's batch whose own loss is not finite; None
+            for all of them.
 
     Raises:
         Interrupted: a signal asked for it; the state was saved.

@@ -22,7 +22,8 @@ WINDOW = 1000  # updates that are looked back on
 MOST_IN_WINDOW = 10  # 1 % of them
 SHORT_FRACTION = 0.25  # of all updates of a run that is shorter than the window
 LOOKED_AT = 3  # skipped updates whose samples are looked for
-NAMED = 20  # samples in result.json
+NAMED, SHOWN = 20, 5  # samples in result.json, and in a line
+NameSamples = Callable[[int], Sequence[str] | None]
 HINT = (
     "look at the samples that are named, lower the learning rate, set clip_grad, or use "
     "precision: fp32; the last checkpoint from before is kept, --from starts from it"
@@ -35,12 +36,11 @@ class Skipped:
     Args:
         state: the training; the count is kept in its ``extra``.
         emit: is told of them.
-        name_samples: returns those samples of a step's batch whose own loss is not finite.
+        name_samples: returns those samples of a step's batch whose own loss is not finite; None
+            for all of them.
     """
 
-    def __init__(
-        self, state: TrainState, emit: Emit, name_samples: Callable[[int], Sequence[str]]
-    ) -> None:
+    def __init__(self, state: TrainState, emit: Emit, name_samples: NameSamples) -> None:
         self.state, self.emit, self.name_samples = state, emit, name_samples
 
     @property
@@ -62,11 +62,17 @@ class Skipped:
         record["recent"] = [each for each in record["recent"] if each > step - WINDOW] + [step]
         if record["nonfinite"] > LOOKED_AT:
             return
-        names = list(self.name_samples(step - 1))
-        record["samples"] = list(dict.fromkeys([*record["samples"], *names]))[:NAMED]
-        why = f"of {', '.join(names)}" if names else "of no single sample of its batch"
-        text = "step {}: the loss or its gradient is not finite, {}; this update is skipped"
-        self.emit(Note(text.format(step, why), warning=True))
+        names = self.name_samples(step - 1)
+        if names is None:
+            why = "of every sample of its batch: the weights have diverged"
+        elif names:
+            record["samples"] = list(dict.fromkeys([*record["samples"], *names]))[:NAMED]
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            why = f"of {', '.join(names[:SHOWN])}{more}"
+        else:
+            why = "of no single sample of its batch"
+        text = f"step {step}: the loss or its gradient is not finite, {why}; the update is skipped"
+        self.emit(Note(text, warning=True))
 
     def check(self) -> None:
         """Raise NonFiniteError if too many updates were skipped."""
