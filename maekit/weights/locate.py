@@ -94,8 +94,8 @@ def newest_or_demo(source: str | None, *, needs_decoder: bool = True) -> Located
             return LocatedWeights(source, source, None)
         path = find_weights(source)
         return LocatedWeights(source, str(path), run_of(path))
-    notes = []
-    for _, weights in sorted(_saved_weights(), reverse=True):
+    notes: list[str] = []
+    for _, weights in sorted(_saved_weights(notes), reverse=True):
         try:
             header = read_header(weights)
         except WeightsError as error:
@@ -108,14 +108,17 @@ def newest_or_demo(source: str | None, *, needs_decoder: bool = True) -> Located
     return LocatedWeights(str(path), f"{DEMO} ({path})", path.parent, DEMO, tuple(notes))
 
 
-def _saved_weights() -> Iterator[tuple[int, Path]]:
-    """List the weights of every run, with the time that they were written."""
+def _saved_weights(notes: list[str]) -> Iterator[tuple[int, Path]]:
+    """List the weights of every run, with the time that they were written; note damaged ones."""
     for folder in RUNS.glob("*/*"):
         if not folder.is_dir():
             continue
         try:
             weights = find_weights(folder)
             written = weights.stat().st_mtime_ns
+        except WeightsError as error:
+            notes.append(f"passed over {folder}: {error.what}")
+            continue
         except (MaekitError, FileNotFoundError):
             continue  # it has saved nothing yet, or is just now replacing a checkpoint
         yield written, weights

@@ -128,10 +128,15 @@ def test_without_from_the_newest_run_that_has_a_decoder(cli: Cli, small: str) ->
     assert done.code == 0, done.err
     assert "runs/small/1/weights.safetensors (the newest run)" in done.err
     Path("runs/small/1/weights.safetensors").write_bytes(b"cut short")
+    saved = "runs/small/1/checkpoints/step-00000002/model.safetensors"
+    done = cli("reconstruct", "a.png")
+    assert done.code == 0, done.err
+    assert f"{saved} (the newest run)" in done.err
+    Path(saved).write_bytes(b"cut short too")
     done = cli("reconstruct", "a.png")
     assert done.code == 0, done.err
     assert "weights: demo weights" in done.err
-    assert "passed over runs/small/1/weights.safetensors" in done.err
+    assert "passed over runs/small/1: none of the 1 checkpoints is whole" in done.err
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

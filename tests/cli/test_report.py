@@ -117,7 +117,7 @@ def test_an_interrupted_run_has_a_film_that_goes_on_after_resume(
     with Image.open(film) as frames:
         assert frames.n_frames == 3
     report = json.loads(cli("report", "run", "--json").out)
-    assert (report["runs"][0]["state"], report["runs"][0]["step"]) == ("interrupted", 13)
+    assert (report["runs"][0]["state"], report["runs"][0]["step"]) == ("interrupted", 12)
     assert cli("pretrain", small, *words, "--resume", "-q").code == 0
     with Image.open(film) as frames:
         assert frames.n_frames == 5

@@ -119,7 +119,7 @@ def test_a_run_whose_data_changed_does_not_go_on(cli: Cli, small: str) -> None:
 
 
 def test_ctrl_c_saves_and_leaves_no_process(small: str) -> None:
-    words = ["pretrain.steps=100000", "~data.val", "data.workers=2"]
+    words = ["pretrain.steps=100000", "~data.val", "data.workers=1"]
     command = [sys.executable, "-m", "maekit", "pretrain", small, *words, "--out", "run"]
     slow = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=slow) as process:
@@ -129,7 +129,7 @@ def test_ctrl_c_saves_and_leaves_no_process(small: str) -> None:
             assert time.monotonic() < until
             time.sleep(0.02)
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(workers) >= 2
+        assert len(workers) >= 2  # with multiprocessing's own
         process.send_signal(signal.SIGINT)
         process.communicate()
     assert process.returncode == 75

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 Table = dict[str, str | tuple[str | list[str], *tuple[str, ...]]]
 
+PICTURES = "pretrain.pictures={every: 2, samples: 2}"  # costs half of a run, so only where needed
 ONLINE = "pretrain.online_probe={every: 2, samples: 12}"
 CACHED = "probe.protocol=cached"
 ATTENTIVE = "probe.kind=attentive"
@@ -131,8 +132,8 @@ PRETRAIN: Table = {
     "pretrain.checkpoint.keep": "1",
     "pretrain.validate.every": "3",
     "pretrain.validate.samples": "3",
-    "pretrain.pictures.every": "3",
-    "pretrain.pictures.samples": "1",
+    "pretrain.pictures.every": ("3", PICTURES),
+    "pretrain.pictures.samples": ("1", PICTURES),
     "pretrain.online_probe.every": ("3", ONLINE),
     "pretrain.online_probe.kind": ("ridge", ONLINE),
     "pretrain.online_probe.samples": ("10", ONLINE),

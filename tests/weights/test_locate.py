@@ -12,15 +12,21 @@ from maekit.evaluate.encoder import weights_or_newest
 from maekit.recipe.load import load
 from maekit.registry import resolve
 from maekit.runs import run_of
+from maekit.weights.checkpoints import FORMAT, MODEL, STATE, Record
 from maekit.weights.locate import SCRATCH, find_weights, is_foreign, local_path
-from maekit.weights.safetensors_io import write_weights
+from maekit.weights.safetensors_io import sha256, write_weights
 
 
 def test_a_run_folder_gives_its_final_or_newest_weights(tmp_path: Path) -> None:
     for step in (5, 20):
         folder = tmp_path / "checkpoints" / f"step-{step:08d}"
         folder.mkdir(parents=True)
-        write_weights(folder / "model.safetensors", {"a": torch.ones(1)})
+        write_weights(folder / MODEL, {"a": torch.ones(1)})
+        record = Record(
+            format=FORMAT, step=step, visited=-1, streak=0, scaler=None, extra={},
+            sha256={MODEL: sha256(folder / MODEL)},
+        )  # fmt: skip
+        (folder / STATE).write_text(record.text())
     newest = find_weights(tmp_path)
     assert newest.parent.name == "step-00000020"
     assert run_of(newest) is None
