@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maekit.contracts import SourceInfo
-from maekit.data.files import read_bytes
-from maekit.data.images import open_image
+from maekit.data.files import MOST_CLIP_BYTES, read_bytes
+from maekit.data.images import check_pixels, open_image
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ class OpenFrames:
             DataError: one is broken, or unlike the first.
         """
         info = self.info
-        clip = np.empty((len(frame_ids), info.height, info.width, info.channels), dtype=info.dtype)
+        shape = (len(frame_ids), info.height, info.width, info.channels)
+        check_pixels(shape, info.dtype, self.name, most=MOST_CLIP_BYTES)
+        clip = np.empty(shape, dtype=info.dtype)
         places: dict[int, int] = {}
         for place, number in enumerate(frame_ids):
             if number in places:

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import io
 import logging
+import lzma
+import math
 import struct
 import warnings
+import zlib
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from maekit.data.files import MOST_BYTES
 from maekit.data.pixels import mark_holes
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import tifffile
 
@@ -64,6 +69,7 @@ class Header:
     dtype: str  # "uint8", "uint16" or "float32"
     mode: str  # Pillow's mode, "tiff" or "npy"
     orientation: int = 1  # EXIF, 1 to 8
+    stored: str = ""  # the dtype in the file, where it is wider than that
 
 
 @dataclass(frozen=True)
@@ -111,10 +117,24 @@ def open_image(data: bytes, name: str, alpha: Alpha = "drop") -> OpenImage:
     if limit and header.height * header.width > limit:
         what = f"has {header.height} x {header.width} pixels, more than the limit of {limit}"
         raise DataError(what, where=name)
-    if 0 in (header.height, header.width, header.channels):
+    shape = (header.height, header.width, header.channels)
+    if min(shape) < 1:
         what = f"has no pixels ({header.height} x {header.width} x {header.channels})"
         raise DataError(what, where=name)
+    check_pixels(shape, header.stored or header.dtype, name)
     return OpenImage(name, header, raw)
+
+
+def check_pixels(shape: tuple[int, ...], dtype: str, name: str, *, most: int = MOST_BYTES) -> None:
+    """Raise DataError where an array would take more memory than any picture may.
+
+    A small file may hold a large array of zeros, and a lying header any.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size > most:
+        of = " x ".join(map(str, shape))
+        what = f"has {of} values of {dtype}, {size:,} bytes, more than the limit of {most:,}"
+        raise DataError(what, where=name, hint="cut it into smaller ones, or reduce it")
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -256,9 +276,9 @@ def _open_npy(data: bytes, name: str) -> tuple[Header, Callable[[], np.ndarray]]
 
     def raw() -> np.ndarray:
         pixels: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-        return pixels.astype(depth).reshape(height, width, channels)
+        return pixels.astype(depth, copy=False).reshape(height, width, channels)
 
-    return Header(height, width, channels, depth, "npy"), raw
+    return Header(height, width, channels, depth, "npy", stored=dtype.name), raw
 
 
 # What tifffile logs of a broken file, the file's own error says.
@@ -293,12 +313,14 @@ def open_tiff(data: bytes, name: str) -> tuple[Header, Callable[[], np.ndarray]]
 
     def raw() -> np.ndarray:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
+            _check_packed(file.pages.first, data)
             pixels = file.pages.first.asarray()
         if axes == "SYX":
             pixels = np.moveaxis(pixels, 0, -1)
-        return np.asarray(pixels).astype(depth).reshape(height, width, channels)
+        return np.asarray(pixels).astype(depth, copy=False).reshape(height, width, channels)
 
-    return Header(*oriented(height, width, orientation), channels, depth, "tiff", orientation), raw
+    upright_size = oriented(height, width, orientation)
+    return Header(*upright_size, channels, depth, "tiff", orientation, dtype.name), raw
 
 
 def _complete(page: tifffile.TiffPage | tifffile.TiffFrame, size: int) -> bool:
@@ -308,3 +330,41 @@ def _complete(page: tifffile.TiffPage | tifffile.TiffFrame, size: int) -> bool:
     """
     spans = zip(page.dataoffsets, page.databytecounts, strict=True)
     return all(count > 0 and offset + count <= size for offset, count in spans)
+
+
+class _Unpacker(Protocol):
+    """What zlib's and lzma's decompressors share."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+_UNPACKERS: dict[int, Callable[[], _Unpacker]] = {
+    8: zlib.decompressobj,  # "Adobe deflate"
+    32946: zlib.decompressobj,
+    34925: lzma.LZMADecompressor,
+}
+_CHUNK = 1 << 24
+_MOST_DEFLATED = 1032  # bytes that may come of one (RFC 1951)
+
+
+def _check_packed(page: tifffile.TiffPage | tifffile.TiffFrame, data: bytes) -> None:
+    """Raise ValueError where a strip or tile unpacks to more than any picture may have.
+
+    tifffile unpacks each in one go, however much comes of it.
+    """
+    unpacker = _UNPACKERS.get(int(page.compression))
+    if unpacker is None:
+        return
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if count * _MOST_DEFLATED <= MOST_BYTES and unpacker is zlib.decompressobj:
+            continue
+        unpacked, left, size = unpacker(), data[offset : offset + count], 0
+        while not unpacked.eof and (part := unpacked.decompress(left, _CHUNK)):
+            size += len(part)
+            left = getattr(unpacked, "unconsumed_tail", b"")
+            if size > MOST_BYTES:
+                what = f"a strip or tile unpacks to more than the limit of {MOST_BYTES:,} bytes"
+                raise ValueError(what)

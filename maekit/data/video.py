@@ -22,8 +22,14 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from maekit.contracts import SourceInfo
-from maekit.data.files import check_regular, is_url, read_bytes
-from maekit.data.images import oriented, upright
+from maekit.data.files import (
+    MOST_CLIP_BYTES,
+    check_regular,
+    check_scheme,
+    local_path,
+    read_bytes,
+)
+from maekit.data.images import check_pixels, oriented, upright
 from maekit.data.video_index import Index, decoded, index_cache, opened, scan
 from maekit.errors import DataError
 
@@ -87,7 +93,9 @@ class OpenVideo:
             places[number].append(place)
         index = self.index
         height, width = oriented(index.height, index.width, index.orientation)
-        clip = np.empty((len(frame_ids), index.height, index.width, index.channels), np.uint8)
+        shape = (len(frame_ids), index.height, index.width, index.channels)
+        check_pixels(shape, "uint8", self.name, most=MOST_CLIP_BYTES)
+        clip = np.empty(shape, np.uint8)
         pixels = Pixels(index.channels, height, width)
         with _reading(self.name):
             if self.index.times is not None:
@@ -170,10 +178,13 @@ def open_video(path: str, name: str | None = None) -> OpenVideo:
         OSError: the system cannot read it.
     """
     name = name or path
-    if is_url(path):
-        data = read_bytes(path)
+    check_scheme(path)
+    local = local_path(path)
+    if local is None:
+        data = read_bytes(path, most=MOST_CLIP_BYTES)
         with _reading(name):
             return OpenVideo(name, scan(data), data)
+    path = local
     key = (path, *check_regular(path))
     index = index_cache.get(key)
     if index is None:

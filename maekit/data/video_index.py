@@ -48,6 +48,8 @@ _FRAME_EACH = frozenset(
     {"av1", "dnxhd", "h264", "hevc", "mjpeg", "png", "prores", "rawvideo", "vp9"}
 )
 _INTRA = frozenset({"dnxhd", "mjpeg", "png", "prores", "rawvideo"})
+# 8,192 x 8,192; decoders keep up to 16 frames to predict others from.
+_MOST_PIXELS = 2**26
 _KEPT_BYTES = 32 * 2**20  # of indices, in each process
 
 
@@ -120,8 +122,11 @@ def opened(
             what = "has no video stream"
             raise ValueError(what)
         stream.codec_context.thread_count = 1
+        limits = {"max_pixels": str(_MOST_PIXELS)}
+        stream.codec_context.options = limits
         if strict:
-            stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
+            damage = {"err_detect": "crccheck+bitstream+buffer+explode"}
+            stream.codec_context.options = limits | damage
         yield container, stream
 
 
@@ -144,6 +149,7 @@ def scan(file: str | bytes, *, trust: bool = True) -> Index:
     first: VideoFrame | None = None
     with opened(file) as (container, stream):
         codec = stream.codec_context
+        _check_frame(codec.height, codec.width)
         name = codec.codec.canonical_name
         units = PacketUnits(name, codec.extradata)
         timed = trust and container.format.name in _INDEXED and name in _FRAME_EACH
@@ -168,6 +174,7 @@ def scan(file: str | bytes, *, trust: bool = True) -> Index:
     if first is None:
         what = "has a video stream, but no frame in it decodes"
         raise ValueError(what)
+    _check_frame(first.height, first.width)
     found = _times(times, keys, first) if timed else None
     orientation = _orientation(first)
     height, width = oriented(first.height, first.width, orientation)
@@ -183,6 +190,12 @@ def scan(file: str | bytes, *, trust: bool = True) -> Index:
         keys=np.array([] if found is None else sorted(set(keys)), dtype=np.int64),  # type: ignore[type-var]
         tick=tick,
     )
+
+
+def _check_frame(height: int, width: int) -> None:
+    if height * width > _MOST_PIXELS:
+        what = f"has frames of {height} x {width} pixels, more than the limit of {_MOST_PIXELS}"
+        raise ValueError(what)
 
 
 def _times(times: list[int | None], keys: list[int | None], first: VideoFrame) -> np.ndarray | None:

@@ -8,22 +8,31 @@ send to a worker.
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 
 from maekit.contracts import Dataset
-from maekit.data.files import is_url
+from maekit.data.files import check_scheme, is_url
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _LARGEST_LABEL = 1_000_000
+_LONGEST_LABEL = 4000  # characters: several labels of a sample are joined
+_LONGEST_LINE = (
+    1 << 20
+)  # characters: a table with a caption in each row is a list, one line is none
+_LONGEST_PATH = 1 << 16  # characters: file systems end at 4,096 bytes, addresses later
+_SHOWN_LINKS = 3
+_log = logging.getLogger(__name__)
 
 
 WHERE = "data.train.path (or data.val.path)"  # a set does not know which of the two it is
@@ -200,57 +209,136 @@ def walk(folder: str, suffixes: frozenset[str], *, empty_folders: bool = False) 
     """Yield files below a folder by suffix, relative to it, sorted; links are followed.
 
     With ``empty_folders``, a folder that has such a suffix itself, and no such file in it, is
-    given in place of one. Hidden files and folders (and with them ``._*``) are skipped. A link that
-    leads back to a folder it lies in is not followed. A name is enough: whether the file is good
-    shows on reading.
+    given in place of one. Hidden files and folders (and with them ``._*``) are skipped. Every
+    folder is walked once, under its own name where it lies below this one: a link to a folder that
+    is walked anyway would count its files again, and a web of links would never end. A name is
+    enough: whether the file is good shows on reading.
 
     Raises:
         DataError: a folder cannot be listed.
     """
-    for path, is_folder in _walk(folder, "", suffixes, ()):
-        if empty_folders or not is_folder:
-            yield path
-
-
-def _walk(
-    top: str, below: str, suffixes: frozenset[str], above: tuple[tuple[int, int], ...]
-) -> Iterator[tuple[str, bool]]:
-    """Yield paths, and whether each is an empty folder that is named like a file."""
-    place = os.path.join(top, below)  # noqa: PTH118 - a million joins, at a third of Path's cost
-    try:
-        status = os.stat(place)  # noqa: PTH116
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            return
-        with os.scandir(place) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-    except OSError as error:
-        what = f"the folder cannot be listed: {error.strerror}"
-        raise DataError(what, where=place, hint="make it readable, or move it away") from error
-    for entry in entries:
-        if entry.name.startswith("."):
+    seen = {_identity(folder)}
+    own: set[tuple[int, int]] | None = None  # the folders below that are no links, once needed
+    repeated: list[str] = []
+    # Not recursive: folders may lie deeper than Python calls. Of each open folder: its path, what
+    # is left of it, and whether a file was found in it.
+    stack = [_Level("", _entries(folder))]
+    while stack:
+        level = stack[-1]
+        entry = next(level.entries, None)
+        if entry is None:
+            stack.pop()
+            named = bool(stack) and _suffix(level.path) in suffixes
+            if named and not level.found and empty_folders:
+                yield level.path
+            if stack and (named or level.found):
+                stack[-1].found = True
             continue
-        path = f"{below}/{entry.name}" if below else entry.name
-        named = os.path.splitext(entry.name)[1].lower() in suffixes  # noqa: PTH122 - as above
-        if entry.is_dir():
-            empty = True
-            for found in _walk(top, path, suffixes, (*above, here)):
-                empty = False
-                yield found
-            if empty and named:
-                yield path, True
-        elif named:
-            yield path, False
+        path = f"{level.path}/{entry.name}" if level.path else entry.name
+        if not _is_folder(entry):
+            if _suffix(entry.name) in suffixes:
+                level.found = True
+                yield path
+            continue
+        here = _identity(entry.path)
+        if entry.is_symlink() and here not in seen:
+            own = _own_folders(folder) if own is None else own
+        if here in seen or (own is not None and entry.is_symlink() and here in own):
+            repeated.append(path)
+            continue
+        seen.add(here)
+        stack.append(_Level(path, _entries(entry.path)))
+    if repeated:
+        shown = ", ".join(repeated[:_SHOWN_LINKS]) + (", ..." if repeated[_SHOWN_LINKS:] else "")
+        text = "%s: %d links lead to folders that are listed anyway and are not followed: %s"
+        _log.warning(text, folder, len(repeated), shown)
+
+
+@dataclass
+class _Level:
+    """A folder that is being walked."""
+
+    path: str
+    entries: Iterator[os.DirEntry[str]]
+    found: bool = False
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million, at a third of Path's cost
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    """Return what tells a folder from all others, by whatever name it is reached."""
+    try:
+        status = os.stat(folder)  # noqa: PTH116 - as above
+    except OSError as error:
+        raise _unlisted(folder, error) from error
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Iterate over what lies in a folder and is not hidden, sorted."""
+    try:
+        with os.scandir(folder) as listing:
+            entries = [entry for entry in listing if not entry.name.startswith(".")]
+    except OSError as error:
+        raise _unlisted(folder, error) from error
+    return iter(sorted(entries, key=lambda entry: entry.name))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link that leads to itself: to read it fails, by name
+            return False
+        raise _unlisted(entry.path, error) from error
+
+
+def _own_folders(top: str) -> set[tuple[int, int]]:
+    """Return the folders at and below one that are reached without a link."""
+    found = {_identity(top)}
+    left = [top]
+    while left:
+        for entry in _entries(left.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                found.add(_identity(entry.path))
+                left.append(entry.path)
+    return found
+
+
+def _unlisted(folder: str, error: OSError) -> DataError:
+    what = f"the folder cannot be listed: {error.strerror}"
+    return DataError(what, where=folder, hint="make it readable, or move it away")
 
 
 def check_label(value: str, where: str) -> str:
     """Return a label as written; raise DataError where it is negative or no label at all."""
     label = value.strip()
+    if len(label) > _LONGEST_LABEL:
+        what = f"the label has {len(label):,} characters, more than {_LONGEST_LABEL:,}"
+        raise DataError(what, where=where, hint=_NO_LABELS)
+    if not is_name(label):
+        what = f"label {value!r} is not text: it holds half of a surrogate pair"
+        raise DataError(what, where=where, hint="write the list as UTF-8, without such escapes")
     number = label.lstrip("-")
     if not label or (number.isdecimal() and (label != number or int(number) >= _LARGEST_LABEL)):
-        what = f"label {value!r} is neither a word nor a number from 0 to {_LARGEST_LABEL - 1}"
-        raise DataError(what, where=where, hint="labels: none reads the list without labels")
+        what = f"label {value[:40]!r} is neither a word nor a number from 0 to {_LARGEST_LABEL - 1}"
+        raise DataError(what, where=where, hint=_NO_LABELS)
     return str(int(label)) if label.isdecimal() else label
+
+
+_NO_LABELS = "labels: none reads the list without labels"
+
+
+def is_name(text: str) -> bool:
+    """Return whether text can be a name on this machine: what JSON may hold need not be."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _SEPARATORS = ("\t", ",", " ")
@@ -281,17 +369,17 @@ def read_list(path: Path, suffixes: frozenset[str]) -> Iterator[Row]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = next((line for line in file if line.strip()), "")
+            first = next((line for line in _lines(file, path) if line.strip()), "")
             if "\0" in first:
                 what = "is not a text file"
                 raise DataError(what, where=str(path), hint=_WANTED)
             file.seek(0)
             if first.lstrip().startswith("{"):
-                yield from _jsonl_rows(path, file)
+                yield from _jsonl_rows(path, _lines(file, path))
             elif delimiter := _csv_delimiter(path, first):
-                yield from _csv_rows(path, file, delimiter)
+                yield from _csv_rows(path, _lines(file, path), delimiter)
             else:
-                yield from _plain_rows(path, file, suffixes)
+                yield from _plain_rows(path, _lines(file, path), suffixes)
     except UnicodeDecodeError as error:
         what = f"is not UTF-8 text (byte {error.start} of a block: {error.reason})"
         raise DataError(what, where=str(path), hint=_WANTED) from error
@@ -300,12 +388,27 @@ def read_list(path: Path, suffixes: frozenset[str]) -> Iterator[Row]:
         raise DataError(what, where=str(path)) from error
 
 
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield lines, without taking memory for one that is longer than any list's."""
+    number = 0
+    while line := file.readline(_LONGEST_LINE + 1):
+        number += 1
+        if len(line) > _LONGEST_LINE:
+            what = f"the line is longer than {_LONGEST_LINE:,} characters"
+            raise DataError(what, where=f"{path}:{number}", hint=_WANTED)
+        yield line
+
+
 _WANTED = "a list is CSV with a header `path,label`, JSONL, or lines `path label`"
 
 
 def _csv_delimiter(path: Path, header: str) -> str | None:
     for delimiter in (",", ";", "\t"):
-        names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter))]
+        try:
+            cells = next(csv.reader([header], delimiter=delimiter), [])
+        except csv.Error:  # a field longer than any column's name: this is no header
+            continue
+        names = [name.strip().lower() for name in cells]
         if "path" in names:
             return delimiter
         if "youtube_id" in names:
@@ -356,7 +459,7 @@ def _jsonl_rows(path: Path, file: Iterable[str]) -> Iterator[Row]:
             raise DataError(what, where=where, hint='{"path": "cats/1.jpg", "label": "cat"}')
         label = row.get("label")
         if isinstance(label, bool) or not isinstance(label, str | int | None):
-            what = f"label {label!r} is neither text nor a whole number"
+            what = f"label {str(label)[:40]} is neither text nor a whole number"
             raise DataError(what, where=where)
         fields = () if label is None else (str(label),)
         times = (row.get("start"), row.get("end"))
@@ -403,4 +506,11 @@ def _present(path: str, where: str) -> str:
     if not path.strip() or "\0" in path:
         what = "the path is empty" if not path.strip() else "the path holds a zero byte"
         raise DataError(what, where=where)
+    if len(path) > _LONGEST_PATH or not is_name(path):
+        what = f"the path {path[:40]!r} is no name that a file can have"
+        raise DataError(what, where=where)
+    try:
+        check_scheme(path)
+    except DataError as error:
+        raise DataError(error.what, where=where, hint=error.hint) from error
     return path

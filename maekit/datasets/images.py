@@ -124,6 +124,6 @@ def _label_rows(path: Path, labels: Labels, *, labeled: bool) -> Iterator[str]:
             continue
         where = f"{path}:{row.line}"
         if len(row.fields) > 1:
-            what = f"has {len(row.fields)} fields after the path: {' '.join(row.fields)}"
+            what = f"has {len(row.fields)} fields after the path: {' '.join(row.fields)[:200]}"
             raise DataError(what, where=where, hint="images take `path label`, or labels: none")
         labels.take(row.fields[0] if row.fields else None, where)

@@ -214,6 +214,9 @@ Columns = Literal["label", "frames-label", "start-frames", "start-frames-label"]
 _NUMBERS = {"label": 0, "frames-label": 1, "start-frames": 2, "start-frames-label": 2}
 
 
+_MOST_FRAMES = 2**31  # years of video; also in the table's float64, each is itself
+
+
 class Span(NamedTuple):
     """The stretch of a video that a row is about."""
 
@@ -266,7 +269,7 @@ def split(row: Row, columns: Columns, where: str) -> tuple[Span, str | None]:
     wanted = _NUMBERS[columns] + columns.endswith("label")
     # A label may be missing where it is all there is: then the list is unlabeled.
     if len(row.fields) != wanted and not (columns == "label" and not row.fields):
-        text = " ".join(row.fields) or "none"
+        text = " ".join(row.fields)[:200] or "none"
         what = f"the columns are {columns}, the fields after the path are {text}"
         hint = (
             "put paths with spaces in double quotes, use CSV with a header, or set the data "
@@ -293,7 +296,9 @@ def _seconds(times: tuple[object, object], where: str) -> Span:
     try:
         first, last = float(start or 0), float(end or "inf")
     except ValueError as error:
-        what = f"start {start!r} or end {end!r} is not a number of seconds"
+        what = (
+            f"start {start and start[:40]!r} or end {end and end[:40]!r} is not a number of seconds"
+        )
         raise DataError(what, where=where) from error
     if not 0 <= first < last:
         what = f"start {first:g} and end {last:g} are not a range of time"
@@ -303,7 +308,11 @@ def _seconds(times: tuple[object, object], where: str) -> Span:
 
 def _integer(text: str, where: str) -> int:
     try:
-        return int(text)
-    except ValueError as error:
-        what = f"{text!r} is not a number of frames"
+        number = int(text)
+    except ValueError as error:  # also where it has more digits than Python reads
+        what = f"{text[:40]!r} is not a number of frames"
         raise DataError(what, where=where) from error
+    if abs(number) > _MOST_FRAMES:
+        what = f"{text[:40]} frames are more than any video has"
+        raise DataError(what, where=where)
+    return number

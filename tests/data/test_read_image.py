@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
+import struct
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +17,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from maekit.data.files import read_bytes
-from maekit.data.images import open_image
+from maekit.data.images import open_image, open_tiff
 from maekit.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -49,6 +53,13 @@ def tiff(array: np.ndarray, **options: object) -> bytes:
 def npy(array: np.ndarray) -> bytes:
     out = io.BytesIO()
     np.save(out, array)
+    return out.getvalue()
+
+
+def npy_header(shape: tuple[int, ...], kind: str) -> bytes:
+    out = io.BytesIO()
+    said = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(out, said)
     return out.getvalue()
 
 
@@ -206,12 +217,81 @@ def test_bombs_are_refused_and_large_pictures_read_in_silence() -> None:
         assert open_image(encoded(picture), "x").header.width == 10000
         with pytest.raises(DataError, match="exceeds limit"):
             open_image(encoded(Image.new("1", (19000, 19000))), "x")
-    sparse = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        sparse, {"descr": "|u1", "fortran_order": False, "shape": (99999, 99999)}
-    )
     with pytest.raises(DataError, match="more than the limit"):
-        open_image(sparse.getvalue(), "x.npy")
+        open_image(npy_header((99999, 99999), "|u1"), "x.npy")
+    with pytest.raises(DataError, match="no pixels"):
+        open_image(npy_header((-8, -8), "|u1"), "x.npy")
+
+
+def strip_tiff(strip: bytes, compression: int, **tags: int) -> bytes:
+    """A TIFF written by hand, so that it can lie: one strip of gray, 64 x 64."""
+    codes = {"width": 256, "height": 257, "bits": 258, "samples": 277, "rows": 278, "planar": 284}
+    known = {codes[key]: value for key, value in tags.items()}
+    every = {256: 64, 257: 64, 258: 8, 259: compression, 262: 1, 273: 8, 277: 1, 278: 1 << 20}
+    every = every | {279: len(strip), 284: 1} | known
+    entries = [struct.pack("<HHII", tag, 4, 1, every[tag]) for tag in sorted(every)]
+    start = struct.pack("<4sI", b"II*\0", 8 + len(strip))
+    return start + strip + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("channels.tif", strip_tiff(b"x" * 99, 8, width=13300, height=13300, samples=24)),
+        ("float64.tif", strip_tiff(b"x" * 99, 8, width=13300, height=13300, bits=64)),
+        ("float32.tif", strip_tiff(b"x" * 99, 8, width=13300, height=13300, bits=32, samples=3)),
+        ("float64.npy", npy_header((13000, 13000), "<f8")),
+        ("channels.npy", npy_header((9000, 9000, 90), "|u1")),
+    ],
+)
+def test_sizes_are_known_before_memory_is_taken(name: str, data: bytes) -> None:
+    with pytest.raises(DataError, match="more than the limit"):
+        open_image(data, name)
+
+
+@pytest.mark.parametrize("compression", [8, 34925])
+def test_a_strip_that_unpacks_without_end_is_refused(compression: int) -> None:
+    packer = zlib.compressobj() if compression == 8 else lzma.LZMACompressor()
+    strip = b"".join(packer.compress(bytes(1 << 26)) for _ in range(14)) + packer.flush()
+    _, raw = open_tiff(strip_tiff(strip, compression), "x.tif")
+    with pytest.raises(ValueError, match="unpacks to more than the limit"):
+        raw()
+
+
+def test_files_too_large_to_be_pictures_are_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(6 << 30)
+    with pytest.raises(DataError, match="6,442,450,944 bytes, more than the limit"):
+        read_bytes(str(tmp_path / "sparse.jpg"))
+
+
+@pytest.mark.parametrize("address", ["file://{}", "local://{}", "FILE://{}"])
+def test_addresses_of_this_machine_are_checked_like_paths(address: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in ("/dev/zero", tmp_path / "pipe", tmp_path):
+        with pytest.raises(DataError, match="not a regular file"):
+            read_bytes(address.format(place))
+    (tmp_path / "a").write_bytes(b"x")
+    assert read_bytes(address.format(tmp_path / "a")) == b"x"
+
+
+@pytest.mark.parametrize("address", [
+    "ftp://host/a.jpg", "hf://datasets/x/a.jpg", "sftp://host/a.jpg", "github://o:r@/a.jpg",
+    "zip://a.jpg::ftp://host/a.zip",
+])  # fmt: skip
+def test_addresses_that_nobody_expects_open_no_connection(address: str) -> None:
+    with pytest.raises(DataError, match="addresses are not opened"):
+        read_bytes(address)
+
+
+def test_archives_are_read_and_must_be_files(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.jpg", b"x")
+    assert read_bytes(f"zip://a.jpg::{tmp_path}/a.zip") == b"x"
+    assert read_bytes(f"zip://a.jpg::file://{tmp_path}/a.zip") == b"x"
+    for place in ("/dev/zero", "file:///dev/zero"):
+        with pytest.raises(DataError, match="not a regular file"):
+            read_bytes(f"zip://a.jpg::{place}")
 
 
 def test_urls_go_through_fsspec() -> None:

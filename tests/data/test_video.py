@@ -264,6 +264,31 @@ def test_urls_are_read_through_fsspec(tmp_path: Path) -> None:
         open_video("memory://videos/missing.mp4")
 
 
+def test_sizes_are_bounded_before_memory_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = open_video(str(encode(tmp_path / "a.mp4", Recipe(frames=3))))
+    with pytest.raises(DataError, match=r"300000 x 48 x 64 x 3 .* more than the limit"):
+        video.decode([0] * 300_000)
+    shots = np.zeros((1, 8200, 8208, 3), np.uint8)
+    huge = encode(tmp_path / "b.avi", Recipe("mjpeg", "yuvj420p"), shots)
+    with pytest.raises(DataError, match="8200 x 8208 pixels, more than the limit"):
+        open_video(str(huge))
+    with pytest.raises(DataError, match="8200 x 8208 pixels, more than the limit"):
+        open_video(f"file://{huge}")
+
+
+def test_addresses_of_this_machine_are_checked_like_paths(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for place in ("/dev/zero", tmp_path / "pipe.mp4"):
+        with pytest.raises(DataError, match="not a regular file"):
+            open_video(f"file://{place}")
+    with pytest.raises(DataError, match="not opened"):
+        open_video("ftp://host/a.mp4")
+    path = encode(tmp_path / "a.mp4", Recipe(frames=3))
+    assert open_video(f"file://{path}").info.frames == 3
+
+
 def test_seconds_are_those_after_the_first_frame(tmp_path: Path) -> None:
     even = open_video(str(encode(tmp_path / "a.mkv", Recipe(frames=50))))
     assert even.between(0.4, 1.0) == range(10, 25)
