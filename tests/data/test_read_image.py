@@ -224,7 +224,7 @@ def test_bombs_are_refused_and_large_pictures_read_in_silence() -> None:
 
 
 def strip_tiff(strip: bytes, compression: int, **tags: int) -> bytes:
-    """A TIFF written by hand, so that it can lie: one strip of gray, 64 x 64."""
+    """Write a TIFF by hand, so that it can lie: one strip of gray, 64 x 64."""
     codes = {"width": 256, "height": 257, "bits": 258, "samples": 277, "rows": 278, "planar": 284}
     known = {codes[key]: value for key, value in tags.items()}
     every = {256: 64, 257: 64, 258: 8, 259: compression, 262: 1, 273: 8, 277: 1, 278: 1 << 20}
