@@ -225,7 +225,7 @@ def test_bombs_are_refused_and_large_pictures_read_in_silence() -> None:
 
 def strip_tiff(strip: bytes, compression: int, **tags: int) -> bytes:
     """Write a TIFF by hand, so that it can lie: one strip of gray, 64 x 64."""
-    codes = {"width": 256, "height": 257, "bits": 258, "samples": 277, "rows": 278, "planar": 284}
+    codes = {"width": 256, "height": 257, "bits": 258, "samples": 277, "format": 339}
     known = {codes[key]: value for key, value in tags.items()}
     every = {256: 64, 257: 64, 258: 8, 259: compression, 262: 1, 273: 8, 277: 1, 278: 1 << 20}
     every = every | {279: len(strip), 284: 1} | known
@@ -238,8 +238,11 @@ def strip_tiff(strip: bytes, compression: int, **tags: int) -> bytes:
     ("name", "data"),
     [
         ("channels.tif", strip_tiff(b"x" * 99, 8, width=13300, height=13300, samples=24)),
-        ("float64.tif", strip_tiff(b"x" * 99, 8, width=13300, height=13300, bits=64)),
-        ("float32.tif", strip_tiff(b"x" * 99, 8, width=13300, height=13300, bits=32, samples=3)),
+        ("float64.tif", strip_tiff(b"x" * 99, 8, width=13300, height=13300, bits=64, format=3)),
+        (
+            "float32.tif",
+            strip_tiff(b"x" * 99, 8, width=13300, height=13300, bits=32, samples=3, format=3),
+        ),
         ("float64.npy", npy_header((13000, 13000), "<f8")),
         ("channels.npy", npy_header((9000, 9000, 90), "|u1")),
     ],
