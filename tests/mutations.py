@@ -449,7 +449,8 @@ def passes(tree: Path, names: tuple[str, ...] | list[str]) -> tuple[bool, str]:
     environment = os.environ | {
         "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"
     }  # fmt: skip
-    words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
+    words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    words += ["--basetemp", str(tree / "tmp"), *files]  # pytest's own is cleaned by other runs
     ended = subprocess.run(
         words, cwd=tree, env=environment, capture_output=True, text=True, timeout=HANGS_AFTER,
         check=False,

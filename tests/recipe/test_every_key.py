@@ -197,6 +197,8 @@ WORLDS = {
         {
             "data.train.stride": "clips of one frame have no stride (tests/data/test_clips.py)",
             "data.train.sampling": "clips of one frame have no sampling (the same)",
+            "data.train.nodata": "these pixels are no floats (tests/data/test_nodata.py)",
+            "data.val.nodata": "the same",
             "data.val.stride": "as above",
             "data.val.sampling": "as above",
             "data.val.frames": "data.train's, or an error (test_held_out_frames.py)",
@@ -211,7 +213,7 @@ WORLDS = {
             "data.val.max_bad_fraction": (0, 6),
             "data.train.published": (6, 6),  # the link helps where there are no files
             "data.val.published": (6, 6),
-            "pretrain.max_nonfinite": (0, 4),
+            "pretrain.max_nonfinite": (4, 4),
         },
     ),
     "pretrain on clips": World(
@@ -270,7 +272,7 @@ WORLDS = {
         draw_wide,
         shared("tokenizer", TOKENIZER),
         {"tokenizer.optimizer.name": "there is one optimizer"},
-        {"tokenizer.max_nonfinite": (0, 4)},
+        {"tokenizer.max_nonfinite": (4, 4)},
     ),
     "probe": World(
         "probe",
