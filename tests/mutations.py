@@ -365,8 +365,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the mean taken over classes",
-        "return judged.mean(axis=1)",
-        "return judged.mean(axis=2)",
+        "averaged.mean(axis=1), single",
+        "averaged.mean(axis=2), single",
         ("test_predictions.py",),
     ),
     Mutation(

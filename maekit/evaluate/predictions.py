@@ -142,10 +142,9 @@ def _average(
     scores = views.astype(np.float64)
     _refuse_nonfinite(scores, names)
     several = scores.shape[1] > 1
-    judged = np.delete(scores, center_index, axis=1) if several else scores
-    return judged.mean(axis=1), scores[
-        :, center_index
-    ].copy()  # a slice would keep all views in memory
+    averaged = np.delete(scores, center_index, axis=1) if several else scores
+    single = scores[:, center_index].copy()  # a slice would keep all views in memory
+    return averaged.mean(axis=1), single
 
 
 def _refuse_nonfinite(scores: np.ndarray, names: Sequence[str]) -> None:
