@@ -65,10 +65,10 @@ def test_weights_that_are_no_numbers_are_an_error(cli: Cli, run: str) -> None:
     assert not list(Path().glob("x.npz*"))
 
 
-def test_a_picture_that_is_no_number_is_left_out(cli: Cli, run: str) -> None:
+def test_a_picture_with_too_many_missing_pixels_is_left_out(cli: Cli, run: str) -> None:
     pixels = np.full((20, 30), 0.5, np.float32)
     Image.fromarray(pixels).save("good.tif")
-    pixels[10, 10] = np.nan
+    pixels[10] = np.nan  # one row of 20; single pixels are filled
     Image.fromarray(pixels).save("lost.tif")
     made = cli("embed", "lost.tif", "good.tif", "--from", run, "--json", "-q")
     assert made.code == 6
