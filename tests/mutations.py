@@ -241,8 +241,8 @@ MUTATIONS = [
     ),
     Mutation(
         "micro-batches averaged one by one",
-        "return total / weights, norm",
-        "return total / len(batches), norm",
+        "return Update(total / weights, norm,",
+        "return Update(total / len(batches), norm,",
         ("test_loop.py",),
     ),
     Mutation(
