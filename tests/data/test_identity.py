@@ -49,7 +49,7 @@ def test_what_differs_is_said(tmp_path: Path, change: object, said: str) -> None
 
 
 def test_names_that_are_no_text_count_too(tmp_path: Path) -> None:
-    folder = os.fsencode(made(tmp_path))
-    os.rename(folder + b"/a/1.png", folder + b"/a/\xff.png")
+    made(tmp_path)
+    (tmp_path / "a/1.png").rename(tmp_path / "a" / os.fsdecode(b"\xff.png"))
     identity = identify(opened(tmp_path))
     assert identity.model_validate_json(identity.model_dump_json()) == identity
