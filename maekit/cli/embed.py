@@ -79,7 +79,8 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     _refuse_taken(target, overwrite=overwrite)
     if kind == "parquet":
         arrow_library()  # that it is missing is better known before the work than after it
-    located = newest_or_demo(source, needs_decoder=False)
+    with LoggingBridge(tell).listening():
+        located = newest_or_demo(source, needs_decoder=False)
     for note in located.notes:
         tell(Note(note, warning=True))
     where = pick_device(device)
