@@ -121,7 +121,7 @@ def test_a_run_whose_data_changed_does_not_go_on(cli: Cli, small: str) -> None:
 def test_other_files_in_the_place_of_a_runs_need_a_word(cli: Cli, small: str) -> None:
     assert cli("pretrain", small, "--out", "run", "-q").code == 0
     Path("run/result.json").unlink()
-    first = sorted(Path("pictures/train").rglob("*.png"))[0]
+    first = min(Path("pictures/train").rglob("*.png"))
     first.rename(first.with_name("zzz.png"))
     refused = cli("pretrain", small, "--out", "run", "--resume")
     assert refused.code == 2
