@@ -12,15 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from maekit.errors import (
-    BUG,
-    INTERRUPTED,
-    OUT_OF_MEMORY,
-    STOPPED,
-    Interrupted,
-    MaekitError,
-    code_of,
-)
+from maekit.cli.output import say
+from maekit.errors import BUG, OUT_OF_MEMORY, STOPPED, MaekitError, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,11 +35,8 @@ def run(body: Callable[[], int], *, verbose: bool = False) -> int:
         _drop_stdout()
         return BROKEN_PIPE
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
+        say("interrupted", err=True)
         return STOPPED
-    except Interrupted as error:
-        typer.echo(str(error), err=True)
-        return INTERRUPTED
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:  # noqa: BLE001 - every error ends here, and none is lost
@@ -58,21 +48,21 @@ def run(body: Callable[[], int], *, verbose: bool = False) -> int:
 def _report(error: Exception, *, verbose: bool) -> None:
     code = code_of(error)
     if isinstance(error, MaekitError):
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
     elif code == OUT_OF_MEMORY:
         first = str(error).partition("\n")[0] or type(error).__name__
-        typer.echo(
+        say(
             f"error: out of memory: {first}\n"
             "  try: a smaller batch.per_device of the verb, or its activation_checkpointing=true",
             err=True,
         )
     elif code != BUG:
-        typer.echo(f"error: {error}\n  try: {_storage_advice(error)}", err=True)
+        say(f"error: {error}\n  try: {_storage_advice(error)}", err=True)
     else:
         log = _log(error)
-        typer.echo(f"error: {type(error).__name__}: {error} (a bug; traceback in {log})", err=True)
+        say(f"error: {type(error).__name__}: {error} (a bug; traceback in {log})", err=True)
     if verbose:
-        typer.echo("".join(traceback.format_exception(error)), err=True)
+        say("".join(traceback.format_exception(error)), err=True)
 
 
 def _storage_advice(error: Exception) -> str:
@@ -80,10 +70,6 @@ def _storage_advice(error: Exception) -> str:
         return "check the path"
     if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EROFS}:
         return "a folder that you can write to (--out DIR)"
-    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
-        return "allow more open files (ulimit -n 4096), or fewer data.workers"
-    if isinstance(error, OSError) and error.errno in {errno.EIO, errno.ESTALE}:
-        return "the disk or its connection failed: once it answers again, go on with --resume"
     return "free some space, or another disk (--out DIR)"
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING
 
 import typer
+
+from maekit.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,9 +17,19 @@ if TYPE_CHECKING:
 _WIDE = 240  # columns where stdout is no terminal: whoever reads it can cut
 
 
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print text that holds names: what is no text in them is written out (``\\x1b``)."""
+    typer.echo(printable(text), err=err, nl=nl)
+
+
 def as_json(value: object) -> str:
     """Format a value as indented JSON with a line end."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    # As JSON's own escapes, so that names read back as they are.
+    return _NO_TEXT.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+
+
+_NO_TEXT = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def print_json(value: object) -> None:
@@ -33,8 +46,5 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    try:
-        console.print(table)
-    except SystemExit as error:  # rich's answer to a broken pipe; ours is that of a shell
-        raise BrokenPipeError from error
+        table.add_row(*(Text(printable(cell, lines=False)) for cell in row))
+    console.print(table)

@@ -6,11 +6,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from maekit.cli.dry_run import dry_run as rehearse
 from maekit.cli.dry_run import size
-from maekit.cli.output import print_json, print_table
+from maekit.cli.output import print_json, print_table, say
 from maekit.cli.result import print_comparison
 from maekit.cli.verbs import prepared, print_training
 from maekit.engine.reporters import duration
@@ -47,8 +45,6 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
     out: Path | None,
     resume: bool,
     overwrite: bool,
-    accept_data: bool,
-    lock: bool,
     dry_run: bool,
     compare_expected: bool,
     seed: int | None,
@@ -69,16 +65,7 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
                 return rehearse(JOBS[VERB], *command, source=weights, json=json)
             return _rehearse(command.recipe, str(weights), *command[1:], json=json)
         resume = resume or is_restarted()
-        options = RunOptions(
-            out,
-            resume,
-            overwrite,
-            source,
-            compare_expected,
-            signals=True,
-            locks=lock,
-            accept_data=accept_data,
-        )
+        options = RunOptions(out, resume, overwrite, source, compare_expected, signals=True)
         done = run_verb(VERB, command.recipe, command.device, options, command.terminal)
     if steps:
         return print_training(VERB, done, json=json, quiet=quiet)
@@ -99,7 +86,7 @@ def _tell(
         if compare:
             print_comparison(result["expected"])
     if not quiet:
-        typer.echo(f"predictions: {result['predictions']}\nresult:      {folder}", err=True)
+        say(f"predictions: {result['predictions']}\nresult:      {folder}", err=True)
 
 
 def _rows(result: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:

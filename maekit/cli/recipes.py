@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from maekit.cli.output import as_json, print_json, print_table
+from maekit.cli.output import as_json, print_json, print_table, say
 from maekit.errors import MaekitError, PartError, RecipeError
 from maekit.recipe.dump import dump, to_yaml
 from maekit.recipe.explain import suggest
@@ -48,14 +46,14 @@ def show(recipe: str, overrides: list[str] | None, resolved: bool) -> int:
     read_it = read if resolved else load
     loaded = read_it(recipe, overrides or [])
     for note in loaded.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     if resolved:
         text = dump(resolve(loaded))
     elif overrides or "extends" in read_file(loaded.path).fields:
         text = to_yaml(loaded.data)
     else:
         text = loaded.path.read_text(encoding="utf-8-sig")
-    typer.echo(text, nl=not text.endswith("\n"))
+    say(text, nl=not text.endswith("\n"))
     return 0
 
 
@@ -76,7 +74,7 @@ def copy(recipe: str, destination: Path | None, overwrite: bool) -> int:
         raise RecipeError(
             "no such folder", where=str(target.parent), hint="make it first, or name another one"
         ) from error
-    typer.echo(str(target))
+    say(str(target))
     return 0
 
 
@@ -90,11 +88,11 @@ def validate(sources: Sequence[str], *, json: bool) -> int:
         except MaekitError as error:
             code = code or error.exit_code
             results.append({"recipe": source, "valid": False, "error": str(error)})
-            typer.echo(f"error: {error}", err=True)
+            say(f"error: {error}", err=True)
             continue
         results.append({"recipe": source, "valid": True, "model": lines})
         if not json:
-            typer.echo("\n".join([f"{source}: valid", *(f"  {line}" for line in lines)]))
+            say("\n".join([f"{source}: valid", *(f"  {line}" for line in lines)]))
     if json:
         print_json(results)
     return code
@@ -127,7 +125,7 @@ def schema(out: Path | None) -> int:
             options = options_of(each.kind, each.full_name)
         except PartError as error:
             # One broken plugin must not take the editor's help for all others away.
-            typer.echo(f"note: left out: {error}", err=True)
+            say(f"note: left out: {error}", err=True)
             continue
         found.append(PartSchema(each.kind, names_of(each), options))
     value = json_schema(found)
@@ -135,7 +133,7 @@ def schema(out: Path | None) -> int:
         print_json(value)
     else:
         out.write_text(as_json(value), encoding="utf-8")
-        typer.echo(str(out))
+        say(str(out))
     return 0
 
 

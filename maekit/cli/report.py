@@ -6,10 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from maekit.atomic import write_bytes
-from maekit.cli.output import print_json, print_table
+from maekit.cli.output import print_json, print_table, say
 from maekit.engine.run_folder import plain
 from maekit.errors import RecipeError, StorageError
 from maekit.visualize.report.numbers import elapsed, held_out, number, numbers_of
@@ -53,7 +51,7 @@ def report(runs: list[Path], out: Path | None, *, json: bool) -> int:
         if pairing.left_out:
             told = [_unpaired(each, records) for each in pairing.left_out]
             print_table(LEFT_OUT, [tuple(value or "-" for value in row.values()) for row in told])
-        typer.echo(f"report: {target}", err=True)
+        say(f"report: {target}", err=True)
     return 0
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from maekit.engine.events import Emit, Event, Note, Saved, StepDone
 from maekit.engine.reporters import SECONDS_PER_LINE, describe, is_last, numbers
+from maekit.text import printable
 
 
 class Terminal:
@@ -28,18 +29,17 @@ class Terminal:
         self.bar: Progress | None = None
         self.task: TaskID | None = None
         self.last_line = 0.0
-        self.closed = False
 
     def __call__(self, event: Event) -> None:
         """Print what a person wants to read now."""
         if isinstance(event, StepDone):
             self._step(event)
         elif isinstance(event, Note) and event.warning:
-            self._say(Text(f"warning: {event.text}", style="yellow"))
+            self._say(f"warning: {event.text}", "yellow")
         elif not self.quiet and (self.verbose or not isinstance(event, Saved)):
             line = describe(event)
             if line:
-                self._say(Text(line))
+                self._say(line)
 
     def _step(self, event: StepDone) -> None:
         if self.quiet or event.throughput is None:
@@ -50,15 +50,10 @@ class Terminal:
         elif time.monotonic() - self.last_line > SECONDS_PER_LINE or is_last(event):
             self.last_line = time.monotonic()
             total = event.throughput.total_steps
-            self._say(Text(f"step {event.step}/{total}  {numbers(event)}"))
+            self._say(f"step {event.step}/{total}  {numbers(event)}")
 
-    def _say(self, text: Text) -> None:
-        if self.closed:
-            return
-        try:
-            self.console.print(text, soft_wrap=True)
-        except (OSError, ValueError, SystemExit):  # rich leaves the process on a broken pipe
-            self.closed = True  # nobody reads it any more: no reason to end a training
+    def _say(self, text: str, style: str = "") -> None:
+        self.console.print(Text(printable(text, lines=False), style=style), soft_wrap=True)
 
     def _live(self, total: int) -> tuple[Progress, TaskID]:
         if self.bar is None or self.task is None:

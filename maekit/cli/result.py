@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from maekit.cli.output import print_json, print_table
+from maekit.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +33,7 @@ def print_result(
     if result.get("timelapse"):
         lines.append(f"film:     {result['timelapse']}")
     lines += next_steps
-    typer.echo("\n".join(lines), err=True)
+    say("\n".join(lines), err=True)
 
 
 def _rows(result: dict[str, Any]) -> Iterator[Sequence[str]]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 
-from maekit.cli.output import print_json, print_table
+from maekit.cli.output import print_json, print_table, say
 from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.engine.build import load_model, require_whole
 from maekit.errors import MaekitError, RecipeError
@@ -108,7 +107,7 @@ def convert(
         return 0
     lines = [f"read {weights.origin}", *weights.report.lines()]
     lines += [f"wrote {destination}: {len(written.tensors)} tensors, sha256 {result['sha256']}"]
-    typer.echo("\n".join([*lines, *written.notes]))
+    say("\n".join([*lines, *written.notes]))
     return 0
 
 
@@ -137,7 +136,7 @@ def inspect(source: str, *, json: bool) -> int:
     print_table(("weights", ""), rows)
     report = facts["report"] or {}
     for key in ("missing", "unexpected", "aside", "notes"):
-        typer.echo("".join(f"{key}: {each}\n" for each in report.get(key, [])), nl=False)
+        say("".join(f"{key}: {each}\n" for each in report.get(key, [])), nl=False)
     print_table(("tensor", "shape", "type"), [[_shown(v) for v in t.values()] for t in shapes])
     return 0
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-from maekit.cli.output import print_json, print_table
+from maekit.cli.output import print_json, print_table, say
 from maekit.errors import RecipeError
 from maekit.weights.zoo import FILES, PublicFile, address_of, fetch, find
 
@@ -33,9 +33,9 @@ def get(name: str, *, yes: bool, url: str | None, out: Path, json: bool) -> int:
     """Fetch one file, and print where it is and what it holds."""
     file = find(name)
     address = address_of(file, url)
-    typer.echo(f"{file.name}: {file.what}", err=True)
-    typer.echo(f"license: {file.license} ({file.source})", err=True)
-    typer.echo(f"address: {address}", err=True)
+    say(f"{file.name}: {file.what}", err=True)
+    say(f"license: {file.license} ({file.source})", err=True)
+    say(f"address: {address}", err=True)
     _agree(file, yes=yes)
     with _bar() as progress:
         fetched = fetch(file, address, out, progress)

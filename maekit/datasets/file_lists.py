@@ -21,6 +21,7 @@ import numpy as np
 from maekit.contracts import Dataset
 from maekit.data.files import check_scheme, is_url
 from maekit.errors import DataError
+from maekit.text import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -190,9 +191,9 @@ class Labels:
 
     def by_name(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """Return labels int32 ``[n]`` and the classes they count, in sorted order."""
-        classes = tuple(sorted(self.first))
-        ranks = {name: rank for rank, name in enumerate(classes)}
-        return self._mapped([ranks[name] for name in self.first]), classes
+        names = sorted(self.first)
+        ranks = {name: rank for rank, name in enumerate(names)}
+        return self._mapped([ranks[name] for name in self.first]), tuple(map(as_text, names))
 
     def by_value(self) -> tuple[np.ndarray, tuple[str, ...]]:
         """Return as ``by_name`` does, but keep labels that are all whole numbers."""

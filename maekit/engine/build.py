@@ -22,7 +22,7 @@ from maekit.weights.compatible import Compatibility, check_compatible
 from maekit.weights.header import Header
 from maekit.weights.importer import Weights, open_weights
 from maekit.weights.resize import Change, resize
-from maekit.weights.safetensors_io import TARGET, load_tensors, mismatches
+from maekit.weights.safetensors_io import TARGET, header_text, load_tensors, mismatches
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Masker
@@ -108,7 +108,7 @@ def model_of(header: Header) -> MaskedAutoencoder:
     mostly the same one; never change them.
     """
     # What does not decide on the model is left out, so that equal models are built once.
-    text = with_typed_parts(header).model_dump_json(exclude={"maekit", "source", "license", "grid"})
+    text = header_text(with_typed_parts(header), exclude=("maekit", "source", "license", "grid"))
     return _on_meta_device(text, tuple(sys.path))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,11 +17,11 @@ import numpy as np
 
 from maekit.atomic import write_atomically
 from maekit.errors import RecipeError, StorageError
-from maekit.evaluate.feature_cache import SHARD_SIZE, Progress, collect_shards, skip_bad
+from maekit.evaluate.feature_cache import SHARD_SIZE, collect_shards, skip_bad
 from maekit.evaluate.predictions import Reading
+from maekit.text import as_text
 
 if TYPE_CHECKING:
-    from maekit.engine.events import Emit
     from maekit.evaluate.feature_cache import FeatureShards
     from maekit.evaluate.predictions import Extractor
     from maekit.evaluate.views import ViewReader
@@ -44,30 +44,31 @@ def embed(
     extractor: Extractor,
     shards: FeatureShards,
     reading: Reading,
-    emit: Emit = lambda _: None,
-) -> Embedding:
-    """Make the features that are not there yet, and return all of them.
+    should_continue: Callable[[int, int], bool],
+) -> Embedding | None:
+    """Make the features that are not there yet; None if stopped before the end.
 
     Args:
         reader: reads one view of each input.
         extractor: makes features.
         shards: where they are kept.
         reading: how inputs are read and encoded.
-        emit: is told now and then how many inputs are done.
+        should_continue: called after each shard with how many inputs of how many are done.
 
     Raises:
-        Interrupted: a signal asked for it; the shards that are done are kept.
         StorageError: a shard cannot be written, or is damaged.
     """
-    collect_shards(
+    extractors = {_ONLY: extractor}
+    if not collect_shards(
         reader,
-        {_ONLY: extractor},
+        extractors,
         shards,
         reading,
         size=SHARD_SIZE,
         on_bad=skip_bad,
-        progress=Progress("inputs", emit),
-    )
+        should_continue=should_continue,
+    ):
+        return None
     made = shards.load_all(SHARD_SIZE, len(reader.dataset))
     ids = tuple(reader.dataset.name(row) for row in made.rows.tolist())
     unread = tuple({"input": each.file, "error": each.reason} for each in made.unread)
@@ -127,7 +128,8 @@ def _parquet(path: Path, made: Embedding, about: dict[str, Any]) -> None:
     lists = arrow.FixedSizeListArray.from_arrays(flat, int(np.prod(shape)))
     table = arrow.table({"id": arrow.array(made.ids, arrow.string()), "features": lists})
     metadata = {"maekit": _text(about | {"shape": list(shape)})}
-    parquet.write_table(table.replace_schema_metadata(metadata), path)
+    with path.open("wb") as file:  # pyarrow opens no name that is not UTF-8
+        parquet.write_table(table.replace_schema_metadata(metadata), file)
 
 
 def arrow_library() -> tuple[Any, Any]:
@@ -147,7 +149,7 @@ def arrow_library() -> tuple[Any, Any]:
 
 
 def _text(about: dict[str, Any]) -> str:
-    return json.dumps(about, sort_keys=True, ensure_ascii=False)
+    return as_text(json.dumps(about, sort_keys=True, ensure_ascii=False))
 
 
 def format_of(path: Path | None, requested: Format | None) -> Format:

@@ -280,8 +280,8 @@ def collect_shards(
     *,
     size: int,
     on_bad: OnBad = raise_on_bad,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> None:
+    should_continue: Callable[[int, int], bool] = lambda _done, _total: True,
+) -> bool:
     """Make the features of a set that are not kept yet.
 
     Args:
@@ -291,10 +291,12 @@ def collect_shards(
         reading: how.
         size: samples of one shard.
         on_bad: says what is left out.
-        progress: called after each shard with how many samples of how many are done.
+        should_continue: called after each shard with how many samples of how many are done.
+
+    Returns:
+        Whether all features of the set are kept now.
 
     Raises:
-        Interrupted: a signal asked for it; the shards that are done are kept.
         DataError, NonFiniteError: as ``on_bad`` does.
         StorageError: a shard cannot be written.
     """
@@ -311,7 +313,9 @@ def collect_shards(
             max_rows = sum(map(len, batches[place]))
             shards.save(place, FeatureSet.concatenate(islice(made, len(batches[place])), max_rows))
             done = min(total, (place + 1) * size)
-            progress(done, total)
+            if not should_continue(done, total) and place != missing[-1]:
+                return False
+    return True
 
 
 def _batches(

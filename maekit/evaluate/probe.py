@@ -7,7 +7,7 @@ differences of their frames.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -173,14 +173,14 @@ class ProbeSetup:
             self.reader(self.val, data.val or data.train, views),
         )
 
-    def make_features(self, kept: Path) -> None:
-        """Make the features of both sets that do not exist yet.
+    def make_features(self, kept: Path, should_continue: Callable[[], bool]) -> bool:
+        """Make the features of both sets that do not exist yet; False if stopped before the end.
 
         Args:
             kept: folder that they are kept in.
+            should_continue: called after each shard; False stops.
 
         Raises:
-            Interrupted: a signal asked for it; what is made is kept.
             DataError: a sample of data.val cannot be read, or too many of data.train.
             NonFiniteError: features are not finite.
             RecipeError: others are kept there.
@@ -188,8 +188,9 @@ class ProbeSetup:
         """
         train, val = self.readers()
         # First data.val, where whatever cannot be read ends everything.
-        self._make(VAL, val, kept, raise_on_bad)
-        self._make(TRAIN, train, kept, count_bad(self.bad_files))
+        return self._made(VAL, val, kept, raise_on_bad, should_continue) and self._made(
+            TRAIN, train, kept, count_bad(self.bad_files), should_continue
+        )
 
     def evaluate_cached(self, kept: Path) -> dict[str, ProbeResult]:
         """Fit a head on each kind of the features of data.train, and evaluate it on data.val.
@@ -282,16 +283,29 @@ class ProbeSetup:
         }
         return FeatureShards(kept / key, about)
 
-    def _make(self, key: str, reader: ViewReader, kept: Path, on_bad: OnBad) -> None:
+    def _made(
+        self,
+        key: str,
+        reader: ViewReader,
+        kept: Path,
+        on_bad: OnBad,
+        should_continue: Callable[[], bool],
+    ) -> bool:
         self.emit(Note(f"{key}: features of {len(reader.dataset):,} samples"))
-        collect_shards(
+        shards, progress = self._shards(key, reader, kept), Progress(key, self.emit)
+
+        def report(done: int, total: int) -> bool:
+            progress(done, total)
+            return should_continue()
+
+        return collect_shards(
             reader,
             self.extractors,
-            self._shards(key, reader, kept),
+            shards,
             self.reading,
             size=SHARD_SIZE,
             on_bad=on_bad,
-            progress=Progress(key, self.emit),
+            should_continue=report,
         )
 
 

@@ -15,6 +15,7 @@ from maekit.errors import PartError, RecipeError
 from maekit.recipe.dump import to_yaml
 from maekit.recipe.merge import classes
 from maekit.recipe.schema import OPTIONS_OF, OptionsOf, PartSpec
+from maekit.text import carried
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -78,7 +79,7 @@ def validated(model: type[M], tree: Node, options_of: OptionsOf | None = None) -
     try:
         # As JSON, strictly: lists become tuples, but "3" and true are not numbers.
         return model.model_validate_json(
-            json.dumps(tree.plain),
+            carried(json.dumps(tree.plain, ensure_ascii=False)),
             strict=True,
             by_alias=True,
             by_name=False,

@@ -41,6 +41,7 @@ from maekit.recipe.finetune import Finetune
 from maekit.recipe.probe import OnlineProbe, Probe
 from maekit.recipe.sections import AdamW, ColorJitter, HeldOutSection, Section
 from maekit.recipe.tokenizer import Tokenizer
+from maekit.text import carried, restored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,26 +138,29 @@ def _validated_options(
         details = InitErrorDetails(type=unknown, loc=("name",), input=name)
         raise ValidationError.from_exception_data(kind, [details]) from error
     if found is None:
-        return Untyped.model_validate(written)
+        return Untyped.model_validate(_named(written))
     # As JSON, like the recipe around it: lists become tuples, but "3" and true are not numbers.
     options = found.model_validate_json(
-        json.dumps(written), strict=True, by_alias=True, by_name=False
+        carried(json.dumps(written, ensure_ascii=False)), strict=True, by_alias=True, by_name=False
     )
     # What was validated must mean the same files wherever it is read again.
-    paths = {key: _absolute(getattr(options, key)) for key in type(options).model_fields}
+    paths = {key: _named(getattr(options, key)) for key in type(options).model_fields}
     moved = {key: path for key, path in paths.items() if path is not getattr(options, key)}
     return options.model_copy(update=moved) if moved else options
 
 
-def _absolute(value: Any) -> Any:  # noqa: ANN401
-    """Return a value with every path in it made absolute; the value itself if it holds none."""
+def _named(value: Any) -> Any:  # noqa: ANN401
+    """Return a value with paths made absolute and names as files have them; itself if unchanged."""
     if isinstance(value, Path):
-        return value.expanduser().absolute()
+        return Path(restored(str(value))).expanduser().absolute()
+    if isinstance(value, str):
+        name = restored(value)
+        return value if name == value else name
     if isinstance(value, dict):
-        changed = {key: _absolute(each) for key, each in value.items()}
+        changed = {key: _named(each) for key, each in value.items()}
         return changed if any(changed[key] is not value[key] for key in value) else value
     if isinstance(value, (list, tuple, set, frozenset)):
-        items = [_absolute(each) for each in value]
+        items = [_named(each) for each in value]
         same = all(new is old for new, old in zip(items, value, strict=True))
         return value if same else type(value)(items)
     return value

@@ -177,6 +177,10 @@ class _Loader(yaml.SafeLoader):
 
     # Own table: PyYAML's is a class attribute shared by all loaders.
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    # On the command line, names of files that are not UTF-8 have such characters.
+    NON_PRINTABLE = re.compile(
+        yaml.reader.Reader.NON_PRINTABLE.pattern.removesuffix("]") + "\udc80-\udcff]"
+    )
     _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -299,6 +303,6 @@ def _convert(kind: str, text: str) -> Scalar:
         # YAML writes .inf and .nan; Python does not take the dot.
         special = text.lower().lstrip("+-") in {".inf", ".nan"}
         return float(text.replace(".", "", 1) if special else text)
-    # A lone surrogate (from "\ud800", or a file name that is not UTF-8) is not text.
-    text.encode("utf-8")
+    # Of lone surrogates ("\ud800") those are taken that stand for a byte of a file's name.
+    text.encode("utf-8", "surrogateescape")
     return text

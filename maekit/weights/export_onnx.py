@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maekit.errors import PartError, StorageError, WeightsError
-from maekit.weights.safetensors_io import model_tensors
+from maekit.weights.safetensors_io import header_text, model_tensors
 
 if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
@@ -102,7 +102,7 @@ def _write(encoder: nn.Module, model: MaskedAutoencoder, path: Path, header: Hea
     if program is None:
         msg = "torch.onnx.export returned no program, which only its older exporter does"
         raise RuntimeError(msg)
-    program.model.metadata_props["maekit"] = header.model_dump_json()
+    program.model.metadata_props["maekit"] = header_text(header)
     program.save(path, external_data=size > ONE_FILE)
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from maekit import demo
 from maekit.errors import MaekitError, RecipeError, WeightsError
@@ -21,7 +20,7 @@ from maekit.recipe.load import load, with_overlays
 from maekit.runs import RUNS, newest_finished, run_of, verb_of
 from maekit.weights import foreign
 from maekit.weights.checkpoints import MODEL, newest_good
-from maekit.weights.safetensors_io import KEY, read_header, read_tensors
+from maekit.weights.safetensors_io import KEY, read_header, read_tensors, safetensors_file
 from maekit.weights.timm import pretrained
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 HF, TIMM = "hf:", "timm:"
 SCRATCH = "scratch"
-FINAL = "weights.safetensors"  # of a run that ended well
 _log = logging.getLogger(__name__)
 DEMO = "demo weights"
 
@@ -97,12 +95,11 @@ def newest_or_demo(source: str | None, *, needs_decoder: bool = True) -> Located
         path = find_weights(source)
         return LocatedWeights(source, str(path), run_of(path))
     notes: list[str] = []
-    for _, folder in sorted(_saved_runs(), reverse=True):
+    for _, weights in sorted(_saved_weights(notes), reverse=True):
         try:
-            weights = find_weights(folder)
             header = read_header(weights)
-        except MaekitError as error:
-            notes.append(f"passed over {folder}: {error.what}")
+        except WeightsError as error:
+            notes.append(f"passed over {weights}: {error.what}")
             continue
         if not needs_decoder or (header.decoder is not None and header.target is not None):
             text = f"{weights} (the newest run)"
@@ -111,16 +108,20 @@ def newest_or_demo(source: str | None, *, needs_decoder: bool = True) -> Located
     return LocatedWeights(str(path), f"{DEMO} ({path})", path.parent, DEMO, tuple(notes))
 
 
-def _saved_runs() -> Iterator[tuple[int, Path]]:
-    """List the runs that have saved weights, with the time of the newest."""
+def _saved_weights(notes: list[str]) -> Iterator[tuple[int, Path]]:
+    """List the weights of every run, with the time that they were written; note damaged ones."""
     for folder in RUNS.glob("*/*"):
-        saved = [folder / FINAL, *folder.glob(f"checkpoints/step-*/{MODEL}")]
-        times = []
-        for path in saved:
-            with suppress(OSError):  # just now being replaced
-                times.append(path.stat().st_mtime_ns)
-        if times:
-            yield max(times), folder
+        if not folder.is_dir():
+            continue
+        try:
+            weights = find_weights(folder)
+            written = weights.stat().st_mtime_ns
+        except WeightsError as error:
+            notes.append(f"passed over {folder}: {error.what}")
+            continue
+        except (MaekitError, FileNotFoundError):
+            continue  # it has saved nothing yet, or is just now replacing a checkpoint
+        yield written, weights
 
 
 def find_weights(source: str | Path) -> Path:
@@ -139,7 +140,7 @@ def find_weights(source: str | Path) -> Path:
         raise RecipeError(msg, hint="give a run folder (runs/NAME/N) or a .safetensors file")
     if path.is_file():
         return path
-    final = path / FINAL
+    final = path / "weights.safetensors"
     passed_over: list[str] = []
     if final.is_file():
         try:
@@ -194,7 +195,7 @@ def is_foreign(source: str | Path) -> bool:
     if not foreign.is_safetensors(path):
         return True
     try:
-        with safe_open(path, "pt") as file:
+        with safetensors_file(path) as file:
             return KEY not in (file.metadata() or {})
     except (SafetensorError, OSError):  # read_header says what is wrong, and what to try
         return False

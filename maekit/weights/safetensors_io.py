@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -18,6 +20,7 @@ from maekit.atomic import write_atomically
 from maekit.errors import WeightsError
 from maekit.recipe.schema import OPTIONS_OF
 from maekit.registry import installed_options_of
+from maekit.text import as_text, carried
 from maekit.weights.header import FORMAT, FileHeader, Header
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ def write_weights(
     metadata = {"format": "pt"}
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     if header is not None:
-        metadata[KEY] = header.model_dump_json()
+        metadata[KEY] = header_text(header)
         metadata[DIGEST] = digest_of(ready)
 
     def write(draft: Path) -> str:
@@ -53,6 +56,15 @@ def write_weights(
         return sha256(draft)
 
     return write_atomically(path, write)
+
+
+def header_text(header: FileHeader, *, exclude: Collection[str] = ()) -> str:
+    """Return a header as JSON; a name in it that is not UTF-8 is carried."""
+    try:
+        return header.model_dump_json(exclude=set(exclude))
+    except PydanticSerializationError:
+        plain = header.model_dump(mode="json", exclude=set(exclude))
+        return carried(json.dumps(plain, ensure_ascii=False))
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -64,10 +76,21 @@ def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -
         raise OSError(_errno_of(str(error)), msg) from error
 
 
+def safetensors_file(path: Path) -> safe_open:
+    """Open a file of safetensors; raises SafetensorError or OSError where it is none."""
+    if as_text(str(path)) == str(path):
+        return safe_open(path, "pt")
+    # It takes no name that is not UTF-8. The file is mapped at once, so the link may go.
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "link.safetensors"
+        link.symlink_to(path.absolute())
+        return safe_open(link, "pt")
+
+
 def _check_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Compare a file with what was to be written: a disk may drop a write without a word."""
     try:
-        with safe_open(path, "pt") as file:
+        with safetensors_file(path) as file:
             same = set(file.keys()) == set(tensors) and all(
                 _bytes(file.get_tensor(name)).equal(_bytes(tensor))
                 for name, tensor in tensors.items()
@@ -171,7 +194,7 @@ def _opened(path: Path) -> safe_open:
         msg = f"no weights file {path}"
         raise WeightsError(msg, hint="give a run folder or a .safetensors file")
     try:
-        return safe_open(path, "pt")
+        return safetensors_file(path)
     except (SafetensorError, OSError) as error:
         msg = f"not a readable safetensors file: {error}"
         raise WeightsError(
