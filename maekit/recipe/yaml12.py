@@ -178,7 +178,7 @@ class _Loader(yaml.SafeLoader):
     # Own table: PyYAML's is a class attribute shared by all loaders.
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
     # On the command line, names of files that are not UTF-8 have such characters.
-    NON_PRINTABLE = re.compile(
+    NON_PRINTABLE = re.compile(  # type: ignore[misc]
         yaml.reader.Reader.NON_PRINTABLE.pattern.removesuffix("]") + "\udc80-\udcff]"
     )
     _depth = 0
