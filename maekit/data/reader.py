@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from maekit.data.clips import resample
 from maekit.data.masks import MaskDraw
 from maekit.data.pixels import DTYPES, apply, crop_resize, fill_holes, to_channels
 from maekit.data.rng import generator
-from maekit.errors import DataError, MaekitError, PartError
+from maekit.errors import DataError, MaekitError, PartError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,16 +97,20 @@ class SampleReader:
 
         Raises:
             PartError: a part does not keep its contract.
+            StorageError: this process has too many files open, which is not the sample's fault.
         """
         try:
             source = self.dataset.open(key.index)
             plans = self.plans(source, key)
             views, known = self._read_views(source, plans, key)
-        except PartError:
+        except (PartError, StorageError):
             raise
         except MaekitError as error:
             return self.bad(key, error.what + (f" ({error.hint})" if error.hint else ""))
-        except Exception as error:  # noqa: BLE001 - no file may end a run of many days
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+                hint = "allow more (ulimit -n 4096), or fewer data.workers"
+                raise StorageError("too many open files", hint=hint) from error
             return self.bad(key, f"{type(error).__name__}: {error}")
         # Masks are drawn outside: what fails there is the masker, not the file.
         crops = views[0].transpose(0, 2, 3, 4, 1)

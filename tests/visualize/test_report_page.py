@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from report_runs import make_run, write_picture, write_result
+from report_runs import make_run, step_record, write_metrics, write_picture, write_result
 
 from maekit.visualize.report.numbers import MISSING, elapsed, number
 from maekit.visualize.report.page import (
@@ -179,3 +179,16 @@ def test_durations_and_breaks() -> None:
         MISSING, "5 s", "1 min 26 s", "2 h 01 min",
     ]  # fmt: skip
     assert breakable("a.b/c_<d e. f 0.5") == "a.<wbr>b/<wbr>c_&lt;d e. f 0.5"
+
+
+def test_skipped_updates_and_doubts_are_on_the_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    lines = [step_record(step, 40) for step in range(1, 41)]
+    lines[3] |= {"loss": None, "skipped": "nonfinite"}
+    lines[4] |= {"loss": None, "skipped": "scaler"}
+    write_metrics(run, lines)
+    doubts = {"nonfinite_samples": ["odd.tif"], "doubts": ["the loss ended above its start", 3]}
+    write_result(run, exit=0, steps=40, **doubts)
+    text = page_of(run)
+    assert "1 updates were not finite and skipped; samples: odd.tif" in text
+    assert "Warning: the loss ended above its start" in text

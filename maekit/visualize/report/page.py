@@ -143,6 +143,15 @@ class PageRun:
         ]
 
     @property
+    def doubts(self) -> list[str]:
+        """What should be looked at again: skipped updates, and what result.json warns of."""
+        skipped = sum(step.get("skipped") == "nonfinite" for step in self.run.steps)
+        samples = _texts(self.run.result.get("nonfinite_samples"))
+        named = f"; samples: {', '.join(samples)}" if samples else ""
+        found = [f"{skipped:,} updates were not finite and skipped{named}"] if skipped else []
+        return found + _texts(self.run.result.get("doubts"))
+
+    @property
     def facts(self) -> list[tuple[str, str]]:
         """The keys of its recipe that make the experiment."""
         return recipe_facts(self.run.recipe, self.run.verb)
@@ -155,6 +164,11 @@ class PageRun:
             [str(row.get(key, MISSING)) for key in keys]
             for row in self.run.bad_files[:BAD_FILES_SHOWN]
         ]
+
+
+def _texts(value: object) -> list[str]:
+    """Return a list of texts as it is in result.json; empty where it is damaged."""
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
 def color_of(index: int) -> str:
