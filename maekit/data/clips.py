@@ -25,6 +25,8 @@ def frame_ids(available: int, spec: DataSpec, rng: np.random.Generator | None) -
         ``spec.frames`` frame numbers, never falling, each in ``range(available)``.
     """
     if spec.sampling == "segments":
+        if rng is not None and spec.segments == "floor":
+            return _floored_segments(available, spec.frames, rng)
         return _segments(available, spec.frames, rng)
     if spec.sampling == "spread":
         return _spread(available, spec.frames, spec.stride, rng)
@@ -120,3 +122,11 @@ def _segments(available: int, frames: int, rng: np.random.Generator | None) -> t
         return tuple(available * (2 * place + 1) // (2 * frames) for place in range(frames))
     edges = [available * segment // frames for segment in range(frames + 1)]
     return tuple(int(rng.integers(low, max(low + 1, high))) for low, high in pairwise(edges))
+
+
+def _floored_segments(available: int, frames: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Draw a frame from each of ``frames`` segments of whole length (VideoMAE ssv2.py:250-260)."""
+    length = available // frames
+    if length == 0:
+        return (0,) * frames
+    return tuple((np.arange(frames) * length + rng.integers(length, size=frames)).tolist())

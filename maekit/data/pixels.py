@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from maekit.data.plan import Box, ColorChange
+    from maekit.recipe.sections import Interpolation
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 # ITU-R 601-2 luma in 1/65536ths, the numbers of Pillow's convert("L").
@@ -27,7 +28,7 @@ def crop_resize(
     box: Box,
     size: tuple[int, int],
     edge: Literal["crop", "context"],
-    interpolation: Literal["bicubic", "bilinear"],
+    interpolation: Interpolation,
 ) -> np.ndarray:
     """Cut ``box`` out of a frame and resize it with Pillow's antialiased filters.
 
@@ -36,7 +37,7 @@ def crop_resize(
         box: within the frame.
         size: height and width of the result.
         edge: whether the filter may look over the box's edge, see ``Plan``.
-        interpolation: the filter.
+        interpolation: the filter; ``bilinear-aliased`` does without antialiasing.
 
     Returns:
         ``[h, w, C]`` of the frame's dtype; uint16 is rounded and kept in range,
@@ -50,6 +51,8 @@ def crop_resize(
     else:
         right, bottom = min(left + width, frame.shape[1]), min(top + height, frame.shape[0])
         area = (left, top, right, bottom)
+    if interpolation == "bilinear-aliased":
+        return _resize_aliased(frame, area, size)
     # Pillow resizes 8-bit RGB at once; two and four channels it would take for alpha.
     if frame.dtype == np.uint8 and frame.shape[2] == 3:
         return _resize(frame, area, size, interpolation)
@@ -61,7 +64,7 @@ def _resize(
     plane: np.ndarray,
     area: tuple[float, float, float, float],
     size: tuple[int, int],
-    interpolation: Literal["bicubic", "bilinear"],
+    interpolation: Interpolation,
 ) -> np.ndarray:
     depth = plane.dtype
     if depth != np.uint8:
@@ -125,6 +128,26 @@ def fill_holes(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     total = np.where(missing, 0, clip).sum(axis=(0, 1, 2), dtype=np.float64)
     mean = (total / np.maximum(known, 1)).astype(np.float32)
     return np.where(missing, mean, clip), missing.any(axis=-1)
+
+
+def _resize_aliased(
+    frame: np.ndarray, area: tuple[float, float, float, float], size: tuple[int, int]
+) -> np.ndarray:
+    """Resize bilinearly between the four nearest pixels, without an antialiasing filter."""
+    left, top, right, bottom = area
+    resized = frame.astype(np.float32)
+    for axis, (first, last, count) in enumerate(((top, bottom, size[0]), (left, right, size[1]))):
+        limit = frame.shape[axis] - 1
+        places = first + (np.arange(count) + 0.5) * ((last - first) / count) - 0.5
+        places = places.clip(0, limit)
+        low = places.astype(np.int64)
+        share = (places - low).astype(np.float32)
+        share = share[:, None, None] if axis == 0 else share[None, :, None]
+        near, far = resized.take(low, axis), resized.take(np.minimum(low + 1, limit), axis)
+        resized = near * (1 - share) + far * share
+    if frame.dtype == np.float32:
+        return resized
+    return np.rint(resized).astype(frame.dtype)
 
 
 def to_channels(pixels: np.ndarray, channels: int, where: str) -> np.ndarray:

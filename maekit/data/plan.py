@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from maekit.recipe.sections import Interpolation
 
 
 class Box(NamedTuple):
@@ -32,5 +35,5 @@ class Plan:
     # filter may look over the box's edge, as it does when a resized picture is cropped.
     edge: Literal["crop", "context"]
     flip: bool
-    interpolation: Literal["bicubic", "bilinear"]
+    interpolation: Interpolation
     color: tuple[ColorChange, ...] = ()  # in this order, alike for all frames

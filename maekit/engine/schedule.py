@@ -64,7 +64,7 @@ class Schedule:
         """
         if step < self.warmup:
             span = self.warmup - 1 if self.endpoint else self.warmup
-            return self.peak * step / span if span else self.peak
+            return self.peak * step / span if span else 0.0  # linspace(0, peak, 1) is 0
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
 

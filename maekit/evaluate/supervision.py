@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from maekit.recipe.schema import Recipe
 
 VERB = "finetune"
+GRAY = 128 / 255
 
 
 def make_classifier(
@@ -86,6 +87,8 @@ def train_reader(job: Job, options: Finetune, encoder: MaskedAutoencoder) -> Sam
     recipe, transform = job.recipe, None
     if options.rand_augment is not None:
         size, mean = recipe.data.height_width, encoder.statistics.mean
+        if options.rand_augment_fill == "gray":
+            mean = (GRAY,) * len(mean)
         settings = {"policy": options.rand_augment, "size": size, "mean": mean}
         # Here first, where what timm does not understand is an error of the recipe.
         rand_augment(policy=options.rand_augment, size=size, mean=mean)

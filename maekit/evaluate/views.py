@@ -120,9 +120,12 @@ def clip_frames(available: int, spec: DataSpec, clips: int) -> list[tuple[int, .
 def crop_box(height: int, width: int, size: tuple[int, int], test: Views, crop: int) -> Box:
     """Place crop number ``crop`` of a picture: of the output's aspect, at a whole resized pixel.
 
-    One crop is centered exactly. Along the side that has room, the first crop touches one edge of
-    the picture and the last the other; across it they are centered.
+    One crop is centered: exactly, or with ``resize: whole-pixels`` at a pixel. Along the side that
+    has room, the first crop touches one edge of the picture and the last the other; across it they
+    are centered.
     """
+    if test.resize == "whole-pixels":
+        return _whole_pixel_box(height, width, size, test, crop)
     largest = largest_box(height, width, size)
     sides = (largest[0] / test.enlarge, largest[1] / test.enlarge)
     top, left = (height - sides[0]) / 2, (width - sides[1]) / 2
@@ -137,3 +140,23 @@ def crop_box(height: int, width: int, size: tuple[int, int], test: Views, crop: 
     spare = max(0, int(limit / pixel + _ROUNDING) - output)
     start = min(crop * spare // (test.crops - 1) * pixel, limit - side)
     return Box(start, left, *sides) if down else Box(top, start, *sides)
+
+
+def _whole_pixel_box(height: int, width: int, size: tuple[int, int], test: Views, crop: int) -> Box:
+    """Place a crop as in a picture that was resized to whole pixels (torchvision 0.x; cv2).
+
+    The short side becomes ``enlarge`` times the output's, the long one what follows, rounded down.
+    """
+    if size[0] * width >= size[1] * height:  # the height is short, for this output
+        rows = round(size[0] * test.enlarge)
+        columns = max(size[1], rows * width // height)
+    else:
+        columns = round(size[1] * test.enlarge)
+        rows = max(size[0], columns * height // width)
+    spare = (rows - size[0], columns - size[1])
+    places = [round(each / 2) for each in spare]
+    if test.crops > 1:
+        along = 0 if spare[0] > spare[1] else 1
+        places[along] = crop * spare[along] // (test.crops - 1)
+    down, across = height / rows, width / columns
+    return Box(places[0] * down, places[1] * across, size[0] * down, size[1] * across)

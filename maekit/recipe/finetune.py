@@ -104,6 +104,11 @@ class Finetune(TrainingSection):
         description="timm's words for it: rand-m9-mstd0.5-inc1 (MAE), rand-m7-n4-mstd0.5-inc1 "
         "(VideoMAE)",
     )
+    rand_augment_fill: Literal["mean", "gray"] = Field(
+        "mean",
+        description="what it moves in from outside: the mean of the statistics (MAE), or gray 128 "
+        "(VideoMAE, mae_st)",
+    )
     rand_augment_on: Literal["crop", "frames"] = Field(
         "crop", description="the crop, once flipped (MAE), or whole frames before (VideoMAE)"
     )

@@ -219,6 +219,12 @@ class DataSpec(PartSpec):
         "frames * stride, the first and the last of them shown (VideoMAE's fine-tuning); segments: "
         "one from each of as many equal segments of the video (TSN)",
     )
+    segments: Literal["whole", "floor"] = Field(
+        "whole",
+        description="of sampling: segments, in training; whole: they cover the video (TSN's text); "
+        "floor: each has frames // clip frames, so that the rest is never shown, and a shorter "
+        "video shows its first frame only (VideoMAE's ssv2.py)",
+    )
     max_bad_fraction: float = Field(
         0.01, ge=0, le=1, description="unreadable files tolerated, as a fraction of the set"
     )

@@ -6,6 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# bilinear-aliased reads four pixels however much a picture shrinks, as cv2 and torch's own
+# interpolate do; the others widen with it.
+Interpolation = Literal["bicubic", "bilinear", "bilinear-aliased"]
+
 
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values never change."""
@@ -31,7 +35,7 @@ class NoAugment(Section):
 
     name: Literal["none"]
     flip: float = Field(0.0, ge=0, le=1, description="probability of a horizontal flip")
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
 
 
 class FixedCrop(Section):
@@ -45,7 +49,7 @@ class FixedCrop(Section):
         "does not say)",
     )
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
 
 
 class RandomCrop(Section):
@@ -55,7 +59,7 @@ class RandomCrop(Section):
     scale: tuple[float, float] = Field((0.2, 1.0), description="range of the area, as a fraction")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="range of width / height")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -111,7 +115,7 @@ class MultiScaleCrop(Section):
     flip: float = Field(
         0.0, ge=0, le=1, description="probability of a horizontal flip; VideoMAE's code has none"
     )
-    interpolation: Literal["bicubic", "bilinear"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
 
 
 Augment = Annotated[
@@ -134,7 +138,13 @@ class Views(Section):
         ge=1,
         description="the resized short side over the crop's; 8/7: 256 pixels for 224 (MAE)",
     )
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
+    resize: Literal["exact", "whole-pixels"] = Field(
+        "exact",
+        description="exact: the crop is centered to fractions of a pixel; whole-pixels: the long "
+        "side is resized to whole pixels and crops begin at one, as torchvision's Resize and "
+        "CenterCrop do (MAE, VideoMAE)",
+    )
 
     @property
     def center(self) -> Views:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from maekit.model import MaskedAutoencoder
+    from maekit.recipe.sections import Interpolation
 
 FRAMES = 16  # of a video, at most, that an image model is given, one by one
 # Of a native size: the memory of one pass grows with the square of its tokens, most of all where
@@ -39,7 +40,7 @@ class ClipOptions:
 
     stride: int = 1
     sampling: Sampling = "dense"
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
     float_ok: bool = True
     native: bool = False
 
