@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from numerics import close, vit_terms
 from PIL import Image
 from safetensors import safe_open
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from maekit.evaluate.feature_cache import FeatureSet
 
     Cli = Callable[..., Result]
+
+TERMS = vit_terms(3 * 8 * 8, width=32, depth=2, tokens=7)
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +72,8 @@ def test_features_are_the_encoders(cli: Cli, run: str) -> None:
     ids, found = features("embeddings.npz")
     assert ids == [f"pictures/val/red/0{n}.png" for n in range(4)] + ["pictures/val/blue/01.png"]
     expected = encoded(run, ids)[:, 0]
-    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=0)
+    assert found.dtype == np.float32
+    close(found, expected, terms=TERMS)
     result = json.loads(made.out)
     assert result["shape"] == [5, 32]
     assert (result["pool"], result["layer"], result["errors"]) == ("cls", None, [])
@@ -85,15 +89,12 @@ def test_pools_and_layers(cli: Cli, run: str) -> None:
         out = f"{name}.npz"
         assert cli("embed", "pictures/val/red", *words, "--out", out, "-q").code == 0
     tokens = encoded(run, features("mean.npz")[0])[:, 1:]
-    torch.testing.assert_close(
-        torch.from_numpy(features("tokens.npz")[1]), tokens, atol=1e-5, rtol=0
-    )
-    mean = torch.from_numpy(features("mean.npz")[1])
-    torch.testing.assert_close(mean, tokens.mean(1), atol=1e-5, rtol=0)
+    close(features("tokens.npz")[1], tokens, terms=TERMS)
+    close(features("mean.npz")[1], tokens.mean(1), terms=TERMS)
     assert features("first.npz")[1].shape == (4, 6, 32)
     norm = maekit.load(run).backbone.norm  # type: ignore[attr-defined]
     normed = norm(torch.from_numpy(features("last.npz")[1]))
-    torch.testing.assert_close(normed, tokens, atol=1e-5, rtol=0)
+    close(normed, tokens, terms=TERMS)
     assert cli("embed", "pictures/val/red", "--layer", "3", "--out", "x.npz").code == 2
 
 
@@ -110,7 +111,7 @@ def test_batches_of_1_and_64_agree(cli: Cli, run: str) -> None:
         words = ("--pool", "tokens", "--batch", batch, "--out", out, "-q")
         assert cli("embed", "pictures/train", *words).code == 0
     (_, one), (_, many) = features("1.npz"), features("64.npz")
-    np.testing.assert_allclose(one, many, atol=1e-6, rtol=0)
+    close(one, many, terms=TERMS)
 
 
 def test_formats_hold_the_same(cli: Cli, run: str) -> None:
@@ -177,7 +178,7 @@ def test_an_interrupted_call_goes_on(cli: Cli, run: str, monkeypatch: pytest.Mon
     assert kept == list(range(8))  # none twice
     (ids, found), (same, whole) = features("parts.npz"), features("whole.npz")
     assert ids == same
-    np.testing.assert_allclose(found, whole, atol=1e-6, rtol=0)
+    close(found, whole, terms=TERMS)  # the last shard is a smaller batch
     assert not Path("parts.npz.parts").exists()
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from numerics import close
 from toys import Clips, clip_source
 
 from maekit.data.bad_files import BadFiles
@@ -108,9 +109,9 @@ def test_shards_are_the_whole(tmp_path: Path, on_bad: OnBad) -> None:
     assert heard == [(4, 11), (8, 11), (11, 11)]
     again = FeatureShards(tmp_path / "x", {"weights": "w"}).load_all(4, 11)
     np.testing.assert_array_equal(again.rows, whole.rows)
-    for name in extractors:
-        np.testing.assert_array_equal(again.features[name], whole.features[name])
-        assert again.features[name].dtype == np.float32
+    np.testing.assert_array_equal(again.features["b"], whole.features["b"])
+    close(again.features["a"], whole.features["a"], terms=64)  # means, in other batches
+    assert all(again.features[name].dtype == np.float32 for name in extractors)
     assert again.unread == whole.unread
     assert all(isinstance(bad, BadFile) for bad in again.unread)
 

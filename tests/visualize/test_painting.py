@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from numerics import close, vit_terms
 
 from maekit.engine.build import build_model
 from maekit.tokens import patchify, unpatchify
@@ -116,5 +117,5 @@ def test_samples_of_a_batch_are_painted_as_each_alone() -> None:
     together = paint_row(model, [clips], row)
     for place, clip in enumerate(clips.split(1)):
         alone = paint_row(model, [clip], row)
-        assert np.array_equal(together.visible_stats[place], alone.visible_stats[0])
+        close(together.visible_stats[place], alone.visible_stats[0], terms=vit_terms(48, 16, 3, 25))
         assert np.array_equal(together.original[place], alone.original[0])
