@@ -72,6 +72,8 @@ def run(
     device: str | None = None,
     seed: int | None = None,
     compare_expected: bool = False,
+    accept_data: bool = False,
+    lock: bool = True,
     signals: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> dict[str, Any]:
@@ -96,7 +98,10 @@ def run(
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; default: the best there is.
         seed: overrides the recipe's.
         compare_expected: say in ``expected`` whether results lie in the recipe's bands.
-        signals: save a checkpoint and stop at SIGINT, SIGTERM or SIGUSR1; needs the main thread.
+        accept_data: resume though the data is not what it was when the run began.
+        lock: lock the folder against other processes; False: for file systems that have no locks.
+        signals: save a checkpoint and stop at SIGINT, SIGTERM, SIGUSR1 or SIGHUP; needs the main
+            thread.
             The result's ``exit`` is then 75.
         on_event: called with every event of ``maekit.engine.events``: notes, steps, measurements,
             files.
@@ -120,6 +125,8 @@ def run(
         device=device,
         seed=seed,
         compare_expected=compare_expected,
+        accept_data=accept_data,
+        lock=lock,
         signals=signals,
         on_event=on_event,
     )

@@ -18,7 +18,15 @@ OUT_OF_MEMORY = 5
 INTERRUPTED = 75  # resumable (EX_TEMPFAIL): schedulers take it as "run me again"
 STOPPED = 130  # by Ctrl-C
 
-_STORAGE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT}
+# What the system says where a disk, and not what was asked of it, is the cause. Windows has no
+# quota, and calls a stale handle something else.
+_STORAGE = {
+    getattr(errno, name, errno.EIO)
+    for name in (
+        "EACCES", "EBUSY", "EDQUOT", "EFBIG", "EIO", "EMFILE", "ENFILE", "ENODEV", "ENOSPC",
+        "ENOTEMPTY", "EPERM", "EROFS", "ESTALE", "ETIMEDOUT", "ETXTBSY",
+    )
+}  # fmt: skip
 
 
 class MaekitError(Exception):
@@ -118,12 +126,17 @@ def code_of(error: BaseException) -> int:
     return BUG
 
 
+_NO_MEMORY = ("DefaultCPUAllocator: can't allocate", "can't start new thread")
+
+
 def _out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     # Not imported here: where torch was never loaded, the error is not torch's.
     torch = sys.modules.get("torch")
     kind = getattr(torch, "OutOfMemoryError", None)
     if kind is not None and isinstance(error, kind):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in _NO_MEMORY)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from maekit.errors import Interrupted
+from maekit.errors import INTERRUPTED, Interrupted
 
 # Ctrl-C; preemption; SLURM's --signal=USR1; a terminal or connection that was closed.
 WATCHED = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
@@ -53,6 +55,28 @@ class StopSignal:
         if self.requested is not None:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Leave with the exit code of an interruption, as long as there is nothing to save.
+
+    It is for the time until a ``StopSignal`` is entered: importing torch takes seconds.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in watched():
+            if number != signal.SIGINT:
+                before[number] = signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise SystemExit(INTERRUPTED)
 
 
 _current: ContextVar[StopSignal | None] = ContextVar("stop", default=None)

@@ -155,7 +155,7 @@ def run_verb(
     elif verb == "probe":  # both of its protocols may have left something in the folder
         resumed = options.out or newest_of(recipe, verb, options.source)
         if resumed is not None:
-            refuse_other(resumed, recipe)
+            refuse_other(resumed, recipe, options.source)
     if steps:
         return run_in_folder(kind, recipe, device, options, listener)
     return run_cached_probe(recipe, device, options, listener)
@@ -173,6 +173,8 @@ def run(
     device: str | None = None,
     seed: int | None = None,
     compare_expected: bool = False,
+    accept_data: bool = False,
+    lock: bool = True,
     signals: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> dict[str, Any]:
@@ -193,5 +195,7 @@ def run(
         source=None if source is None else str(source),
         compare=compare_expected,
         signals=signals,
+        locks=lock,
+        accept_data=accept_data,
     )
     return run_verb(verb, resolved, pick_device(device), options, listener).result

@@ -10,6 +10,7 @@ import functools
 import io
 import os
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -36,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Torch's threads wait for each other by spinning, which costs up to eight times the work where
     # anything else wants a core (loader workers do); set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in ("stdout", "stderr"):  # closed by whoever started this (``>&-``): the work counts
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
     if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold what its encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     command_tree()(args=None if argv is None else list(argv), prog_name="maekit")
@@ -47,11 +51,14 @@ def command_tree() -> Any:  # noqa: ANN401 - a click command, whose types Typer 
     return typer.main.get_command(app)
 
 
-def runs(target: str, **fixed: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def runs(
+    target: str, *, resumable: bool = False, **fixed: object
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Let a declaration run ``module:function`` of ``maekit.cli``, and leave with its exit code.
 
     Args:
         target: is called with the command's options, by name.
+        resumable: a scheduler may start it again: signals leave with the code that says so.
         fixed: further arguments.
     """
 
@@ -59,6 +66,7 @@ def runs(target: str, **fixed: object) -> Callable[[Callable[..., None]], Callab
         @functools.wraps(declaration)
         def command(**options: Any) -> None:  # noqa: ANN401 - any option
             from maekit.cli.errors import run
+            from maekit.stop import leaving_at_once
 
             def body() -> int:
                 module, _, name = target.partition(":")
@@ -66,7 +74,9 @@ def runs(target: str, **fixed: object) -> Callable[[Callable[..., None]], Callab
                 code: int = function(**options, **fixed)
                 return code
 
-            raise typer.Exit(run(body, verbose=options.get("verbose", False)))
+            with leaving_at_once() if resumable else nullcontext():
+                code = run(body, verbose=options.get("verbose", False))
+            raise typer.Exit(code)
 
         TARGETS[command] = (target, fixed)
         return command
@@ -117,6 +127,16 @@ Resume = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Move an earlier run in DIR away first.")
 ]
+AcceptData = Annotated[
+    bool,
+    typer.Option("--accept-data", help="Resume though the data has changed since the run began."),
+]
+Lock = Annotated[
+    bool,
+    typer.Option(
+        "--lock/--no-lock", help="Lock DIR against other runs; not every file system can."
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Build, take one small step, print sizes; write nothing."),
@@ -148,13 +168,15 @@ StartFrom = Annotated[
 
 
 @app.command()
-@runs("verbs:train", verb="pretrain", compare_expected=False)
+@runs("verbs:train", resumable=True, verb="pretrain", compare_expected=False)
 def pretrain(  # noqa: PLR0917 - each is an option of the command line
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     out: RunFolderOption = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    accept_data: AcceptData = False,
+    lock: Lock = True,
     source: StartFrom = None,
     dry_run: DryRun = False,
     seed: Seed = None,
@@ -170,13 +192,15 @@ def pretrain(  # noqa: PLR0917 - each is an option of the command line
 
 
 @app.command()
-@runs("verbs:train", verb="tokenizer", compare_expected=False)
+@runs("verbs:train", resumable=True, verb="tokenizer", compare_expected=False)
 def tokenizer(  # noqa: PLR0917 - each is an option of the command line
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     out: RunFolderOption = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    accept_data: AcceptData = False,
+    lock: Lock = True,
     source: StartFrom = None,
     dry_run: DryRun = False,
     seed: Seed = None,
@@ -192,13 +216,15 @@ def tokenizer(  # noqa: PLR0917 - each is an option of the command line
 
 
 @app.command()
-@runs("verbs:train", verb="finetune")
+@runs("verbs:train", resumable=True, verb="finetune")
 def finetune(  # noqa: PLR0917 - each is an option of the command line
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     out: RunFolderOption = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    accept_data: AcceptData = False,
+    lock: Lock = True,
     source: Annotated[
         str | None,
         typer.Option(
@@ -224,7 +250,7 @@ def finetune(  # noqa: PLR0917 - each is an option of the command line
 
 
 @app.command()
-@runs("probe:probe")
+@runs("probe:probe", resumable=True)
 def probe(  # noqa: PLR0917 - each is an option of the command line
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
@@ -236,6 +262,8 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
     out: RunFolderOption = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    accept_data: AcceptData = False,
+    lock: Lock = True,
     dry_run: DryRun = False,
     compare_expected: CompareExpected = False,
     seed: Seed = None,
@@ -255,7 +283,7 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
 
 
 @app.command()
-@runs("embed:embed")
+@runs("embed:embed", resumable=True)
 def embed(  # noqa: PLR0917 - each is an option of the command line
     inputs: Annotated[
         list[str],
@@ -297,6 +325,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file if it is there.")
     ] = False,
+    lock: Lock = True,
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,

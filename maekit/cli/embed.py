@@ -6,7 +6,7 @@ one frame shown as often as the model wants, and of a video an image model sees 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,9 @@ from maekit.datasets.videos import SUFFIXES as VIDEOS
 from maekit.engine.batches import workers_of
 from maekit.engine.build import load_model
 from maekit.engine.events import Note
+from maekit.engine.lock import LOCK, held_lock
 from maekit.engine.precision import Precision, pick_device
-from maekit.engine.run_folder import LOCK, take_lock
-from maekit.errors import INTERRUPTED, DataError, RecipeError
+from maekit.errors import INTERRUPTED, DataError, Interrupted, RecipeError
 from maekit.evaluate.embed import (
     Embedding,
     Format,
@@ -34,7 +34,7 @@ from maekit.evaluate.embed import (
 )
 from maekit.evaluate.embed import embed as make_embedding
 from maekit.evaluate.encoder import digest_of_weights, refuse_nonfinite_weights
-from maekit.evaluate.feature_cache import FeatureShards, Progress
+from maekit.evaluate.feature_cache import FeatureShards
 from maekit.evaluate.features import Features, auto_pool
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
@@ -66,6 +66,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     batch: int,
     workers: int | None,
     overwrite: bool,
+    lock: bool,
     device: str | None,
     json: bool,
     quiet: bool,
@@ -78,11 +79,12 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     _refuse_taken(target, overwrite=overwrite)
     if kind == "parquet":
         arrow_library()  # that it is missing is better known before the work than after it
-    located = newest_or_demo(source, needs_decoder=False)
+    with LoggingBridge(tell).listening():
+        located = newest_or_demo(source, needs_decoder=False)
     for note in located.notes:
         tell(Note(note, warning=True))
     where = pick_device(device)
-    with LoggingBridge(tell).listening(), StopSignal() as stop:
+    with LoggingBridge(tell).listening(), StopSignal():
         model, header = load_model(located.source)
         refuse_nonfinite_weights(model, located.source)
         found = find_files(list(_unlisted(inputs)), moving=header.clip[0] > 1, purpose=VERB)
@@ -93,12 +95,13 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         about = _about(located, header, pool, layer, model) | _clips(reader)
         digest = digest_of_inputs(each.path for each in found)
         shards = FeatureShards(target.with_name(f"{target.name}.parts"), about | {"inputs": digest})
-        with take_lock(shards.folder / LOCK):
+        with held_lock(shards.folder / LOCK, locks=lock):
             tell(Note(f"weights: {located.description}"))
             tell(Note(f"{len(found):,} inputs, {_said(header, model, pool, layer)}"))
             reading = _reading(batch, workers, where)
-            made = make_embedding(reader, way, shards, reading, _until(stop, tell))
-            if made is None:
+            try:
+                made = make_embedding(reader, way, shards, reading, tell)
+            except Interrupted:
                 text = f"interrupted; the same command resumes from {shards.folder}"
                 tell(Note(text, warning=True))
                 return INTERRUPTED
@@ -121,17 +124,6 @@ def _refuse_taken(target: Path, *, overwrite: bool) -> None:
 def _reading(batch: int, workers: int | None, device: torch.device) -> Reading:
     count = workers_of("auto" if workers is None else workers, device.type)
     return Reading(device, batch, count, TIMEOUT)
-
-
-def _until(stop: StopSignal, tell: Terminal) -> Callable[[int, int], bool]:
-    """Say now and then how many inputs are done; answer no once a signal requests a stop."""
-    progress = Progress("inputs", tell)
-
-    def should_continue(done: int, total: int) -> bool:
-        progress(done, total)
-        return stop.requested is None
-
-    return should_continue
 
 
 def _unlisted(words: Sequence[str]) -> Iterator[str]:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from maekit.cli.output import say
-from maekit.errors import BUG, OUT_OF_MEMORY, STOPPED, MaekitError, code_of
+from maekit.errors import (
+    BUG,
+    INTERRUPTED,
+    OUT_OF_MEMORY,
+    STOPPED,
+    Interrupted,
+    MaekitError,
+    code_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +45,9 @@ def run(body: Callable[[], int], *, verbose: bool = False) -> int:
     except KeyboardInterrupt:
         say("interrupted", err=True)
         return STOPPED
+    except Interrupted as error:
+        say(str(error), err=True)
+        return INTERRUPTED
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:  # noqa: BLE001 - every error ends here, and none is lost
@@ -70,6 +81,10 @@ def _storage_advice(error: Exception) -> str:
         return "check the path"
     if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EROFS}:
         return "a folder that you can write to (--out DIR)"
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        return "allow more open files (ulimit -n 4096), or fewer data.workers"
+    if isinstance(error, OSError) and error.errno in {errno.EIO, errno.ESTALE}:
+        return "the disk or its connection failed: once it answers again, go on with --resume"
     return "free some space, or another disk (--out DIR)"
 
 

@@ -47,4 +47,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(printable(cell, lines=False)) for cell in row))
-    console.print(table)
+    try:
+        console.print(table)
+    except SystemExit as error:  # rich's answer to a broken pipe; ours is that of a shell
+        raise BrokenPipeError from error

@@ -45,6 +45,8 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
     out: Path | None,
     resume: bool,
     overwrite: bool,
+    accept_data: bool,
+    lock: bool,
     dry_run: bool,
     compare_expected: bool,
     seed: int | None,
@@ -65,7 +67,16 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
                 return rehearse(JOBS[VERB], *command, source=weights, json=json)
             return _rehearse(command.recipe, str(weights), *command[1:], json=json)
         resume = resume or is_restarted()
-        options = RunOptions(out, resume, overwrite, source, compare_expected, signals=True)
+        options = RunOptions(
+            out,
+            resume,
+            overwrite,
+            source,
+            compare_expected,
+            signals=True,
+            locks=lock,
+            accept_data=accept_data,
+        )
         done = run_verb(VERB, command.recipe, command.device, options, command.terminal)
     if steps:
         return print_training(VERB, done, json=json, quiet=quiet)

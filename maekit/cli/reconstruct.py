@@ -74,7 +74,8 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     tell = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
     hidden = Hidden(masker, ratio, mask, seed, like_training, whole)
     _check_combination(hidden, native=native)
-    located = newest_or_demo(source)
+    with LoggingBridge(tell).listening():
+        located = newest_or_demo(source)
     for note in located.notes:
         tell(Note(note, warning=True))
     recipe = located.recipe()

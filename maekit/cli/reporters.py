@@ -29,6 +29,7 @@ class Terminal:
         self.bar: Progress | None = None
         self.task: TaskID | None = None
         self.last_line = 0.0
+        self.closed = False
 
     def __call__(self, event: Event) -> None:
         """Print what a person wants to read now."""
@@ -53,7 +54,12 @@ class Terminal:
             self._say(f"step {event.step}/{total}  {numbers(event)}")
 
     def _say(self, text: str, style: str = "") -> None:
-        self.console.print(Text(printable(text, lines=False), style=style), soft_wrap=True)
+        if self.closed:
+            return
+        try:
+            self.console.print(Text(printable(text, lines=False), style=style), soft_wrap=True)
+        except (OSError, ValueError, SystemExit):  # rich leaves the process on a broken pipe
+            self.closed = True  # nobody reads it any more: no reason to end a training
 
     def _live(self, total: int) -> tuple[Progress, TaskID]:
         if self.bar is None or self.task is None:

@@ -62,6 +62,8 @@ def train(  # noqa: PLR0917 - each is an option of the command line
     out: Path | None,
     resume: bool,
     overwrite: bool,
+    accept_data: bool,
+    lock: bool,
     source: str | None,
     dry_run: bool,
     seed: int | None,
@@ -79,7 +81,16 @@ def train(  # noqa: PLR0917 - each is an option of the command line
             source = kind.find_source(command.recipe, source, command.terminal)
             return rehearse(kind, *command, source=source, json=json)
         resume = resume or is_restarted()
-        options = RunOptions(out, resume, overwrite, source, compare_expected, signals=True)
+        options = RunOptions(
+            out,
+            resume,
+            overwrite,
+            source,
+            compare_expected,
+            signals=True,
+            locks=lock,
+            accept_data=accept_data,
+        )
         done = run_verb(verb, command.recipe, command.device, options, command.terminal)
     return print_training(verb, done, json=json, quiet=quiet)
 

@@ -102,8 +102,7 @@ class Pool:
         self._start_failures = 0
         self._finalizer = weakref.finalize(self, _shut, self._workers, self._slots)
         try:
-            content = (reader, reader.layout, slots, self._slots.name)
-            self._payload = pickle.dumps(content)
+            self._payload = pickle.dumps((reader, reader.layout, slots))
         except Exception as error:  # whatever a part's own state raises
             self.close()
             what = f"the dataset or masker cannot be sent to loader workers: {error}"
@@ -154,7 +153,7 @@ class Pool:
         results, their_results = context.Pipe(duplex=False)
         process = context.Process(
             target=main,
-            args=(their_tasks, their_results, self._payload),
+            args=(their_tasks, their_results, self._payload, self._slots.memory),
             name="maekit-loader",
             daemon=True,
         )
@@ -242,9 +241,9 @@ class Pool:
         worker.process.join()
         code = worker.process.exitcode or 0
         if hasattr(signal, "SIGBUS") and code == -signal.SIGBUS:
-            what = "shared memory ran out while a loader worker wrote to it"
-            hint = "give the container more (docker run --shm-size 8g), or set data.workers=0"
-            raise StorageError(what, where="/dev/shm", hint=hint)  # noqa: S108
+            what = "memory ran out while a loader worker wrote to it"
+            hint = "give the container more, or set data.workers=0"
+            raise StorageError(what, where="data.workers", hint=hint)
         if not worker.ready:
             self._start_failures += 1
             if self._start_failures >= _START_FAILURES:
@@ -272,7 +271,7 @@ class Pool:
 
 
 def _shut(workers: list[_Worker], slots: SharedSlots) -> None:
-    """Stop workers by closing their pipes, then by force; then remove the shared memory."""
+    """Stop workers by closing their pipes, then by force; then let go of the shared memory."""
     for worker in workers:
         _close_pipes(worker)
     deadline = time.monotonic() + _LEAVE_LIMIT
@@ -282,7 +281,7 @@ def _shut(workers: list[_Worker], slots: SharedSlots) -> None:
             worker.process.kill()
             worker.process.join()
         worker.process.close()
-    slots.close(remove=True)
+    slots.close()
 
 
 def _close_pipes(worker: _Worker) -> None:

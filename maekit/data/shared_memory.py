@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
-from multiprocessing.shared_memory import SharedMemory
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maekit.data.batch import Sample
+from maekit.data.memory import Memory, free_memory
 from maekit.data.pixels import DTYPES
 from maekit.errors import StorageError
 
@@ -21,28 +19,23 @@ if TYPE_CHECKING:
 _ALIGN = 64
 _PADDED, _FILLED = 1, 2  # flags of a sample
 _DEEPEST = 4  # bytes of a float32, the deepest pixel there is
-_SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory
-_SPARE = 0.9  # of what is free there; the rest is for others
+_SPARE = 0.5  # of the memory that is free; the rest is for models and others
 
 
 class SharedSlots:
-    """A row of equal slots. The owner creates and removes it, workers attach by name.
+    """A row of equal slots in shared memory.
 
     Args:
         layout: what a sample holds.
         count: how many slots.
-        name: None to create, else the name of what the owner created.
+        memory: None to make it, else what the owner made.
     """
 
-    def __init__(self, layout: Layout, count: int, name: str | None = None) -> None:
+    def __init__(self, layout: Layout, count: int, memory: Memory | None = None) -> None:
         self.layout = layout
         self.count = count
         self._size = slot_bytes(layout)
-        if name is None:
-            self._memory = SharedMemory(create=True, size=self._size * count)
-        else:
-            self._memory = SharedMemory(name=name)
-        self.name = self._memory.name
+        self.memory = Memory(self._size * count) if memory is None else memory
 
     def write(self, slot: int, sample: Sample) -> int:
         """Put a sample's arrays into a slot; returns the number of their dtype in DTYPES."""
@@ -66,11 +59,9 @@ class SharedSlots:
             tuple(views), hidden, decode, label, padded=padded, known=known if filled else None
         )
 
-    def close(self, *, remove: bool) -> None:
-        """Release the memory; the owner removes it."""
-        self._memory.close()
-        if remove:
-            self._memory.unlink()
+    def close(self) -> None:
+        """Let go of the memory."""
+        self.memory.close()
 
     def _arrays(
         self, slot: int, dtype: str
@@ -79,7 +70,7 @@ class SharedSlots:
 
         def take(shape: tuple[int, ...], kind: str) -> np.ndarray:
             nonlocal place
-            array: np.ndarray = np.ndarray(shape, kind, self._memory.buf, place)
+            array: np.ndarray = np.ndarray(shape, kind, self.memory.map, place)
             place += _aligned(array.nbytes)
             return array
 
@@ -104,22 +95,20 @@ def slot_bytes(layout: Layout) -> int:
 
 
 def affordable(layout: Layout, wanted: int, least: int) -> int:
-    """Return how many of the requested slots fit into shared memory.
-
-    Too little of it is found out here: whoever writes to memory that is not there is killed.
+    """Return how many slots of those wanted fit into memory.
 
     Raises:
         StorageError: not even ``least`` fit.
     """
-    if not _SHARED.is_dir():
+    free = free_memory()
+    if free is None:
         return wanted
-    free = shutil.disk_usage(_SHARED).free
     fit = int(free * _SPARE) // slot_bytes(layout)
     if fit < least:
         need = least * slot_bytes(layout) / 2**20
-        what = f"shared memory has {free / 2**20:.0f} MiB free, loader workers need {need:.0f} MiB"
-        hint = "give the container more (docker run --shm-size 8g), or set data.workers=0"
-        raise StorageError(what, where=str(_SHARED), hint=hint)
+        what = f"{free / 2**20:.0f} MiB of memory are free, loader workers need {need:.0f} MiB"
+        hint = "fewer data.workers, or data.workers=0, which reads in the main process"
+        raise StorageError(what, where="data.workers", hint=hint)
     return min(wanted, fit)
 
 

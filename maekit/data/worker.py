@@ -21,6 +21,7 @@ from maekit.stop import WATCHED
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from maekit.data.memory import Memory
     from maekit.data.reader import SampleReader
     from maekit.data.shared_memory import SharedSlots
 
@@ -31,13 +32,14 @@ READY, READ, BAD, FATAL = range(4)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-def main(tasks: Connection, results: Connection, payload: bytes) -> None:
+def main(tasks: Connection, results: Connection, payload: bytes, memory: Memory) -> None:
     """Serve until the other end of ``tasks`` closes.
 
     Args:
         tasks: any number of TASK at a time.
         results: one RESULT for each task, in their order.
-        payload: pickled (reader, layout, count and name of the slots).
+        payload: pickled (reader, layout and count of the slots).
+        memory: of the slots.
     """
     # Signals go to the whole process group; what they mean, the main process decides.
     for name in WATCHED:
@@ -48,8 +50,8 @@ def main(tasks: Connection, results: Connection, payload: bytes) -> None:
     try:
         from maekit.data.shared_memory import SharedSlots
 
-        reader, layout, count, name = pickle.loads(payload)  # noqa: S301 - from our own parent
-        slots = SharedSlots(layout, count, name)
+        reader, layout, count = pickle.loads(payload)  # noqa: S301 - from our own parent
+        slots = SharedSlots(layout, count, memory)
         reader.prepare()
     except Exception:  # noqa: BLE001 - whatever a part raises on import goes to the parent
         results.send_bytes(RESULT.pack(FATAL, 0, 0) + pickle.dumps(traceback.format_exc()))
@@ -62,7 +64,7 @@ def main(tasks: Connection, results: Connection, payload: bytes) -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the loader is closed
     finally:
-        slots.close(remove=False)
+        slots.close()
 
 
 def _serve(reader: SampleReader, slots: SharedSlots, slot: int, epoch: int, index: int) -> bytes:

@@ -21,6 +21,7 @@ from maekit.atomic import make_folder_atomically, sweep
 from maekit.contracts import Dataset, PartOptions
 from maekit.data.files import cache_folder
 from maekit.errors import DataError, StorageError
+from maekit.stop import check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -129,6 +130,7 @@ def _fill(folder: Path, options: SampleOptions, drawing: Drawing) -> None:
         for label in drawing.classes:
             (draft / label).mkdir()
         for index in range(drawing.count):
+            check()
             label = drawing.classes[index % len(drawing.classes)]
             rng = np.random.default_rng([options.seed, _SPLITS[options.split], index])
             drawing.write(draft / label / f"{index:05d}{drawing.suffix}", label, rng)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from maekit.atomic import make_folder_atomically, remove_folder, sweep, write_text
 from maekit.engine.events import Emit, Note
+from maekit.engine.run_folder import free_name
 from maekit.errors import StorageError, WeightsError
 from maekit.weights.checkpoints import (
     FORMAT,
@@ -118,7 +119,7 @@ class Checkpoints:
                 continue
             path = self.folder / pointer
             if path.is_dir() and not path.is_symlink():
-                path.rename(_free_name(path.with_name(f"{pointer}.aside")))
+                path.rename(free_name(path.with_name(f"{pointer}.aside")))
             if not path.is_file() or path.is_symlink() or path.read_bytes() != name.encode():
                 write_text(path, name)
 
@@ -162,14 +163,6 @@ def _best_of(record: Record) -> str | None:
     best = record.extra.get("best")
     step = best.get("step") if isinstance(best, dict) else None
     return _name_of(step) if isinstance(step, int) else None
-
-
-def _free_name(path: Path) -> Path:
-    number, candidate = 0, path
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}.{number}")
-    return candidate
 
 
 def _record_of(state: TrainState, digests: Mapping[str, str]) -> Record:

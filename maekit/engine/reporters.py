@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from maekit.engine.events import Emit, Event, Measured, Note, Saved, StepDone
 from maekit.engine.run_folder import plain
+from maekit.errors import StorageError
 from maekit.text import as_text, printable
 
 SECONDS_PER_LINE = 10.0  # where every step would be too much
@@ -28,6 +29,9 @@ class Reporter(Protocol):
     def close(self) -> None:
         """Finish what is written."""
         ...
+
+
+R = TypeVar("R", bound=Reporter)
 
 
 class Reporters:
@@ -47,6 +51,43 @@ class Reporters:
         """Close all reporters."""
         for member in self.members:
             member.close()
+
+
+class Dispensable(Generic[R]):
+    """A reporter that no training depends on: where it fails, that is said once, and it is left.
+
+    Args:
+        make: opens the reporter.
+        name: of what it writes.
+        warn: is told of the failure.
+    """
+
+    def __init__(self, make: Callable[[], R], name: str, warn: Emit) -> None:
+        self._name, self._warn = name, warn
+        self._reporter: R | None = None
+        self._try(lambda: setattr(self, "_reporter", make()))
+
+    def __call__(self, event: Event) -> None:
+        """Pass an event on."""
+        self.use(lambda reporter: reporter(event))
+
+    def use(self, action: Callable[[R], object]) -> None:
+        """Do something with the reporter, as long as it works."""
+        reporter = self._reporter
+        if reporter is not None:
+            self._try(lambda: action(reporter))
+
+    def close(self) -> None:
+        """Close it."""
+        self.use(lambda reporter: reporter.close())
+
+    def _try(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - a full disk, a library that fails, anything
+            self._reporter = None
+            text = f"{self._name} is not written any more: {type(error).__name__}: {error}"
+            self._warn(Note(text, warning=True))
 
 
 def is_last(event: StepDone) -> bool:
@@ -139,7 +180,12 @@ class JsonLines:
 
     def _write(self, record: dict[str, Any]) -> None:
         rounded = {key: _rounded(value) for key, value in record.items()}
-        self.file.write(json.dumps(plain(rounded), allow_nan=False) + "\n")
+        try:
+            self.file.write(json.dumps(plain(rounded), allow_nan=False) + "\n")
+        except OSError as error:
+            msg = f"metrics cannot be written: {error.strerror or error}"
+            hint = "free some space, then --resume"
+            raise StorageError(msg, where=self.file.name, hint=hint) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -161,11 +207,12 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     @classmethod
-    def if_installed(cls, folder: Path, step: int) -> list[Reporter]:
+    def if_installed(cls, folder: Path, step: int, warn: Emit) -> list[Reporter]:
         """Return a list of one, or of none."""
         # It opens no folder whose name is not UTF-8.
-        known = str(folder) == as_text(str(folder)) and find_spec("tensorboard")
-        return [cls(folder, step)] if known else []
+        if str(folder) != as_text(str(folder)) or not find_spec("tensorboard"):
+            return []
+        return [Dispensable(lambda: cls(folder, step), str(folder), warn)]
 
     def __call__(self, event: Event) -> None:
         """Add what can be drawn."""

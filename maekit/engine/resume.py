@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from maekit.atomic import write_text
+from pydantic import TypeAdapter, ValidationError
+
+from maekit.atomic import write_bytes, write_text
+from maekit.data.identity import Identity, differences, identify
+from maekit.engine.events import Emit, Note
 from maekit.engine.run_folder import unfinished_runs
 from maekit.errors import MaekitError, RecipeError
 from maekit.recipe.dump import as_dict
@@ -22,8 +26,11 @@ from maekit.weights.locate import local_path
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from maekit.contracts import Dataset
     from maekit.recipe.schema import Recipe
 
+DATA = "data.json"  # in a run's folder: what its data sets were
+_IDENTITIES = TypeAdapter(dict[str, Identity])
 STARTED = "started.json"  # in a run's folder: the weights that it started from
 # How often a scheduler has started this job again: then it means to resume.
 RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
@@ -105,6 +112,43 @@ def _plain_source(source: str | None) -> str | None:
     """Return a source as any working directory names it."""
     path = None if source is None else local_path(source)
     return source if path is None else str(path.resolve())
+
+
+def check_data(
+    run: Path, sets: Mapping[str, Dataset | None], *, resumed: bool, accept: bool, emit: Emit
+) -> None:
+    """Keep what a run's data is, or compare it with what it was.
+
+    Args:
+        run: the run's folder.
+        sets: by their key in the recipe.
+        resumed: the run goes on from a checkpoint.
+        accept: keep what it is now, though it differs.
+        emit: is told of accepted differences.
+
+    Raises:
+        RecipeError: it is not what it was when the run began.
+    """
+    now = {key: identify(each) for key, each in sets.items() if each is not None}
+    path = run / DATA
+    if resumed and path.is_file():
+        try:
+            before = _IDENTITIES.validate_json(path.read_bytes())
+        except ValidationError as error:
+            msg = f"cannot be understood: {error.errors()[0]['msg']}"
+            hint = "put it back, or --accept-data to go on without it"
+            if not accept:
+                raise RecipeError(msg, where=str(path), hint=hint) from error
+            before = {}
+        for key in sorted(before.keys() & now.keys()):
+            found = differences(before[key], now[key])
+            if found and not accept:
+                msg = "the data is not what it was when this run began: " + "; ".join(found)
+                hint = "put it back; --accept-data goes on with it as it is now"
+                raise RecipeError(msg, where=key, hint=hint)
+            for each in found:
+                emit(Note(f"{key}, accepted: {each}", warning=True))
+    write_bytes(path, _IDENTITIES.dump_json(now, indent=1))
 
 
 def newest_of(recipe: Recipe, verb: str, source: str | None) -> Path | None:

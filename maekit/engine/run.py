@@ -7,11 +7,13 @@ result.json is written whatever happens, with the exit code of an error.
 from __future__ import annotations
 
 import json
+import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maekit.atomic import write_text
@@ -21,8 +23,9 @@ from maekit.engine.expected import compare
 from maekit.engine.job import Job, section_of
 from maekit.engine.loop import Periodic
 from maekit.engine.loop import run as train
-from maekit.engine.reporters import JsonLines, LogFile, Reporters, TensorBoard
+from maekit.engine.reporters import Dispensable, JsonLines, LogFile, Reporters, TensorBoard
 from maekit.engine.resume import (
+    check_data,
     check_same,
     check_source,
     check_verb,
@@ -39,15 +42,13 @@ from maekit.engine.run_folder import (
     read_lines,
 )
 from maekit.engine.skipped import KEY, summary
-from maekit.errors import Interrupted, NonFiniteError, RecipeError, code_of
+from maekit.errors import Interrupted, NonFiniteError, RecipeError, StorageError, code_of
 from maekit.recipe.dump import dump
 from maekit.runs import RUNS, read_result
 from maekit.stop import StopSignal
 from maekit.weights.locate import local_path
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from maekit.recipe.schema import Recipe
@@ -67,7 +68,9 @@ class RunOptions:
         overwrite: move an earlier run in ``out`` away first.
         source: weights to start from, as ``--from`` takes them.
         compare: compare the result with what the recipe expects.
-        signals: save and stop at SIGINT, SIGTERM or SIGUSR1 (only in the main thread).
+        signals: save and stop at SIGINT, SIGTERM, SIGUSR1 or SIGHUP (only in the main thread).
+        locks: lock the folder; False: for file systems that have no locks.
+        accept_data: resume though the data has changed since the run began.
     """
 
     out: Path | None = None
@@ -76,6 +79,8 @@ class RunOptions:
     source: str | None = None
     compare: bool = False
     signals: bool = False
+    locks: bool = True
+    accept_data: bool = False
 
 
 class Finished(NamedTuple):
@@ -90,7 +95,7 @@ class OpenRun(NamedTuple):
 
     folder: RunFolder
     emit: Reporters
-    log: LogFile
+    log: Dispensable[LogFile]
 
     @contextmanager
     def recorded(self, failed: Callable[[BaseException, int], dict[str, Any]]) -> Iterator[None]:
@@ -102,10 +107,29 @@ class OpenRun(NamedTuple):
         try:
             yield
         except BaseException as error:
-            code = code_of(error)
-            self.log.write(f"exit {code}: " + "".join(traceback.format_exception(error)))
-            self.folder.write_result(failed(error, code) | {"error": str(error)})
-            raise
+            known = self._own_storage_error(error) or error
+            code = code_of(known)
+            text = f"exit {code}: " + "".join(traceback.format_exception(error))
+            self.log.use(lambda log: log.write(text))
+            try:
+                self.folder.write_result(failed(known, code) | {"error": str(known)})
+            except OSError as also:
+                self.emit(Note(f"result.json cannot be written: {also}", warning=True))
+            if known is error:
+                raise
+            raise known from error
+
+    def _own_storage_error(self, error: BaseException) -> StorageError | None:
+        """Return what a failing file of this very folder means, in our own words."""
+        if not isinstance(error, OSError) or error.filename is None:
+            return None
+        path = Path(os.fsdecode(error.filename)).absolute()
+        if not path.is_relative_to(self.folder.path.absolute()):
+            return None
+        what, hint = str(error.strerror or error), "free some space, then --resume"
+        if not self.folder.path.is_dir():
+            what, hint = "the run folder is gone: something removed or renamed it", "start anew"
+        return StorageError(what, where=str(path), hint=hint)
 
     def describe(self, recipe: Recipe, verb: str, device: torch.device) -> None:
         """Write recipe.yaml and env.json."""
@@ -114,14 +138,14 @@ class OpenRun(NamedTuple):
 
 
 @contextmanager
-def open_run(path: Path, listener: Emit) -> Iterator[OpenRun]:
+def open_run(path: Path, listener: Emit, *, locks: bool = True) -> Iterator[OpenRun]:
     """Make and lock a run folder, and open its log.
 
     Raises:
         StorageError: another process holds it, or it cannot be written.
     """
-    with RunFolder(path) as folder:
-        log = LogFile(path / "log.txt")
+    with RunFolder(path, locks=locks) as folder:
+        log = Dispensable(lambda: LogFile(path / "log.txt"), str(path / "log.txt"), listener)
         emit = Reporters(listener, log)
         try:
             yield OpenRun(folder, emit, log)
@@ -133,7 +157,12 @@ def choose_folder(verb: str, recipe: Recipe, options: RunOptions) -> Path:
     """Return the requested folder, that of the run to resume, or a new one."""
     if options.out is not None:
         _refuse_moved_weights(options, options.out)
-        return chosen_folder(options.out, resume=options.resume, overwrite=options.overwrite)
+        return chosen_folder(
+            options.out,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            locks=options.locks,
+        )
     if options.resume:  # a scheduler starts a job again by the same words
         found = newest_of(recipe, verb, options.source)
         if found is not None:
@@ -171,14 +200,17 @@ def run_in_folder(
     """
     verb = kind.verb
     path = choose_folder(verb, recipe, options)
-    with StopSignal(signals=options.signals) as stop, open_run(path, listener) as run:
+    with (
+        StopSignal(signals=options.signals) as stop,
+        open_run(path, listener, locks=options.locks) as run,
+    ):
         # What is refused here leaves the run as it was, its result.json included.
         checkpoints = Checkpoints(
             run.folder.checkpoints, section_of(recipe, verb).checkpoint.keep, run.emit
         )
         checkpoint = _resume_point(verb, recipe, run, checkpoints, options.source)
         before = read_result(path)
-        if checkpoint is not None and before.get("exit") == 0:
+        if checkpoint is not None and _is_finished(before, verb):
             run.emit(Note(f"{path} is finished"))
             if options.compare or "expected" in before:  # the recipe may expect others by now
                 before["expected"] = compare(recipe.expected, verb, before)
@@ -211,6 +243,13 @@ def run_in_folder(
             text = f"{error}; go on with --resume --out {path}"
             run.emit(Note(text, warning=True))
     return Finished(result, path)
+
+
+def _is_finished(result: dict[str, Any], verb: str) -> bool:
+    """Return whether a result.json is that of a run that ended well, and whole."""
+    return (result.get("exit"), result.get("verb")) == (0, verb) and isinstance(
+        result.get("steps"), int
+    )
 
 
 def _resume_point(
@@ -260,10 +299,20 @@ def _start(
         checkpoint=checkpoint,
         bad_files_path=folder.path / "bad_files.jsonl",
     )
+    check_data(
+        folder.path,
+        {"data.train": job.train, "data.val": job.val},
+        resumed=checkpoint is not None,
+        accept=options.accept_data,
+        emit=emit,
+    )
     job.prepare(checkpoint)
-    folder.trim_metrics(job.state.step, job.state.last_evaluated)
+    for note in folder.trim_metrics(job.state.step, job.state.last_evaluated):
+        emit(Note(note, warning=True))
     emit.members.append(JsonLines(folder.path / "metrics.jsonl"))
-    emit.members += TensorBoard.if_installed(folder.path / "tensorboard", job.state.step)
+    emit.members += TensorBoard.if_installed(
+        folder.path / "tensorboard", job.state.step, emit.listener
+    )
     _announce_start(job)
     return job
 

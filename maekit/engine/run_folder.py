@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import torch
 
-from maekit.atomic import write_text
+from maekit.atomic import sweep, write_text
+from maekit.engine.lock import LOCK, held_lock, in_use
 from maekit.errors import RecipeError, StorageError
 from maekit.runs import RUNS, read_result, runs_of, verb_of
 from maekit.version import __version__
 
 OURS = ("recipe.yaml", "result.json")  # what makes a folder one of ours
-LOCK = "lock"
 PREDICTIONS = "predictions.jsonl"  # of each sample of data.val
 UNFINISHED = (None, 1, 4, 5, 6, 7, 8, 75, 130)  # exits after which --resume makes sense
 PACKAGES = ("torch", "timm", "numpy", "pillow", "av", "safetensors", "pydantic")
 
 
 class RunFolder:
-    """A run's folder, held by an exclusive lock from ``open`` to ``close``."""
+    """A run's folder, held by an exclusive lock while it is entered.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: is made.
+        locks: False: no lock is taken; for file systems that have none.
+    """
+
+    def __init__(self, path: Path, *, locks: bool = True) -> None:
         self.path = path
-        self._lock: IO[str] | None = None
+        self._locks = locks
+        self._held = ExitStack()
 
     @property
     def checkpoints(self) -> Path:
@@ -47,14 +52,13 @@ class RunFolder:
         except OSError as error:
             msg = f"the run folder cannot be made: {error}"
             raise StorageError(msg, where=str(self.path), hint="choose another --out") from error
-        self._lock = take_lock(self.path / LOCK)
+        self._held.enter_context(held_lock(self.path / LOCK, locks=self._locks))
+        for folder in (self.path, self.path / "pictures"):
+            sweep(folder)  # what a killed process left half written
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The file stays: removing a lock that others may have opened would let two of them in.
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._held.close()
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json."""
@@ -66,22 +70,37 @@ class RunFolder:
         record = {"verb": verb, **environment(device)}
         write_text(self.path / "env.json", json.dumps(record, indent=2) + "\n")
 
-    def trim_metrics(self, step: int, last_evaluated: int) -> None:
+    def trim_metrics(self, step: int, last_evaluated: int) -> list[str]:
         """Drop what a resumed run makes and logs again.
 
         Args:
             step: finished updates.
             last_evaluated: the last step at which was measured.
+
+        Returns:
+            What was damaged, in words; it is put aside.
         """
         path = self.path / "metrics.jsonl"
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            aside = free_name(path.with_name(f"{path.name}.aside"))
+            path.rename(aside)
+            return [f"{path} is no file; it is now {aside.name}"]
         if not path.exists():
-            return
-        kept = [
-            json.dumps(record)
-            for record in read_lines(path)
-            if record["step"] <= (step if "loss" in record else last_evaluated)
-        ]
+            return []
+        kept, damaged = [], 0
+        for record in read_lines(path):
+            number = record.get("step")
+            if type(number) is not int:
+                damaged += 1
+            elif number <= (step if "loss" in record else last_evaluated):
+                kept.append(json.dumps(record))
+        notes = []
+        if damaged:
+            aside = free_name(path.with_name(f"{path.name}.aside"))
+            aside.write_bytes(path.read_bytes())
+            notes = [f"{damaged} lines of {path} are damaged, and left out; {aside.name} has all"]
         write_text(path, "".join(f"{line}\n" for line in kept))
+        return notes
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
@@ -101,7 +120,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict):  # the rest of a line may be a bare number
                 yield record
@@ -141,7 +160,7 @@ def new_folder(runs: Path, recipe: str) -> Path:
         raise StorageError(msg, where=str(parent), hint="choose another with --out") from error
 
 
-def chosen_folder(out: Path, *, resume: bool, overwrite: bool) -> Path:
+def chosen_folder(out: Path, *, resume: bool, overwrite: bool, locks: bool = True) -> Path:
     """Check ``--out``: an empty or new folder, one to resume, or an own one to put aside.
 
     What is put aside is renamed to ``<out>.overwritten`` and kept: the new run may fail.
@@ -164,12 +183,13 @@ def chosen_folder(out: Path, *, resume: bool, overwrite: bool) -> Path:
         raise RecipeError(
             msg, where=f"--out {out}", hint="empty it yourself, or use another folder"
         )
-    with take_lock(out / LOCK):  # raises where a live run holds it
-        out.rename(_free_name(out.with_name(f"{out.name}.overwritten")))
+    with held_lock(out / LOCK, locks=locks):  # raises where a live run holds it
+        out.rename(free_name(out.with_name(f"{out.name}.overwritten")))
     return out
 
 
-def _free_name(path: Path) -> Path:
+def free_name(path: Path) -> Path:
+    """Return the path, or one with a number that nothing has yet."""
     number = 0
     candidate = path
     while candidate.exists():
@@ -188,60 +208,6 @@ def unfinished_runs(recipe: str, verb: str, runs: Path = RUNS) -> Iterator[Path]
         unfinished = same and read_result(folder).get("exit") in UNFINISHED
         if unfinished and not in_use(folder / LOCK):
             yield folder
-
-
-def take_lock(path: Path) -> IO[str]:
-    """Lock a file for this process; it is free again when the process ends, however it ends.
-
-    Raises:
-        StorageError: another process holds it, or it cannot be written.
-    """
-    try:
-        file = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        msg = f"cannot write here: {error}"
-        raise StorageError(msg, where=str(path.parent), hint="choose another --out") from error
-    try:
-        _lock(file)
-    except OSError as error:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        msg = f"this run is in use by {holder}"
-        raise StorageError(msg, where=str(path.parent), hint="wait for it, or stop it") from error
-    file.truncate(0)
-    file.write(f"{socket.gethostname()} pid {os.getpid()}\n")
-    file.flush()
-    return file
-
-
-def in_use(path: Path) -> bool:
-    """Return whether another process holds this lock now, without taking it.
-
-    The system keeps locks by process: this one's own are not seen, and asking about a file that
-    this process has locked would free it. A file system without locks holds none.
-    """
-    try:
-        file = path.open("r+" if sys.platform == "win32" else "r", encoding="utf-8")
-    except FileNotFoundError:
-        return False
-    with file:
-        try:
-            _lock(file, shared=True)
-        except OSError as error:
-            return error.errno in (errno.EAGAIN, errno.EACCES)
-    return False
-
-
-def _lock(file: IO[str], *, shared: bool = False) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 def environment(device: str) -> dict[str, Any]:

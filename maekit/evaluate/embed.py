@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,11 +17,12 @@ import numpy as np
 
 from maekit.atomic import write_atomically
 from maekit.errors import RecipeError, StorageError
-from maekit.evaluate.feature_cache import SHARD_SIZE, collect_shards, skip_bad
+from maekit.evaluate.feature_cache import SHARD_SIZE, Progress, collect_shards, skip_bad
 from maekit.evaluate.predictions import Reading
 from maekit.text import as_text
 
 if TYPE_CHECKING:
+    from maekit.engine.events import Emit
     from maekit.evaluate.feature_cache import FeatureShards
     from maekit.evaluate.predictions import Extractor
     from maekit.evaluate.views import ViewReader
@@ -44,31 +45,30 @@ def embed(
     extractor: Extractor,
     shards: FeatureShards,
     reading: Reading,
-    should_continue: Callable[[int, int], bool],
-) -> Embedding | None:
-    """Make the features that are not there yet; None if stopped before the end.
+    emit: Emit = lambda _: None,
+) -> Embedding:
+    """Make the features that are not there yet, and return all of them.
 
     Args:
         reader: reads one view of each input.
         extractor: makes features.
         shards: where they are kept.
         reading: how inputs are read and encoded.
-        should_continue: called after each shard with how many inputs of how many are done.
+        emit: is told now and then how many inputs are done.
 
     Raises:
+        Interrupted: a signal asked for it; the shards that are done are kept.
         StorageError: a shard cannot be written, or is damaged.
     """
-    extractors = {_ONLY: extractor}
-    if not collect_shards(
+    collect_shards(
         reader,
-        extractors,
+        {_ONLY: extractor},
         shards,
         reading,
         size=SHARD_SIZE,
         on_bad=skip_bad,
-        should_continue=should_continue,
-    ):
-        return None
+        progress=Progress("inputs", emit),
+    )
     made = shards.load_all(SHARD_SIZE, len(reader.dataset))
     ids = tuple(reader.dataset.name(row) for row in made.rows.tolist())
     unread = tuple({"input": each.file, "error": each.reason} for each in made.unread)

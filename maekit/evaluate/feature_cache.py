@@ -280,8 +280,8 @@ def collect_shards(
     *,
     size: int,
     on_bad: OnBad = raise_on_bad,
-    should_continue: Callable[[int, int], bool] = lambda _done, _total: True,
-) -> bool:
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> None:
     """Make the features of a set that are not kept yet.
 
     Args:
@@ -291,12 +291,10 @@ def collect_shards(
         reading: how.
         size: samples of one shard.
         on_bad: says what is left out.
-        should_continue: called after each shard with how many samples of how many are done.
-
-    Returns:
-        Whether all features of the set are kept now.
+        progress: called after each shard with how many samples of how many are done.
 
     Raises:
+        Interrupted: a signal asked for it; the shards that are done are kept.
         DataError, NonFiniteError: as ``on_bad`` does.
         StorageError: a shard cannot be written.
     """
@@ -313,9 +311,7 @@ def collect_shards(
             max_rows = sum(map(len, batches[place]))
             shards.save(place, FeatureSet.concatenate(islice(made, len(batches[place])), max_rows))
             done = min(total, (place + 1) * size)
-            if not should_continue(done, total) and place != missing[-1]:
-                return False
-    return True
+            progress(done, total)
 
 
 def _batches(

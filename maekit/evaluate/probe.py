@@ -7,7 +7,7 @@ differences of their frames.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -173,14 +173,14 @@ class ProbeSetup:
             self.reader(self.val, data.val or data.train, views),
         )
 
-    def make_features(self, kept: Path, should_continue: Callable[[], bool]) -> bool:
-        """Make the features of both sets that do not exist yet; False if stopped before the end.
+    def make_features(self, kept: Path) -> None:
+        """Make the features of both sets that do not exist yet.
 
         Args:
             kept: folder that they are kept in.
-            should_continue: called after each shard; False stops.
 
         Raises:
+            Interrupted: a signal asked for it; what is made is kept.
             DataError: a sample of data.val cannot be read, or too many of data.train.
             NonFiniteError: features are not finite.
             RecipeError: others are kept there.
@@ -188,9 +188,8 @@ class ProbeSetup:
         """
         train, val = self.readers()
         # First data.val, where whatever cannot be read ends everything.
-        return self._made(VAL, val, kept, raise_on_bad, should_continue) and self._made(
-            TRAIN, train, kept, count_bad(self.bad_files), should_continue
-        )
+        self._make(VAL, val, kept, raise_on_bad)
+        self._make(TRAIN, train, kept, count_bad(self.bad_files))
 
     def evaluate_cached(self, kept: Path) -> dict[str, ProbeResult]:
         """Fit a head on each kind of the features of data.train, and evaluate it on data.val.
@@ -283,29 +282,16 @@ class ProbeSetup:
         }
         return FeatureShards(kept / key, about)
 
-    def _made(
-        self,
-        key: str,
-        reader: ViewReader,
-        kept: Path,
-        on_bad: OnBad,
-        should_continue: Callable[[], bool],
-    ) -> bool:
+    def _make(self, key: str, reader: ViewReader, kept: Path, on_bad: OnBad) -> None:
         self.emit(Note(f"{key}: features of {len(reader.dataset):,} samples"))
-        shards, progress = self._shards(key, reader, kept), Progress(key, self.emit)
-
-        def report(done: int, total: int) -> bool:
-            progress(done, total)
-            return should_continue()
-
-        return collect_shards(
+        collect_shards(
             reader,
             self.extractors,
-            shards,
+            self._shards(key, reader, kept),
             self.reading,
             size=SHARD_SIZE,
             on_bad=on_bad,
-            should_continue=report,
+            progress=Progress(key, self.emit),
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 HF, TIMM = "hf:", "timm:"
 SCRATCH = "scratch"
+FINAL = "weights.safetensors"  # of a run that ended well
 _log = logging.getLogger(__name__)
 DEMO = "demo weights"
 
@@ -95,11 +97,12 @@ def newest_or_demo(source: str | None, *, needs_decoder: bool = True) -> Located
         path = find_weights(source)
         return LocatedWeights(source, str(path), run_of(path))
     notes: list[str] = []
-    for _, weights in sorted(_saved_weights(notes), reverse=True):
+    for _, folder in sorted(_saved_runs(), reverse=True):
         try:
+            weights = find_weights(folder)
             header = read_header(weights)
-        except WeightsError as error:
-            notes.append(f"passed over {weights}: {error.what}")
+        except MaekitError as error:
+            notes.append(f"passed over {folder}: {error.what}")
             continue
         if not needs_decoder or (header.decoder is not None and header.target is not None):
             text = f"{weights} (the newest run)"
@@ -108,20 +111,16 @@ def newest_or_demo(source: str | None, *, needs_decoder: bool = True) -> Located
     return LocatedWeights(str(path), f"{DEMO} ({path})", path.parent, DEMO, tuple(notes))
 
 
-def _saved_weights(notes: list[str]) -> Iterator[tuple[int, Path]]:
-    """List the weights of every run, with the time that they were written; note damaged ones."""
+def _saved_runs() -> Iterator[tuple[int, Path]]:
+    """List the runs that have saved weights, with the time of the newest."""
     for folder in RUNS.glob("*/*"):
-        if not folder.is_dir():
-            continue
-        try:
-            weights = find_weights(folder)
-            written = weights.stat().st_mtime_ns
-        except WeightsError as error:
-            notes.append(f"passed over {folder}: {error.what}")
-            continue
-        except (MaekitError, FileNotFoundError):
-            continue  # it has saved nothing yet, or is just now replacing a checkpoint
-        yield written, weights
+        saved = [folder / FINAL, *folder.glob(f"checkpoints/step-*/{MODEL}")]
+        times = []
+        for path in saved:
+            with suppress(OSError):  # just now being replaced
+                times.append(path.stat().st_mtime_ns)
+        if times:
+            yield max(times), folder
 
 
 def find_weights(source: str | Path) -> Path:
@@ -140,7 +139,7 @@ def find_weights(source: str | Path) -> Path:
         raise RecipeError(msg, hint="give a run folder (runs/NAME/N) or a .safetensors file")
     if path.is_file():
         return path
-    final = path / "weights.safetensors"
+    final = path / FINAL
     passed_over: list[str] = []
     if final.is_file():
         try:

@@ -15,7 +15,7 @@ from numerics import close, vit_terms
 from PIL import Image
 
 import maekit
-from maekit.engine.run_folder import LOCK
+from maekit.engine.lock import LOCK
 from maekit.weights.safetensors_io import read_header, read_tensors, write_weights
 
 if TYPE_CHECKING:
@@ -83,8 +83,9 @@ def test_a_picture_with_too_many_missing_pixels_is_left_out(cli: Cli, run: str) 
 HOLDER = """
 import sys
 from pathlib import Path
-from maekit.engine.run_folder import take_lock
-held = take_lock(Path(sys.argv[1]))
+from maekit.engine.lock import held_lock
+held = held_lock(Path(sys.argv[1]))
+held.__enter__()
 print("held", flush=True)
 sys.stdin.read()
 """

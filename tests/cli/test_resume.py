@@ -114,8 +114,40 @@ def test_a_run_whose_data_changed_does_not_go_on(cli: Cli, small: str) -> None:
     Path("run/result.json").unlink()
     draw_smooth(Path("pictures/train/more"), 3, seed=2)
     changed = cli("pretrain", small, "--out", "run", "--resume")
-    assert changed.code == 6
-    assert "50 samples when this run began, 53 now" in changed.err
+    assert changed.code == 2
+    assert "50 samples before, 53 now" in changed.err
+
+
+def test_other_files_in_the_place_of_a_runs_need_a_word(cli: Cli, small: str) -> None:
+    assert cli("pretrain", small, "--out", "run", "-q").code == 0
+    Path("run/result.json").unlink()
+    first = min(Path("pictures/train").rglob("*.png"))
+    first.rename(first.with_name("zzz.png"))
+    refused = cli("pretrain", small, "--out", "run", "--resume")
+    assert refused.code == 2
+    assert "names or their order differ" in refused.err
+    assert cli("pretrain", small, "--out", "run", "--resume", "--accept-data").code == 0
+    Path("run/result.json").unlink()
+    assert cli("pretrain", small, "--out", "run", "--resume").code == 0
+
+
+def test_a_run_from_other_weights_is_another_run(cli: Cli, small: str) -> None:
+    for name in ("a", "b"):
+        seed = str(len(name) + ord(name))
+        assert cli("pretrain", small, "--out", name, "--seed", seed, "-q").code == 0
+    for name in ("a", "b"):
+        assert cli("pretrain", small, "--from", name, "-q").code == 0
+        Path(f"runs/small/{1 + (name == 'b')}/result.json").unlink()
+    again = cli("pretrain", small, "--from", "a", "--resume")
+    assert again.code == 0
+    assert "runs/small/1" in again.err
+    assert not Path("runs/small/3").exists()
+    refused = cli("pretrain", small, "--from", "a", "--resume", "--out", "runs/small/2")
+    assert refused.code == 2
+    assert "this run started from" in refused.err
+    other = cli("pretrain", small, "--from", "a", "--resume", "--seed", "9")
+    assert other.code == 0
+    assert Path("runs/small/3").is_dir()
 
 
 def test_ctrl_c_saves_and_leaves_no_process(small: str) -> None:

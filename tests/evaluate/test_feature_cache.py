@@ -14,7 +14,7 @@ from toys import Clips, clip_source
 from maekit.data.bad_files import BadFiles
 from maekit.data.batch import BadFile
 from maekit.data.loader import Loader
-from maekit.errors import DataError, NonFiniteError, RecipeError, StorageError
+from maekit.errors import DataError, Interrupted, NonFiniteError, RecipeError, StorageError
 from maekit.evaluate import predictions
 from maekit.evaluate.feature_cache import (
     FeatureSet,
@@ -30,6 +30,7 @@ from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.sections import Views
+from maekit.stop import StopSignal
 
 if TYPE_CHECKING:
     from maekit.evaluate.feature_cache import OnBad
@@ -98,14 +99,18 @@ def test_shards_are_the_whole(tmp_path: Path, on_bad: OnBad) -> None:
     parts = FeatureShards(tmp_path / "x", {"weights": "w"})
     heard: list[tuple[int, int]] = []
 
-    def should_continue(done: int, total: int) -> bool:
-        heard.append((done, total))
-        return done != 8
+    with StopSignal(signals=False) as stop:
 
-    settings = {"size": 4, "on_bad": on_bad, "should_continue": should_continue}
-    assert not collect_shards(reader(*broken), extractors, parts, READING, **settings)  # type: ignore[arg-type]
-    assert [parts.has(place) for place in range(3)] == [True, True, False]
-    assert collect_shards(reader(*broken), extractors, parts, READING, **settings)  # type: ignore[arg-type]
+        def progress(done: int, total: int) -> None:
+            heard.append((done, total))
+            stop.requested = "SIGTERM" if done == 8 else None
+
+        settings = {"size": 4, "on_bad": on_bad, "progress": progress}
+        with pytest.raises(Interrupted):
+            collect_shards(reader(*broken), extractors, parts, READING, **settings)  # type: ignore[arg-type]
+        assert [parts.has(place) for place in range(3)] == [True, True, False]
+        stop.requested = None
+        collect_shards(reader(*broken), extractors, parts, READING, **settings)  # type: ignore[arg-type]
     assert heard == [(4, 11), (8, 11), (11, 11)]
     again = FeatureShards(tmp_path / "x", {"weights": "w"}).load_all(4, 11)
     np.testing.assert_array_equal(again.rows, whole.rows)

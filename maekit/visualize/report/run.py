@@ -13,14 +13,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from maekit.engine.lock import LOCK, in_use
 from maekit.engine.reporters import duration
-from maekit.engine.run_folder import (
-    LOCK,
-    OURS,
-    PREDICTIONS,
-    in_use,
-    read_lines,
-)
+from maekit.engine.run_folder import OURS, PREDICTIONS, read_lines
 from maekit.errors import DataError, RecipeError
 from maekit.recipe.yaml12 import Plain, parse
 from maekit.runs import RUNS, read_result, verb_of
