@@ -21,7 +21,7 @@ from maekit.recipe.dump import as_dict
 from maekit.recipe.load import load
 from maekit.recipe.schema import VERBS
 from maekit.runs import verb_of
-from maekit.weights.locate import local_path
+from maekit.weights.locate import SCRATCH, local_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,7 +110,7 @@ def _started_from(run: Path) -> str | None:
 
 def _plain_source(source: str | None) -> str | None:
     """Return a source as any working directory names it."""
-    path = None if source is None else local_path(source)
+    path = None if source in (None, SCRATCH) else local_path(source)
     return source if path is None else str(path.resolve())
 
 
