@@ -81,8 +81,8 @@ def run(
 
     Nothing is printed; log.txt and metrics.jsonl are written into the folder. Logging, environment
     variables and signal handlers stay as they are, and it may run in any thread. It seeds torch's
-    global generator. An interruption (KeyboardInterrupt) passes; ``resume=True`` then goes on from
-    the newest checkpoint. Windows and macOS start loader workers anew: call it below
+    global generator. An interruption (KeyboardInterrupt) passes; ``resume=True`` then continues
+    from the newest checkpoint. Windows and macOS start loader workers anew: call it below
     ``if __name__ == "__main__":`` there, or set ``data.workers=0``.
 
     Args:
@@ -91,7 +91,7 @@ def run(
         verb: ``pretrain``, ``finetune``, ``probe`` or ``tokenizer``.
         overrides: ``"pretrain.epochs=10"`` sets a key, ``"~data.val"`` removes one.
         out: run folder; default: ``runs/<recipe>/<n>``.
-        resume: go on from the newest good checkpoint, else start.
+        resume: continue from the newest good checkpoint; start where there is none.
         overwrite: move an earlier run in ``out`` away first.
         source: weights to start from: a run, a weights file, ``timm:NAME``, ``hf:FOLDER``, and
             for ``finetune`` and ``probe`` also ``scratch``.
@@ -101,8 +101,7 @@ def run(
         accept_data: resume though the data is not what it was when the run began.
         lock: lock the folder against other processes; False: for file systems that have no locks.
         signals: save a checkpoint and stop at SIGINT, SIGTERM, SIGUSR1 or SIGHUP; needs the main
-            thread.
-            The result's ``exit`` is then 75.
+            thread. The result's ``exit`` is then 75.
         on_event: called with every event of ``maekit.engine.events``: notes, steps, measurements,
             files.
 

@@ -13,7 +13,7 @@ be written; all others have the defaults that stand here. A part refuses what it
 ``PartError("what is wrong", hint="what to try")``.
 
 Backbones and decoders are torch modules too: ``class MyViT(Backbone, nn.Module)``. They define
-``forward``; whoever calls the part goes through ``nn.Module.__call__``, so that hooks, compilation
+``forward``; callers go through ``nn.Module.__call__``, so that hooks, compilation
 and sharding work.
 """
 
@@ -165,7 +165,7 @@ Label: TypeAlias = "int | np.ndarray | frozenset[int] | Boxes | None"
 class SourceInfo(NamedTuple):
     """Facts of a sample before its pixels are decoded."""
 
-    id: str  # the file, or the row's own name: it stands in every error
+    id: str  # the file, or the row's own name: every error names it
     height: int  # in pixels, upright, as ``read`` returns them
     width: int
     channels: int

@@ -18,7 +18,7 @@ OUT_OF_MEMORY = 5
 INTERRUPTED = 75  # resumable (EX_TEMPFAIL): schedulers take it as "run me again"
 STOPPED = 130  # by Ctrl-C
 
-# What the system says where a disk, and not what was asked of it, is the cause. Windows has no
+# What the system says where a disk is the cause, not the request. Windows has no
 # quota, and calls a stale handle something else.
 _STORAGE = {
     getattr(errno, name, errno.EIO)

@@ -157,7 +157,7 @@ def find(kind: str, name: str) -> type[Any]:
         raise PartError(what, where=found.value, hint=_report(found))
     missing = sorted(getattr(part, "__abstractmethods__", ()))
     if missing:
-        what = f"{found} does not define {', '.join(missing)}, as maekit.contracts asks of it"
+        what = f"{found} does not define {', '.join(missing)}, which maekit.contracts requires"
         raise PartError(what, where=found.value, hint=_report(found))
     return part
 
@@ -192,7 +192,7 @@ def options_of(kind: str, name: str) -> type[PartOptions]:
 
 
 def installed_options_of(kind: str, name: str) -> type[PartOptions] | None:
-    """Return a part's ``Options`` class, or None where the part cannot be had.
+    """Return a part's ``Options`` class, or None where the part is not available.
 
     The header of weights can be read whether or not the parts are installed; building the model
     raises the error.

@@ -1,6 +1,6 @@
 """Signals: the first asks a run to save and stop, the second stops it now.
 
-Whatever takes long asks ``check`` now and then, so that a run is left within two seconds, wherever
+Whatever takes long calls ``check`` now and then, so that a run is left within two seconds, wherever
 it is: a batch scheduler that preempts a job waits for no more than half a minute.
 """
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Torch's threads wait for each other by spinning, which costs up to eight times the work where
     # anything else wants a core (loader workers do); set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for name in ("stdout", "stderr"):  # closed by whoever started this (``>&-``): the work counts
+    for name in ("stdout", "stderr"):  # closed by the caller (``>&-``): the work counts
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
     if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold what its encoding lacks

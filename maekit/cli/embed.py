@@ -73,18 +73,18 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     verbose: bool,
 ) -> int:
     """Embed all inputs; return the exit code: 6 where some could not be read."""
-    tell = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
+    terminal = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
     kind = format_of(out, form)
     target = out or Path(f"embeddings.{kind}")
     _refuse_taken(target, overwrite=overwrite)
     if kind == "parquet":
         arrow_library()  # that it is missing is better known before the work than after it
-    with LoggingBridge(tell).listening():
+    with LoggingBridge(terminal).listening():
         located = newest_or_demo(source, needs_decoder=False)
     for note in located.notes:
-        tell(Note(note, warning=True))
+        terminal(Note(note, warning=True))
     where = pick_device(device)
-    with LoggingBridge(tell).listening(), StopSignal():
+    with LoggingBridge(terminal).listening(), StopSignal():
         model, header = load_model(located.source)
         refuse_nonfinite_weights(model, located.source)
         found = find_files(list(_unlisted(inputs)), moving=header.clip[0] > 1, purpose=VERB)
@@ -96,19 +96,19 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         digest = digest_of_inputs(each.path for each in found)
         shards = FeatureShards(target.with_name(f"{target.name}.parts"), about | {"inputs": digest})
         with held_lock(shards.folder / LOCK, locks=lock):
-            tell(Note(f"weights: {located.description}"))
-            tell(Note(f"{len(found):,} inputs, {_said(header, model, pool, layer)}"))
+            terminal(Note(f"weights: {located.description}"))
+            terminal(Note(f"{len(found):,} inputs, {_described(header, model, pool, layer)}"))
             reading = _reading(batch, workers, where)
             try:
-                made = make_embedding(reader, way, shards, reading, tell)
+                made = make_embedding(reader, way, shards, reading, terminal)
             except Interrupted:
                 text = f"interrupted; the same command resumes from {shards.folder}"
-                tell(Note(text, warning=True))
+                terminal(Note(text, warning=True))
                 return INTERRUPTED
             write(target, kind, made, about)
         shards.remove()
     for each in made.unread:
-        tell(Note(f"{each['input']}: {each['error']}", warning=True))
+        terminal(Note(f"{each['input']}: {each['error']}", warning=True))
     return _tell(made, target, about, json=json)
 
 
@@ -179,7 +179,7 @@ def _about(
     }
 
 
-def _said(header: Header, model: MaskedAutoencoder, pool: Pool, layer: int | None) -> str:
+def _described(header: Header, model: MaskedAutoencoder, pool: Pool, layer: int | None) -> str:
     t, h, w = header.clip
     width = model.backbone.width
     size = f"{model.grid.tokens} x {width}" if pool == "tokens" else f"{width}"

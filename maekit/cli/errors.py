@@ -84,7 +84,7 @@ def _storage_advice(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
         return "allow more open files (ulimit -n 4096), or fewer data.workers"
     if isinstance(error, OSError) and error.errno in {errno.EIO, errno.ESTALE}:
-        return "the disk or its connection failed: once it answers again, go on with --resume"
+        return "the disk or its connection failed: once it answers again, continue with --resume"
     return "free some space, or another disk (--out DIR)"
 
 

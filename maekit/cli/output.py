@@ -14,7 +14,7 @@ from maekit.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WIDE = 240  # columns where stdout is no terminal: whoever reads it can cut
+_WIDE = 240  # columns where stdout is no terminal: its reader can cut
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:

@@ -71,23 +71,23 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     verbose: bool,
 ) -> int:
     """Reconstruct all inputs; return the exit code: 6 where some were bad."""
-    tell = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
+    terminal = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
     hidden = Hidden(masker, ratio, mask, seed, like_training, whole)
     _check_combination(hidden, native=native)
-    with LoggingBridge(tell).listening():
+    with LoggingBridge(terminal).listening():
         located = newest_or_demo(source)
     for note in located.notes:
-        tell(Note(note, warning=True))
+        terminal(Note(note, warning=True))
     recipe = located.recipe()
     where = pick_device(device)
-    with LoggingBridge(tell).listening():
+    with LoggingBridge(terminal).listening():
         models = Models(located.source, where)
         found = find_files(inputs, moving=models.header.clip[0] > 1)
         masks = _masks(hidden, models, located, recipe)
         if isinstance(masks, MaskerMasks) and not native:
             masks.check(models.model.grid, models.model.backbone.mask_unit)
         folder = _folder(out)
-        tell(Note(f"weights: {located.description}; {_told(models)}"))
+        terminal(Note(f"weights: {located.description}; {_described(models)}"))
         worker = Reconstructor(
             models,
             found,
@@ -96,7 +96,7 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
             attention=attention,
             caption=located.caption,
         )
-        items, scores = _all(worker, found, folder, tell)
+        items, scores = _all(worker, found, folder, terminal)
     bad = sum(item["error"] is not None for item in items)
     result = {
         "verb": "reconstruct",
@@ -110,12 +110,12 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
         print_json(plain(result))
     else:
         print_table(("input", "output", "hidden", "psnr", "ssim", "gain_db"), _table(items))
-        tell(Note(f"pictures: {folder}"))
+        terminal(Note(f"pictures: {folder}"))
     return BAD_FILES if bad else 0
 
 
 def _all(
-    worker: Reconstructor, inputs: Sequence[NamedFile], folder: Path, tell: Terminal
+    worker: Reconstructor, inputs: Sequence[NamedFile], folder: Path, terminal: Terminal
 ) -> tuple[list[dict[str, Any]], list[Scores]]:
     """Reconstruct each input; return an item for each mask, or one that says why not."""
     items: list[dict[str, Any]] = []
@@ -126,18 +126,16 @@ def _all(
             outcome = worker(number)
         except (DataError, OSError) as error:
             items.append(_item(each, None, None, _reason(error)))
-            tell(Note(f"{each.name}: {_reason(error)}", warning=True))
+            terminal(Note(f"{each.name}: {_reason(error)}", warning=True))
             continue
         for note in outcome.notes:
-            tell(Note(note))
+            terminal(Note(note))
         path = save(outcome, folder, stem)
         for row in outcome.rows:
             items.append(_item(each, path, row.scores, None))
             scores.append(row.scores)
             if not math.isfinite(row.scores.prediction.psnr):
-                tell(
-                    Note(f"{each.name}: the model predicts values that are no number", warning=True)
-                )
+                terminal(Note(f"{each.name}: the model's predictions are not finite", warning=True))
     return items, scores
 
 
@@ -276,7 +274,7 @@ def _clips(recipe: Recipe | None, *, native: bool) -> ClipOptions:
     )
 
 
-def _told(models: Models) -> str:
+def _described(models: Models) -> str:
     header = models.header
     t, h, w = header.clip
     target = "none" if header.target is None else header.target.name

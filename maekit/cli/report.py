@@ -49,8 +49,8 @@ def report(runs: list[Path], out: Path | None, *, json: bool) -> int:
         if pairing.pairs:
             print_table(PAIRED, [_pair_row(each, records) for each in pairing.pairs])
         if pairing.left_out:
-            told = [_unpaired(each, records) for each in pairing.left_out]
-            print_table(LEFT_OUT, [tuple(value or "-" for value in row.values()) for row in told])
+            rows = [_unpaired(each, records) for each in pairing.left_out]
+            print_table(LEFT_OUT, [tuple(value or "-" for value in row.values()) for row in rows])
         say(f"report: {target}", err=True)
     return 0
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from maekit.recipe.schema import Recipe
 
-# What to type after a first run on drawn samples: the same recipe over one's own files.
+# What to type after a first run on drawn samples: the same recipe over the user's own files.
 OWN_FILES = {"quickstart": "images", "quickstart_video": "videos"}
 
 
@@ -130,7 +130,7 @@ def _after_tokenizer(result: Mapping[str, Any], folder: Path) -> list[str]:
     return [f'next:     maekit pretrain RECIPE "{target}{sizes}"']
 
 
-# What to type next, for whoever has just finished a run.
+# What to type next, after a run has finished.
 NEXT_STEPS: dict[str, Callable[[Mapping[str, Any], Path], list[str]]] = {
     "pretrain": _after_pretraining,
     "finetune": _after_finetuning,

@@ -34,7 +34,7 @@ class OpenFrames:
         raise DataError(what, where=self.name, hint="list its frames by number")
 
     def numbered(self, first: int, count: int) -> range:
-        """Find ``count`` pictures whose numbers go on from ``first``.
+        """Find ``count`` pictures numbered in sequence from ``first``.
 
         Raises:
             DataError: they are not all there.

@@ -100,7 +100,7 @@ def _digest(labels: Sequence[Any] | np.ndarray | None) -> str | None:
 
 def _size(name: str) -> int | None:
     try:
-        return os.stat(name).st_size  # noqa: PTH116 - names that are no text pass through a string
+        return os.stat(name).st_size  # noqa: PTH116 - names that are not text pass through a string
     except (OSError, ValueError):  # a row of a list, a URL, a member of an archive
         return None
 

@@ -29,7 +29,7 @@ class Loader:
         reader: reads one sample.
         batches: the keys of each batch; taken ``prefetch`` batches ahead. Where it can be iterated
             again, so can the loader, with the same workers.
-        workers: processes; 0 reads in this one (where no one watches the time a sample takes).
+        workers: processes; 0 reads in this one (where nothing watches the time a sample takes).
         timeout: seconds that one sample may take.
         prefetch: batches read ahead of the current one.
 

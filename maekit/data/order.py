@@ -130,8 +130,8 @@ def permute(positions: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
     keys = rng.integers(0, 2**64, size=_ROUNDS, dtype=np.uint64)
     bits = (size - 1).bit_length()
     values = _feistel(positions.astype(np.uint64), bits, keys)
-    # Cycle walking: whoever lands outside range(size) goes on until inside, at most twice on
-    # average, since 2**bits < 2 * size. What remains is a permutation of range(size).
+    # Cycle walking: a value outside range(size) is mapped again until it is inside, at most twice
+    # on average, since 2**bits < 2 * size. What remains is a permutation of range(size).
     while (outside := values >= size).any():
         values[outside] = _feistel(values[outside], bits, keys)
     return values.astype(np.int64)

@@ -4,7 +4,7 @@ Why not ``torch.utils.data.DataLoader``: it ends the run where a worker dies or 
 import torch, and its order depends on their number. Here
 
 - one sample that hangs, or that kills the process that reads it, is tried once more and then counts
-  as a bad file; the run goes on, and the sample keeps its place in the batch with a weight of 0;
+  as a bad file; the run continues, and the sample keeps its place in the batch with a weight of 0;
 - workers import neither torch nor the main script, so that starting one costs little;
 - a batch holds the same samples whatever the number of workers: each task knows its place.
 
@@ -71,7 +71,7 @@ class _Worker:
     process: BaseProcess
     tasks: Connection
     results: Connection
-    heard: float  # the pool's clock when it last gave a sign of life
+    last_heard: float  # the pool's clock when it last gave a sign of life
     ready: bool = False
     working_on: deque[_Task] = field(default_factory=deque)
 
@@ -134,9 +134,9 @@ class Pool:
         for worker in self._workers:
             watched[worker.results] = watched[worker.process.sentinel] = worker
         start = time.monotonic()
-        heard = wait(list(watched), _POLL if block else 0)  # type: ignore[arg-type]
+        ready = wait(list(watched), _POLL if block else 0)  # type: ignore[arg-type]
         self._clock += min(time.monotonic() - start, 2 * _POLL)
-        for worker in {id(watched[thing]): watched[thing] for thing in heard}.values():
+        for worker in {id(watched[thing]): watched[thing] for thing in ready}.values():
             if not self._take_in(worker):
                 self._on_death(worker)
         for worker in list(self._workers):
@@ -173,7 +173,7 @@ class Pool:
             task = self._waiting.popleft()
             task.slot = self._free.pop()
             if not worker.working_on:
-                worker.heard = self._clock
+                worker.last_heard = self._clock
             worker.working_on.append(task)
             message = messages.setdefault(id(worker), bytearray())
             message += TASK.pack(task.slot, task.key.epoch, task.key.index)
@@ -195,7 +195,7 @@ class Pool:
 
     def _result(self, worker: _Worker, message: bytes) -> None:
         kind, dtype, flags = RESULT.unpack_from(message)
-        worker.heard = self._clock
+        worker.last_heard = self._clock
         if kind == READY:
             worker.ready = True
             self._start_failures = 0
@@ -218,11 +218,11 @@ class Pool:
 
     def _check_alive(self, worker: _Worker) -> None:
         """Replace a worker that has given no sign of life for too long."""
-        silent = self._clock - worker.heard
+        silent = self._clock - worker.last_heard
         if not worker.ready and silent > _START_LIMIT:
             worker.process.kill()
         elif worker.ready and worker.working_on and silent > self._timeout:
-            # Reading goes on until the kill: the last results may be on their way already.
+            # Reading continues until the kill: the last results may be on their way already.
             worker.process.kill()
             worker.process.join()
             self._take_in(worker)

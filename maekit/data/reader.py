@@ -88,7 +88,7 @@ class SampleReader:
         self.layout = Layout(shapes, self.repeats, tokens, self.decode is not None)
 
     def prepare(self) -> None:
-        """Import what reading needs, which is no sample's own time."""
+        """Import what reading needs, whose time counts for no sample."""
         if self.transform is not None:
             self.transform.make()
 

@@ -263,7 +263,7 @@ def _orientation(frame: VideoFrame) -> int:
 # HEVC's leading pictures (RASL_N, RASL_R; ITU-T H.265 table 7-1). They need pictures from before
 # their keyframe: after a cut, which no packet shows, decoders drop them.
 _SKIPPED = (8, 9)
-# Where the byte with the size of lengths stands in the codec's configuration record
+# Where the byte with the size of lengths is in the codec's configuration record
 # (ISO/IEC 14496-15: avcC 5.3.3.1.2, hvcC 8.3.3.1.2).
 _SIZE_AT = {"h264": 4, "hevc": 21}
 

@@ -219,7 +219,7 @@ def walk(folder: str, suffixes: frozenset[str], *, empty_folders: bool = False) 
         DataError: a folder cannot be listed.
     """
     seen = {_identity(folder)}
-    own: set[tuple[int, int]] | None = None  # the folders below that are no links, once needed
+    own: set[tuple[int, int]] | None = None  # the folders below that are not links, once needed
     repeated: list[str] = []
     # Not recursive: folders may lie deeper than Python calls. Of each open folder: its path, what
     # is left of it, and whether a file was found in it.
@@ -407,7 +407,7 @@ def _csv_delimiter(path: Path, header: str) -> str | None:
     for delimiter in (",", ";", "\t"):
         try:
             cells = next(csv.reader([header], delimiter=delimiter), [])
-        except csv.Error:  # a field longer than any column's name: this is no header
+        except csv.Error:  # a field longer than any column's name: this is not a header
             continue
         names = [name.strip().lower() for name in cells]
         if "path" in names:
@@ -508,7 +508,7 @@ def _present(path: str, where: str) -> str:
         what = "the path is empty" if not path.strip() else "the path holds a zero byte"
         raise DataError(what, where=where)
     if len(path) > _LONGEST_PATH or not is_name(path):
-        what = f"the path {path[:40]!r} is no name that a file can have"
+        what = f"the path {path[:40]!r} cannot be a file's name"
         raise DataError(what, where=where)
     try:
         check_scheme(path)

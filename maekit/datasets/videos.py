@@ -8,7 +8,7 @@ the same keys, are plain lines in the columns of the official code:
 - ``path start frames`` and ``path start frames label`` (VideoMAEv2): ``start`` is the number of
   the first frame, of a folder that in its name; fewer than 0 frames are all there are.
 
-Which of them it is shows in the numbers, or is said with ``columns``. A path that is a folder is a
+Which of them it is follows from the numbers, or from ``columns``. A path that is a folder is a
 video whose frames are the pictures in it.
 """
 

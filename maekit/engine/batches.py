@@ -286,9 +286,9 @@ def announce_padding(reader: SampleReader, key: Key, emit: Emit) -> None:
 
 
 def announce_watch(workers: int, timeout: float, emit: Emit) -> None:
-    """Say so where no one ends reads that take too long."""
+    """Say so where nothing ends reads that take too long."""
     if workers == 0:
-        text = f"data.workers is 0: no one ends a read that takes longer than the {timeout:g} s"
+        text = f"data.workers is 0: nothing ends a read that takes longer than the {timeout:g} s"
         emit(Note(f"{text} of data.timeout"))
 
 

@@ -46,7 +46,7 @@ class Checkpoints:
         folder: made with the first checkpoint.
         keep: how many stay. The best one, and the newest that was written while updates were
             finite, stay besides these.
-        emit: is told of what could not be removed.
+        emit: called with a note of what could not be removed.
     """
 
     def __init__(self, folder: Path, keep: int, emit: Emit = lambda _: None) -> None:

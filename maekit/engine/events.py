@@ -20,7 +20,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Speed of a run, since the last event that told it."""
+    """Speed of a run, since the last event that had it."""
 
     total_steps: int
     samples_per_second: float

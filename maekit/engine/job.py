@@ -78,7 +78,7 @@ class Job(ABC):
         bad_files_path: file that unreadable samples are recorded in.
 
     Raises:
-        RecipeError, PartError, DataError: what the recipe asks for cannot be had.
+        RecipeError, PartError, DataError: what the recipe names is missing or cannot be used.
         WeightsError: the weights are of another model.
     """
 
@@ -182,7 +182,7 @@ class Job(ABC):
     def described(self) -> FileHeader:
         """Return the header of the weights as they are now."""
 
-    def start(self) -> None:  # noqa: B027 - by default nothing is left to do
+    def start_fresh(self) -> None:  # noqa: B027 - by default nothing is left to do
         """Prepare a fresh model for its first step: load given weights, fit its target."""
 
     def open_holdout(self) -> None:  # noqa: B027 - by default data.val is read each time
@@ -237,9 +237,9 @@ class Job(ABC):
         self.began = time.perf_counter()
         samples = self.state.extra.setdefault("train_samples", len(self.train))
         if checkpoint is None:
-            # What a model draws itself (drop path, dropout) begins here; checkpoints go on with it.
+            # Seeds what a model draws itself (drop path, dropout); checkpoints keep the state.
             torch.manual_seed(self.recipe.seed)
-            self.start()
+            self.start_fresh()
             return
         samples = checkpoint.record.extra.get("train_samples", samples)
         if samples != len(self.train):

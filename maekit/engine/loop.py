@@ -1,4 +1,4 @@
-"""The training loop: occasions, update, again.
+"""The training loop: callbacks, update, again.
 
 It trains any step object; it knows neither masks nor files.
 """
@@ -41,7 +41,7 @@ STEPS_PER_READ_ELSEWHERE = 10
 
 @dataclass
 class Periodic:
-    """A call every so many steps, or minutes, and once more at the end.
+    """A callback: called every so many steps, or minutes, and once more at the end.
 
     Attributes:
         every: number of steps, or time that must pass.
@@ -74,10 +74,10 @@ class Periodic:
         self._last = time.monotonic()
 
 
-def run(
+def train(
     state: TrainState,
     step: Step,
-    occasions: Sequence[Periodic],
+    callbacks: Sequence[Periodic],
     *,
     batches: Iterator[Sequence[Batch]],
     save: Periodic,
@@ -90,7 +90,7 @@ def run(
     Args:
         state: where training starts; it is changed in place.
         step: computes the loss of a micro-batch.
-        occasions: called between updates, in this order, when they are due.
+        callbacks: called between updates, in this order, when they are due.
         batches: the micro-batches of each coming update.
         save: writes a checkpoint; called last at a step, at the end, and before an interruption.
         emit: called with every event.
@@ -105,9 +105,9 @@ def run(
     """
     meter = Meter(state, emit, Skipped(state, emit, name_samples))
     try:
-        _train(state, step, occasions, meter, batches=batches, save=save, stop=stop)
+        _train(state, step, callbacks, meter, batches=batches, save=save, stop=stop)
     except Interrupted as error:
-        # Between two updates, or within an occasion, which comes again after a resume.
+        # Between two updates, or within a callback, which is called again after a resume.
         meter.flush()
         save.call(state)
         msg = f"interrupted after step {state.step}, saved"
@@ -117,7 +117,7 @@ def run(
 def _train(
     state: TrainState,
     step: Step,
-    occasions: Sequence[Periodic],
+    callbacks: Sequence[Periodic],
     meter: Meter,
     *,
     batches: Iterator[Sequence[Batch]],
@@ -131,14 +131,14 @@ def _train(
             meter.flush()
             meter.skipped.check()
         due = (
-            [] if state.last_evaluated >= state.step else [o for o in occasions if o.is_due(state)]
+            [] if state.last_evaluated >= state.step else [c for c in callbacks if c.is_due(state)]
         )
         if due:
             meter.flush()
             if state.finished:  # the last measurement may take as long as an epoch
                 save.call(state)
-        for occasion in due:
-            occasion.call(state)
+        for callback in due:
+            callback.call(state)
         arrived, state.last_evaluated = state.last_evaluated < state.step, state.step
         if arrived and save.is_due(state):
             meter.flush()
@@ -250,7 +250,7 @@ class Meter:
         self.rate: float | None = None  # seconds per step, smoothed
 
     def restart(self, *, pause: bool) -> None:
-        """Leave what occasions took out of the pace."""
+        """Leave the time that callbacks took out of the pace."""
         if pause and not self.pending:
             self.began, self.waited = time.perf_counter(), 0.0
 
@@ -336,7 +336,7 @@ class TrainState:
         model: what is trained, uncompiled.
         optimizer: its groups name their parameters under ``"names"``.
         step: finished updates.
-        last_evaluated: the last step whose occasions were run.
+        last_evaluated: the last step whose callbacks were called.
         nonfinite_streak: non-finite updates in a row, on the device so that nothing waits for it.
     """
 

@@ -41,9 +41,8 @@ class PretrainJob(ValidatedJob):
     section: Pretrain
     model: MaskedAutoencoder
     weights: Weights | None = None  # that a fresh run starts from
-    decoder_reset_reason: str | None = (
-        None  # why these weights leave the decoder as it is, if they do
-    )
+    # Why the decoder keeps its first initialization though there are weights, if it does.
+    decoder_reset_reason: str | None = None
 
     def __init__(
         self,
@@ -139,7 +138,7 @@ class PretrainJob(ValidatedJob):
         """Return how to rebuild the model, and where its weights come from."""
         return self.header.model_copy(update={"source": self.provenance})
 
-    def start(self) -> None:
+    def start_fresh(self) -> None:
         """Load given weights; fit the target unless they bring it fitted."""
         if self.weights is not None:
             self.emit(Note(f"starting from {self.weights.origin}"))

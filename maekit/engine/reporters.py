@@ -54,12 +54,12 @@ class Reporters:
 
 
 class Dispensable(Generic[R]):
-    """A reporter that no training depends on: where it fails, that is said once, and it is left.
+    """A reporter that no training depends on: a failure is reported once, then it is not used.
 
     Args:
         make: opens the reporter.
         name: of what it writes.
-        warn: is told of the failure.
+        warn: called with a note of the failure.
     """
 
     def __init__(self, make: Callable[[], R], name: str, warn: Emit) -> None:

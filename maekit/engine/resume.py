@@ -80,7 +80,7 @@ def record_source(run: Path, source: str | None) -> None:
 
 
 def check_source(run: Path, requested: str | None) -> None:
-    """Refuse to go on with a run that started from other weights than are requested now.
+    """Refuse to resume a run that started from other weights than are requested now.
 
     Raises:
         RecipeError: ``--from`` names others.
@@ -90,7 +90,7 @@ def check_source(run: Path, requested: str | None) -> None:
     before, now = _started_from(run), _plain_source(requested)
     if before != now:
         msg = f"this run started from {before or 'no weights'}, not from {now}"
-        hint = "leave --from away to go on with it, or give another --out"
+        hint = "leave --from out to resume it, or give another --out"
         raise RecipeError(msg, where=str(run), hint=hint)
 
 
@@ -122,9 +122,9 @@ def check_data(
     Args:
         run: the run's folder.
         sets: by their key in the recipe.
-        resumed: the run goes on from a checkpoint.
+        resumed: the run continues from a checkpoint.
         accept: keep what it is now, though it differs.
-        emit: is told of accepted differences.
+        emit: called with a note of each accepted difference.
 
     Raises:
         RecipeError: it is not what it was when the run began.
@@ -136,7 +136,7 @@ def check_data(
             before = _IDENTITIES.validate_json(path.read_bytes())
         except ValidationError as error:
             msg = f"cannot be understood: {error.errors()[0]['msg']}"
-            hint = "put it back, or --accept-data to go on without it"
+            hint = "put it back, or resume without it by --accept-data"
             if not accept:
                 raise RecipeError(msg, where=str(path), hint=hint) from error
             before = {}
@@ -144,7 +144,7 @@ def check_data(
             found = differences(before[key], now[key])
             if found and not accept:
                 msg = "the data is not what it was when this run began: " + "; ".join(found)
-                hint = "put it back; --accept-data goes on with it as it is now"
+                hint = "put it back, or resume with it as it is now by --accept-data"
                 raise RecipeError(msg, where=key, hint=hint)
             for each in found:
                 emit(Note(f"{key}, accepted: {each}", warning=True))

@@ -21,8 +21,7 @@ from maekit.engine.checkpoint import Checkpoints, write_state
 from maekit.engine.events import Emit, Note
 from maekit.engine.expected import compare
 from maekit.engine.job import Job, section_of
-from maekit.engine.loop import Periodic
-from maekit.engine.loop import run as train
+from maekit.engine.loop import Periodic, train
 from maekit.engine.reporters import Dispensable, JsonLines, LogFile, Reporters, TensorBoard
 from maekit.engine.resume import (
     check_data,
@@ -64,7 +63,7 @@ class RunOptions:
 
     Attributes:
         out: run folder; None: ``runs/<recipe>/<n>``, or with ``resume`` the newest unfinished run.
-        resume: go on from the newest good checkpoint, if there is one.
+        resume: continue from the newest good checkpoint, if there is one.
         overwrite: move an earlier run in ``out`` away first.
         source: weights to start from, as ``--from`` takes them.
         compare: compare the result with what the recipe expects.
@@ -240,7 +239,7 @@ def run_in_folder(
                     result["expected"] = compare(recipe.expected, verb, result)
                 run.folder.write_result(result)
         except Interrupted as error:
-            text = f"{error}; go on with --resume --out {path}"
+            text = f"{error}; continue with --resume --out {path}"
             run.emit(Note(text, warning=True))
     return Finished(result, path)
 
@@ -255,7 +254,7 @@ def _is_finished(result: dict[str, Any], verb: str) -> bool:
 def _resume_point(
     verb: str, recipe: Recipe, run: OpenRun, checkpoints: Checkpoints, source: str | None
 ) -> CheckpointOnDisk | None:
-    """Return the checkpoint that a run goes on from, or None.
+    """Return the checkpoint that a run continues from, or None.
 
     Raises:
         RecipeError: the folder holds a run of another recipe, of another verb, or from other
@@ -283,7 +282,7 @@ def _start(
     options: RunOptions,
     checkpoint: CheckpointOnDisk | None,
 ) -> Job:
-    """Build the job, at its checkpoint where it goes on from one."""
+    """Build the job, at its checkpoint where it resumes from one."""
     folder, emit = run.folder, run.emit
     run.describe(recipe, kind.verb, device)
     source = None
@@ -338,13 +337,13 @@ def _train(job: Job, run: OpenRun, checkpoints: Checkpoints, stop: StopSignal) -
         at_start=False,
         or_when=job.is_best,
     )
-    occasions = [*job.measures(), *job.pictures(run.folder.path)]
+    callbacks = [*job.measures(), *job.pictures(run.folder.path)]
     job.model.train()
     with job.batches() as batches:
         train(
             job.state,
             job.step,
-            occasions,
+            callbacks,
             batches=iter(batches),
             save=save,
             emit=run.emit,

@@ -84,7 +84,7 @@ class RunFolder:
         if path.is_symlink() or (path.exists() and not path.is_file()):
             aside = free_name(path.with_name(f"{path.name}.aside"))
             path.rename(aside)
-            return [f"{path} is no file; it is now {aside.name}"]
+            return [f"{path} is not a file; it is now {aside.name}"]
         if not path.exists():
             return []
         kept, damaged = [], 0

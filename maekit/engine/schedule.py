@@ -1,4 +1,4 @@
-"""From what a recipe asks for to numbers per step: batch split, steps, learning rate."""
+"""From a recipe's budget to numbers per step: batch split, steps, learning rate."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 APPLIED, NONFINITE, SCALER, NO_SAMPLES = range(4)  # what became of an update
 WORDS = {NONFINITE: "nonfinite", SCALER: "scaler", NO_SAMPLES: "no samples"}  # in metrics.jsonl
-KEY = "skipped"  # of the state's extra, so that a resumed run goes on counting
+KEY = "skipped"  # of the state's extra, so that a resumed run keeps counting
 WINDOW = 1000  # updates that are looked back on
 MOST_IN_WINDOW = 10  # 1 % of them
 SHORT_FRACTION = 0.25  # of all updates of a run that is shorter than the window
@@ -35,7 +35,7 @@ class Skipped:
 
     Args:
         state: the training; the count is kept in its ``extra``.
-        emit: is told of them.
+        emit: called with a note of them.
         name_samples: returns those samples of a step's batch whose own loss is not finite; None
             for all of them.
     """

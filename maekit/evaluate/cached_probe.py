@@ -57,7 +57,7 @@ def run_cached_probe(
             with run.recorded(lambda _, code: begun | {"exit": code}):
                 return Finished(_judged(recipe, device, run, options), path)
         except Interrupted:
-            text = f"interrupted, features are kept; go on with --resume --out {path}"
+            text = f"interrupted, features are kept; continue with --resume --out {path}"
             run.emit(Note(text, warning=True))
             return Finished(begun | {"exit": INTERRUPTED}, path)
 

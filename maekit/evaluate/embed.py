@@ -54,7 +54,7 @@ def embed(
         extractor: makes features.
         shards: where they are kept.
         reading: how inputs are read and encoded.
-        emit: is told now and then how many inputs are done.
+        emit: called now and then with how many inputs are done.
 
     Raises:
         Interrupted: a signal asked for it; the shards that are done are kept.
@@ -80,7 +80,7 @@ def digest_of_inputs(paths: Iterable[str]) -> str:
     found = hashlib.sha256()
     for path in paths:
         found.update(os.fsencode(path) + b"\0")
-        if os.path.isfile(path):  # noqa: PTH113 - names that are no text pass through a string
+        if os.path.isfile(path):  # noqa: PTH113 - names that are not text pass through a string
             status = os.stat(path)  # noqa: PTH116
             found.update(f"{status.st_size} {status.st_mtime_ns}".encode())
     return found.hexdigest()
@@ -91,7 +91,7 @@ def write(path: Path, kind: Format, made: Embedding, about: dict[str, Any]) -> N
 
     npz holds ``ids``, ``features`` and ``maekit``; safetensors ``features``, and in its metadata
     ``ids`` and what it is about; parquet the columns ``id`` and ``features`` (flat lists; the shape
-    of one stands in the metadata).
+    of one is in the metadata).
 
     Raises:
         RecipeError: parquet without pyarrow.

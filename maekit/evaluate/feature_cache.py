@@ -155,11 +155,11 @@ def raise_on_bad(read: Batch, made: FeatureArrays, name: Name) -> Sequence[BadFi
     return ()
 
 
-def count_bad(ledger: BadFiles) -> OnBad:
+def count_bad(bad_files: BadFiles) -> OnBad:
     """Leave out what cannot be read and record it, until it is too much."""
 
     def on_bad(read: Batch, made: FeatureArrays, name: Name) -> Sequence[BadFile]:
-        ledger.add(read.bad, 0)
+        bad_files.add(read.bad, 0)
         _refuse_nonfinite(read, made, name)
         return read.bad
 

@@ -59,7 +59,7 @@ class LabeledSubset:
         self.labels = labels
         self._reader = reader
         self._reading = reading
-        self._emit: Emit | None = emit  # until what cannot be read is said
+        self._emit: Emit | None = emit  # until unreadable samples were reported
         size = int(np.prod(reader.layout.views[0])) * len(self.rows)
         self._kept: list[Batch] | None = list(self._read()) if size <= KEPT_BYTES else None
 

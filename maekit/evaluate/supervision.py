@@ -38,7 +38,7 @@ GRAY = 128 / 255
 def make_classifier(
     encoder: MaskedAutoencoder, header: Header, options: Finetune, task: Task, seed: int
 ) -> tuple[Classifier, Header]:
-    """Put a fresh head on an encoder, freeze what is not trained; returns the header of both."""
+    """Put a fresh head on an encoder and freeze as the recipe says; return it with its header."""
     head = options.head
     with seeded(seed, purpose="head"):
         linear = make_head(

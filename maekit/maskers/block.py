@@ -14,7 +14,7 @@ from maekit.maskers.rounding import Rounding, hidden_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_TRIES = 10  # rectangles drawn before none is said to fit, as BEiT
+_TRIES = 10  # rectangles drawn before giving up, as BEiT
 
 
 class Block(Masker):

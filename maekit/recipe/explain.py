@@ -74,7 +74,7 @@ def validated(model: type[M], tree: Node, options_of: OptionsOf | None = None) -
 
     Raises:
         RecipeError: lists everything that is wrong, each with its place.
-        PartError: a part cannot be had, and nothing else is wrong.
+        PartError: a part is not available, and nothing else is wrong.
     """
     try:
         # As JSON, strictly: lists become tuples, but "3" and true are not numbers.
@@ -133,7 +133,7 @@ class _Problem:
     where: str
     what: str
     hint: str
-    of_part: bool = False  # the part itself cannot be had
+    of_part: bool = False  # the part itself is not available
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Finding:
     """One error of Pydantic's, its location split into keys of the recipe and union branches."""
 
     details: ErrorDetails
-    path: KeyPath  # keys that stand in the recipe, and a last one that is missing
+    path: KeyPath  # keys that are in the recipe, and a last one that is missing
     union: KeyPath | None  # the key whose value fits no branch of a union
     tags: tuple[str, ...]
 

@@ -13,6 +13,7 @@ from maekit.errors import RecipeError
 from maekit.recipe.explain import suggest, validated
 from maekit.recipe.merge import check_alternatives, merge, parse_overrides, remove
 from maekit.recipe.schema import OVERLAYS, VERBS, Recipe
+from maekit.recipe.sections import BRITISH
 from maekit.recipe.yaml12 import KeyPath, Mark, Node, parse, tree
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class LoadedRecipe:
     Attributes:
         tree: parents, recipe and command line merged, each value with its mark.
         path: the recipe's file.
-        notes: what the user should hear, such as a removed key that was not there.
+        notes: for the user, such as a removed key that was not there.
     """
 
     tree: Node
@@ -85,7 +86,17 @@ def read(source: Source, overrides: Sequence[str] = ()) -> LoadedRecipe:
         path = find(source)
         whole = read_tree(path)
     merged, notes = parse_overrides(overrides).apply(whole)
-    return LoadedRecipe(merged, path, notes)
+    return LoadedRecipe(merged, path, (*notes, *_old_spellings(merged)))
+
+
+def _old_spellings(whole: Node) -> tuple[str, ...]:
+    """Return one note that names all values in a spelling that is still read."""
+    found = [
+        f"{node.mark}: {path[-1]}: {node.value}, now {BRITISH[path[-1], node.value]}"
+        for path, node in whole.walk()
+        if path and isinstance(node.value, str) and (path[-1], node.value) in BRITISH
+    ]
+    return (f"old spellings, which are still read: {'; '.join(found)}",) if found else ()
 
 
 def with_overlays(source: LoadedRecipe, verb: str) -> LoadedRecipe:

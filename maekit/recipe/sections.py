@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 # bilinear-aliased reads four pixels however much a picture shrinks, as cv2 and torch's own
 # interpolate do; the others widen with it.
@@ -268,9 +268,13 @@ class HeldOutSection(TrainingSection):
     )
 
 
-AMERICAN = {"centre": "center", "normalised": "normalized"}
+# Option and value as weights' headers and recipes from before 0.1 spell them, and today's value.
+BRITISH: dict[tuple[str | int, str], str] = {
+    ("inflate", "centre"): "center",
+    ("space", "normalised"): "normalized",
+}
 
 
-def american(value: object) -> object:
+def american(value: object, info: ValidationInfo) -> object:
     """Return an option's value in today's spelling, for a Pydantic ``BeforeValidator``."""
-    return AMERICAN.get(value, value) if isinstance(value, str) else value
+    return BRITISH.get((str(info.field_name), value), value) if isinstance(value, str) else value

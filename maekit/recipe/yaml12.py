@@ -225,7 +225,7 @@ class _Reader:
             return Node(self.scalar(node), mark)
         if id(node) in self.open:
             raise RecipeError(
-                "an alias (*name) stands inside the value that it refers to",
+                "an alias (*name) is inside the value that it refers to",
                 where=str(self.mark_of(node)),
                 hint="write the inner value out",
             )

@@ -163,10 +163,10 @@ class TokenizerJob(ValidatedJob):
                 f"channels: {found.channels} in the weights, {ours.channels} requested"
             )
         if differences:
-            msg = "the recipe asks for another dVAE: " + "; ".join(differences)
+            msg = "the recipe's dVAE differs: " + "; ".join(differences)
             raise WeightsError(msg, where=str(path), hint="take these values into the recipe")
 
-    def start(self) -> None:
+    def start_fresh(self) -> None:
         """Load given weights, if there are any."""
         if self.given is not None:
             self.check(self.given)

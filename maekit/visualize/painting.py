@@ -42,7 +42,7 @@ class Painted:
         visible_stats: the prediction, with statistics of visible patches only.
         oracle_stats: the prediction with those of the hidden patches, which leak the answer; None
             where that is the same picture.
-        ceiling: the best that any model could paint; None where it was not asked for.
+        ceiling: the best that any model could paint; None where it was not requested.
         baselines: pictures made without a model, by name.
         hidden: bool ``[F/pt, h, w]``, not seen by the encoder.
         predicted: bool ``[F/pt, h, w]``.

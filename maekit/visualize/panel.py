@@ -125,7 +125,7 @@ def panel(
     lefts = [_GAP, *(_GAP + end for end in accumulate(width + _GAP for width in widths))]
     lines = [heading(text, lefts[-1] - 2 * _GAP) for text in labels]
     above = [line.height for line in lines] or [0] * len(rows)
-    above[0] += top  # captions stand next to the pictures, below the first label
+    above[0] += top  # captions are next to the pictures, below the first label
     spans = [high + height + _GAP for high, height in zip(above, heights, strict=True)]
     tops = [0, *accumulate(spans)]
     sheet = Image.new("RGB", (lefts[-1], tops[-1]), _PAPER)

@@ -160,7 +160,7 @@ def _record(folder: Path) -> Record:
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{STATE} is no JSON: {error}", where=str(folder)) from error
+        raise WeightsError(f"{STATE} is not JSON: {error}", where=str(folder)) from error
     found = values.get("format") if isinstance(values, dict) else None
     if isinstance(found, int) and found != FORMAT:
         msg = f"checkpoint format {found}, this maekit reads {FORMAT}"

@@ -85,7 +85,7 @@ def check_compatible(
             parts[key] = placed
             problems += more
     if problems:
-        msg = "the recipe asks for another model: " + "; ".join(problems)
+        msg = "the recipe's model differs: " + "; ".join(problems)
         raise WeightsError(msg, where=where, hint="take these values into the recipe")
     return Compatibility(
         requested.model_copy(update={**parts, "target": target, "grid": new.grid}), fresh

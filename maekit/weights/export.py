@@ -177,7 +177,7 @@ def _pickle(path: Path, value: object) -> None:
 
 
 def check_destination(path: Path, *, folder: bool, overwrite: bool) -> None:
-    """Refuse a destination that is there, or has no folder to stand in.
+    """Refuse a destination that is there, or whose folder does not exist.
 
     Args:
         path: where to write.

@@ -323,22 +323,22 @@ def _hints_of_config(found: ForeignCheckpoint, family: str) -> FileHints:
         msg = f"config.json has hidden_act {activation!r}; maekit computes gelu"
         raise WeightsError(msg, where=found.where, hint="give weights trained with gelu")
     notes = []
-    epsilon = _said(config, "layer_norm_eps", _number, found.where)
+    epsilon = _stated(config, "layer_norm_eps", _number, found.where)
     if epsilon not in (None, 1e-6):
         notes.append(
             f"config.json has layer_norm_eps {epsilon}; maekit computes with 1e-6, as the papers' "
             "code does: features differ from transformers' in about the fifth digit"
         )
-    normalized = _said(config, "norm_pix_loss", _flag, found.where)
+    normalized = _stated(config, "norm_pix_loss", _flag, found.where)
     target = None if normalized is None else ("norm-pixel" if normalized else "pixel")
     return FileHints(
         target=target,
-        heads=_said(config, "num_attention_heads", _count, found.where),
-        decoder_heads=_said(config, "decoder_num_attention_heads", _count, found.where),
-        frames=_said(config, "num_frames", _count, found.where),
-        size=_said(config, "image_size", _size, found.where),
-        mean=_said(found.preprocessor, "image_mean", _floats, found.where),
-        std=_said(found.preprocessor, "image_std", _deviations, found.where),
+        heads=_stated(config, "num_attention_heads", _count, found.where),
+        decoder_heads=_stated(config, "decoder_num_attention_heads", _count, found.where),
+        frames=_stated(config, "num_frames", _count, found.where),
+        size=_stated(config, "image_size", _size, found.where),
+        mean=_stated(found.preprocessor, "image_mean", _floats, found.where),
+        std=_stated(found.preprocessor, "image_std", _deviations, found.where),
         notes=tuple(notes),
     )
 
@@ -350,15 +350,15 @@ def _hints_of_timm(found: ForeignCheckpoint, family: str) -> FileHints:
         raise WeightsError(msg, where=found.where, hint="put the right config.json next to them")
     said = found.config.get("pretrained_cfg")
     config = said if isinstance(said, Mapping) else {}
-    size = _said(config, "input_size", _channels_and_size, found.where)
+    size = _stated(config, "input_size", _channels_and_size, found.where)
     return FileHints(
         size=None if size is None else size[1:],
-        mean=_said(config, "mean", _floats, found.where),
-        std=_said(config, "std", _deviations, found.where),
+        mean=_stated(config, "mean", _floats, found.where),
+        std=_stated(config, "std", _deviations, found.where),
     )
 
 
-def _said(
+def _stated(
     config: Mapping[str, Any], key: str, read: Callable[[object], T | None], where: str
 ) -> T | None:
     """Return what a file says under a key; None where the key is missing or null.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from maekit.errors import WeightsError
 
-DEEPEST = 1000  # blocks: a number beyond is no block, and its keys are named as unexpected
+DEEPEST = 1000  # blocks: a number beyond is not a block, and its keys are named as unexpected
 WEIGHT_AND_BIAS = ("weight", "bias")
 
 

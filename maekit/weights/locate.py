@@ -42,7 +42,7 @@ class LocatedWeights:
         source: as ``load_model`` takes it.
         description: for people.
         folder: the run that they come from; None where they do not come from one.
-        caption: what pictures say of them; empty for weights of one's own.
+        caption: what pictures say of them; empty for the user's own weights.
         notes: what was passed over, and why.
     """
 

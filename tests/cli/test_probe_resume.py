@@ -106,7 +106,7 @@ def test_an_interrupted_probe_goes_on_with_the_features_that_it_has(
         interrupt_at(patch, 5)  # three parts of data.val, two of data.train
         stopped = cli("probe", *words, "--out", "cut")
     assert stopped.code == 75
-    assert "go on with --resume --out cut" in stopped.err
+    assert "continue with --resume --out cut" in stopped.err
     assert result_of("cut")["exit"] == 75
     # A newer pre-training is not taken in the middle of a probe.
     assert cli("pretrain", labeled, "-q", "--seed", "3").code == 0

@@ -242,7 +242,7 @@ def test_a_model_of_no_numbers_is_told_of(cli: Cli) -> None:
     save_model(Path("w.safetensors"), constant=math.nan)
     draw_picture(Path("a.png"))
     done = cli("reconstruct", "a.png", "--from", "w.safetensors", "--json")
-    assert "a.png: the model predicts values that are no number" in done.err
+    assert "a.png: the model's predictions are not finite" in done.err
     assert items(done)[0]["gain_db"] is None
 
 

@@ -1,4 +1,4 @@
-"""Runs that are killed, interrupted, refused, and go on."""
+"""Runs that are killed, interrupted, refused, and resumed."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_padding_and_the_missing_watch_are_said_once(cli: Cli, recipe: str, work
     log = Path("runs/clips/1/log.txt").read_text()
     for text in (log, done.err):
         assert text.count("is shorter than 4 frames at stride 3: such clips are padded") == 1
-        assert text.count("data.workers is 0: no one ends a read") == (workers == 0)
+        assert text.count("data.workers is 0: nothing ends a read") == (workers == 0)
     named = next(line for line in log.splitlines() if "is shorter" in line)
     assert any(f"{number}.mp4 is" in named for number in (2, 3, 4))
 

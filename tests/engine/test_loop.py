@@ -1,4 +1,4 @@
-"""The loop with a toy model: accumulation, skipping, occasions, interruption."""
+"""The loop with a toy model: accumulation, skipping, callbacks, interruption."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from maekit.engine.events import Event, StepDone
-from maekit.engine.loop import Periodic, TrainState, run, update
+from maekit.engine.loop import Periodic, TrainState, train, update
 from maekit.engine.optim import parameter_groups
 from maekit.engine.schedule import Schedule
 from maekit.errors import Interrupted, NonFiniteError
@@ -114,7 +114,7 @@ def test_a_non_finite_step_is_skipped_and_training_goes_on() -> None:
     state = toy_state(steps=6)
     seen: list[Event] = []
     settings: dict[str, Any] = {"save": never_save(), "emit": seen.append, "stop": StopSignal()}
-    run(state, ToyStep(state.model), [], batches=forever(bad_at=(2,)), **settings)
+    train(state, ToyStep(state.model), [], batches=forever(bad_at=(2,)), **settings)
     losses = [event.loss for event in seen if isinstance(event, StepDone)]
     assert [loss == loss for loss in losses] == [True, True, False, True, True, True]
     assert all(bool(p.isfinite().all()) for p in state.trained())
@@ -136,22 +136,22 @@ def test_too_many_in_a_row_stop_the_run_with_untouched_weights() -> None:
     }  # fmt: skip
     batches = forever(bad_at=tuple(range(4, 50)))
     with pytest.raises(NonFiniteError, match="3 steps in a row"):
-        run(state, ToyStep(state.model), [Periodic(1, remember)], batches=batches, **settings)
+        train(state, ToyStep(state.model), [Periodic(1, remember)], batches=batches, **settings)
     assert state.step == 7
     for now, then in zip(state.trained(), kept[4], strict=True):
         assert torch.equal(now, then)
 
 
-def test_occasions_come_at_the_start_every_so_often_and_at_the_end() -> None:
+def test_callbacks_come_at_the_start_every_so_often_and_at_the_end() -> None:
     state = toy_state(steps=7)
     calls: dict[str, list[int]] = {"validate": [], "late": [], "save": []}
-    occasions = [
+    callbacks = [
         Periodic(3, lambda now: calls["validate"].append(now.step)),
         Periodic(5, lambda now: calls["late"].append(now.step), at_start=False),
     ]
     save = Periodic(4, lambda now: calls["save"].append(now.step), at_start=False)
     settings: dict[str, Any] = {"emit": lambda event: None, "stop": StopSignal()}
-    run(state, ToyStep(state.model), occasions, batches=forever(), save=save, **settings)
+    train(state, ToyStep(state.model), callbacks, batches=forever(), save=save, **settings)
     assert calls == {"validate": [0, 3, 6, 7], "late": [5, 7], "save": [4, 7, 7]}
 
 
@@ -174,10 +174,10 @@ def test_an_interruption_saves_and_the_rest_follows_once() -> None:
     settings: dict[str, Any] = {"save": save, "emit": lambda event: None}
     step = ToyStep(state.model)
     with pytest.raises(Interrupted):
-        run(
+        train(
             state, step, [Periodic(3, validate)], batches=stopping(forever()), stop=stop, **settings
         )
     assert saved == [(3, 2)]
     assert calls == [0]
-    run(state, step, [Periodic(3, validate)], batches=forever(), stop=StopSignal(), **settings)
+    train(state, step, [Periodic(3, validate)], batches=forever(), stop=StopSignal(), **settings)
     assert calls == [0, 3, 6, 7]

@@ -125,6 +125,6 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(text + '{"step": 8, "lo')
     RunFolder(tmp_path).trim_metrics(5, 5)
     assert list(read_lines(tmp_path / "metrics.jsonl")) == lines[:6]
-    # Interrupted before the occasions of step 5: they come again.
+    # Interrupted before the callbacks of step 5: they come again.
     RunFolder(tmp_path).trim_metrics(5, 4)
     assert list(read_lines(tmp_path / "metrics.jsonl")) == lines[:5]

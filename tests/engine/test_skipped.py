@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from maekit.engine.events import Event, Note, StepDone
-from maekit.engine.loop import Periodic, TrainState, run, update
+from maekit.engine.loop import Periodic, TrainState, train, update
 from maekit.engine.optim import parameter_groups
 from maekit.engine.schedule import Schedule
 from maekit.engine.skipped import APPLIED, NONFINITE, SCALER, summary
@@ -35,7 +35,7 @@ class Chosen:
         return (loss * math.inf if broken else loss), 2.0
 
 
-def train(
+def trained(
     steps: int, breaks: Callable[[int], bool], names: Sequence[str] = ()
 ) -> tuple[TrainState, list[Event]]:
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def train(
     settings: dict[str, Any] = {"batches": batches, "emit": seen.append, "stop": StopSignal()}
     save = Periodic(10**9, lambda _: None, at_start=False)
     try:
-        run(state, Chosen(model, breaks), [], save=save, name_samples=lambda _: names, **settings)
+        train(state, Chosen(model, breaks), [], save=save, name_samples=lambda _: names, **settings)
     except NonFiniteError as error:
         seen.append(Note(str(error)))
     return state, seen
@@ -59,7 +59,7 @@ def ended(seen: list[Event]) -> str:
 
 
 def test_few_skipped_updates_are_told_named_and_counted() -> None:
-    state, seen = train(40, lambda step: step in (3, 7, 8, 9), ["a.png"])
+    state, seen = trained(40, lambda step: step in (3, 7, 8, 9), ["a.png"])
     assert ended(seen) == ""
     assert summary(state) == {"nonfinite_steps": 4, "nonfinite_samples": ["a.png"]}
     warnings = [each.text for each in seen if isinstance(each, Note) and each.warning]
@@ -82,7 +82,7 @@ def test_few_skipped_updates_are_told_named_and_counted() -> None:
     ],
 )
 def test_too_many_end_the_run(steps: int, breaks: Callable[[int], bool], said: str) -> None:
-    _, seen = train(steps, breaks)
+    _, seen = trained(steps, breaks)
     assert said in ended(seen)
 
 
@@ -95,7 +95,7 @@ def test_too_many_end_the_run(steps: int, breaks: Callable[[int], bool], said: s
     ],
 )
 def test_as_many_as_are_tolerated(steps: int, breaks: Callable[[int], bool]) -> None:
-    state, seen = train(steps, breaks)
+    state, seen = trained(steps, breaks)
     assert ended(seen) == ""
     assert state.finished
 

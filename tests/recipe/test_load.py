@@ -10,7 +10,8 @@ import pytest
 
 from maekit.errors import RecipeError
 from maekit.recipe.dump import dump
-from maekit.recipe.load import find, load, read_tree, shipped, with_overlays
+from maekit.recipe.load import find, load, read, read_tree, shipped, with_overlays
+from maekit.registry import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,3 +254,20 @@ def test_a_dumped_recipe_loads_as_the_same_recipe(write: Write, parent: Path) ->
 def test_byte_order_mark_is_no_part_of_the_first_key(write: Write, parent: Path) -> None:
     marked = write("marked.yaml", "\ufeff" + parent.read_text(encoding="utf-8"))
     assert load(marked).data == load(parent).data
+
+
+def test_old_spellings_are_read_with_one_note(write: Write) -> None:
+    words = "target: {name: norm-pixel, space: normalised}"
+    child = write("older.yaml", f"extends: quickstart\nname: centre\npretrain:\n  {words}\n")
+    loaded = read(child, ["model.backbone={name: video-vit, inflate: centre}"])
+    (note,) = loaded.notes
+    assert "older.yaml:4: space: normalised, now normalized" in note
+    assert "inflate: centre, now center" in note
+    pretrain = resolve(read(child), "pretrain").pretrain
+    assert pretrain is not None
+    assert pretrain.target.written["space"] == "normalized"
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_recipes_give_no_note(name: str) -> None:
+    assert read(name).notes == ()

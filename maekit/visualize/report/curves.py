@@ -30,7 +30,7 @@ STEP_CHARTS: dict[str, tuple[str, str, bool, float, str]] = {
     "memory": ("Peak memory", "", False, 1e-9, " GB"),
 }
 HOLDOUT_CHART = "holdout"
-# The held-out loss has the unit of the training loss, and stands beside it.
+# The held-out loss has the unit of the training loss, and is drawn next to it.
 HOLDOUT_CURVES = {
     "hidden_mse": ("model", "dots"),
     "mean_fill_mse": ("visible mean", "dashed"),

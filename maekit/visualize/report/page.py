@@ -215,7 +215,7 @@ def _digest(text: str) -> str:
 
 
 def _json(value: Any) -> Markup:  # noqa: ANN401 - any JSON value
-    """Write JSON that cannot end the element that it stands in."""
+    """Write JSON that cannot end the element that it is in."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - escaped for a script element
 

@@ -182,7 +182,7 @@ def _verdict(result: dict[str, Any], steps: list[dict[str, Any]], *, running: bo
         return Verdict("killed", f"Ended without a result, {at}", detail)
     error = str(result.get("error") or "")
     if code in _STOPPED:
-        return Verdict("interrupted", f"Interrupted, {at}", "It goes on with --resume.")
+        return Verdict("interrupted", f"Interrupted, {at}", "It continues with --resume.")
     reason = f" ({EXITS[code]})" if code in EXITS else ""
     return Verdict("crashed", f"Crashed with exit code {code}{reason}, {at}", error)
 
@@ -270,8 +270,8 @@ def read_predictions(path: Path) -> Predictions:
                 row, name, label, best = _parsed(line, number)
                 rows.append(row)
                 base = name.rpartition("/")[2]
-                told = f"{label}/{base}".encode("utf-8", "surrogatepass")
-                samples.append(int.from_bytes(blake2b(told, digest_size=_DIGEST).digest()))
+                sample = f"{label}/{base}".encode("utf-8", "surrogatepass")
+                samples.append(int.from_bytes(blake2b(sample, digest_size=_DIGEST).digest()))
                 right.append(best == label)
                 if folder is None:
                     folder = name
