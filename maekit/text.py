@@ -21,7 +21,7 @@ _TO_CARRIED = 0x10FE80 - 0xDC80
 
 
 def printable(text: str, *, lines: bool = True) -> str:
-    """Return text that may go to a terminal or a log: ``\\x1b`` and the like are written out.
+    r"""Return text that may go to a terminal or a log: ``\x1b`` and the like are written out.
 
     Args:
         text: what is to be shown, with names in it.

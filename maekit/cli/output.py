@@ -18,7 +18,7 @@ _WIDE = 240  # columns where stdout is no terminal: its reader can cut
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Print text that holds names: what is no text in them is written out (``\\x1b``)."""
+    r"""Print text that holds names: what is not text in them is written out (``\x1b``)."""
     typer.echo(printable(text), err=err, nl=nl)
 
 
