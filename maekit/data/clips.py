@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maekit.recipe.schema import SEGMENTS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,9 +26,9 @@ def frame_ids(available: int, spec: DataSpec, rng: np.random.Generator | None) -
     Returns:
         ``spec.frames`` frame numbers, never falling, each in ``range(available)``.
     """
-    if spec.sampling == "segments":
-        if rng is not None and spec.segments == "floor":
-            return _floored_segments(available, spec.frames, rng)
+    if spec.sampling == "segments-floor" and rng is not None:
+        return _floored_segments(available, spec.frames, rng)
+    if spec.sampling in SEGMENTS:
         return _segments(available, spec.frames, rng)
     if spec.sampling == "spread":
         return _spread(available, spec.frames, spec.stride, rng)
@@ -35,7 +37,7 @@ def frame_ids(available: int, spec: DataSpec, rng: np.random.Generator | None) -
 
 def mean_step(available: int, spec: DataSpec) -> float:
     """Return the mean distance of two frames of a clip, where the video is long enough."""
-    if spec.sampling == "segments":
+    if spec.sampling in SEGMENTS:  # of a clip of a test
         return available / spec.frames
     if spec.sampling == "spread":
         return spec.frames * spec.stride / max(1, spec.frames - 1)

@@ -97,7 +97,8 @@ class ViTDecoder(Decoder, nn.Module):
         """
         for part in (self.blocks, self.head) if init == "videomae" else (self,):
             init_transformer(part, init)
-        for token in (self.mask_token, self.class_token):
+        class_token = None if init == "mae-st" else self.class_token  # mae_st's starts at 0
+        for token in (self.mask_token, class_token):
             if token is not None:
                 init_token(token, init)
 

@@ -18,7 +18,7 @@ from maekit.data.statistics import auto_stats, identity, imagenet, keep, recall,
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
 from maekit.layers import Statistics
-from maekit.recipe.schema import DataSpec, Pretrain, Recipe, Stats
+from maekit.recipe.schema import SEGMENTS, DataSpec, Pretrain, Recipe, Stats
 from maekit.recipe.sections import NoAugment
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def announce_padding(reader: SampleReader, key: Key, emit: Emit) -> None:
     """
     spec = reader.spec
     span, how = f"{spec.frames} frames", "are padded with their last frame"
-    if spec.sampling == "segments":
+    if spec.sampling in SEGMENTS:
         how = "show frames twice"
     elif spec.stride > 1:
         span += f" at stride {spec.stride}"

@@ -18,6 +18,7 @@ from maekit.data.augment import largest_box
 from maekit.data.clips import frame_ids, linspace_frames
 from maekit.data.plan import Box, Plan
 from maekit.data.reader import SampleReader
+from maekit.recipe.schema import SEGMENTS
 from maekit.recipe.sections import NoAugment, Views
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def clip_frames(available: int, spec: DataSpec, clips: int) -> list[tuple[int, .
     """
     if clips == 1:
         return [frame_ids(available, spec, None)]
-    if spec.sampling == "segments":
+    if spec.sampling in SEGMENTS:
         return [
             tuple(
                 available * (clips * place + clip) // (clips * spec.frames)

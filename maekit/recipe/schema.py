@@ -203,7 +203,8 @@ class TargetSpec(PartSpec):
     kind = "targets"
 
 
-Sampling = Literal["dense", "spread", "segments"]
+Sampling = Literal["dense", "spread", "segments", "segments-floor"]
+SEGMENTS = ("segments", "segments-floor")  # which have no stride
 
 
 class DataSpec(PartSpec):
@@ -217,13 +218,9 @@ class DataSpec(PartSpec):
         "dense",
         description="of a clip's frames; dense: consecutive at the stride; spread: evenly over "
         "frames * stride, the first and the last of them shown (VideoMAE's fine-tuning); segments: "
-        "one from each of as many equal segments of the video (TSN)",
-    )
-    segments: Literal["whole", "floor"] = Field(
-        "whole",
-        description="of sampling: segments, in training; whole: they cover the video (TSN's text); "
-        "floor: each has frames // clip frames, so that the rest is never shown, and a shorter "
-        "video shows its first frame only (VideoMAE's ssv2.py)",
+        "one from each of as many equal segments of the video (TSN); segments-floor: in training "
+        "each has frames // clip frames, so that the rest is never shown, and a shorter video "
+        "shows its first frame only (VideoMAE's ssv2.py)",
     )
     max_bad_fraction: float = Field(
         0.01, ge=0, le=1, description="unreadable files tolerated, as a fraction of the set"
@@ -234,9 +231,10 @@ class DataSpec(PartSpec):
 
     @model_validator(mode="after")
     def _segments_have_no_stride(self) -> DataSpec:
-        if self.sampling == "segments" and self.stride > 1:
+        if self.sampling in SEGMENTS and self.stride > 1:
             raise ValueError(
-                f"stride {self.stride} means nothing with sampling segments; drop one of the two"
+                f"stride {self.stride} means nothing with sampling {self.sampling}; drop one of "
+                "the two"
             )
         return self
 

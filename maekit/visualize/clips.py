@@ -16,7 +16,7 @@ from maekit.data.pixels import convertible, to_float01
 from maekit.data.plan import Box
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError
-from maekit.recipe.schema import DataSpec, Sampling
+from maekit.recipe.schema import SEGMENTS, DataSpec, Sampling
 from maekit.recipe.sections import NoAugment
 from maekit.visualize.masks import MaskInput
 
@@ -164,7 +164,7 @@ def _notes(
         notes.append(f"{info.id}: {size} pixels are cut to whole patches, {height}x{width}")
     if padded and info.frames > 1:
         wanted = f"{spec.frames}" + (f" at stride {spec.stride}" if spec.stride > 1 else "")
-        how = "some are shown twice" if spec.sampling == "segments" else "padded by the last one"
+        how = "some are shown twice" if spec.sampling in SEGMENTS else "padded by the last one"
         notes.append(f"{info.id}: {info.frames} frames, too few for a clip of {wanted}: {how}")
     return tuple(notes)
 

@@ -66,7 +66,7 @@ def test_aliased_resizing_is_torchs_interpolate(dtype: type, size: tuple[int, in
 @pytest.mark.parametrize("available", [1, 10, 15, 16, 31, 45, 60])
 def test_floored_segments_are_ssv2s(available: int) -> None:
     """ssv2.py:250-260: ``multiply(range(16), len // 16) + randint(len // 16, size=16)``."""
-    spec = DataSpec(name="videos", frames=16, sampling="segments", segments="floor")
+    spec = DataSpec(name="videos", frames=16, sampling="segments-floor")
     seen: set[int] = set()
     for seed in range(400):
         ids = frame_ids(available, spec, np.random.default_rng(seed))
@@ -76,7 +76,7 @@ def test_floored_segments_are_ssv2s(available: int) -> None:
         seen.update(ids)
     assert seen == (set(range(available // 16 * 16)) if available >= 16 else {0})
     middle = frame_ids(available, spec, None)  # tests look at the whole video
-    assert middle == frame_ids(available, spec.model_copy(update={"segments": "whole"}), None)
+    assert middle == frame_ids(available, spec.model_copy(update={"sampling": "segments"}), None)
 
 
 def test_gray_fills_what_rand_augment_moves_in() -> None:
