@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from numerics import close, vit_terms
 from toys import Clips, clip_source, model
 
 from maekit.data.bad_files import BadFiles
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FP32 = Precision("fp32", "cpu")
 CPU = torch.device("cpu")
+TERMS = vit_terms(3 * 8 * 8, width=32, depth=3, tokens=7)
 
 
 def clips(count: int, *, seed: int = 0) -> torch.Tensor:
@@ -70,7 +72,7 @@ def test_cls_needs_a_class_token() -> None:
 def test_batches_of_1_and_64_agree(pool: str) -> None:
     extractor, pixels = Features(model(), pool, None, FP32), clips(64)  # type: ignore[arg-type]
     alone = torch.cat([extractor(one) for one in pixels.split(1)])
-    torch.testing.assert_close(extractor(pixels), alone, atol=1e-6, rtol=0)
+    close(extractor(pixels), alone, terms=TERMS)
 
 
 def test_two_calls_are_equal_and_nothing_is_dropped() -> None:
@@ -102,7 +104,7 @@ def test_features_of_a_set_keep_its_order() -> None:
     assert features.shape == (11, 2 + 1, 32)  # two clips, and the center view
     some, same = gather(dataset(), [7, 3])
     assert some.tolist() == [7, 3]
-    np.testing.assert_allclose(same, features[[7, 3]], atol=1e-6)
+    close(same, features[[7, 3]], terms=TERMS)
 
 
 def test_bad_samples_are_fatal_or_left_out() -> None:
@@ -113,4 +115,4 @@ def test_bad_samples_are_fatal_or_left_out() -> None:
     assert rows.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 10]
     assert len(ledger) == 2
     _, whole = gather(dataset())
-    np.testing.assert_allclose(features, whole[rows], atol=1e-6)
+    close(features, whole[rows], terms=TERMS)

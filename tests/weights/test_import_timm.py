@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from numerics import close
 
 from maekit.engine.build import load_model, require_whole
 from maekit.errors import RecipeError, WeightsError
@@ -58,7 +59,7 @@ def test_features_are_timms(
     ours, header = load_model(weights)
     pixels = torch.randn(1, 3, 1, *header.clip[1:])
     expected = fetched[0].forward_features(pixels[:, :, 0])
-    torch.testing.assert_close(ours.encode(pixels), expected, atol=1e-5, rtol=1e-5)
+    close(ours.encode(pixels), expected, terms=4 * 768)  # of the widest one's fc2
     assert header.mean == tuple(timm.get_pretrained_cfg(name).mean)
 
 
