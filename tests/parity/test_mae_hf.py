@@ -11,7 +11,15 @@ from typing import Any
 import hf_names
 import pytest
 import torch
-from agreement import IMAGENET, assert_agree, gradients, output_of, randomize, uneven_pixels
+from agreement import (
+    GRADIENT_TOLERANCE,
+    IMAGENET,
+    assert_agree,
+    gradients,
+    output_of,
+    randomize,
+    uneven_pixels,
+)
 
 from maekit.backbones.vit import Shape
 from maekit.engine.build import build_model
@@ -84,7 +92,7 @@ def compare(size: tuple[int, int, Shape, Shape], norm_pixels: bool, quiet: bool)
         {"loss": out.loss, "pred": out.pred, "encoded": out.encoded},
         {"loss": expected.loss, "pred": predicted, "encoded": in_order},
     )
-    assert_agree(gradients(model), hf_names.vit_mae(gradients(reference)))
+    assert_agree(gradients(model), hf_names.vit_mae(gradients(reference)), GRADIENT_TOLERANCE)
 
 
 @pytest.mark.parametrize("quiet", [False, True], ids=["loud", "quiet"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from agreement import assert_agree, gradients, random_hidden, randomize
+from agreement import GRADIENT_TOLERANCE, assert_agree, gradients, random_hidden, randomize
 from torch import Tensor, nn
 
 from maekit.engine.build import build_model
@@ -70,7 +70,7 @@ def compare(
     (features * weight).sum().backward()
     (expected * weight).sum().backward()
     assert_agree({"features": features}, {"features": expected})
-    assert_agree(gradients(model), renamed(gradients(reference)))
+    assert_agree(gradients(model), renamed(gradients(reference)), GRADIENT_TOLERANCE)
 
 
 @pytest.mark.parametrize("quiet", [False, True], ids=["loud", "quiet"])
