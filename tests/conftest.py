@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 
 # Tests compute with tiny tensors, where a second thread only costs; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell that starts pytest in the background has it ignore SIGINT, and with it what tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no mistake.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
