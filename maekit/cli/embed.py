@@ -33,7 +33,7 @@ from maekit.evaluate.embed import (
     write,
 )
 from maekit.evaluate.embed import embed as make_embedding
-from maekit.evaluate.encoder import digest_of_weights, refuse_nonfinite_weights
+from maekit.evaluate.encoder import digest_of_weights
 from maekit.evaluate.feature_cache import FeatureShards
 from maekit.evaluate.features import Features, auto_pool
 from maekit.evaluate.predictions import Reading
@@ -86,7 +86,6 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     where = pick_device(device)
     with LoggingBridge(terminal).listening(), StopSignal():
         model, header = load_model(located.source)
-        refuse_nonfinite_weights(model, located.source)
         found = find_files(list(_unlisted(inputs)), moving=header.clip[0] > 1, purpose=VERB)
         pool = pool or auto_pool("auto", model.backbone.prefix_tokens)
         # First, as it refuses layers and pools that the encoder does not have.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import ValidationError
 
 from maekit import registry
 from maekit.contracts import Grid, PartContext
@@ -22,7 +23,7 @@ from maekit.weights.compatible import Compatibility, check_compatible
 from maekit.weights.header import Header
 from maekit.weights.importer import Weights, open_weights
 from maekit.weights.resize import Change, resize
-from maekit.weights.safetensors_io import TARGET, header_text, load_tensors, mismatches
+from maekit.weights.safetensors_io import CLASSIFIER, TARGET, header_text, load_tensors, mismatches
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Masker
@@ -123,13 +124,14 @@ def _on_meta_device(
 
 def with_typed_parts(header: Header) -> Header:
     """Return a header whose parts are typed: each is installed and knows its options."""
-    return header.model_copy(
-        update={
-            key: registry.typed(part)
-            for key in ("backbone", "decoder", "target")
-            if (part := getattr(header, key)) is not None
-        }
-    )
+    parts = {"backbone": header.backbone, "decoder": header.decoder, "target": header.target}
+    try:
+        typed = {key: registry.typed(part) for key, part in parts.items() if part is not None}
+    except (ValidationError, RecipeError) as error:
+        what = error.what if isinstance(error, RecipeError) else error.errors()[0]["msg"]
+        msg = f"the header cannot be understood: {what}"
+        raise WeightsError(msg, hint="give the file as it was written") from error
+    return header.model_copy(update=typed)
 
 
 def load_into(
@@ -165,6 +167,8 @@ def load_model(
     weights = source if isinstance(source, Weights) else open_weights(source)
     requested = weights.header.model_copy(update={"clip": clip or weights.header.clip})
     header, fresh = compatible_header(weights.header, requested, weights.origin)
+    # Held against a model of no memory first: a header may ask for any size.
+    check_own(weights)
     model = build_model(header)
     for change in load_into(model, weights, fresh):
         _log.info("%s", change)
@@ -182,13 +186,25 @@ def require_whole(weights: Weights) -> Weights:
         own = model.state_dict()
         filled = weights.tensors | {name: own[name] for name in weights.fresh}
         return replace(weights, header=_with_grid(header, model), tensors=filled, fresh=frozenset())
-    model = model_of(weights.header)
-    fitted = {name for name in weights.tensors if name.startswith(TARGET)}
-    problems = mismatches(model, {k: v for k, v in weights.tensors.items() if k not in fitted})
+    check_own(weights, elsewhere=(TARGET,))
+    return replace(weights, header=_with_grid(weights.header, model_of(weights.header)))
+
+
+def check_own(weights: Weights, *, elsewhere: tuple[str, ...] = (TARGET, CLASSIFIER)) -> None:
+    """Compare weights with the model that their header describes, without building it.
+
+    Args:
+        weights: as they were opened.
+        elsewhere: how names begin of tensors that are checked where they are used.
+
+    Raises:
+        WeightsError: they do not fit.
+    """
+    own = {name: t for name, t in weights.tensors.items() if not name.startswith(elsewhere)}
+    problems = mismatches(model_of(weights.header), own, weights.fresh)
     if problems:
         msg = "the weights do not match the model that they seem to be of: " + "; ".join(problems)
         raise WeightsError(msg, where=weights.origin, hint="give a whole and unchanged file")
-    return replace(weights, header=_with_grid(weights.header, model))
 
 
 def _with_grid(header: Header, model: MaskedAutoencoder) -> Header:

@@ -14,7 +14,7 @@ from torch import nn
 from maekit.data.statistics import imagenet
 from maekit.engine.build import build_model, compatible_header, load_into
 from maekit.engine.events import Emit, Note
-from maekit.errors import NonFiniteError, RecipeError
+from maekit.errors import RecipeError
 from maekit.layers import Statistics
 from maekit.recipe.schema import Stats
 from maekit.weights.header import Header
@@ -76,20 +76,7 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
     }
     for change in load_into(model, replace(weights, header=found, tensors=tensors), None):
         _log.info("%s", change)
-    refuse_nonfinite_weights(model, source)
     return model.eval(), header
-
-
-def refuse_nonfinite_weights(model: MaskedAutoencoder, source: str | Path) -> None:
-    """Refuse an encoder whose weights are not finite: none of its features would be.
-
-    Raises:
-        NonFiniteError: names the first tensor that holds NaN or infinity.
-    """
-    for name, tensor in model.named_parameters():
-        if name.startswith(_ENCODER) and not bool(torch.isfinite(tensor).all()):
-            hint = "an earlier checkpoint of the run, or other weights"
-            raise NonFiniteError(f"{name} holds NaN or infinity", where=str(source), hint=hint)
 
 
 def digest_of_weights(module: nn.Module) -> str:

@@ -13,8 +13,15 @@ from torch import Tensor
 from maekit.errors import WeightsError
 from maekit.recipe.tokenizer import DVAESizes
 from maekit.targets.dvae_networks import Encoder
+from maekit.weights.checks import check_numbers
 from maekit.weights.header import DVAEHeader
-from maekit.weights.safetensors_io import load_exactly, raw_header, read_header_as, read_tensors
+from maekit.weights.safetensors_io import (
+    check_fit,
+    load_exactly,
+    raw_header,
+    read_header_as,
+    read_tensors,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,10 +60,16 @@ def read_encoder(path: Path) -> tuple[Encoder, DVAESizes, int]:
 def _filled(
     sizes: DVAESizes, channels: int, tensors: Mapping[str, Tensor], path: Path
 ) -> tuple[Encoder, DVAESizes, int]:
+    tensors = _encoder_of(tensors)
+    check_numbers(tensors, str(path))
+    if sizes.groups * sizes.blocks > len(tensors):
+        msg = f"no dVAE of {sizes.groups} groups of {sizes.blocks} blocks: {len(tensors)} tensors"
+        raise WeightsError(msg, where=str(path), hint="give the file as it was written")
     with torch.device("meta"):
         encoder = Encoder(sizes, channels)
+    check_fit(encoder, tensors, str(path))  # before memory is taken
     encoder.to_empty(device="cpu")
-    load_exactly(encoder, _encoder_of(tensors), str(path))
+    load_exactly(encoder, tensors, str(path))
     return encoder, sizes, channels
 
 

@@ -17,6 +17,7 @@ from maekit.engine.step import recompute, to_device_float01
 from maekit.errors import RecipeError, WeightsError
 from maekit.targets.dvae_networks import DVAE, as_pictures, check_range
 from maekit.tokenizer.losses import annealed, gumbel_noise, relaxed_bound, validation_errors
+from maekit.weights.checks import check_numbers
 from maekit.weights.header import DVAEHeader
 from maekit.weights.locate import find_weights
 from maekit.weights.safetensors_io import load_exactly, read_header_as, read_tensors
@@ -170,7 +171,9 @@ class TokenizerJob(ValidatedJob):
         """Load given weights, if there are any."""
         if self.given is not None:
             self.check(self.given)
-            self.load(read_tensors(self.given), str(self.given))
+            tensors = read_tensors(self.given)
+            check_numbers(tensors, str(self.given))
+            self.load(tensors, str(self.given))
             self.emit(Note(f"starting from {self.given}"))
 
     def holdout_reader(self, dataset: Dataset) -> SampleReader:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from maekit.errors import RecipeError, WeightsError
+from maekit.weights.checks import check_archive, check_plain
 from maekit.weights.safetensors_io import read_tensors
 
 # Under which training code keeps a state dict: MAE and VideoMAE "model", mae_st also "model_state",
@@ -30,6 +31,7 @@ WRAPPERS = ("model", "model_state", "module", "state_dict", "model_state_dict")
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save's archives, and what it wrote before 1.6
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+_LONGEST_JSON = 1 << 26  # characters; an index of shards names every tensor
 NESTED = 8  # wrappers within wrappers; a file may also contain itself
 _CLASS = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -91,6 +93,7 @@ def _file(path: Path) -> ForeignCheckpoint:
         found = ForeignCheckpoint(read_tensors(path), str(path))
     else:
         found = _unwrapped(_unpickled(path), str(path))
+        check_plain(found.tensors, path.stat().st_size, str(path))
     if path.name in SINGLE and (path.parent / CONFIG).is_file():
         return _with_config(found, path.parent)
     return found
@@ -103,6 +106,7 @@ def _unpickled(path: Path) -> Any:  # noqa: ANN401 (whatever was saved)
         msg = "neither safetensors nor a file that torch.save wrote"
         hint = "give a .pth, .pt, .bin or .safetensors file, or a Hugging Face folder"
         raise WeightsError(msg, where=str(path), hint=hint)
+    check_archive(path)
     try:
         # The open file, not its path: torch.load would go by the path's ending.
         with path.open("rb") as file, safe_globals([argparse.Namespace]):
@@ -243,8 +247,9 @@ def _with_config(found: ForeignCheckpoint, folder: Path) -> ForeignCheckpoint:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        with path.open(encoding="utf-8") as file:
+            value = json.loads(file.read(_LONGEST_JSON))
+    except (ValueError, RecursionError) as error:
         raise WeightsError(
             f"not readable as JSON: {error}", where=str(path), hint="copy it again"
         ) from error

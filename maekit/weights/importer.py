@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from maekit.errors import RecipeError, WeightsError
 from maekit.weights import foreign
+from maekit.weights.checks import check_header, check_numbers, check_statistics
 from maekit.weights.foreign import ForeignCheckpoint, UserHints, read_file_hints
 from maekit.weights.formats import Family, FormatMatch, recognize
 from maekit.weights.header import Header
@@ -42,14 +43,22 @@ def open_weights(
     Raises:
         RecipeError: nothing is there, or the hints contradict it.
         WeightsError: unreadable, not recognized, or not 100 % of what it should be.
+        NonFiniteError: a tensor holds NaN or infinity.
     """
+    weights = _open(source, user_hints or UserHints(), allow_missing)
+    check_statistics(weights.header, weights.origin)
+    check_numbers(weights.tensors, weights.origin)
+    return weights
+
+
+def _open(source: str | Path, user_hints: UserHints, allow_missing: Sequence[str]) -> Weights:
     found = open_native(source)
     if found is not None:
-        return _with_known_target(found, user_hints or UserHints(), allow_missing)
+        return _with_known_target(found, user_hints, allow_missing)
     path = local_path(source)
     if path is None:
-        return _open_timm(str(source).removeprefix(TIMM), user_hints or UserHints(), allow_missing)
-    return read_foreign(foreign.read(path), user_hints or UserHints(), allow_missing)
+        return _open_timm(str(source).removeprefix(TIMM), user_hints, allow_missing)
+    return read_foreign(foreign.read(path), user_hints, allow_missing)
 
 
 def _with_known_target(
@@ -98,6 +107,7 @@ def open_native(source: str | Path) -> Weights | None:
         return None
     path = find_weights(source)
     header, tensors = read_header(path), read_tensors(path)
+    check_header(header, tensors, str(path))
     origin = f"{path} ({header.source or 'maekit'})"
     return Weights(header, tensors, origin, ImportReport("maekit", len(tensors)))
 

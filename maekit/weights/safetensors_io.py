@@ -169,7 +169,7 @@ def _kind(text: str) -> str:
     """Return the kind of model that a header's text names; the first headers named none."""
     try:
         header = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     return str(header.get("kind", "autoencoder")) if isinstance(header, dict) else "autoencoder"
 
@@ -263,8 +263,13 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     Raises:
         WeightsError: a tensor is missing, unexpected, or of another shape; all are named.
     """
-    _refuse(_misfits(module.state_dict(), tensors), where)
+    check_fit(module, tensors, where)
     module.load_state_dict(dict(tensors))
+
+
+def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise WeightsError unless tensors are a module's state, which may be on the meta device."""
+    _refuse(_misfits(module.state_dict(), tensors), where)
 
 
 def mismatches(
