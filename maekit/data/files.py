@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from maekit.errors import DataError
 
+_NO_NAMES = {errno.ELOOP, errno.ENAMETOOLONG}
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LOCAL = frozenset({"file", "local"})
 # What an address may be of: this machine, archives, web servers and object stores.
@@ -40,6 +42,11 @@ def check_regular(path: str) -> tuple[int, int]:
     except FileNotFoundError as error:
         linked = Path(path).is_symlink()
         what = "is a link to a file that does not exist" if linked else "does not exist"
+        raise DataError(what, where=path) from error
+    except OSError as error:
+        if error.errno not in _NO_NAMES:
+            raise
+        what = f"cannot be a file's name: {error.strerror}"
         raise DataError(what, where=path) from error
     if not stat.S_ISREG(status.st_mode):
         what = "is not a regular file"

@@ -41,7 +41,7 @@ WHERE = "data.train.path (or data.val.path)"  # a set does not know which of the
 
 def nothing_at(what: str, path: Path, layout: str) -> DataError:
     """Build the error of a path that is neither a folder nor a file."""
-    why = "it is neither a folder nor a file" if path.exists() else "it does not exist"
+    why = "it is neither a folder nor a file" if os.path.exists(path) else "it does not exist"  # noqa: PTH110
     return DataError(f"no {what} at {path}: {why}", where=WHERE, hint=layout)
 
 
@@ -106,7 +106,7 @@ class Files:
         Lists written on Windows have backslashes; a file that has such a name is taken as it is.
         """
         name = self.name(index)
-        return name.replace("\\", "/") if "\\" in name and not Path(name).exists() else name
+        return name.replace("\\", "/") if "\\" in name and not os.path.exists(name) else name  # noqa: PTH110
 
     def labels(
         self, where: str, labels: Literal["auto", "none", "folder"]

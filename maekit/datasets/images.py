@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -77,8 +78,9 @@ class Images(FileSet):
 
     def __init__(self, options: Options) -> None:
         self._alpha, self._nodata = options.alpha, options.nodata
-        path = Path(options.path).expanduser()
-        if path.is_dir():
+        # Of os.path, as pathlib raises on names that are too long or of an unknown user.
+        path = Path(os.path.expanduser(options.path))  # noqa: PTH111
+        if os.path.isdir(path):  # noqa: PTH112
             if options.root is not None:
                 raise for_lists_only("root", path)
             self._files = Files(str(path), Paths.of(walk(str(path), SUFFIXES)))
@@ -86,7 +88,7 @@ class Images(FileSet):
                 what = f"no pictures in {path}, at any depth; looked for {_LOOKED_FOR}"
                 raise DataError(what, where=WHERE, hint=_LAYOUT)
             self.labels, self.classes = self._files.labels(str(path), options.labels)
-        elif path.is_file():
+        elif os.path.isfile(path):  # noqa: PTH113
             self._index_list(path, str(options.root or path.parent), options.labels)
         else:
             raise nothing_at("pictures", path, _LAYOUT)

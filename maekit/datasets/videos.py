@@ -14,6 +14,7 @@ video whose frames are the pictures in it.
 
 from __future__ import annotations
 
+import os
 from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -91,9 +92,10 @@ class Videos(FileSet):
         )
 
     def __init__(self, options: Options) -> None:
-        path = Path(options.path).expanduser()
+        # Of os.path, as pathlib raises on names that are too long or of an unknown user.
+        path = Path(os.path.expanduser(options.path))  # noqa: PTH111
         self._spans: np.ndarray | None = None  # float64 [n, 3]: number of the unit, start, stop
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112
             if options.root is not None:
                 raise for_lists_only("root", path)
             if options.columns != "auto":
@@ -106,7 +108,7 @@ class Videos(FileSet):
             if not len(self._files):
                 raise _nothing_in(path, options.layout)
             self.labels, self.classes = self._files.labels(str(path), options.labels)
-        elif path.is_file():
+        elif os.path.isfile(path):  # noqa: PTH113
             self._index_list(path, options)
         else:
             raise nothing_at("videos", path, _LAYOUT)
@@ -120,7 +122,7 @@ class Videos(FileSet):
         """
         name, place = self.name(index), self._files.place(index)
         video: OpenVideo | OpenFrames
-        if not is_url(place) and Path(place).is_dir():
+        if not is_url(place) and os.path.isdir(place):  # noqa: PTH112
             video = open_frames(place, PICTURES)
         else:
             video = open_video(place, name)

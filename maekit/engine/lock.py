@@ -56,6 +56,8 @@ def in_use(path: Path) -> bool:
     """
     if path.absolute() in _held:  # asking the system about a lock of this process would free it
         return True
+    if not path.is_file():  # to open a named pipe would be to wait
+        return False
     try:
         file = path.open("r+" if sys.platform == "win32" else "r", encoding="utf-8")
     except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -245,17 +246,17 @@ def find(source: str | Path) -> Path:
     Raises:
         RecipeError: the file does not exist, or it is a folder.
     """
-    path = Path(source).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(source))  # noqa: PTH111 - as in find_parent
+    if os.path.isfile(path):  # noqa: PTH113
         return path
     named = shipped().get(_name(path))
     if named is not None:
         return named
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112
         inside = path / "recipe.yaml"
         hint = f"{inside}" if inside.is_file() else "name a .yaml file in it"
         raise RecipeError("this is a folder, not a recipe", where=str(source), hint=hint)
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110
         raise RecipeError(
             "not a regular file", where=str(source), hint="save the recipe to a .yaml file"
         )
@@ -267,8 +268,10 @@ def find_parent(child: Path, parent: str) -> Path | None:
 
     The second lets a copy of a shipped recipe keep its parent.
     """
-    neighbor = child.parent / Path(parent).expanduser()
-    return neighbor if neighbor.is_file() else shipped().get(_name(Path(parent)))
+    # Of os.path, as pathlib raises on names that are too long or of an unknown user.
+    neighbor = child.parent / os.path.expanduser(parent)  # noqa: PTH111
+    there = os.path.isfile(neighbor)  # noqa: PTH113
+    return neighbor if there else shipped().get(_name(Path(parent)))
 
 
 def _name(path: Path) -> str:
@@ -279,7 +282,7 @@ def _name(path: Path) -> str:
 
 
 def _advice(path: Path) -> str:
-    if path.parent.is_dir():
+    if os.path.isdir(path.parent):  # noqa: PTH112
         neighbors = [file.name for file in path.parent.iterdir() if file.suffix in SUFFIXES]
         near = suggest(path.name, neighbors)
         if near:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from maekit.errors import RecipeError
 from maekit.recipe.schema import DataSpec, PartSpec, Recipe
 from maekit.recipe.sections import Section
-from maekit.recipe.yaml12 import COMMAND_LINE, KeyPath, Node, parse
+from maekit.recipe.yaml12 import COMMAND_LINE, MAX_DEPTH, KeyPath, Node, parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -186,6 +186,12 @@ def _path(key: str, text: str) -> Keys:
             f"{text!r}: the key is empty, or a part of it between dots",
             where=str(COMMAND_LINE),
             hint="name the key by its path, as in pretrain.optimizer.base_lr=1e-4",
+        )
+    if len(path) > MAX_DEPTH:
+        raise RecipeError(
+            f"{text[:40]!r}...: more than {MAX_DEPTH} levels",
+            where=str(COMMAND_LINE),
+            hint="name a key of the recipe",
         )
     if path == ("extends",):
         raise RecipeError(

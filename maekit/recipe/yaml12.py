@@ -25,6 +25,7 @@ KeyPath = tuple[str | int, ...]
 
 MAX_NODES = 10_000  # values after aliases are expanded
 MAX_DEPTH = 50
+_LONGEST_NUMBER = 100  # digits
 
 _STR = "tag:yaml.org,2002:str"
 
@@ -298,6 +299,8 @@ def _convert(kind: str, text: str) -> Scalar:
             raise ValueError("expected true or false")
         return text.lower() == "true"
     if kind == "int":
+        if len(text) > _LONGEST_NUMBER:
+            raise ValueError(f"longer than {_LONGEST_NUMBER} digits")
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
     if kind == "float":
         # YAML writes .inf and .nan; Python does not take the dot.

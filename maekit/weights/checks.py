@@ -137,16 +137,15 @@ def check_plain(tensors: Mapping[str, Tensor], size: int, where: str) -> None:
     Raises:
         WeightsError: names the first one.
     """
-    total = 0
     for name, tensor in tensors.items():
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not plain or tensor.is_quantized or tensor.is_nested:
             msg = f"{name} is no plain tensor ({tensor.layout}, {tensor.dtype})"
             raise WeightsError(msg, where=where, hint="save dense tensors")
-        total += tensor.numel() * tensor.element_size()
-        if total > _MOST_SHARED * size:  # tied tensors share what they hold
+        taken = tensor.numel() * tensor.element_size()
+        if taken > max(size, _MOST_EXPANDED):
             msg = f"{name} of shape {list(tensor.shape)} is more than this file can hold"
             raise WeightsError(msg, where=where, hint=_HINT)
 
 
-_MOST_SHARED = 8
+_MOST_EXPANDED = 512 << 20  # bytes of one tensor that repeats what the file holds

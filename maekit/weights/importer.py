@@ -47,7 +47,7 @@ def open_weights(
     """
     weights = _open(source, user_hints or UserHints(), allow_missing)
     check_statistics(weights.header, weights.origin)
-    check_numbers(weights.tensors, weights.origin)
+    check_numbers(weights.tensors, str(source))
     return weights
 
 

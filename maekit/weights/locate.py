@@ -7,6 +7,7 @@ also take ``scratch``, an untrained encoder.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ def find_weights(source: str | Path) -> Path:
         StorageError: the system cannot read it now.
     """
     path = Path(source)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - pathlib raises on names that are too long
         msg = f"no such run or weights file: {source}"
         raise RecipeError(msg, hint="give a run folder (runs/NAME/N) or a .safetensors file")
     if path.is_file():
@@ -176,7 +177,7 @@ def check_exists(source: str | Path) -> None:
     path = local_path(source)
     if path is None:
         pretrained(str(source).removeprefix(TIMM))
-    elif not path.exists():
+    elif not os.path.exists(path):  # noqa: PTH110
         hint = "give a run folder, a weights file, hf:FOLDER or timm:NAME"
         raise RecipeError(f"no such run or weights file: {source}", where="--from", hint=hint)
 
@@ -189,8 +190,8 @@ def is_foreign(source: str | Path) -> bool:
     if str(source).startswith((HF, TIMM)):
         return True
     path = Path(source)
-    if not path.is_file():
-        return (path / foreign.CONFIG).is_file()
+    if not os.path.isfile(path):  # noqa: PTH113
+        return os.path.isfile(path / foreign.CONFIG)  # noqa: PTH113
     if not foreign.is_safetensors(path):
         return True
     try:

@@ -118,7 +118,7 @@ def test_damaged_files_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     assert run.recipe is None
     assert run.recipe_text == "name: ["
     assert [note.partition(":")[0] for note in run.notes] == [
-        "recipe.yaml", "env.json is not JSON",
+        "recipe.yaml", "env.json is damaged and left out",
     ]  # fmt: skip
     assert run.step == 40
 

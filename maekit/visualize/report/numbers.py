@@ -61,7 +61,8 @@ def numbers_of(run: Run) -> Numbers:
     error = holdout.get("hidden_mse")
     gain = None
     if best is not None and error is not None and min(error, baselines[best]) > 0:
-        gain = 10 * math.log10(baselines[best] / error)
+        ratio = baselines[best] / error
+        gain = 10 * math.log10(ratio) if ratio > 0 else None
     psnr, plain = holdout.get("psnr"), holdout.get("mean_color_psnr")
     best_fill = None if best is None else _BASELINES[best]
     if psnr is not None and plain is not None:

@@ -343,7 +343,7 @@ def read_pictures(folder: Path) -> Pictures:
     broken: list[str] = []
     recoded = False
     for step, path in evenly(found, MOST_PICTURES):
-        data = path.read_bytes()
+        data = _bytes(path)
         pixels = open_picture(data)
         if pixels is None:
             broken.append(path.name)
@@ -356,6 +356,14 @@ def read_pictures(folder: Path) -> Pictures:
         address = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
         shown.append(Picture(step, address, *pixels.size))
     return Pictures(shown, len(found), recoded, broken)
+
+
+def _bytes(path: Path) -> bytes:
+    """Return a file's content; nothing where it is none, or cannot be read."""
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except OSError:
+        return b""
 
 
 def recipe_facts(recipe: Any, verb: str | None) -> list[tuple[str, str]]:  # noqa: ANN401 - plain

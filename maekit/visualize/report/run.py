@@ -15,10 +15,17 @@ import numpy as np
 
 from maekit.engine.lock import LOCK, in_use
 from maekit.engine.reporters import duration
-from maekit.engine.run_folder import OURS, PREDICTIONS, read_lines
+from maekit.engine.run_folder import OURS, PREDICTIONS
 from maekit.errors import DataError, RecipeError
 from maekit.recipe.yaml12 import Plain, parse
-from maekit.runs import RUNS, read_result, verb_of
+from maekit.runs import RUNS, verb_of
+from maekit.visualize.report.damage import (
+    is_step,
+    read_json,
+    read_records,
+    whole_metrics,
+    whole_result,
+)
 
 LOG_LINES = 40
 EXITS = {
@@ -104,9 +111,8 @@ def read_run(path: Path) -> Run:
     """
     _check_run(path)
     notes: list[str] = []
-    records = [line for line in read_lines(path / "metrics.jsonl") if _is_count(line.get("step"))]
-    steps = [record for record in records if "loss" in record]
-    result = read_result(path)
+    steps, measured = whole_metrics(read_records(path / "metrics.jsonl", notes), notes)
+    result = whole_result(read_json(path / "result.json", notes), notes)
     text = _text(path / "recipe.yaml", notes)
     lines = _text(path / "log.txt", notes).splitlines()
     return Run(
@@ -114,20 +120,16 @@ def read_run(path: Path) -> Run:
         verb=verb_of(path),
         verdict=_verdict(result, steps, running=in_use(path / LOCK)),
         steps=steps,
-        measured=[record for record in records if "loss" not in record],
+        measured=measured,
         result=result,
         recipe=_recipe(text, notes),
         recipe_text=text,
-        environment=_environment(path / "env.json", notes),
-        bad_files=list(read_lines(path / "bad_files.jsonl")),
+        environment=read_json(path / "env.json", notes),
+        bad_files=list(read_records(path / "bad_files.jsonl", notes)),
         log=lines[-LOG_LINES:],
         when=_when(lines),
         notes=notes,
     )
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and value >= 0
 
 
 def names_of(paths: list[Path]) -> list[str]:
@@ -205,10 +207,13 @@ def _left(seconds: float | None) -> str:
 
 
 def _text(path: Path, notes: list[str]) -> str:
+    if not path.exists():
+        return ""
+    if not path.is_file():  # to read a named pipe would be to wait
+        notes.append(f"{path.name} is not a file")
+        return ""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
     except OSError as error:
         notes.append(f"{path.name} cannot be read: {error.strerror}")
         return ""
@@ -221,18 +226,6 @@ def _recipe(text: str, notes: list[str]) -> Plain:
         notes.append(f"{error.where}: {error.what}")
         return None
     return None if node is None else node.plain
-
-
-def _environment(path: Path, notes: list[str]) -> dict[str, Any]:
-    text = _text(path, notes)
-    if not text:
-        return {}
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        notes.append(f"{path.name} is not JSON: {error}")
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -265,6 +258,9 @@ def read_predictions(path: Path) -> Predictions:
     """
     rows, samples, right, folder = array("q"), array("Q"), bytearray(), None
     try:
+        if not path.is_file():
+            what = f"{PREDICTIONS} is not a file"
+            raise DataError(what, where=str(path))
         with path.open(encoding="utf-8", errors="replace") as file:  # cut within a character, too
             for number, line in enumerate(file, 1):
                 row, name, label, best = _parsed(line, number)
@@ -305,7 +301,7 @@ def _parsed(line: str, number: int) -> tuple[int, str, int, int]:
     """Row, file, class and the class of the highest score; of equal ones the first."""
     try:
         record = _DECODER.decode(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = f"line {number} of {PREDICTIONS} is cut short or not JSON"
         raise DataError(what) from error
     values: Any = record if isinstance(record, dict) else {}
@@ -314,7 +310,7 @@ def _parsed(line: str, number: int) -> tuple[int, str, int, int]:
         what = "expected one class per sample"
         raise DataError(what)
     best = _highest(scores)
-    fits = type(row) is int and isinstance(name, str) and type(label) is int
+    fits = is_step(row) and isinstance(name, str) and type(label) is int
     if not fits or best is None or not 0 <= label < len(scores):
         what = f"line {number} of {PREDICTIONS} is not a class prediction"
         raise DataError(what)
