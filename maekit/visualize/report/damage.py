@@ -59,7 +59,8 @@ def whole_metrics(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the records of updates and those of measurements, with what can be shown of them."""
     damaged: Counter[str] = Counter()
-    steps, measured = [], []
+    steps: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     for record in records:
         if not is_step(record.get("step")):
             damaged["step"] += 1
@@ -118,7 +119,7 @@ def _is_any(value: object) -> bool:
     return isinstance(value, (str, bool, list, dict)) or _is_number(value)
 
 
-_RESULT: dict[str, Callable[[object], bool]] = {
+_RESULT: dict[str, Callable[[Any], bool]] = {
     "exit": _is_code,
     "steps": lambda value: value is None or is_step(value),
     "verb": _is_text,
