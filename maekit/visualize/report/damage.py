@@ -98,7 +98,7 @@ def is_step(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_STEPS
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:  # noqa: ANN401
     if value is None:
         return True
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -107,15 +107,15 @@ def _is_number(value: object) -> bool:
     return abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
-def _is_text(value: object) -> bool:
+def _is_text(value: Any) -> bool:  # noqa: ANN401
     return value is None or isinstance(value, str)
 
 
-def _is_code(value: object) -> bool:
+def _is_code(value: Any) -> bool:  # noqa: ANN401
     return value is None or (isinstance(value, int) and abs(value) < 1000)
 
 
-def _is_any(value: object) -> bool:
+def _is_any(value: Any) -> bool:  # noqa: ANN401
     return isinstance(value, (str, bool, list, dict)) or _is_number(value)
 
 
@@ -125,10 +125,11 @@ _RESULT: dict[str, Callable[[Any], bool]] = {
     "verb": _is_text,
     "error": _is_text,
     "protocol": _is_text,
-} | dict.fromkeys(
-    ("seconds", "loss_first", "loss_last", "top1", "top5", "map", "r2", "exact", "mse", "mae"),
-    _is_number,
-)
+    **dict.fromkeys(
+        ("seconds", "loss_first", "loss_last", "top1", "top5", "map", "r2", "exact", "mse", "mae"),
+        _is_number,
+    ),
+}
 
 
 def _tell(file: str, damaged: Counter[str], notes: list[str]) -> None:
