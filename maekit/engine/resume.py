@@ -127,7 +127,8 @@ def check_data(
         emit: called with a note of each accepted difference.
 
     Raises:
-        RecipeError: it is not what it was when the run began.
+        RecipeError: it is not what it was when the run began; another number of training samples
+            is never accepted.
     """
     now = {key: identify(each) for key, each in sets.items() if each is not None}
     path = run / DATA
@@ -142,10 +143,16 @@ def check_data(
             before = {}
         for key in sorted(before.keys() & now.keys()):
             found = differences(before[key], now[key])
-            if found and not accept:
+            # The order of an epoch and the schedule follow from the number of training samples.
+            fixed = key == "data.train" and before[key].samples != now[key].samples
+            if found and (fixed or not accept):
                 msg = "the data is not what it was when this run began: " + "; ".join(found)
-                hint = "put it back, or resume with it as it is now by --accept-data"
-                raise RecipeError(msg, where=key, hint=hint)
+                otherwise = (
+                    "start a new run with --from this one"
+                    if fixed
+                    else "resume with it as it is now by --accept-data"
+                )
+                raise RecipeError(msg, where=key, hint=f"put it back, or {otherwise}")
             for each in found:
                 emit(Note(f"{key}, accepted: {each}", warning=True))
     write_bytes(path, _IDENTITIES.dump_json(now, indent=1))
