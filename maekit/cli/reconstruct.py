@@ -15,7 +15,7 @@ from maekit.atomic import write_text
 from maekit.cli.output import as_json, print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.datasets.named_files import find_files, output_stems
-from maekit.engine.batches import required_pretrain
+from maekit.engine.build import required_pretrain
 from maekit.engine.events import Note
 from maekit.engine.precision import pick_device
 from maekit.engine.run_folder import new_folder, plain

@@ -111,12 +111,12 @@ def auto_stats(
 VERSION = 2  # raise it with every change of how statistics are computed
 
 
-def identity(
+def cache_key(
     dataset: Dataset, spec: DataSpec, chosen: Sequence[int], *, size: tuple[int, int], channels: int
 ) -> str:
-    """Name everything that decides on the statistics of some samples.
+    """Return a digest of everything that decides on the statistics of some samples.
 
-    Beside the recipe's options, it holds the set's length and the names of the samples, with size
+    Besides the recipe's options, it covers the set's length and the names of the samples, with size
     and time of change of those that are files of this machine. Files behind a URL or in an archive
     count by name alone.
     """

@@ -14,11 +14,12 @@ from maekit.contracts import View
 from maekit.data.loader import Loader
 from maekit.data.order import Key, Order, Stream
 from maekit.data.reader import SampleReader
-from maekit.data.statistics import auto_stats, identity, imagenet, keep, recall, samples_of
+from maekit.data.statistics import auto_stats, cache_key, imagenet, keep, recall, samples_of
+from maekit.engine.build import required_pretrain
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
 from maekit.layers import Statistics
-from maekit.recipe.schema import SEGMENTS, DataSpec, Pretrain, Recipe, Stats
+from maekit.recipe.schema import SEGMENTS, DataSpec, Recipe, Stats
 from maekit.recipe.sections import NoAugment
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _own_statistics(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -
     """Return the set's own statistics: from the cache, else computed and kept there."""
     data = recipe.data
     size, channels = data.height_width, data.channels
-    key = identity(dataset, data.train, samples_of(dataset), size=size, channels=channels)
+    key = cache_key(dataset, data.train, samples_of(dataset), size=size, channels=channels)
     found = recall(key)
     if found is not None:
         return found
@@ -170,14 +171,6 @@ def views_of(recipe: Recipe, model: MaskedAutoencoder) -> tuple[View, ...]:
     """Return the model's own clip, then the further views of the target."""
     more = () if model.target is None else tuple(model.target.views)
     return (View("clip", recipe.data.height_width), *more)
-
-
-def required_pretrain(recipe: Recipe) -> Pretrain:
-    """Return the pretrain section; raise RecipeError where there is none."""
-    if recipe.pretrain is None:
-        msg = "the recipe has no pretrain section"
-        raise RecipeError(msg, where="pretrain", hint="`maekit recipes show quickstart` has one")
-    return recipe.pretrain
 
 
 def stream_of(recipe: Recipe, samples: int, batch: int) -> Stream:

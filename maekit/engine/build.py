@@ -18,7 +18,7 @@ from maekit.data.rng import generator, seeded
 from maekit.errors import PartError, RecipeError, WeightsError
 from maekit.layers import Statistics
 from maekit.model import MaskedAutoencoder
-from maekit.recipe.schema import PartSpec, Recipe
+from maekit.recipe.schema import PartSpec, Pretrain, Recipe
 from maekit.weights.compatible import Compatibility, check_compatible
 from maekit.weights.header import Header
 from maekit.weights.importer import Weights, open_weights
@@ -31,21 +31,25 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def header_of(recipe: Recipe, statistics: Statistics) -> Header:
-    """Describe the model that a recipe's pre-training trains."""
+def required_pretrain(recipe: Recipe) -> Pretrain:
+    """Return the pretrain section; raise RecipeError where there is none."""
     if recipe.pretrain is None:
         msg = "the recipe has no pretrain section"
-        raise RecipeError(
-            msg, where="pretrain", hint="add one: see `maekit recipes show quickstart`"
-        )
+        raise RecipeError(msg, where="pretrain", hint="`maekit recipes show quickstart` has one")
+    return recipe.pretrain
+
+
+def header_of(recipe: Recipe, statistics: Statistics) -> Header:
+    """Describe the model that a recipe's pre-training trains."""
+    pretrain = required_pretrain(recipe)
     if recipe.model is None or recipe.model.decoder is None:
         msg = "pre-training needs a decoder"
         raise RecipeError(msg, where="model.decoder", hint="add decoder: {name: vit}")
     return Header(
         backbone=recipe.model.backbone,
         decoder=recipe.model.decoder,
-        target=recipe.pretrain.target,
-        masker=recipe.pretrain.masker,
+        target=pretrain.target,
+        masker=pretrain.masker,
         clip=(recipe.data.train.frames, *recipe.data.height_width),
         channels=recipe.data.channels,
         mean=statistics.mean,

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from maekit.engine.batches import holdout_reader, required_pretrain, statistics_of, train_reader
-from maekit.engine.build import build_model, compatible_header, header_of, load_into
+from maekit.engine.batches import holdout_reader, statistics_of, train_reader
+from maekit.engine.build import (
+    build_model,
+    compatible_header,
+    header_of,
+    load_into,
+    required_pretrain,
+)
 from maekit.engine.events import Note
 from maekit.engine.job import ValidatedJob
 from maekit.engine.optim import make_optimizer, tokens_free_of_decay

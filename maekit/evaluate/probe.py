@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from maekit.data.bad_files import BadFiles
-from maekit.data.statistics import identity, samples_of
+from maekit.data.statistics import cache_key, samples_of
 from maekit.engine.batches import open_dataset, workers_of
 from maekit.engine.events import Emit, Note
 from maekit.engine.precision import Precision
@@ -278,7 +278,7 @@ class ProbeSetup:
             "weights": self.source,
             "sha256": self.digest,
             "settings": {key: self.settings[key] for key in FEATURES},
-            "data": identity(dataset, reader.spec, chosen, size=size, channels=reader.channels),
+            "data": cache_key(dataset, reader.spec, chosen, size=size, channels=reader.channels),
         }
         return FeatureShards(kept / key, about)
 

@@ -18,7 +18,8 @@ from maekit.data.masks import MaskDraw
 from maekit.data.pixels import to_channels, to_float01
 from maekit.data.rng import generator
 from maekit.datasets.named_files import NamedFiles
-from maekit.engine.batches import open_dataset, required_pretrain, stream_of, train_reader
+from maekit.engine.batches import open_dataset, stream_of, train_reader
+from maekit.engine.build import required_pretrain
 from maekit.engine.schedule import BatchSplit, total_steps
 from maekit.errors import DataError, RecipeError
 from maekit.weights.checkpoints import newest_good
