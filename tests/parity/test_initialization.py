@@ -125,6 +125,7 @@ LAWS: dict[str, dict[str, Law]] = {
         **COMMON,
         # Cut at 2 and not at 2 deviations, which is 100 of them: as good as not cut.
         r"(backbone\.class|decoder\.mask)_token|.*\.positions\.(spatial|temporal|prefix)": normal,
+        r"decoder\.class_token": ZERO,  # models_mae.py draws the encoder's only
         r"backbone\.patch_embed\.weight": xavier(3 * 2 * 16 * 16, 1024),
         r"backbone\.patch_embed\.bias": torch_default(3 * 2 * 16 * 16),
         r"decoder\.embed\.weight": xavier(1024, 512),

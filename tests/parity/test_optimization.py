@@ -24,7 +24,7 @@ from maekit.recipe.schema import PretrainAdamW
 TOKENS = {
     "mae_in1k_vit_b": {"backbone.class_token", "decoder.mask_token"},
     "videomae_k400": {"decoder.mask_token"},
-    "mae_st_k400": {"backbone.class_token", "decoder.mask_token"}
+    "mae_st_k400": {"backbone.class_token", "decoder.class_token", "decoder.mask_token"}
     | {
         f"{part}.positions.{which}"
         for part in ("backbone", "decoder")
