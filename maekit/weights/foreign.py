@@ -1,8 +1,8 @@
 """Reading weights that others wrote: .pth and .bin pickles, safetensors, Hugging Face folders.
 
 Nothing that a file asks to run is run: pickles go through ``torch.load(weights_only=True)``, which
-knows tensors and plain data, and here ``argparse.Namespace``, in which the official training code
-keeps its arguments (facebookresearch/mae, util/misc.py, save_model).
+knows tensors and plain data, and here the classes of ``plain_pickles``, in which training code
+keeps its arguments and numbers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.serialization import safe_globals
 
 from maekit.errors import RecipeError, WeightsError
 from maekit.weights.checks import check_archive, check_plain
+from maekit.weights.plain_pickles import data_classes
 from maekit.weights.safetensors_io import read_tensors
 
 # Under which training code keeps a state dict: MAE and VideoMAE "model", mae_st also "model_state",
@@ -109,7 +110,7 @@ def _unpickled(path: Path) -> Any:  # noqa: ANN401 (whatever was saved)
     check_archive(path)
     try:
         # The open file, not its path: torch.load would go by the path's ending.
-        with path.open("rb") as file, safe_globals([argparse.Namespace]):
+        with path.open("rb") as file, safe_globals(data_classes()):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _CLASS.search(str(error))
