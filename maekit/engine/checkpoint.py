@@ -64,7 +64,8 @@ class Checkpoints:
             WeightsError: all are damaged, or one has another maekit's format.
             StorageError: the system cannot read one now, or nothing can be written.
         """
-        sweep(self.folder)
+        for folder in (self.folder, *checkpoints_in(self.folder)):
+            sweep(folder)
         found = newest_good(self.folder)
         for note in found.notes:
             self.emit(Note(note, warning=True))

@@ -16,6 +16,7 @@ from maekit.data.rng import generator, seeded
 from maekit.engine.optim import parameter_groups
 from maekit.engine.schedule import Schedule
 from maekit.errors import RecipeError
+from maekit.stop import check
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +106,9 @@ def fit_attentive(
         seed: of the initialization and the order.
         device: where it is trained.
         on_epoch: called with each epoch's number and mean loss.
+
+    Raises:
+        Interrupted: a signal came.
     """
     with seeded(seed, purpose="probe/attentive"):
         heads = num_heads(width, options.heads)
@@ -120,6 +124,7 @@ def fit_attentive(
         order = generator(seed, purpose="probe/order", epoch=epoch).permutation(len(tokens))
         total = 0.0
         for place in range(per_epoch):
+            check()
             rows = torch.from_numpy(order[place * options.batch : (place + 1) * options.batch])
             for group in optimizer.param_groups:
                 group["lr"] = schedule.lr(epoch * per_epoch + place)

@@ -16,6 +16,7 @@ from maekit.data.rng import generator
 from maekit.engine.events import Emit, Note
 from maekit.errors import RecipeError
 from maekit.evaluate.attentive import fit_attentive, num_heads
+from maekit.stop import check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -227,6 +228,7 @@ def _fitted(
     iterations: int,
     start: Any = None,  # noqa: ANN401 - an earlier fit
 ) -> tuple[Any, bool]:
+    check()
     LogisticRegression, ConvergenceWarning, threadpool_limits = library()  # noqa: N806 - classes
     model = LogisticRegression(C=strength, max_iter=iterations, warm_start=start is not None)
     if start is not None:

@@ -285,6 +285,10 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".partial-step-00000009-1").mkdir()
     assert folder.open() is None
     assert not list(tmp_path.iterdir())
+    draft = save(folder, make_state()) / ".partial-state.json-1"
+    draft.touch()
+    assert folder.open() is not None
+    assert not draft.exists()
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:

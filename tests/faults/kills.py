@@ -282,6 +282,7 @@ def _be_a_run(words: Sequence[str], folder: Path, fatal: int | None) -> NoReturn
         Path("operations").write_text(str(count), encoding="utf-8")
     except BaseException:  # noqa: BLE001 - whatever it is, it is told and judged
         traceback.print_exc()
+        sys.stderr.flush()
     os._exit(code)
 
 
