@@ -29,6 +29,7 @@ class StopSignal:
 
     def __init__(self, *, signals: bool = True) -> None:
         self.requested: str | None = None
+        self.raises = False  # whether the first signal ends what is being done, wherever it is
         self._signals = signals
         self._before: dict[int, Any] = {}
         self._token: Token[StopSignal | None] | None = None
@@ -55,6 +56,8 @@ class StopSignal:
         if self.requested is not None:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
+        if self.raises:
+            raise Interrupted("interrupted")
 
 
 @contextmanager
@@ -91,6 +94,22 @@ def check() -> None:
     stop = _current.get()
     if stop is not None and stop.requested:
         raise Interrupted("interrupted")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Leave the body at the first signal: for others' code that takes long and asks nobody.
+
+    Raises:
+        Interrupted: a signal has come, or comes.
+    """
+    check()
+    stop = _current.get() or StopSignal(signals=False)
+    stop.raises = True
+    try:
+        yield
+    finally:
+        stop.raises = False
 
 
 def watched() -> list[int]:

@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from maekit.stop import StopSignal
+from maekit.errors import Interrupted
+from maekit.stop import StopSignal, interruptible
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -20,3 +21,14 @@ def test_the_first_signal_asks_and_the_second_stops(number: int) -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) == before
+
+
+def test_the_first_signal_leaves_what_asks_nobody() -> None:
+    with StopSignal() as stop:
+        with pytest.raises(Interrupted), interruptible():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested == "SIGTERM"
+        with pytest.raises(Interrupted), interruptible():
+            pytest.fail("it had come before")
+    with interruptible():
+        pass

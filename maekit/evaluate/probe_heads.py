@@ -16,7 +16,7 @@ from maekit.data.rng import generator
 from maekit.engine.events import Emit, Note
 from maekit.errors import RecipeError
 from maekit.evaluate.attentive import fit_attentive, num_heads
-from maekit.stop import check
+from maekit.stop import check, interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -228,7 +228,6 @@ def _fitted(
     iterations: int,
     start: Any = None,  # noqa: ANN401 - an earlier fit
 ) -> tuple[Any, bool]:
-    check()
     LogisticRegression, ConvergenceWarning, threadpool_limits = library()  # noqa: N806 - classes
     model = LogisticRegression(C=strength, max_iter=iterations, warm_start=start is not None)
     if start is not None:
@@ -238,7 +237,11 @@ def _fitted(
     # threads only get in each other's way (5,000 x 768 features, 20 classes: 19 s with two, 5.5 s).
     size = features.shape[0] * features.shape[1] * len(np.unique(labels))
     threads = 1 if size < _WORTH_THREADS else None
-    with warnings.catch_warnings(), threadpool_limits(threads, user_api="blas"):
+    with (
+        warnings.catch_warnings(),
+        threadpool_limits(threads, user_api="blas"),
+        interruptible(),
+    ):
         # Whether it converged is returned, and said once.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features, labels)
@@ -301,6 +304,7 @@ class NearestNeighbors:
         return max(1, min(_CHUNK, _NUMBERS // row))
 
     def _vote(self, queries: Tensor) -> Tensor:
+        check()
         cosines = functional.normalize(queries.float(), dim=1) @ self.features.T
         near, places = cosines.topk(self.k, dim=1)
         # Softmax is the weights exp(cosine / temperature), divided by their sum.
