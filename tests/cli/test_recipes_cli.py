@@ -200,7 +200,11 @@ def test_version(cli: Cli) -> None:
         (errors.RankError("x"), 8),
         (KeyboardInterrupt(), 130),
         (ValueError("x"), 1),
-        (OSError(errno.EIO, "broken"), 1),
+        (OSError(errno.EIO, "broken"), 7),
+        (OSError(errno.EMFILE, "too many open files"), 7),
+        (OSError(errno.ENOMEM, "no memory"), 5),
+        (RuntimeError("can't start new thread"), 5),
+        (OSError(errno.EINVAL, "odd"), 1),
     ],
 )
 def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,7 @@ def test_lists_of_frame_folders(tmp_path: Path) -> None:
         "v2 20 0": "asks for 20 frames; the video has 10",
         "v2 29 5 0": "no picture with the number 29; the first one is img_00030",
         "v2 38 5 0": "does not hold the pictures 38 to 42 without a gap",
-        f"v2 38 {10**15} 0": "does not hold the pictures 38 to .* without a gap",
+        f"v2 38 {10**15} 0": "frames are more than any video has",
     }.items():
         with pytest.raises(DataError, match=reason):
             listed(tmp_path, text).open(0)

@@ -161,7 +161,7 @@ def test_one_failure_never_costs_the_last_checkpoint(tmp_path: Path, name: str) 
     fail_everywhere(tmp_path, SCENES[name], KINDS[:1] + KINDS[-1:])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
 def test_no_failure_ever_costs_the_last_checkpoint(tmp_path: Path, scene: Scene) -> None:
     fail_everywhere(tmp_path, scene, KINDS)

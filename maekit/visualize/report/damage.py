@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from maekit.engine.skipped import WORDS
+
 _LARGEST = 1e150  # of a number that is still computed with
 _MOST_STEPS = 2**53
 _DEEPEST = 20
@@ -74,7 +76,7 @@ def whole_metrics(
                 values = {name: each for name, each in value.items() if _is_number(each)}
                 damaged[key] += len(values) < len(value)
                 kept[key] = values
-            elif _is_number(value):
+            elif _is_number(value) or (key == "skipped" and value in WORDS.values()):
                 kept[key] = value
             elif update and isinstance(value, (list, str, dict)):
                 pass  # of another version, or names of samples: the page shows numbers
