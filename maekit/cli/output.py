@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from maekit.errors import RecipeError, StorageError
 from maekit.text import printable
 
 if TYPE_CHECKING:
@@ -20,6 +25,27 @@ _WIDE = 240  # columns where stdout is no terminal: its reader can cut
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
     r"""Print text that holds names: what is not text in them is written out (``\x1b``)."""
     typer.echo(printable(text), err=err, nl=nl)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write a file into an error that names it.
+
+    Raises:
+        RecipeError: its folder does not exist.
+        StorageError: it cannot be written.
+    """
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if not os.path.isdir(path.absolute().parent):  # noqa: PTH112 - raises on no name
+            hint = "make it first, or name another one"
+            raise RecipeError("no such folder", where=str(path.parent), hint=hint) from error
+        what = f"cannot be written: {error.strerror or error}"
+        hint = "free some space, or a folder that you can write to"
+        raise StorageError(what, where=str(path), hint=hint) from error
 
 
 def as_json(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maekit.cli.output import as_json, print_json, print_table, say
+from maekit.cli.output import as_json, print_json, print_table, say, writing
 from maekit.errors import MaekitError, PartError, RecipeError
 from maekit.recipe.dump import dump, to_yaml
 from maekit.recipe.explain import suggest
@@ -64,15 +64,12 @@ def copy(recipe: str, destination: Path | None, overwrite: bool) -> int:
     if target.is_dir():
         target /= path.name
     try:
-        with target.open("wb" if overwrite else "xb") as file:
-            file.write(path.read_bytes())
+        content = path.read_bytes()
+        with writing(target), target.open("wb" if overwrite else "xb") as file:
+            file.write(content)
     except FileExistsError as error:
         raise RecipeError(
             "this file exists already", where=str(target), hint="another name, or --overwrite"
-        ) from error
-    except FileNotFoundError as error:
-        raise RecipeError(
-            "no such folder", where=str(target.parent), hint="make it first, or name another one"
         ) from error
     say(str(target))
     return 0
@@ -132,7 +129,8 @@ def schema(out: Path | None) -> int:
     if out is None:
         print_json(value)
     else:
-        out.write_text(as_json(value), encoding="utf-8")
+        with writing(out):
+            out.write_text(as_json(value), encoding="utf-8")
         say(str(out))
     return 0
 

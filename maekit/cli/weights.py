@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from maekit.cli.output import print_json, print_table, say
+from maekit.cli.output import print_json, print_table, say, writing
 from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.engine.build import load_model, require_whole
 from maekit.errors import MaekitError, RecipeError
@@ -91,7 +91,8 @@ def convert(
         weights = require_whole(
             open_weights(source, user_hints=given, allow_missing=allow_missing or [])
         )
-        written = EXPORTERS[to](weights, destination)
+        with writing(destination):
+            written = EXPORTERS[to](weights, destination)
     file = destination / foreign.SINGLE[0] if destination.is_dir() else destination
     result = {
         "source": weights.origin,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from maekit import demo
 from maekit.recipe.load import load
 
 if TYPE_CHECKING:
@@ -71,3 +72,14 @@ def test_names_do_not_steer_the_terminal(
     assert found.code != 0
     assert r"\x1b]0;OWNED\x07" in found.err
     assert not set("\x1b\x07\x9b") & set(found.err + found.out)
+
+
+def test_places_that_cannot_be_written_are_storage(cli: Callable[..., Result], small: str) -> None:
+    for words in (
+        ("recipes", "copy", "quickstart", "/proc/x.yaml"),
+        ("recipes", "schema", "--out", "/proc/x.json"),
+        ("weights", "convert", str(demo.WEIGHTS), "/proc/x.safetensors", "--to", "maekit"),
+    ):
+        found = cli(*words)
+        assert (found.code, "cannot be written" in found.err) == (7, True), (small, found)
+    assert cli("recipes", "schema", "--out", "no/folder/x.json").code == 2
