@@ -122,8 +122,14 @@ def _on_meta_device(
     text: str,
     search_path: tuple[str, ...],  # noqa: ARG001 - decides which plugins are found
 ) -> MaskedAutoencoder:
-    with torch.device("meta"):
-        return build_model(Header.model_validate_json(text))
+    try:
+        with torch.device("meta"):
+            return build_model(Header.model_validate_json(text))
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        # Sizes that each fit alone, such as a finite ratio that makes an infinite width.
+        reason = str(error).partition("\n")[0][:200]
+        msg = f"no model can be built of this header: {reason}"
+        raise WeightsError(msg, hint="give the file as it was written") from error
 
 
 def with_typed_parts(header: Header) -> Header:

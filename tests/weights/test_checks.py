@@ -72,6 +72,9 @@ def changed(*path: str, to: Any) -> Any:
     changed("std", to=[-1.0, 1.0, 1.0]),
     changed("std", to=[1.0]),
     changed("source", to=["x"]),
+    changed("backbone", "mlp_ratio", to=1e308),
+    changed("decoder", "mlp_ratio", to=1e300),
+    changed("backbone", "mlp_ratio", to=1e18),
 ])  # fmt: skip
 def test_headers_that_lie_are_refused_before_a_model_is_built(change: Any, tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
