@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import pathlib
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,48 @@ def test_what_could_run_anything_is_refused(tmp_path: Path, hostile: Runs) -> No
     with pytest.raises(WeightsError, match="is code, not weights"):
         read(path)
     assert not Path("ran").exists()
+
+
+def pickled(name: bytes, arguments: bytes) -> bytes:
+    """Return protocol-2 opcodes that call a global."""
+    module, _, function = name.rpartition(b".")
+    return b"c" + module + b"\n" + function + b"\n(" + arguments + b"tR"
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def eight_bytes() -> bytes:
+    return pickled(b"_codecs.encode", text("A" * 8) + text("latin1"))
+
+
+def dtype(code: str, state: bytes) -> bytes:
+    return pickled(b"numpy.dtype", text(code) + b"\x89\x88") + b"(" + state + b"tb"
+
+
+# States by which numpy itself would take eight bytes for the address of an object.
+NO_FLAGS = b"J\x03\0\0\0" + text("|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffJ\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickled(b"numpy.core.multiarray.scalar", dtype("O8", NO_FLAGS) + eight_bytes()),
+        pickled(b"numpy._core.multiarray.scalar", dtype("V8", NO_FLAGS) + eight_bytes()),
+        pickled(
+            b"numpy.ndarray",
+            b"(K\x01t" + pickled(b"numpy.dtype", text("O8") + b"\x89\x88") + eight_bytes(),
+        ),
+        pickled(b"numpy.dtype", b"]" + text("f8") + b"\x89"),
+    ],
+)
+def test_bytes_are_never_taken_for_objects(tmp_path: Path, content: bytes) -> None:
+    plain, path = tmp_path / "plain.pth", tmp_path / "x.pth"
+    torch.save({"model": 1}, plain)
+    whole = b"\x80\x02}(" + text("more") + content + b"u."
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, whole if name.endswith("data.pkl") else source.read(name))
+    with pytest.raises(WeightsError):
+        read(path)
