@@ -111,21 +111,21 @@ def run(
     Raises:
         MaekitError: what is wrong, where, and what to try.
     """
+    from pathlib import Path
+
+    from maekit.engine.run import RunOptions
     from maekit.verbs import run as work
 
-    return work(
-        recipe,
-        verb,
-        overrides=overrides,
-        out=out,
+    options = RunOptions(
+        out=None if out is None else Path(out),
         resume=resume,
         overwrite=overwrite,
-        source=source,
-        device=device,
-        seed=seed,
-        compare_expected=compare_expected,
-        accept_data=accept_data,
-        lock=lock,
+        source=None if source is None else str(source),
+        compare=compare_expected,
         signals=signals,
-        on_event=on_event,
+        locks=lock,
+        accept_data=accept_data,
     )
+    words = [*overrides, *([] if seed is None else [f"seed={seed}"])]
+    listener = on_event or (lambda _: None)
+    return work(recipe, verb, options, overrides=words, device=device, listener=listener)

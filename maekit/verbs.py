@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maekit.atomic import write_bytes
-from maekit.engine.events import Emit, Event, Note, Saved
+from maekit.engine.events import Emit, Note, Saved
 from maekit.engine.job import Job
 from maekit.engine.loop import Periodic
 from maekit.engine.precision import pick_device
 from maekit.engine.pretrain import PretrainJob
 from maekit.engine.resume import newest_of
 from maekit.engine.run import Finished, RunOptions, run_in_folder
-from maekit.errors import RecipeError, StorageError
+from maekit.errors import RecipeError
 from maekit.evaluate.cached_probe import refuse_other, run_cached_probe
 from maekit.evaluate.finetune import FinetuneJob
 from maekit.evaluate.online_probe import online_probe
@@ -91,11 +91,7 @@ class Pictures:
         self.emit = emit
 
     def __call__(self, state: TrainState) -> None:
-        """Draw.
-
-        Raises:
-            StorageError: the file cannot be written.
-        """
+        """Draw; a picture that cannot be written ends no training, and only warns."""
         image = self.draw()
         if image is None:
             return
@@ -106,8 +102,8 @@ class Pictures:
             self.folder.mkdir(exist_ok=True)
             write_bytes(path, buffer.getvalue())
         except OSError as error:
-            msg = f"the picture could not be written: {error}"
-            raise StorageError(msg, where=str(path), hint="free some space") from error
+            self.emit(Note(f"{path} could not be written: {error}", warning=True))
+            return
         self.emit(Saved(state.step, "picture", str(path), image))
 
 
@@ -163,39 +159,19 @@ def run_verb(
 
 def run(
     recipe: str | Path | Mapping[str, Any],
-    verb: str = "pretrain",
+    verb: str,
+    options: RunOptions,
     *,
-    overrides: Sequence[str] = (),
-    out: str | Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    source: str | Path | None = None,
-    device: str | None = None,
-    seed: int | None = None,
-    compare_expected: bool = False,
-    accept_data: bool = False,
-    lock: bool = True,
-    signals: bool = False,
-    on_event: Callable[[Event], None] | None = None,
+    overrides: Sequence[str],
+    device: str | None,
+    listener: Emit,
 ) -> dict[str, Any]:
-    """Do what ``maekit.run`` documents."""
+    """Resolve a recipe and run a verb, as ``maekit.run`` documents it."""
     if verb not in JOBS:
         msg = f"maekit.run cannot run '{verb}'"
         raise RecipeError(msg, where="verb", hint=f"one of {', '.join(JOBS)}")
-    words = [*overrides, *([] if seed is None else [f"seed={seed}"])]
-    listener: Emit = on_event or (lambda _: None)
-    loaded = read(recipe, words)
+    loaded = read(recipe, overrides)
     resolved = resolve(loaded, verb)
     for note in loaded.notes:
         listener(Note(note))
-    options = RunOptions(
-        out=None if out is None else Path(out),
-        resume=resume,
-        overwrite=overwrite,
-        source=None if source is None else str(source),
-        compare=compare_expected,
-        signals=signals,
-        locks=lock,
-        accept_data=accept_data,
-    )
     return run_verb(verb, resolved, pick_device(device), options, listener).result

@@ -17,7 +17,9 @@ from small_recipes import IMAGES, laid_over, sets
 
 import maekit
 from maekit.engine.events import Event, StepDone
-from maekit.errors import RecipeError
+from maekit.engine.job import ValidatedJob
+from maekit.engine.loop import TrainState
+from maekit.errors import NonFiniteError, RecipeError
 
 RECIPE = laid_over(
     IMAGES,
@@ -85,3 +87,16 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(folder: Path) -> None:
     whole = maekit.run(RECIPE, out="whole", **every)
     assert done["steps"] == whole["steps"] == 4
     assert same_weights("stopped", "whole")
+
+
+def test_a_measurement_that_is_not_finite_before_any_update_is_said_as_such(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(job: ValidatedJob, state: TrainState) -> None:
+        raise NonFiniteError("a score is not finite")
+
+    monkeypatch.setattr(ValidatedJob, "validate", broken)
+    with pytest.raises(NonFiniteError, match="a score is not finite"):
+        maekit.run(RECIPE, out="run")
+    assert json.loads(Path("run/result.json").read_text())["exit"] == 4
+    assert json.loads(Path("run/nan_capture/batches.json").read_text()) == {"steps": {}}

@@ -116,14 +116,14 @@ def _plain_source(source: str | None) -> str | None:
 
 def check_data(
     run: Path, sets: Mapping[str, Dataset | None], *, resumed: bool, accept: bool, emit: Emit
-) -> None:
-    """Keep what a run's data is, or compare it with what it was.
+) -> dict[str, Identity]:
+    """Return what a run's data is, once it is compared with what it was.
 
     Args:
         run: the run's folder.
         sets: by their key in the recipe.
         resumed: the run continues from a checkpoint.
-        accept: keep what it is now, though it differs.
+        accept: take it as it is now, though it differs.
         emit: called with a note of each accepted difference.
 
     Raises:
@@ -155,7 +155,12 @@ def check_data(
                 raise RecipeError(msg, where=key, hint=f"put it back, or {otherwise}")
             for each in found:
                 emit(Note(f"{key}, accepted: {each}", warning=True))
-    write_bytes(path, _IDENTITIES.dump_json(now, indent=1))
+    return now
+
+
+def record_data(run: Path, data: dict[str, Identity]) -> None:
+    """Keep what a run's data is."""
+    write_bytes(run / DATA, _IDENTITIES.dump_json(data, indent=1))
 
 
 def newest_of(recipe: Recipe, verb: str, source: str | None) -> Path | None:

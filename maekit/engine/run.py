@@ -29,6 +29,7 @@ from maekit.engine.resume import (
     check_source,
     check_verb,
     newest_of,
+    record_data,
     record_source,
     recorded_source,
 )
@@ -228,7 +229,18 @@ def run_in_folder(
 
         try:
             with run.recorded(failed):
-                job = _start(kind, recipe, device, run, options, checkpoint)
+                job = _build(kind, recipe, device, run, options, checkpoint)
+            # A refusal leaves a resumed run as it was here, too.
+            data = check_data(
+                path,
+                {"data.train": job.train, "data.val": job.val},
+                resumed=checkpoint is not None,
+                accept=options.accept_data,
+                emit=run.emit,
+            )
+            with run.recorded(failed):
+                record_data(path, data)
+                _begin(job, run, checkpoint)
                 _train(job, run, checkpoints, stop)
                 job.export(path / "weights.safetensors")
                 job.finish_pictures(path)
@@ -274,7 +286,7 @@ def _resume_point(
     return checkpoint
 
 
-def _start(
+def _build(
     kind: type[Job],
     recipe: Recipe,
     device: torch.device,
@@ -282,7 +294,7 @@ def _start(
     options: RunOptions,
     checkpoint: CheckpointOnDisk | None,
 ) -> Job:
-    """Build the job, at its checkpoint where it resumes from one."""
+    """Describe the run in its folder, and build its job."""
     folder, emit = run.folder, run.emit
     run.describe(recipe, kind.verb, device)
     source = None
@@ -290,7 +302,7 @@ def _start(
         source = options.source or recorded_source(folder.path)
         source = kind.find_source(recipe, source, emit)
         record_source(folder.path, source)
-    job = kind(
+    return kind(
         recipe,
         device,
         emit,
@@ -298,13 +310,11 @@ def _start(
         checkpoint=checkpoint,
         bad_files_path=folder.path / "bad_files.jsonl",
     )
-    check_data(
-        folder.path,
-        {"data.train": job.train, "data.val": job.val},
-        resumed=checkpoint is not None,
-        accept=options.accept_data,
-        emit=emit,
-    )
+
+
+def _begin(job: Job, run: OpenRun, checkpoint: CheckpointOnDisk | None) -> None:
+    """Bring the job to where it starts or resumes, and open what its numbers go to."""
+    folder, emit = run.folder, run.emit
     job.prepare(checkpoint)
     for note in folder.trim_metrics(job.state.step, job.state.last_evaluated):
         emit(Note(note, warning=True))
@@ -313,7 +323,6 @@ def _start(
         folder.path / "tensorboard", job.state.step, emit.listener
     )
     _announce_start(job)
-    return job
 
 
 def _announce_start(job: Job) -> None:
@@ -391,11 +400,16 @@ def _rising(losses: Mapping[str, float | None]) -> list[str]:
 def _capture(job: Job, run: OpenRun) -> None:
     """Keep what is needed to meet the same non-finite step again: weights, optimizer, batch."""
     path = run.folder.path / "nan_capture"
-    path.mkdir(exist_ok=True)
-    write_state(path, job.state, job.tensors(), job.described())
-    failing = [step - 1 for step in job.state.extra[KEY]["recent"][-MOST_CAPTURED:]]
+    recent = job.state.extra.get(KEY, {}).get("recent", [])  # none, where a measurement failed
     steps = {
-        str(step): [[key.epoch, key.index] for key in job.stream.keys(step)] for step in failing
+        str(step - 1): [[key.epoch, key.index] for key in job.stream.keys(step - 1)]
+        for step in recent[-MOST_CAPTURED:]
     }
-    write_text(path / "batches.json", json.dumps({"steps": steps}))
+    try:
+        path.mkdir(exist_ok=True)
+        write_state(path, job.state, job.tensors(), job.described())
+        write_text(path / "batches.json", json.dumps({"steps": steps}))
+    except OSError as error:
+        run.emit(Note(f"{path} cannot be written: {error}", warning=True))
+        return
     run.emit(Note(f"weights, optimizer and samples of the failing steps: {path}", warning=True))

@@ -24,7 +24,6 @@ from maekit.version import __version__
 
 OURS = ("recipe.yaml", "result.json")  # what makes a folder one of ours
 PREDICTIONS = "predictions.jsonl"  # of each sample of data.val
-UNFINISHED = (None, 1, 4, 5, 6, 7, 8, 75, 130)  # exits after which --resume makes sense
 PACKAGES = ("torch", "timm", "numpy", "pillow", "av", "safetensors", "pydantic")
 
 
@@ -205,7 +204,7 @@ def unfinished_runs(recipe: str, verb: str, runs: Path = RUNS) -> Iterator[Path]
     """
     for folder in runs_of(recipe, runs):
         same = verb_of(folder) in (None, verb)
-        unfinished = same and read_result(folder).get("exit") in UNFINISHED
+        unfinished = same and read_result(folder).get("exit") != 0
         if unfinished and not in_use(folder / LOCK):
             yield folder
 

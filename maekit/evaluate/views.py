@@ -144,7 +144,7 @@ def crop_box(height: int, width: int, size: tuple[int, int], test: Views, crop: 
 
 
 def _whole_pixel_box(height: int, width: int, size: tuple[int, int], test: Views, crop: int) -> Box:
-    """Place a crop as in a picture that was resized to whole pixels (torchvision 0.x; cv2).
+    """Place a crop as in a picture that was resized to whole pixels (torchvision, cv2).
 
     The short side becomes ``enlarge`` times the output's, the long one what follows, rounded down.
     """

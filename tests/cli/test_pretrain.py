@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import socket
@@ -178,6 +179,19 @@ def test_too_many_bad_files_end_the_run(cli: Cli, small: str) -> None:
     assert cli("pretrain", small, *words).code == 6
     # Known from before, they are as bad as they were.
     assert cli("pretrain", small, *words, "--resume").code == 6
+
+
+def test_a_picture_that_cannot_be_written_ends_no_training(
+    cli: Cli, small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("maekit.verbs.write_bytes", full)
+    done = cli("pretrain", small, PICTURES, "--out", "run")
+    assert done.code == 0, done.err
+    assert "warning: run/pictures/step-00000000.png could not be written" in done.err
+    assert not list(Path("run/pictures").glob("*.png"))
 
 
 def test_pictures_null_draws_none_and_changes_no_weight(cli: Cli, small: str) -> None:

@@ -139,9 +139,11 @@ def test_other_files_in_the_place_of_a_runs_need_a_word(cli: Cli, small: str) ->
     Path("run/result.json").unlink()
     first = min(Path("pictures/train").rglob("*.png"))
     first.rename(first.with_name("zzz.png"))
+    Path("run/result.json").write_text('{"verb": "pretrain", "exit": 75}')
     refused = cli("pretrain", small, "--out", "run", "--resume")
     assert refused.code == 2
     assert "names or their order differ" in refused.err
+    assert result_of("run") == {"verb": "pretrain", "exit": 75}  # the run is as it was
     assert cli("pretrain", small, "--out", "run", "--resume", "--accept-data").code == 0
     Path("run/result.json").unlink()
     assert cli("pretrain", small, "--out", "run", "--resume").code == 0

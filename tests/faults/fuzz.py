@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from maekit.errors import MaekitError
 
-LIMIT = 20.0  # seconds a case; generous, as other processes may want the CPU
+LIMIT = 120.0  # seconds a case; generous, as other processes may want the CPU
 MEMORY = 1 << 20  # kB above the start
 READERS = ("recipe", "lists", "weights", "report")
 Case = Callable[[random.Random, Path], None]

@@ -59,7 +59,7 @@ IMPORTED = (
     "torch.utils.tensorboard",
 )
 LIMIT = 300.0  # seconds that a run may take, on a busy machine too
-LEAVING = 20.0  # seconds that a killed run's workers may take to see that it is gone
+LEAVING = 120.0  # seconds that a killed run's workers may take to see that it is gone
 OPERATIONS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"}
 # What differs between two runs of the same numbers.
 TIMES = {"seconds", "seconds_before", "samples_per_second", "data_wait", "memory", "seconds_left"}

@@ -190,5 +190,5 @@ def test_skipped_updates_and_doubts_are_on_the_page(tmp_path: Path) -> None:
     doubts = {"nonfinite_samples": ["odd.tif"], "doubts": ["the loss ended above its start", 3]}
     write_result(run, exit=0, steps=40, **doubts)
     text = page_of(run)
-    assert "1 updates were not finite and skipped; samples: odd.tif" in text
+    assert "updates skipped as not finite: 1; samples: odd.tif" in text
     assert "Warning: the loss ended above its start" in text

@@ -148,7 +148,7 @@ class PageRun:
         skipped = sum(step.get("skipped") == "nonfinite" for step in self.run.steps)
         samples = _texts(self.run.result.get("nonfinite_samples"))
         named = f"; samples: {', '.join(samples)}" if samples else ""
-        found = [f"{skipped:,} updates were not finite and skipped{named}"] if skipped else []
+        found = [f"updates skipped as not finite: {skipped:,}{named}"] if skipped else []
         return found + _texts(self.run.result.get("doubts"))
 
     @property
