@@ -30,7 +30,8 @@ from maekit.data.files import (
     read_bytes,
 )
 from maekit.data.images import check_pixels, oriented, upright
-from maekit.data.video_index import Index, decoded, index_cache, opened, scan
+from maekit.data.index_cache import index_cache
+from maekit.data.video_index import Index, decoded, opened, scan
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class OpenVideo:
     def between(self, start: float, end: float) -> range:
         """Return the frames from ``start`` to before ``end``, in seconds after the first frame.
 
+        By the frames' own times; where the file has none, by its frame rate.
+
         Raises:
             DataError: the file has neither times nor a frame rate.
         """
@@ -98,7 +101,7 @@ class OpenVideo:
         clip = np.empty(shape, np.uint8)
         pixels = Pixels(index.channels, height, width)
         with _reading(self.name):
-            if self.index.times is not None:
+            if self.index.timed:
                 # Damage looks different after a seek; a plain decode decides.
                 with suppress(_LostError, av.FFmpegError):
                     self._fill(clip, places, pixels, self.index, seek=True)
@@ -106,7 +109,7 @@ class OpenVideo:
             try:
                 self._fill(clip, places, pixels, self.index, seek=False)
             except (_LostError, av.FFmpegError):
-                if self.index.times is None or self.index.intra:
+                if not self.index.timed or self.index.intra:
                     raise
                 self._fill(clip, places, pixels, self._recount(), seek=False)
         return clip
@@ -127,7 +130,7 @@ class OpenVideo:
         *,
         seek: bool,
     ) -> None:
-        strict = seek or (index.intra and index.times is not None)
+        strict = seek or (index.intra and index.timed)
         with opened(self.file, strict=strict) as (container, stream):
             for number, frame in _wanted(container, stream, index, places, seek=seek):
                 first, *others = places[number]
@@ -186,11 +189,8 @@ def open_video(path: str, name: str | None = None) -> OpenVideo:
             return OpenVideo(name, scan(data), data)
     path = local
     key = (path, *check_regular(path))
-    index = index_cache.get(key)
-    if index is None:
-        with _reading(name):
-            index = index_cache.put(key, scan(path))
-    return OpenVideo(name, index, path)
+    with _reading(name):
+        return OpenVideo(name, index_cache.get(key, scan), path)
 
 
 @contextmanager
@@ -221,7 +221,7 @@ def _wanted(
     Raises:
         _LostError: frames are not those of the index, or damaged, or end too early.
     """
-    position, times = 0, index.times
+    position, times = 0, index.times if index.timed else None
     frames = decoded(container.demux(stream))
     for number in wanted:
         if seek and times is not None:

@@ -3,11 +3,12 @@
 What files say of themselves is often wrong (number of frames, duration, rate), so it is not used.
 A look at the packets, which costs about a millisecond for each megabyte, sorts files in two kinds:
 
-- *timed*: a container with an index, a codec that makes one frame of each packet, and times that
-  are all there and all different. Frames are counted by packets, and can be sought.
+- *timed*: a container with an index, a codec whose packets say how many frames they make, and
+  times that are all there and all different. Frames are counted by packets, and can be sought.
 - *counted*: all others (AVI, whose times lie where there are B-frames; raw streams, transport
   streams; HEVC with leading pictures, which are dropped where the file was cut; files whose packets
-  show damage). Frames are counted by decoding.
+  show damage). Frames are counted by decoding, without what only makes pixels; their times come
+  with them.
 
 A counted file with damage is as long as what decodes before the decoder's first error. A timed one,
 whose packets show none, has as many frames as packets, until a clip that needs the damaged frames
@@ -17,8 +18,8 @@ clip, and all others.)
 
 from __future__ import annotations
 
+import errno
 import io
-from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
@@ -42,15 +43,19 @@ if TYPE_CHECKING:
 av.logging.set_level(None)
 
 _INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-# Not vp8 (hidden packets), mpeg4 (packed and skipped ones), nor ffv1 (paints over damage without a
-# word, from whatever was decoded before).
-_FRAME_EACH = frozenset(
-    {"av1", "dnxhd", "h264", "hevc", "mjpeg", "png", "prores", "rawvideo", "vp9"}
+# Not mpeg4 (packed and skipped packets), nor ffv1 (paints over damage without a word, from whatever
+# was decoded before).
+_TELLING = frozenset(
+    {"av1", "dnxhd", "h264", "hevc", "mjpeg", "png", "prores", "rawvideo", "vp8", "vp9"}
 )
 _INTRA = frozenset({"dnxhd", "mjpeg", "png", "prores", "rawvideo"})
 # 8,192 x 8,192; decoders keep up to 16 frames to predict others from.
 _MOST_PIXELS = 2**26
-_KEPT_BYTES = 32 * 2**20  # of indices, in each process
+# Filters and transforms that make pixels of what was parsed: without them as many frames come, at
+# the same times, and damage stops the decoder at the same place.
+_ONLY_PARSED = {"skip_loop_filter": "all", "skip_idct": "all"}
+_MOST_REORDERED = 32  # frames that a decoder may hold back: 16 of H.264, fields of each
+_PASSING = {errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES, errno.ENOENT}
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,11 @@ class Index:
     channels: Literal[1, 3]
     orientation: int  # as EXIF counts them, 1 to 8
     intra: bool  # each frame is coded by itself
-    times: np.ndarray | None  # int64 [frames], in units of ``tick``; None for counted files
-    keys: np.ndarray  # int64 [K]: the times of keyframes, rising
+    times: np.ndarray | None  # int64 [frames], rising, in ``tick``s; None: the file has none
+    timed: bool  # the times are the packets', so that frames can be sought and checked by them
+    keys: np.ndarray  # int64 [K]: the times of keyframes, rising; empty for counted files
     tick: float  # seconds
+    passing: bool = False  # an error of the system, and not of the file, ended the counting
 
     @property
     def nbytes(self) -> int:
@@ -74,40 +81,14 @@ class Index:
         return 512 + self.keys.nbytes + (0 if self.times is None else self.times.nbytes)
 
 
-class IndexCache:
-    """Indices by file, size and time of change; the ones longest unused are dropped."""
-
-    def __init__(self) -> None:
-        self._indices: OrderedDict[tuple[str, int, int], Index] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: tuple[str, int, int]) -> Index | None:
-        """Return a kept index, which is then the last to be dropped."""
-        if key in self._indices:
-            self._indices.move_to_end(key)
-        return self._indices.get(key)
-
-    def put(self, key: tuple[str, int, int], index: Index) -> Index:
-        """Keep an index, and drop those used least recently where they are too large."""
-        old = self._indices.pop(key, None)
-        self._indices[key] = index
-        self._bytes += index.nbytes - (0 if old is None else old.nbytes)
-        while self._bytes > _KEPT_BYTES and len(self._indices) > 1:
-            self._bytes -= self._indices.popitem(last=False)[1].nbytes
-        return index
-
-
-index_cache = IndexCache()
-
-
 @contextmanager
 def opened(
-    file: str | bytes, *, strict: bool = False
+    file: str | bytes, *, strict: bool = False, pixels: bool = True
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a container and its first video stream, to be decoded by one thread.
 
     Strict: damage that a decoder notices is an error; else most of it is painted over, from the
-    frames decoded before.
+    frames decoded before. Without pixels, frames come but for what is in them.
     """
     # "file:", for names that look like URLs to FFmpeg ("12:30.mp4"). The list of protocols keeps
     # a playlist that calls itself x.mp4 from leading anywhere else.
@@ -122,11 +103,10 @@ def opened(
             what = "has no video stream"
             raise ValueError(what)
         stream.codec_context.thread_count = 1
-        limits = {"max_pixels": str(_MOST_PIXELS)}
-        stream.codec_context.options = limits
+        options = {"max_pixels": str(_MOST_PIXELS)}
         if strict:
-            damage = {"err_detect": "crccheck+bitstream+buffer+explode"}
-            stream.codec_context.options = limits | damage
+            options["err_detect"] = "crccheck+bitstream+buffer+explode"
+        stream.codec_context.options = options if pixels else options | _ONLY_PARSED
         yield container, stream
 
 
@@ -146,40 +126,26 @@ def scan(file: str | bytes, *, trust: bool = True) -> Index:
     Raises:
         ValueError, av.FFmpegError: none of it decodes.
     """
-    first: VideoFrame | None = None
     with opened(file) as (container, stream):
         codec = stream.codec_context
         _check_frame(codec.height, codec.width)
         name = codec.codec.canonical_name
-        units = PacketUnits(name, codec.extradata)
-        timed = trust and container.format.name in _INDEXED and name in _FRAME_EACH
+        timed = trust and container.format.name in _INDEXED and name in _TELLING
+        units = PacketUnits(name, codec.extradata) if timed else None
         tick, rate = float(stream.time_base or 0), stream.average_rate
-        times: list[int | None] = []
-        keys: list[int | None] = []
-        try:
-            for packet in container.demux(stream):
-                if first is None:
-                    first = next(iter(packet.decode()), None)
-                if packet.size == 0:  # the last one only flushes the decoder
-                    continue
-                flawed = packet.is_corrupt or packet.is_discard
-                timed = timed and not flawed and units.one_frame(packet)
-                times.append(packet.pts)
-                if packet.is_keyframe:
-                    keys.append(packet.pts)
-        except av.FFmpegError:
-            if first is None:
-                raise
-            timed = False
+        first, times, keys = _look(container.demux(stream), units)
     if first is None:
         what = "has a video stream, but no frame in it decodes"
         raise ValueError(what)
     _check_frame(first.height, first.width)
-    found = _times(times, keys, first) if timed else None
+    found = None if times is None else _times(times, keys, first)
+    timed, count, passing = found is not None, 0 if found is None else len(found), False
+    if found is None:
+        count, found, passing = _count(file)
     orientation = _orientation(first)
     height, width = oriented(first.height, first.width, orientation)
     return Index(
-        frames=_count(file) if found is None else len(found),
+        frames=count,
         fps=float(rate) if rate else None,
         height=height,
         width=width,
@@ -187,9 +153,51 @@ def scan(file: str | bytes, *, trust: bool = True) -> Index:
         orientation=orientation,
         intra=name in _INTRA,
         times=found,
-        keys=np.array([] if found is None else sorted(set(keys)), dtype=np.int64),  # type: ignore[type-var]
+        timed=timed,
+        keys=np.array(sorted(set(keys)) if timed else [], dtype=np.int64),  # type: ignore[type-var]
         tick=tick,
+        passing=passing,
     )
+
+
+def _look(
+    packets: Iterable[Packet[VideoStream]], units: PacketUnits | None
+) -> tuple[VideoFrame | None, list[int | None] | None, list[int | None]]:
+    """Decode the first frame, and take the times of the packets that are shown.
+
+    Args:
+        packets: of the stream, from its start.
+        units: what is in them; None: they are not to be believed, and only looked at up to the
+            first frame.
+
+    Returns:
+        The first frame; all times, or None where they are not to be believed; those of keyframes.
+
+    Raises:
+        av.FFmpegError: no frame decodes before the decoder fails.
+    """
+    first: VideoFrame | None = None
+    times: list[int | None] = []
+    keys: list[int | None] = []
+    try:
+        for packet in packets:
+            if first is None:
+                first = next(iter(packet.decode()), None)
+            if units is None and first is not None:
+                break
+            if units is None or packet.size == 0:  # the last one only flushes the decoder
+                continue
+            shown = None if packet.is_corrupt or packet.is_discard else units.frames(packet)
+            if shown is None or (packet.is_keyframe and not shown):
+                units = None
+            elif shown:
+                times.append(packet.pts)
+                keys.extend([packet.pts] if packet.is_keyframe else [])
+    except av.FFmpegError:
+        if first is None:
+            raise
+        units = None
+    return first, None if units is None else times, keys
 
 
 def _check_frame(height: int, width: int) -> None:
@@ -209,17 +217,46 @@ def _times(times: list[int | None], keys: list[int | None], first: VideoFrame) -
     return rising if whole and starts else None
 
 
-def _count(file: str | bytes) -> int:
-    """Count the frames that a plain decode gives before it ends, or fails."""
-    count = 0
-    with opened(file) as (container, stream):
+def _count(file: str | bytes) -> tuple[int, np.ndarray | None, bool]:
+    """Count the frames that a plain decode gives before it ends, or fails.
+
+    Returns:
+        How many; their times; and whether it was the system that failed, not the file.
+    """
+    times: list[int | None] = []
+    passing = False
+    with opened(file, pixels=False) as (container, stream):
         try:
-            for _ in decoded(container.demux(stream)):
-                count += 1
-        except av.FFmpegError:
-            if count == 0:
+            times.extend(frame.pts for frame in decoded(container.demux(stream)))
+        except av.FFmpegError as error:
+            if not times:
                 raise
-    return count
+            passing = error.errno in _PASSING
+    return len(times), _shown(times), passing
+
+
+def _shown(times: list[int | None]) -> np.ndarray | None:
+    """Return when frames are shown, of the times that they carry, in the order in which they come.
+
+    They come in the order in which they are shown. Where their times are out of order by no more
+    than a decoder reorders, packets have their places in the file (AVI with B-frames): sorted, they
+    are right. A frame without a time stands between its neighbors.
+
+    Returns:
+        int64 ``[frames]``, rising; None where they say nothing: none are there, some are equal, or
+        they start anew in the middle.
+    """
+    carried = np.array([place for place, time in enumerate(times) if time is not None])
+    if len(carried) < 2:
+        return None
+    known = np.array([times[place] for place in carried], dtype=np.int64)
+    order = np.argsort(known, kind="stable")
+    if np.abs(order - np.arange(len(order))).max() > _MOST_REORDERED:
+        return None
+    known = known[order]
+    ends = carried[0] == 0 and carried[-1] == len(times) - 1  # nothing to be guessed beyond them
+    filled = np.interp(np.arange(len(times)), carried, known - known[0]).astype(np.int64) + known[0]
+    return filled if ends and (np.diff(filled) > 0).all() else None
 
 
 def _channels(frame: VideoFrame) -> Literal[1, 3]:
@@ -269,34 +306,45 @@ _SIZE_AT = {"h264": 4, "hevc": 21}
 
 
 class PacketUnits:
-    """The length-prefixed units of H.264 and HEVC packets in MP4 and MKV.
+    """What is in packets: the length-prefixed units of H.264 and HEVC, and VP8's first bytes.
 
     Args:
-        codec: FFmpeg's name of the codec; of others every packet passes.
+        codec: FFmpeg's name of the codec; of others every packet makes a frame.
         record: the codec's configuration; without one, packets have start codes: H.264's pass,
             HEVC's do not.
     """
 
     def __init__(self, codec: str, record: bytes | None) -> None:
         at = _SIZE_AT.get(codec)
-        self._hevc = codec == "hevc"
+        self._hevc, self._vp8 = codec == "hevc", codec == "vp8"
         self._size = 0
         # A configuration with start codes begins with zeros, a record with its version, 1.
         if at is not None and record and len(record) > at and record[0] == 1:
             self._size = (record[at] & 3) + 1
 
-    def one_frame(self, packet: Packet[VideoStream]) -> bool:
-        """Return whether exactly one frame must come of the packet.
+    def frames(self, packet: Packet[VideoStream]) -> int | None:
+        """Return how many frames must come of the packet, 0 or 1; None: that cannot be told.
 
-        Its units fill it to the last byte, and none is a picture that a decoder may drop.
+        Units fill a packet to the last byte, and none is a picture that a decoder may drop.
         """
+        if self._vp8:
+            return _vp8_frames(memoryview(packet))
         if not self._size:
-            return not self._hevc  # units between start codes are not looked for
+            return None if self._hevc else 1  # units between start codes are not looked for
         content, place = memoryview(packet), 0
         while place + self._size <= len(content):
             length = int.from_bytes(content[place : place + self._size], "big")
             place += self._size
             if self._hevc and place < len(content) and content[place] >> 1 & 63 in _SKIPPED:
-                return False
+                return None
             place += length
-        return place == len(content)
+        return 1 if place == len(content) else None
+
+
+def _vp8_frames(content: memoryview) -> int | None:
+    """Return 0 for a packet that only others predict from (RFC 6386, 9.1), 1 for one shown."""
+    if len(content) < 3:
+        return None
+    tag = int.from_bytes(content[:3], "little")
+    whole = (tag >> 5) + 3 + 7 * (tag & 1 == 0) <= len(content)
+    return tag >> 4 & 1 if whole else None

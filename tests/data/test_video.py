@@ -23,8 +23,8 @@ from video_files import (
     without_a_gop,
 )
 
+from maekit.data import index_cache
 from maekit.data import video as video_module
-from maekit.data import video_index
 from maekit.data.video import open_video
 from maekit.errors import DataError
 
@@ -33,6 +33,7 @@ CLOSED = {"x264-params": "keyint=12:min-keyint=12:scenecut=0:bframes=3"}
 X265 = {"x265-params": "keyint=12:min-keyint=12:open-gop=1:bframes=4:log-level=none"}
 CLOSED_X265 = {"x265-params": "keyint=12:min-keyint=12:open-gop=0:bframes=4:log-level=none"}
 FAST = {"g": "12", "deadline": "realtime", "cpu-used": "8"}
+HIDDEN = {"g": "30", "auto-alt-ref": "1", "lag-in-frames": "16"}
 
 # file: (how it is made, whether its times are trusted, channels)
 KINDS: dict[str, tuple[Recipe, bool, int]] = {
@@ -50,7 +51,9 @@ KINDS: dict[str, tuple[Recipe, bool, int]] = {
     "hevc.mp4": (Recipe("libx265", options=CLOSED_X265), True, 3),
     "hevc, open gops.mp4": (Recipe("libx265", options=X265), False, 3),
     "vp9.webm": (Recipe("libvpx-vp9", options=FAST), True, 3),
-    "vp8.webm": (Recipe("libvpx", options=FAST), False, 3),
+    "vp8.webm": (Recipe("libvpx", options=FAST), True, 3),
+    "vp8, hidden packets.webm": (Recipe("libvpx", options=HIDDEN), True, 3),
+    "vp8, hidden packets.nut": (Recipe("libvpx", options=HIDDEN), False, 3),
     "mjpeg.mov": (Recipe("mjpeg", "yuvj420p"), True, 3),
     "prores.mov": (Recipe("prores_ks", "yuv422p10le"), True, 3),
     "b frames.avi": (Recipe("mpeg4", options={"g": "12", "bf": "2"}), False, 3),
@@ -87,7 +90,7 @@ def test_frames_are_those_of_a_plain_decode(name: str, folder: Path) -> None:
         len(truth), 48, 64, channels, "uint8",
     )  # fmt: skip
     assert len(truth) == recipe.frames
-    assert (video.index.times is not None) == timed
+    assert video.index.timed == timed
     rng = np.random.default_rng(0)
     for count in (1, 1, 1, 4, 9):
         ids = rng.integers(0, video.info.frames, count).tolist()
@@ -179,17 +182,17 @@ def test_files_cut_at_open_gops(name: str, tmp_path: Path) -> None:
 
 
 def test_times_that_turn_out_wrong_are_counted_anew(
-    gops: tuple[Path, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
+    gops: tuple[Path, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path, truth = gops
-    monkeypatch.setattr(video_module, "index_cache", video_index.IndexCache())
+    monkeypatch.setattr(video_module, "index_cache", index_cache.IndexCache(tmp_path / "kept"))
     video = open_video(str(path))
     times = video.index.times.copy()
     times[10] += 1
     wrong = replace(video, index=replace(video.index, times=times))
     np.testing.assert_array_equal(wrong.decode([10])[0], truth[10])
     anew = open_video(str(path))
-    assert anew.index.times is None
+    assert not anew.index.timed
     assert anew.info.frames == 80
     longer = replace(video.index, frames=81, times=np.append(video.index.times, 10**9))
     with pytest.raises(DataError, match="decoding ends at frame 80 of 80"):
@@ -297,9 +300,37 @@ def test_seconds_are_those_after_the_first_frame(tmp_path: Path) -> None:
     uneven = open_video(str(encode(tmp_path / "b.mp4", Recipe(frames=50, gaps={20: 50}))))
     assert uneven.between(0.0, 1.0) == range(20)
     assert uneven.between(2.8, 3.2) == range(20, 30)
-    counted = open_video(str(encode(tmp_path / "c.avi", Recipe("mpeg4", frames=50))))
-    assert counted.index.times is None
-    assert counted.between(0.4, 1.0) == range(10, 25)
+    raw = open_video(str(encode(tmp_path / "c.h264", Recipe(frames=50))))
+    assert raw.index.times is None  # nothing says when its frames are shown
+    assert raw.between(0.4, 1.0) == range(10, 25)
+
+
+UNEVEN = {0: -1, 12: 30, 13: 1, 14: 2, 40: 100}
+COUNTED = {
+    "even.avi": Recipe("mpeg4", options={"g": "12"}, gaps={0: -1}),
+    "even, b frames.avi": Recipe("mpeg4", options={"g": "12", "bf": "2"}, gaps={0: -1}),
+    "uneven.avi": Recipe("mpeg4", options={"g": "12"}, gaps=UNEVEN),
+    "uneven, mjpeg.avi": Recipe("mjpeg", "yuvj420p", gaps=UNEVEN),
+    "uneven, mpeg 2.ts": Recipe("mpeg2video", options={"g": "12", "bf": "2"}, gaps=UNEVEN),
+    "uneven, h264.ts": Recipe(options=GOPS, gaps=UNEVEN),
+    "uneven, open gops.mp4": Recipe("libx265", options=X265, gaps=UNEVEN),
+    "uneven, ffv1.mkv": Recipe("ffv1", gaps=UNEVEN),
+    "uneven, vp8.nut": Recipe("libvpx", options=FAST, gaps=UNEVEN),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_seconds_of_counted_videos_are_by_the_frames_own_times(name: str, tmp_path: Path) -> None:
+    recipe = COUNTED[name]
+    if recipe.codec not in av.codecs_available:
+        pytest.skip(f"this build of FFmpeg has no {recipe.codec}")
+    video = open_video(str(encode(tmp_path / name, recipe)))
+    assert not video.index.timed
+    shown = np.cumsum([1 + recipe.gaps.get(frame, 0) for frame in range(recipe.frames)]) / 25
+    shown -= shown[0]
+    for start, end in ((0.0, 0.5), (0.5, 1.9), (1.8, 3.02), (3.9, 7.0), (0.0, float("inf"))):
+        inside = np.flatnonzero((shown > start - 5e-3) & (shown < end - 5e-3))  # MKV: milliseconds
+        assert list(video.between(start, end)) == inside.tolist(), (start, end)
 
 
 def test_a_file_that_is_written_anew_is_looked_at_anew(tmp_path: Path) -> None:
@@ -313,8 +344,8 @@ def test_indices_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch, tmp_pat
     scans = []
     plain = video_module.scan
     monkeypatch.setattr(video_module, "scan", lambda file: scans.append(file) or plain(file))
-    monkeypatch.setattr(video_index, "_KEPT_BYTES", 4000)
-    monkeypatch.setattr(video_module, "index_cache", video_index.IndexCache())
+    monkeypatch.setattr(index_cache, "_KEPT_BYTES", 4000)
+    monkeypatch.setattr(video_module, "index_cache", index_cache.IndexCache(tmp_path / "kept"))
     paths = [str(encode(tmp_path / f"{n}.mp4", Recipe(frames=20))) for n in range(6)]
     for path in (*paths, paths[-1], paths[0]):
         open_video(path)
