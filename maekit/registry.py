@@ -22,6 +22,7 @@ from maekit.recipe.load import LoadedRecipe, with_overlays
 from maekit.recipe.merge import CORE_OWNED
 from maekit.recipe.schema import OVERLAYS, VERBS, PartSpec, Recipe, Untyped
 from maekit.recipe.yaml12 import Mark, tree
+from maekit.stop import Leaving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,6 +143,8 @@ def find(kind: str, name: str) -> type[Any]:
     found = entry(kind, name)
     try:
         part = found.point.load()
+    except Leaving:  # a signal came, and it is no plugin's doing
+        raise
     except (Exception, SystemExit) as error:
         # Whatever a plugin's module does on import, it is that plugin that is broken.
         raise PartError(

@@ -1,7 +1,7 @@
 """Signals: the first asks a run to save and stop, the second stops it now.
 
-Whatever takes long calls ``check`` now and then, so that a run is left within two seconds, wherever
-it is: a batch scheduler that preempts a job waits for no more than half a minute.
+Whatever takes long calls ``check`` now and then, so that a run is left soon, wherever it is:
+a batch scheduler that preempts a job waits for no more than half a minute.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class StopSignal:
 
     def __enter__(self) -> Self:
         self._token = _current.set(self)
+        if self._signals and _early:  # what it ended, a library took for an error of its own
+            self.requested = _early.pop()
         if self._signals and threading.current_thread() is threading.main_thread():
             for number in watched():
                 self._before[number] = signal.signal(number, self._handle)
@@ -60,6 +62,13 @@ class StopSignal:
             raise Interrupted("interrupted")
 
 
+class Leaving(SystemExit):
+    """A signal came before there was anything to save: the process leaves."""
+
+
+_early: list[str] = []  # the signal that came then
+
+
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
     """Leave with the exit code of an interruption, as long as there is nothing to save.
@@ -74,12 +83,14 @@ def leaving_at_once() -> Iterator[None]:
     try:
         yield
     finally:
+        _early.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise SystemExit(INTERRUPTED)
+    _early[:] = [signal.Signals(number).name]
+    raise Leaving(INTERRUPTED)
 
 
 _current: ContextVar[StopSignal | None] = ContextVar("stop", default=None)

@@ -7,12 +7,11 @@ import os
 import sys
 import tempfile
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from maekit.cli.output import say
+from maekit.cli.output import say, silence
 from maekit.errors import (
     BUG,
     INTERRUPTED,
@@ -40,7 +39,7 @@ def run(body: Callable[[], int], *, verbose: bool = False) -> int:
         code = body()
         sys.stdout.flush()
     except BrokenPipeError:
-        _drop_stdout()
+        silence(sys.stdout)
         return BROKEN_PIPE
     except KeyboardInterrupt:
         say("interrupted", err=True)
@@ -97,9 +96,3 @@ def _log(error: Exception) -> str:
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write("".join(traceback.format_exception(error)))
     return name
-
-
-def _drop_stdout() -> None:
-    """Keep the interpreter's last flush quiet, once nobody reads stdout any more."""
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -23,8 +23,25 @@ _WIDE = 240  # columns where stdout is no terminal: its reader can cut
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
-    r"""Print text that holds names: what is not text in them is written out (``\x1b``)."""
-    typer.echo(printable(text), err=err, nl=nl)
+    r"""Print text that holds names: what is not text in them is written out (``\x1b``).
+
+    Args:
+        text: what is said.
+        err: to stderr. That nobody reads it ends nothing: the work and its exit code count.
+        nl: end the line.
+    """
+    try:
+        typer.echo(printable(text), err=err, nl=nl)
+    except OSError:
+        if not err:
+            raise
+        silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """Let what is still written to a stream go nowhere, the interpreter's last flush too."""
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @contextmanager

@@ -37,6 +37,7 @@ import PIL.Image
 import yaml
 
 from maekit.cli import app
+from maekit.stop import leaving_at_once
 from tests.small_recipes import (
     IMAGES,
     VIDEOS,
@@ -271,8 +272,9 @@ def _be_a_run(words: Sequence[str], folder: Path, fatal: int | None) -> NoReturn
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.addaudithook(watch)
         try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-            app.main([*words, "-q"])
+            with leaving_at_once():  # as the command does from its first moments
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+                app.main([*words, "-q"])
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
