@@ -150,7 +150,8 @@ def _reader(inputs: NamedFiles, header: Header, located: LocatedWeights) -> View
     views = Views()
     if recipe is not None:
         val, section = recipe.data.val or recipe.data.train, getattr(recipe, located.verb)
-        spec = spec.model_copy(update={"stride": val.stride, "sampling": val.sampling})
+        how = {"stride": val.stride, "sampling": val.sampling, "rate": val.rate}
+        spec = spec.model_copy(update=how)
         resized = getattr(section, "views", section.augment).interpolation
         views = Views(interpolation=resized)
     return view_reader(inputs, spec, views, size=header.clip[1:], channels=header.channels)
@@ -160,6 +161,7 @@ def _clips(reader: ViewReader) -> dict[str, Any]:
     return {
         "stride": reader.spec.stride,
         "sampling": reader.spec.sampling,
+        "rate": reader.spec.rate,
         "interpolation": reader.test.interpolation,
     }
 

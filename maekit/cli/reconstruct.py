@@ -268,6 +268,7 @@ def _clips(recipe: Recipe | None, *, native: bool) -> ClipOptions:
     return ClipOptions(
         train.stride,
         train.sampling,
+        train.rate,
         required_pretrain(recipe).augment.interpolation,
         recipe.data.stats is not None,
         native,

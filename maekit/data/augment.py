@@ -48,7 +48,7 @@ def draw_plan(
         rng: the sample's generator; None for the fixed view of held-out samples: the clip in the
             middle, no flip. A random crop has no fixed view.
     """
-    ids = frame_ids(source.info.frames, spec, rng)
+    ids = frame_ids(source.info.frames, spec, rng, source.info.fps)
     if isinstance(augment, NoAugment):
         box = _center_box(source.info.height, source.info.width, size)
         flip = rng is not None and bool(rng.random() < augment.flip)

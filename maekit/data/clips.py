@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maekit.recipe.schema import SEGMENTS
+from maekit.recipe.schema import RATE, SEGMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from maekit.recipe.schema import DataSpec
 
 
-def frame_ids(available: int, spec: DataSpec, rng: np.random.Generator | None) -> tuple[int, ...]:
+def frame_ids(
+    available: int, spec: DataSpec, rng: np.random.Generator | None, fps: float | None = None
+) -> tuple[int, ...]:
     """Draw the frames of one clip.
 
     Args:
         available: frames in the video, at least 1.
         spec: frames, stride and sampling of the clip.
         rng: None for the clip in the middle, which held-out samples are measured on.
+        fps: the video's frames a second, which timed clips follow; None where it does not say.
 
     Returns:
         ``spec.frames`` frame numbers, never falling, each in ``range(available)``.
@@ -32,11 +35,18 @@ def frame_ids(available: int, spec: DataSpec, rng: np.random.Generator | None) -
         return _segments(available, spec.frames, rng)
     if spec.sampling == "spread":
         return _spread(available, spec.frames, spec.stride, rng)
+    if spec.sampling == "timed":
+        window = timed_window(spec, fps)
+        spare = max(available - window, 0.0)
+        start = float(spare // 2) if rng is None else rng.uniform(0, spare)
+        return timed_frames(start, available, spec.frames, window)
     return _dense(available, spec.frames, spec.stride, rng)
 
 
-def mean_step(available: int, spec: DataSpec) -> float:
+def mean_step(available: int, spec: DataSpec, fps: float | None = None) -> float:
     """Return the mean distance of two frames of a clip, where the video is long enough."""
+    if spec.sampling == "timed":
+        return (timed_window(spec, fps) - 1) / max(1, spec.frames - 1)
     if spec.sampling in SEGMENTS:  # of a clip of a test
         return available / spec.frames
     if spec.sampling == "spread":
@@ -59,6 +69,29 @@ def linspace_frames(start: int, available: int, frames: int, stride: int) -> tup
     steps = max(1, shown - 1)
     ids = [start + min(place * window // steps, window - 1) for place in range(shown)]
     return (*ids, *[available - 1] * (frames - shown))
+
+
+def timed_window(spec: DataSpec, fps: float | None) -> float:
+    """Return how many of a video's frames a timed clip spans; a fraction may be left over."""
+    rate = spec.rate or RATE
+    return spec.frames * spec.stride / rate * (fps or rate)
+
+
+def timed_frames(start: float, available: int, frames: int, window: float) -> tuple[int, ...]:
+    """Spread frames evenly from ``start`` to a frame before the window's end, rounded down.
+
+    As mae_st does (util/decoder/decoder.py, temporal_sampling), in float32 as there: an exact
+    product that falls a hair short of a whole frame is the frame before. What lies beyond the video
+    is its last frame.
+    """
+    first, last = np.float32(start), np.float32(start + window - 1)
+    places = np.arange(frames, dtype=np.float32)
+    step = (last - first) / np.float32(max(1, frames - 1))
+    # From both ends, as torch.linspace.
+    ids = np.where(places < frames // 2, first + step * places, last - step * places[::-1])
+    if frames == 1:
+        ids = np.array([first])
+    return tuple(np.clip(ids, 0, available - 1).astype(np.int64).tolist())
 
 
 def resample(ids: Sequence[int], frames: int, available: int) -> tuple[int, ...]:

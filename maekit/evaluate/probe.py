@@ -126,7 +126,9 @@ class ProbeSetup:
             "clip": list(clip),
             "mean": list(self.header.mean),
             "std": list(self.header.std),
-            "frames": {name: [spec.sampling, spec.stride] for name, spec in specs.items()},
+            "frames": {
+                name: [spec.sampling, spec.stride, spec.rate] for name, spec in specs.items()
+            },
             "views": f"{views.clips}x{views.crops}",
             "enlarge": views.enlarge,
             "interpolation": views.interpolation,
@@ -352,7 +354,7 @@ def assemble_probe(
 
 def _warn_sampling(train: DataSpec, val: DataSpec, emit: Emit) -> None:
     """Warn where training and test clips are sampled differently: that is seldom meant."""
-    if (train.stride, train.sampling) != (val.stride, val.sampling):
+    if (train.stride, train.sampling, train.rate) != (val.stride, val.sampling, val.rate):
         text = "data.train and data.val sample frames differently"
         how = f"{train.sampling}, stride {train.stride} and {val.sampling}, stride {val.stride}"
         emit(Note(f"{text}: {how}", warning=True))

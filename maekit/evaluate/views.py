@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from maekit.contracts import View
 from maekit.data.augment import largest_box
-from maekit.data.clips import frame_ids, linspace_frames
+from maekit.data.clips import frame_ids, linspace_frames, timed_frames, timed_window
 from maekit.data.plan import Box, Plan
 from maekit.data.reader import SampleReader
 from maekit.recipe.schema import SEGMENTS
@@ -52,7 +52,7 @@ class ViewReader(SampleReader):
         boxes = [crop_box(height, width, size, test, crop) for crop in range(test.crops)]
         return [
             Plan(ids, box, "context", flip=False, interpolation=test.interpolation)
-            for ids in clip_frames(source.info.frames, self.spec, test.clips)
+            for ids in clip_frames(source.info.frames, self.spec, test.clips, source.info.fps)
             for box in boxes
         ]
 
@@ -87,14 +87,16 @@ def view_reader(
     )
 
 
-def clip_frames(available: int, spec: DataSpec, clips: int) -> list[tuple[int, ...]]:
+def clip_frames(
+    available: int, spec: DataSpec, clips: int, fps: float | None = None
+) -> list[tuple[int, ...]]:
     """Choose the frames of ``clips`` clips of a video of ``available`` frames.
 
     One clip is the center clip of held-out samples. A video that is too short is padded with its
     last frame.
     """
     if clips == 1:
-        return [frame_ids(available, spec, None)]
+        return [frame_ids(available, spec, None, fps)]
     if spec.sampling in SEGMENTS:
         return [
             tuple(
@@ -109,6 +111,10 @@ def clip_frames(available: int, spec: DataSpec, clips: int) -> list[tuple[int, .
             linspace_frames(clip * spare // (clips - 1), available, spec.frames, spec.stride)
             for clip in range(clips)
         ]
+    if spec.sampling == "timed":  # mae_st: get_start_end_idx, with use_offset
+        window = timed_window(spec, fps)
+        apart = max(available - window, 0.0) // (clips - 1)
+        return [timed_frames(clip * apart, available, spec.frames, window) for clip in range(clips)]
     strided = range(0, available, spec.stride)
     spare = max(0, len(strided) - spec.frames)
     starts = [clip * spare // (clips - 1) for clip in range(clips)]

@@ -203,8 +203,9 @@ class TargetSpec(PartSpec):
     kind = "targets"
 
 
-Sampling = Literal["dense", "spread", "segments", "segments-floor"]
+Sampling = Literal["dense", "spread", "timed", "segments", "segments-floor"]
 SEGMENTS = ("segments", "segments-floor")  # which have no stride
+RATE = 30.0  # frames a second that mae_st counts in, whatever a video has
 
 
 class DataSpec(PartSpec):
@@ -217,10 +218,19 @@ class DataSpec(PartSpec):
     sampling: Sampling = Field(
         "dense",
         description="of a clip's frames; dense: consecutive at the stride; spread: evenly over "
-        "frames * stride, the first and the last of them shown (VideoMAE's fine-tuning); segments: "
+        "frames * stride, the first and the last of them shown (VideoMAE's fine-tuning); timed: "
+        "the same by the clock, whatever a video's rate, over frames * stride at `rate` a second "
+        "(mae_st); segments: "
         "one from each of as many equal segments of the video (TSN); segments-floor: in training "
         "each has frames // clip frames, so that the rest is never shown, and a shorter video "
         "shows its first frame only (VideoMAE's ssv2.py)",
+    )
+    rate: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="frames a second that timed clips count in; unset: 30 (mae_st). Of files that "
+        "do not say their own rate, it is taken for theirs",
     )
     max_bad_fraction: float = Field(
         0.01, ge=0, le=1, description="unreadable files tolerated, as a fraction of the set"
@@ -230,11 +240,16 @@ class DataSpec(PartSpec):
     )
 
     @model_validator(mode="after")
-    def _segments_have_no_stride(self) -> DataSpec:
+    def _only_what_the_sampling_knows(self) -> DataSpec:
         if self.sampling in SEGMENTS and self.stride > 1:
             raise ValueError(
                 f"stride {self.stride} means nothing with sampling {self.sampling}; drop one of "
                 "the two"
+            )
+        if self.rate is not None and self.sampling != "timed":
+            raise ValueError(
+                f"rate {self.rate:g} means nothing with sampling {self.sampling}; drop one of the "
+                "two"
             )
         return self
 

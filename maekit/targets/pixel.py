@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from maekit.contracts import Grid, PartContext, PartOptions, PixelTarget, View
+from maekit.errors import PartError
 from maekit.recipe.sections import american
 from maekit.tokens import Mask, gather, interpolate_from_visible, patchify
 
@@ -29,7 +30,11 @@ class Pixel(PixelTarget):
 
     With ``frames: center`` there are ``ph*pw*C`` of the clip's frame ``T // 2``, and only the
     tokens of its time slot can be queries; with ``frames: double`` ``2*pt*ph*pw*C``, of twice the
-    frames over the same time.
+    frames over the same time. With a number F of the T frames there are ``F*pt/T*ph*pw*C``.
+
+    Raises:
+        PartError: a number of frames that the clip does not have, or that its time slots do not
+            share evenly.
     """
 
     class Options(PartOptions):
@@ -38,10 +43,11 @@ class Pixel(PixelTarget):
             description="normalized: after data.stats (MAE); unit: [0, 1] pixels (VideoMAE)",
         )
         loss: LossName = Field("mse", description="per value, averaged over a patch")
-        frames: Literal["same", "center", "double"] = Field(
+        frames: Literal["same", "center", "double"] | Annotated[int, Field(ge=1)] = Field(
             "same",
             description="same: the clip that the encoder sees; center: its middle frame alone; "
-            "double: twice the frames at half the stride (VideoMAE table 1c)",
+            "double: twice the frames at half the stride (VideoMAE table 1c); a number: as many of "
+            "its frames, evenly from the first to the last (mae_st: 8 of 16)",
         )
 
     def __init__(self, options: Options, context: PartContext) -> None:
@@ -51,10 +57,14 @@ class Pixel(PixelTarget):
         self.channels = context.channels
         frames, height, width = context.shape
         pt, ph, pw = context.patch
-        self.slot, self.frame = divmod(frames // 2, max(1, pt))  # where the middle frame is
-        depth = {"same": pt, "center": 1, "double": 2 * pt}[options.frames]
+        self.slot = frames // 2 // max(1, pt)  # where the middle frame is
         if options.frames == "double":
             self.views = (View("double", (height, width), None, 2 * frames),)
+            depth = 2 * pt
+        else:
+            # Of each time slot the frames that are predicted, by their place in it: int64 [t, d].
+            self.places = _places(options.frames, frames, pt)
+            depth = self.places.shape[1]
         self.values = depth * ph * pw * context.channels
         self.out_dim = self.values
         self.mean, self.std = context.mean, context.std
@@ -85,7 +95,8 @@ class Pixel(PixelTarget):
     ) -> Tensor:
         """Turn predictions ``[B, Q, out_dim]`` into patches ``[B, Q, pt*ph*pw*C]`` in [0, 1].
 
-        Of twice the frames, those that the clip has too; the middle frame stands for its slot.
+        Of twice the frames, those that the clip has too; of fewer, each stands for its share of the
+        slot.
         """
         return self._in_clip(self._to_unit(pred.float()))
 
@@ -99,23 +110,32 @@ class Pixel(PixelTarget):
     def _patches(self, pixels: Tensor) -> Tensor:
         """Return all patches of the model's own clip in the target's space, ``[B, N, ...]``.
 
-        All its frames, or with ``frames: center`` of each slot the one that stands where the
-        middle frame does.
+        Those of the frames that are predicted; with ``frames: center`` of each slot the one that
+        stands where the middle frame does.
         """
         patches = self._to_space(patchify(pixels.float(), self.patch))
-        if self.options.frames != "center":
+        pt = self.patch[0]
+        if self.options.frames in ("same", "double"):
             return patches
-        chosen: Tensor = patches.unflatten(-1, (self.patch[0], -1))[..., self.frame, :]
-        return chosen
+        slots = patches.unflatten(1, (self.grid.t, -1)).unflatten(-1, (pt, -1))
+        places = self.places.to(patches.device)
+        chosen = slots[:, torch.arange(self.grid.t)[:, None], :, places]  # [t, d, B, h*w, ...]
+        ordered: Tensor = chosen.permute(2, 0, 3, 1, 4)
+        return ordered.flatten(1, 2).flatten(2)
 
     def _in_clip(self, patches: Tensor) -> Tensor:
         """Spread patches ``[B, Q, values]`` of the target's frames over those of the clip."""
-        if self.options.frames == "center":
-            return patches.repeat(1, 1, self.patch[0])
+        if self.options.frames == "same":
+            return patches
+        pt = self.patch[0]
         if self.options.frames == "double":
-            shared: Tensor = patches.unflatten(-1, (2 * self.patch[0], -1))[..., ::2, :]
-            return shared.flatten(-2)
-        return patches
+            source = torch.arange(pt) * 2
+            depth = 2 * pt
+        else:
+            depth = self.places.shape[1]
+            source = torch.arange(pt) * depth // pt
+        shared: Tensor = patches.unflatten(-1, (depth, -1))[..., source.to(patches.device), :]
+        return shared.flatten(-2)
 
     def _to_space(self, patches: Tensor) -> Tensor:
         if self.options.space == "unit":
@@ -129,6 +149,29 @@ class Pixel(PixelTarget):
 
     def _repeated(self, per_channel: Sequence[float], like: Tensor) -> Tensor:
         return like.new_tensor(per_channel).repeat(like.shape[-1] // self.channels)
+
+
+def _places(which: str | int, frames: int, pt: int) -> Tensor:
+    """Return the frames of each time slot that are predicted: int64 ``[t, d]``, in 0..pt-1.
+
+    Numbers of frames are spread as mae_st spreads them, ``linspace(0, T - 1, F)`` rounded down
+    (models_mae.py, forward_loss): 0, 2, 4, 6, 8, 10, 12, 15 are 8 of 16.
+
+    Raises:
+        PartError: the clip has fewer, or its slots do not share them evenly.
+    """
+    slots = frames // max(1, pt)
+    if which == "same":
+        return torch.arange(pt).expand(slots, -1)
+    if not isinstance(which, int):
+        return torch.full((slots, 1), frames // 2 % max(1, pt))
+    if which > frames or which % slots:
+        msg = f"{which} of {frames} frames do not share out over {slots} time slots"
+        fitting = range(slots, frames + 1, slots)
+        hint = f"give {' or '.join(map(str, fitting))}, or same, center or double"
+        raise PartError(msg, where="pretrain.target.frames", hint=hint)
+    # PyTorch's float32 linspace, as there: computed exactly, a few clips would round otherwise.
+    return torch.linspace(0, frames - 1, which).long().view(slots, -1) % pt
 
 
 class NormPixel(Pixel):

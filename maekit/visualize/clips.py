@@ -40,6 +40,7 @@ class ClipOptions:
 
     stride: int = 1
     sampling: Sampling = "dense"
+    rate: float | None = None
     interpolation: Interpolation = "bicubic"
     float_ok: bool = True
     native: bool = False
@@ -121,6 +122,7 @@ def read_clip(
         frames=passes if single else frames,
         stride=1 if single else options.stride,
         sampling="segments" if single else options.sampling,
+        rate=None if single else options.rate,
     )
     opened = _cut(source, height, width) if options.native else source
     reader = SampleReader(
@@ -148,7 +150,7 @@ def read_clip(
     info = source.info
     seen = crop.transpose(1, 2, 3, 0)
     mask_input = MaskInput(info.id, number, seen, box, (info.height, info.width))
-    fps = (info.fps or _DEFAULT_FPS) / max(mean_step(info.frames, spec), 1)
+    fps = (info.fps or _DEFAULT_FPS) / max(mean_step(info.frames, spec, info.fps), 1)
     notes = _notes(info, spec, model.clip, sample.padded, native=options.native)
     return InputClip(views, mask_input, fps, notes)
 

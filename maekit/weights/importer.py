@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -13,9 +12,9 @@ from maekit.errors import RecipeError, WeightsError
 from maekit.weights import foreign
 from maekit.weights.checks import check_header, check_numbers, check_statistics
 from maekit.weights.foreign import ForeignCheckpoint, UserHints, read_file_hints
-from maekit.weights.formats import Family, FormatMatch, recognize
+from maekit.weights.formats import FormatMatch, recognize
 from maekit.weights.header import Header
-from maekit.weights.infer import check_values, infer, target_part
+from maekit.weights.infer import family_of, infer, target_of
 from maekit.weights.keymap import to_ours
 from maekit.weights.locate import TIMM, find_weights, is_foreign, local_path
 from maekit.weights.safetensors_io import read_header, read_tensors
@@ -75,10 +74,15 @@ def _with_known_target(
         msg = "maekit's own weights describe themselves"
         hint = "leave out what you say of them (--target, --heads, --clip, --allow-missing)"
         raise RecipeError(msg, where=found.origin, hint=hint)
-    family: Family = "videomae" if header.backbone.name == "video-vit" else "mae"
-    target = target_part(family, str(user_hints.target))
-    patch = found.tensors["backbone.patch_embed.weight"].shape[1:]
-    check_values(header.out_dim, math.prod(patch), found.origin)
+    channels, pt, ph, pw = found.tensors["backbone.patch_embed.weight"].shape[1:]
+    target = target_of(
+        family_of(header.backbone),
+        str(user_hints.target),
+        header.out_dim,
+        header.clip,
+        (pt, ph, pw, channels),
+        found.origin,
+    )
     described = header.model_copy(update={"target": target, "out_dim": None})
     return replace(found, header=described)
 

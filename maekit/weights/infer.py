@@ -87,9 +87,7 @@ def infer(
     if any(name.startswith("decoder.") for name in tensors):
         decoder = _decoder(found, patch, clip)
         out_dim = _shape(found, "decoder.head.weight", 2)[0]
-        target = _target(found)
-        if target is not None:
-            check_values(out_dim, math.prod(patch) * channels, where)
+        target = _target(found, out_dim, clip, patch, channels)
     elif user_hints.target is not None:
         msg = "no decoder weights in this file, so it has no target"
         raise RecipeError(msg, where="--target", hint="leave --target out, or give a full file")
@@ -103,11 +101,12 @@ def infer(
     return Inferred(header, tuple(found.notes))
 
 
-def check_values(predicted: int, wanted: int, where: str) -> None:
-    """Raise WeightsError unless a decoder predicts every value of a pixel target's patch."""
-    if predicted != wanted:
-        msg = f"the decoder predicts {predicted} values a token, the target has {wanted}"
-        raise WeightsError(msg, where=where, hint="leave --target out")
+def family_of(backbone: BackboneSpec) -> Family:
+    """Return whose conventions a model of maekit's own ViTs follows."""
+    if backbone.name == "image-vit":
+        return "mae"
+    separable = backbone.written.get("positions") == "learned-separable"
+    return "mae_st" if separable and backbone.written.get("class_token") else "videomae"
 
 
 def _shape(found: _Evidence, name: str, dims: int) -> tuple[int, ...]:
@@ -310,17 +309,62 @@ def _table_kind(
     return "sincos-2d" if same else "learned"
 
 
-def _target(found: _Evidence) -> TargetSpec | None:
+def _target(
+    found: _Evidence,
+    out_dim: int,
+    clip: tuple[int, int, int],
+    patch: tuple[int, int, int],
+    channels: int,
+) -> TargetSpec | None:
     """Find what the decoder predicts: no key names it (facebookresearch/mae#12)."""
     name = found.user.target or found.file.target
-    if name is None or (found.family == "mae_st" and found.user.target is None):
+    if name is None:
         found.notes.append(_UNKNOWN[found.family])
         return None
-    return target_part(found.family, name)
+    return target_of(found.family, name, out_dim, clip, (*patch, channels), found.where)
 
 
-def target_part(family: Family, name: str) -> TargetSpec:
+def target_of(
+    family: Family,
+    name: str,
+    out_dim: int,
+    clip: tuple[int, int, int],
+    patch: tuple[int, int, int, int],
+    where: str,
+) -> TargetSpec:
+    """Return a pixel target as a family's code computes it, with the frames that are predicted.
+
+    Args:
+        family: whose.
+        name: pixel or norm-pixel.
+        out_dim: values that the decoder predicts a token.
+        clip: (T, H, W) in pixels.
+        patch: frames, height, width and channels of a token.
+        where: the file, for errors.
+
+    Raises:
+        RecipeError: it is another target.
+        WeightsError: the decoder predicts no such number of values.
+    """
+    frame = math.prod(patch[1:])
+    predicted = out_dim // frame
+    # mae_st predicts some of the frames, the others all.
+    possible = range(1, patch[0] + 1) if family == "mae_st" else (patch[0],)
+    if out_dim % frame or predicted not in possible:
+        msg = f"the decoder predicts {out_dim} values a token, the target has {patch[0] * frame}"
+        raise WeightsError(msg, where=where, hint="leave --target out")
+    if predicted == patch[0]:
+        return target_part(family, name)
+    return target_part(family, name, predicted * (clip[0] // patch[0]))
+
+
+def target_part(family: Family, name: str, frames: int | None = None) -> TargetSpec:
     """Return a pixel target as a family's code computes it.
+
+    Args:
+        family: whose.
+        name: pixel or norm-pixel.
+        frames: how many of the clip's frames are predicted; None: all.
 
     Raises:
         RecipeError: it is another target.
@@ -328,7 +372,7 @@ def target_part(family: Family, name: str) -> TargetSpec:
     if name not in PIXELS:
         msg = f"'{name}' is not what these decoders predict"
         raise RecipeError(msg, where="--target", hint=f"give {' or '.join(PIXELS)}")
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, Any] = {} if frames is None else {"frames": frames}
     if family == "videomae":
         chosen = {"space": "unit"}
         if name == "norm-pixel":
@@ -347,8 +391,8 @@ _UNKNOWN: Mapping[Family, str] = {
         f"or --target pixel; {_GIVE}"
     ),
     "mae_st": (
-        "target: mae_st predicts 8 of 16 frames, which maekit has no target for: the model "
-        "encodes, and predicts, but draws no pictures"
+        "target unknown, no key names it: give --target norm-pixel (mae_st's command) or --target "
+        f"pixel; {_GIVE}"
     ),
 }
 

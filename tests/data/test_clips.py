@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from maekit.data.clips import frame_ids, linspace_frames, mean_step, resample
+from maekit.data.clips import (
+    frame_ids,
+    linspace_frames,
+    mean_step,
+    resample,
+    timed_frames,
+    timed_window,
+)
+from maekit.evaluate.views import clip_frames
 from maekit.recipe.schema import DataSpec
 
 
@@ -17,7 +29,7 @@ def spec(frames: int, stride: int = 1, sampling: str = "dense") -> DataSpec:
 
 @given(
     st.integers(1, 400), st.integers(1, 32), st.integers(1, 8),
-    st.sampled_from(["dense", "spread", "segments"]), st.booleans(),
+    st.sampled_from(["dense", "spread", "timed", "segments"]), st.booleans(),
 )  # fmt: skip
 def test_any_clip_of_any_video_is_readable(
     available: int, frames: int, stride: int, sampling: str, fixed: bool
@@ -115,6 +127,59 @@ def official_spread(available: int, frames: int, stride: int, end: int | None) -
     assert end is not None
     index = np.linspace(end - window, end, num=frames)
     return list(np.clip(index, end - window, end - 1).astype(np.int64))
+
+
+def official_timed(
+    available: int, frames: int, stride: int, fps: float, start: float, rate: float = 30
+) -> list[int]:
+    """mae_st's util/decoder/decoder.py: where a clip ends, and linspace between."""
+    window = frames * stride / rate * fps
+    index = torch.linspace(start, start + window - 1, frames)
+    found: list[int] = torch.clamp(index, 0, available - 1).long().tolist()
+    return found
+
+
+def timed(frames: int, stride: int, rate: float | None = None) -> DataSpec:
+    return DataSpec(name="x", frames=frames, stride=stride, sampling="timed", rate=rate)
+
+
+def test_timed_frames_follow_the_clock() -> None:
+    """The review's: at 25 frames a second 0, 3, 6, 10, ..., 52; at 30 they are 63 / 15 apart."""
+    window = timed_window(timed(16, 4), 25)
+    at_25 = timed_frames(0, 300, 16, window)
+    assert at_25[:4] == (0, 3, 6, 10)
+    assert at_25[-1] == 52
+    assert timed_frames(0, 300, 16, 64)[-1] == 63
+    # 12 frames a second show the same 2.1 seconds as 60 do.
+    spans = {fps: np.diff(timed_frames(0, 999, 16, timed_window(timed(16, 4), fps)))[0] / fps
+             for fps in (12, 24, 60)}  # fmt: skip
+    assert max(spans.values()) < 4.2 / 30 < min(spans.values()) + 1 / 12
+
+
+@pytest.mark.parametrize(("frames", "stride"), [(16, 4), (8, 3), (7, 2), (1, 4), (2, 8)])
+@pytest.mark.parametrize("fps", [6.0, 25.0, 29.97, 30.0, 59.94, 120.0])
+def test_timed_frames_are_mae_sts(frames: int, stride: int, fps: float) -> None:
+    for available in (1, 5, 40, 64, 300):
+        for seed in range(10):
+            clip = frame_ids(available, timed(frames, stride), np.random.default_rng(seed), fps)
+            spare = max(available - frames * stride / 30 * fps, 0)
+            start = np.random.default_rng(seed).uniform(0, spare)
+            assert list(clip) == official_timed(available, frames, stride, fps, start)
+        middle = frame_ids(available, timed(frames, stride), None, fps)
+        assert list(middle) == official_timed(available, frames, stride, fps, spare // 2)
+        for clips in (2, 7, 10):
+            ours = clip_frames(available, timed(frames, stride), clips, fps)
+            starts = [k * math.floor(spare / (clips - 1)) for k in range(clips)]
+            theirs = [official_timed(available, frames, stride, fps, start) for start in starts]
+            assert [list(clip) for clip in ours] == theirs
+
+
+def test_files_without_a_rate_are_taken_to_have_the_recipes() -> None:
+    unknown = frame_ids(300, timed(16, 4, 15), np.random.default_rng(0))
+    assert unknown == frame_ids(300, timed(16, 4, 15), np.random.default_rng(0), 15)
+    assert mean_step(300, timed(16, 4), 60) == pytest.approx(127 / 15)
+    with pytest.raises(ValidationError, match="rate 15 means nothing with sampling dense"):
+        DataSpec(name="x", rate=15)
 
 
 @pytest.mark.parametrize(("frames", "stride"), [(16, 4), (16, 2), (8, 4), (1, 4), (2, 3)])

@@ -129,7 +129,7 @@ LAWS: dict[str, dict[str, Law]] = {
         r"backbone\.patch_embed\.weight": xavier(3 * 2 * 16 * 16, 1024),
         r"backbone\.patch_embed\.bias": torch_default(3 * 2 * 16 * 16),
         r"decoder\.embed\.weight": xavier(1024, 512),
-        r"decoder\.head\.weight": xavier(512, 1536),
+        r"decoder\.head\.weight": xavier(512, 768),
         **block(ENCODER, 1024, apart(1024)),
         **block(DECODER, 512, apart(512)),
     },

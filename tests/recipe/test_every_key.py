@@ -197,10 +197,12 @@ WORLDS = {
         {
             "data.train.stride": "clips of one frame have no stride (tests/data/test_clips.py)",
             "data.train.sampling": "clips of one frame have no sampling (the same)",
+            "data.train.rate": "the same",
             "data.train.nodata": "these pixels are no floats (tests/data/test_nodata.py)",
             "data.val.nodata": "the same",
             "data.val.stride": "as above",
             "data.val.sampling": "as above",
+            "data.val.rate": "as above",
             "data.val.frames": "data.train's, or an error (test_held_out_frames.py)",
             "data.val.labels": "pre-training uses no labels",
             "pretrain.repeat_from": "an image has one frame (tests/data/test_reader.py)",

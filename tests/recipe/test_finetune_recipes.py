@@ -170,7 +170,9 @@ def test_mae_st_counts_repeats_and_keeps_its_norm() -> None:
     assert options.rand_augment == "rand-m7-mstd0.5-inc1"
     assert (options.views.clips, options.views.crops) == (7, 3)
     assert options.precision == "fp32"
-    assert ours.data.train.sampling == "dense"
+    for spec in (ours.data.train, ours.data.val):
+        assert spec is not None
+        assert (spec.sampling, spec.stride, spec.rate) == ("timed", 4, 30)
 
 
 def test_pre_training_sees_no_drop_path() -> None:

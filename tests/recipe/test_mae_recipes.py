@@ -80,6 +80,8 @@ def test_mae_st_is_its_command() -> None:
     assert model.grid.tokens == 1568
     assert model.grid.tokens - model.hidden == 156
     assert (ours.data.train.frames, ours.data.train.stride) == (16, 4)
+    assert (ours.data.train.sampling, ours.data.train.rate) == ("timed", 30)
+    assert pretrain.target.written["frames"] == 8
     assert (pretrain.repeats, pretrain.repeat_from) == (4, "new-clip")
     assert (pretrain.epochs, pretrain.warmup.epochs, pretrain.clip_grad) == (100, 5, 0.02)
     assert pretrain.optimizer.base_lr == 1.6e-3

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from maekit.contracts import Grid, PartContext, View
+from maekit.errors import PartError
 from maekit.targets.pixel import NormPixel, Pixel
 from maekit.tokens import Mask
 
@@ -75,3 +76,58 @@ def test_decode_undoes_encode_for_every_choice(kind: type[Pixel], space: str) ->
     if kind is Pixel:  # normalized ones are undone by the clip's own statistics
         again = twice.decode(twice.encode([clip, double], mask), clip, mask, "truth")
         assert torch.allclose(again, truth, atol=1e-5)
+
+
+def context(frames: int, pt: int) -> PartContext:
+    grid = Grid(frames // pt, 2, 3)
+    return PartContext((frames, 8, 12), 3, (0.4,) * 3, (0.2,) * 3, grid=grid, patch=(pt, 4, 4))
+
+
+# mae_st's own first (models_mae.py, pred_t_dim 8); by hand: (T - 1) / (F - 1) apart, rounded down.
+SOME = {
+    (16, 2, 8): [0, 2, 4, 6, 8, 10, 12, 15],
+    (16, 4, 8): [0, 2, 4, 6, 8, 10, 12, 15],
+    (12, 3, 8): [0, 1, 3, 4, 6, 7, 9, 11],
+    (8, 2, 8): [0, 1, 2, 3, 4, 5, 6, 7],
+    (6, 6, 1): [0],
+}
+
+
+@pytest.mark.parametrize(("sizes", "shown"), SOME.items())
+@pytest.mark.parametrize("kind", [Pixel, NormPixel])
+def test_a_number_of_frames_is_spread_over_the_clip(
+    sizes: tuple[int, int, int], shown: list[int], kind: type[Pixel]
+) -> None:
+    """Against mae_st's formulas, written out over whole frames in float64."""
+    frames, pt, count = sizes
+    options = kind.Options.model_validate({"frames": count})
+    target = kind(options, context(frames, pt))
+    depth = count * pt // frames
+    assert target.out_dim == depth * 4 * 4 * 3
+    clip = torch.rand(2, 3, frames, 8, 12, generator=torch.Generator().manual_seed(0))
+    tokens = frames // pt * 6
+    mask = Mask.build(torch.rand(2, tokens).argsort(1) < tokens // 2)
+    chosen = (clip.double()[:, :, shown] - 0.4) / 0.2
+    cut = chosen.reshape(2, 3, frames // pt, depth, 2, 4, 3, 4)
+    patches = torch.einsum("nctuhpwq->nthwupqc", cut).reshape(2, tokens, -1)
+    if kind is NormPixel:
+        var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+        patches = (patches - mean) / (var + 1e-6) ** 0.5
+    expected = torch.stack([patches[n, mask.queries[n]] for n in range(2)])
+    found = target.encode([clip], mask)
+    assert torch.allclose(found.double(), expected, atol=1e-5)
+    # What is painted shows each frame for its share of the slot.
+    painted = target.decode(found, clip, mask, "truth")
+    places = [shown[slot * depth + place * depth // pt] for slot in range(frames // pt)
+              for place in range(pt)]  # fmt: skip
+    whole = clip[:, :, places].reshape(2, 3, frames // pt, pt, 2, 4, 3, 4)
+    still = torch.einsum("nctuhpwq->nthwupqc", whole).reshape(2, tokens, -1)
+    for n in range(2):
+        assert torch.allclose(painted[n], still[n, mask.queries[n]], atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [3, 6, 16])
+def test_frames_that_slots_do_not_share_are_refused_with_those_they_do(count: int) -> None:
+    with pytest.raises(PartError, match=r"4 time slots") as refused:
+        make(Pixel, frames=count)
+    assert "4 or 8" in str(refused.value.hint)

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from maekit.engine.build import load_model, require_whole
 from maekit.errors import RecipeError, WeightsError
+from maekit.weights.export import export_maekit
 from maekit.weights.importer import UserHints, Weights, open_weights
 
 HEADS = UserHints(heads=4, decoder_heads=2)
@@ -101,7 +102,32 @@ def test_mae_st_with_its_own_decoder_class_token(tmp_path: Path) -> None:
     assert header.target is None
     assert header.out_dim == 768
     assert header.mean == (0.45,) * 3
-    assert "8 of 16 frames" in "".join(weights.report.notes)
+    assert "target unknown" in "".join(weights.report.notes)
+
+
+def test_mae_sts_target_is_what_its_arguments_and_its_last_layer_say(tmp_path: Path) -> None:
+    state = mae_st(**TINY, **TINY_DECODER)  # one of two frames: 8 of 16
+    content = training_checkpoint(state, norm_pix_loss=True, num_frames=16, pred_t_dim=8)
+    header = opened(content, tmp_path).header
+    assert header.target is not None
+    assert header.target.written["frames"] == 8
+    assert header.target.written["space"] == "normalized"
+    load_model(opened(content, tmp_path))
+    both = state | {
+        "decoder_pred.weight": torch.zeros(384, 32),
+        "decoder_pred.bias": torch.zeros(384),
+    }
+    told = UserHints(heads=4, decoder_heads=2, target="pixel")
+    target = opened(both, tmp_path, told).header.target
+    assert target is not None
+    assert target.written["frames"] == "same"
+    # Own files that were converted without a target learn it in the same words.
+    unknown = opened(state, tmp_path)
+    own = tmp_path / "own.safetensors"
+    export_maekit(unknown, own)
+    again = open_weights(own, user_hints=UserHints(target="norm-pixel")).header.target
+    assert again is not None
+    assert (again.written["frames"], again.written["statistics"]) == (8, "joint")
 
 
 def test_videomae_v2_giant(tmp_path: Path) -> None:
