@@ -44,8 +44,22 @@ def load(source: str | Path, clip: tuple[int, int, int] | None = None) -> Masked
     return model
 
 
-def load_classifier(source: str | Path) -> tuple[Classifier, Header]:
-    """Load what ``maekit finetune`` left in a run folder or weights file.
+def load_classifier(
+    source: str | Path,
+    classes: Sequence[str] | None = None,
+    clip: tuple[int, int, int] | None = None,
+) -> tuple[Classifier, Header]:
+    """Load a classifier from a run folder, or a weights file of maekit or of others.
+
+    That is what ``maekit finetune`` or the linear ``maekit probe`` left, or a fine-tuned model or
+    linear probe of facebookresearch/mae and mae_st, VideoMAE, VideoMAEv2, timm's plain ViTs or
+    transformers.
+
+    Args:
+        source: where the weights are.
+        classes: names of the outputs, in their order, where the file has none; default: numbers.
+        clip: frames, height and width in pixels, where the model shall take others than those that
+            it was trained at; its positions are then resized.
 
     Returns:
         The classifier in evaluation mode on the CPU, and its header. ``model(pixels)`` gives
@@ -54,10 +68,11 @@ def load_classifier(source: str | Path) -> tuple[Classifier, Header]:
 
     Raises:
         WeightsError: the file cannot be read, or holds no classifier.
+        RecipeError: there are more or fewer names than outputs.
     """
     from maekit.evaluate.classifier import load_classifier as work
 
-    return work(source)
+    return work(source, classes, clip)
 
 
 def run(

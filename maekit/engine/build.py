@@ -23,7 +23,14 @@ from maekit.weights.compatible import Compatibility, check_compatible
 from maekit.weights.header import Header
 from maekit.weights.importer import Weights, open_weights
 from maekit.weights.resize import Change, resize
-from maekit.weights.safetensors_io import CLASSIFIER, TARGET, header_text, load_tensors, mismatches
+from maekit.weights.safetensors_io import (
+    CLASSIFIER,
+    TARGET,
+    header_text,
+    load_tensors,
+    mismatches,
+    shape_mismatches,
+)
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Masker
@@ -157,7 +164,27 @@ def load_into(
         weights.tensors, old, model, decoder_reset_reason=decoder_reset_reason, where=weights.origin
     )
     load_tensors(model, tensors, weights.origin, fresh=weights.fresh)
-    return changes
+    return changes + _place_norm(model.backbone, weights)
+
+
+def _place_norm(backbone: Backbone, weights: Weights) -> list[Change]:
+    """Let the encoder of a classifier end in the norm that was trained behind its pooling.
+
+    Its own was not used then: what ran behind it learned nothing.
+    """
+    described, norm = weights.header.classifier, backbone.last_norm()
+    if described is None or described.norm != "fresh" or norm is None:
+        return []
+    start = f"{CLASSIFIER}fc_norm."
+    trained = {
+        name.removeprefix(start): tensor
+        for name, tensor in weights.tensors.items()
+        if name.startswith(start)
+    }
+    if norm.state_dict().keys() != trained.keys():
+        return []
+    norm.load_state_dict(trained)
+    return [Change("the last norm", "the encoder's", "the classifier's", "trained with it")]
 
 
 def load_model(
@@ -196,22 +223,28 @@ def require_whole(weights: Weights) -> Weights:
         own = model.state_dict()
         filled = weights.tensors | {name: own[name] for name in weights.fresh}
         return replace(weights, header=_with_grid(header, model), tensors=filled, fresh=frozenset())
-    check_own(weights, elsewhere=(TARGET,))
+    check_own(weights)
     return replace(weights, header=_with_grid(weights.header, model_of(weights.header)))
 
 
-def check_own(weights: Weights, *, elsewhere: tuple[str, ...] = (TARGET, CLASSIFIER)) -> None:
+def check_own(weights: Weights) -> None:
     """Compare weights with the model that their header describes, without building it.
 
-    Args:
-        weights: as they were opened.
-        elsewhere: how names begin of tensors that are checked where they are used.
+    What a target fitted is checked where it is used.
 
     Raises:
         WeightsError: they do not fit.
     """
+    model, described = model_of(weights.header), weights.header.classifier
+    elsewhere = (TARGET,) if described is None else (TARGET, CLASSIFIER)
     own = {name: t for name, t in weights.tensors.items() if not name.startswith(elsewhere)}
-    problems = mismatches(model_of(weights.header), own, weights.fresh)
+    problems = mismatches(model, own, weights.fresh)
+    if described is not None:
+        shapes = described.shapes(model.backbone.width)
+        problems += shape_mismatches(
+            {f"{CLASSIFIER}{name}": shape for name, shape in shapes.items()},
+            {n: tuple(t.shape) for n, t in weights.tensors.items() if n.startswith(CLASSIFIER)},
+        )
     if problems:
         msg = "the weights do not match the model that they seem to be of: " + "; ".join(problems)
         raise WeightsError(msg, where=weights.origin, hint="give a whole and unchanged file")

@@ -6,7 +6,7 @@ B samples, C channels, T frames, H x W pixels; D is the encoder's width, K the n
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -18,8 +18,8 @@ from maekit.errors import PartError, WeightsError
 from maekit.evaluate.features import pool_then_norm, required_norm
 from maekit.layers import LAYER_NORM_EPS, Normalizer, Statistics
 from maekit.model import MaskedAutoencoder
-from maekit.weights.locate import find_weights
-from maekit.weights.safetensors_io import CLASSIFIER, load_exactly, read_tensors
+from maekit.weights.importer import UserHints, Weights, open_weights
+from maekit.weights.safetensors_io import CLASSIFIER, load_exactly
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Grid
@@ -111,17 +111,30 @@ class Classifier(nn.Module):
         return normalized
 
 
-def load_classifier(source: str | Path) -> tuple[Classifier, Header]:
-    """Load the classifier of a fine-tuning run or a weights file, in evaluation mode on the CPU.
+def load_classifier(
+    source: str | Path | Weights,
+    classes: Sequence[str] | None = None,
+    clip: tuple[int, int, int] | None = None,
+) -> tuple[Classifier, Header]:
+    """Load the classifier of a run, or of a file of maekit or of others, in evaluation mode.
+
+    Args:
+        source: where the weights are, as ``open_weights`` takes it; or opened ones.
+        classes: names of its outputs, where the file has none.
+        clip: frames, height and width in pixels that it shall take, where not its own.
 
     Raises:
         WeightsError: the file has no head, or does not match its own header.
+        RecipeError: the names are more or fewer than its outputs.
     """
-    model, header = load_model(source)
-    described = header.classifier
-    if described is None:
+    hints = UserHints(classes=None if classes is None else tuple(classes))
+    weights = source if isinstance(source, Weights) else open_weights(source, user_hints=hints)
+    if weights.header.classifier is None:
         msg = "these weights hold no classifier: they come from pre-training"
-        raise WeightsError(msg, where=str(source), hint="give a run of maekit finetune")
+        hint = "give a run of maekit finetune, or a file with a head"
+        raise WeightsError(msg, where=weights.origin, hint=hint)
+    model, header = load_model(weights, clip)
+    described = weights.header.classifier
     head = make_head(
         model.backbone.width,
         len(described.outputs),
@@ -129,8 +142,11 @@ def load_classifier(source: str | Path) -> tuple[Classifier, Header]:
         batch_norm=described.batch_norm,
     )
     classifier = Classifier.of(model, head, pool=described.pool, norm=described.norm)
-    path = find_weights(source)
-    load_classifier_tensors(classifier, read_tensors(path), str(path))
+    own = {name: tensor for name, tensor in weights.tensors.items() if name.startswith(CLASSIFIER)}
+    encoder = {
+        name: tensor for name, tensor in classifier.state_dict().items() if name.startswith(ENCODER)
+    }
+    load_classifier_tensors(classifier, encoder | own, weights.origin)
     return classifier.eval(), header
 
 

@@ -20,7 +20,7 @@ from maekit.recipe.schema import Stats
 from maekit.weights.header import Header
 from maekit.weights.importer import open_weights
 from maekit.weights.locate import SCRATCH, check_exists, newest_pretraining
-from maekit.weights.safetensors_io import read_header
+from maekit.weights.safetensors_io import CLASSIFIER, read_header
 
 if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
@@ -72,9 +72,12 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
     header, _ = compatible_header(found, _header_of_recipe(found, recipe), weights.origin)
     model = build_model(header, recipe.seed)
     tensors = {
-        name: tensor for name, tensor in weights.tensors.items() if name.startswith(_ENCODER)
+        name: tensor
+        for name, tensor in weights.tensors.items()
+        if name.startswith((_ENCODER, CLASSIFIER))
     }
-    for change in load_into(model, replace(weights, header=found, tensors=tensors), None):
+    described = found.model_copy(update={"classifier": weights.header.classifier})
+    for change in load_into(model, replace(weights, header=described, tensors=tensors), None):
         _log.info("%s", change)
     return model.eval(), header
 

@@ -273,12 +273,14 @@ class UserHints:
         target: "pixel" or "norm-pixel": what the decoder was trained to predict.
         heads, decoder_heads: attention heads, which no tensor's shape tells.
         clip: the model's own input in pixels, (T, H, W).
+        classes: names of a classifier's outputs, in their order.
     """
 
     target: str | None = None
     heads: int | None = None
     decoder_heads: int | None = None
     clip: tuple[int, int, int] | None = None
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,8 @@ class FileHints:
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    dropout: float | None = None  # of the features, before a classifier's head
     notes: tuple[str, ...] = ()
 
 
@@ -313,7 +317,12 @@ def read_file_hints(found: ForeignCheckpoint, family: str) -> FileHints:
         target=target,
         frames=_count(args.get("num_frames")),
         size=_size(args.get("input_size")),
+        dropout=next(filter(None, (_share(args.get(key)) for key in _DROPOUTS)), None),
     )
+
+
+# Of VideoMAE, VideoMAEv2 and mae_st.
+_DROPOUTS = ("fc_drop_rate", "head_drop_rate", "dropout")
 
 
 def _hints_of_config(found: ForeignCheckpoint, family: str) -> FileHints:
@@ -345,6 +354,7 @@ def _hints_of_config(found: ForeignCheckpoint, family: str) -> FileHints:
         size=_stated(config, "image_size", _size, found.where),
         mean=_stated(found.preprocessor, "image_mean", _floats, found.where),
         std=_stated(found.preprocessor, "image_std", _deviations, found.where),
+        classes=_stated(config, "id2label", _names, found.where),
         notes=tuple(notes),
     )
 
@@ -380,6 +390,21 @@ def _stated(
         msg = f"{key} is {value!r}, which cannot be"
         raise WeightsError(msg, where=where, hint="mend it, or delete the line")
     return found
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    """Return the names of {"0": name, "1": name, ...} in the order of their numbers."""
+    if not isinstance(value, Mapping):
+        return None
+    names = {str(key): name for key, name in value.items() if isinstance(name, str)}
+    ordered = [names.get(str(number)) for number in range(len(value))]
+    found = tuple(name for name in ordered if name is not None)
+    return found if len(found) == len(value) else None
+
+
+def _share(value: object) -> float | None:
+    found = _number(value)
+    return found if found is not None and 0 <= found < 1 else None
 
 
 def _flag(value: object) -> bool | None:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from maekit.weights.header import ClassifierHeader, Norm, Pool
 from maekit.weights.keymap import KeyMap, Rule, block, same
 
 Family = Literal["mae", "videomae", "mae_st"]
@@ -24,6 +25,19 @@ _QV = ("q_bias", "v_bias")
 MOCO, MOCO_REST = "base_encoder.", ("momentum_encoder.", "predictor.")
 
 
+class Layout(NamedTuple):
+    """The order of a classifier's parts, as in ``ClassifierHeader``; a format has its own keys."""
+
+    pool: Pool
+    norm: Norm
+    batch_norm: bool = False
+
+    @classmethod
+    def of(cls, described: ClassifierHeader) -> Layout:
+        """Return the layout of a classifier of ours."""
+        return cls(described.pool, described.norm, described.batch_norm)
+
+
 @dataclass(frozen=True)
 class Format:
     """A format under one spelling of its keys.
@@ -33,12 +47,14 @@ class Format:
         title: for people.
         family: whose conventions the numbers follow.
         keys: the map between its names and ours.
+        layout: of a classifier; None: no head is in such files.
     """
 
     name: str
     title: str
     family: Family
     keys: KeyMap
+    layout: Layout | None = None
 
 
 class FormatMatch(NamedTuple):
@@ -140,6 +156,7 @@ def _videomae_encoder(prefix: str) -> tuple[Rule, ...]:
     )
 
 
+VIDEOMAE_ENCODER = KeyMap(_videomae_encoder(""))
 VIDEOMAE = KeyMap(
     encoder=_videomae_encoder("encoder."),
     decoder=(
@@ -232,12 +249,58 @@ _SAVED_BY_5 = {"decoder.decoder_layers.": "decoder.decoder_encoder.layer."}
 _BIASES_5 = {"attention.q_bias": "attention.query.bias", "attention.v_bias": "attention.value.bias"}
 
 
+_NORM = "backbone.norm."
+_COUNTS = ("running_mean", "running_var", "num_batches_tracked")
+_MEAN, _MEAN_OWN, _CLS = (
+    Layout("mean", "fresh"),
+    Layout("mean", "pretrained"),
+    Layout("cls", "pretrained"),
+)
+# A family's classifiers. MAE: models_vit.py, with --global_pool or --cls_token; its linear probes
+# put a batch norm without scale and shift before the linear layer (main_linprobe.py). VideoMAE:
+# modeling_finetune.py, always pooled there. mae_st: models_vit.py, whose norm is behind the mean.
+LAYOUTS: Mapping[Family, tuple[Layout, ...]] = {
+    "mae": (_MEAN, _CLS, _MEAN._replace(batch_norm=True), _CLS._replace(batch_norm=True)),
+    "videomae": (_MEAN,),
+    "mae_st": (_MEAN_OWN,),
+}
+
+
+def classifier_keys(encoder: KeyMap, layout: Layout, head: str = "head") -> KeyMap:
+    """Return the map of a classifier: without the encoder's norm where the head's is another.
+
+    Args:
+        encoder: the map of its encoder.
+        layout: of the head.
+        head: what the last layer is called.
+    """
+    rules: list[Rule] = []
+    kept = encoder.encoder
+    if layout.norm == "fresh":
+        kept = tuple(rule for rule in kept if not rule.ours.startswith(_NORM))
+        rules += same("classifier.fc_norm", "fc_norm")
+    if layout.batch_norm:
+        rules += same("classifier.head.batch_norm", f"{head}.0", _COUNTS)
+        head = f"{head}.1"
+    return KeyMap(kept, head=(*rules, *same("classifier.head.linear", head)))
+
+
 def _formats() -> Iterator[Format]:
-    yield Format("mae", "facebookresearch/mae (or timm's plain ViT)", "mae", MAE)
-    yield Format("videomae", "MCG-NJU/VideoMAE", "videomae", VIDEOMAE)
-    fine_tuned = KeyMap(_videomae_encoder(""))
-    yield Format("videomae", "MCG-NJU/VideoMAE encoder", "videomae", fine_tuned)
-    yield Format("mae_st", "facebookresearch/mae_st", "mae_st", MAE_ST)
+    mae, videomae, mae_st = "facebookresearch/mae", "MCG-NJU/VideoMAE", "facebookresearch/mae_st"
+    yield Format("mae", f"{mae} (or timm's plain ViT)", "mae", MAE)
+    yield Format("videomae", videomae, "videomae", VIDEOMAE)
+    yield Format("videomae", f"{videomae} encoder", "videomae", VIDEOMAE_ENCODER)
+    yield Format("mae_st", mae_st, "mae_st", MAE_ST)
+    tuned: tuple[tuple[str, Family, str, KeyMap], ...] = (
+        ("mae", "mae", f"{mae} (or timm's plain ViT)", MAE),
+        ("videomae", "videomae", videomae, VIDEOMAE_ENCODER),
+        ("mae_st", "mae_st", mae_st, MAE_ST),
+    )
+    for name, family, title, keys in tuned:
+        for layout in LAYOUTS[family]:
+            what = "linear probe" if layout.batch_norm else "classifier"
+            heads = classifier_keys(keys, layout)
+            yield Format(name, f"{title}, {what}", family, heads, layout)
     theirs: tuple[tuple[str, Family, str, KeyMap, tuple[dict[str, str], ...]], ...] = (
         ("ViTMAE", "mae", "vit.", HF_MAE, ({}, _SAVED_BY_5, _MODULES_5)),
         ("VideoMAE", "videomae", "videomae.", HF_VIDEOMAE, ({}, _BIASES_5)),
@@ -249,6 +312,9 @@ def _formats() -> Iterator[Format]:
             yield Format("hf", title, family, spelled)
             bare = spelled.respelled(lambda key, prefix=prefix: key.removeprefix(prefix))  # type: ignore[misc]
             yield Format("hf", f"{title} encoder", family, KeyMap(bare.encoder))
+            layout = _CLS if family == "mae" else _MEAN
+            heads = classifier_keys(spelled, layout, "classifier")
+            yield Format("hf", f"{title}'s classifier", family, heads, layout)
 
 
 FORMATS = tuple(_formats())
@@ -260,7 +326,7 @@ def recognize(keys: Collection[str]) -> FormatMatch | None:
     if len(plain) < len(keys):  # a model and its wrapped copy: only the names differ
         plain = {key: key for key in keys}
     taken, aside = _without_moco(plain)
-    best: tuple[int, FormatMatch] | None = None
+    best: tuple[tuple[int, int], FormatMatch] | None = None
     for outer in OUTER:
         inner = {key.removeprefix(outer): name for key, name in taken.items()}
         if len(inner) < len(taken) or (outer and inner.keys() == taken.keys()):
@@ -268,7 +334,8 @@ def recognize(keys: Collection[str]) -> FormatMatch | None:
         for each in FORMATS:
             seen = _as(each, inner, aside)
             matched = len(seen.names)
-            score = matched - len(seen.missing)
+            # Of two that explain it alike, the one with more of its keys: half a head is a head.
+            score = matched - len(seen.missing), matched
             if 2 * matched > len(inner) and (best is None or score > best[0]):
                 best = (score, seen)
     return None if best is None else best[1]

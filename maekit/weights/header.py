@@ -29,6 +29,20 @@ class ClassifierHeader(BaseModel):
     dropout: float = 0.0
     batch_norm: bool = False
 
+    def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
+        """Return the tensors of norm and head on features of this width, by name."""
+        outputs = len(self.outputs)
+        found: dict[str, tuple[int, ...]] = {
+            "head.linear.weight": (outputs, width),
+            "head.linear.bias": (outputs,),
+        }
+        if self.norm == "fresh":
+            found |= {"fc_norm.weight": (width,), "fc_norm.bias": (width,)}
+        if self.batch_norm:
+            found |= {f"head.batch_norm.running_{kind}": (width,) for kind in ("mean", "var")}
+            found["head.batch_norm.num_batches_tracked"] = ()
+        return found
+
 
 class FileHeader(BaseModel):
     """Header of every weights file of maekit, in the metadata of its safetensors file."""

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from maekit.errors import RecipeError, WeightsError
 from maekit.weights import foreign
 from maekit.weights.checks import check_header, check_numbers, check_statistics
-from maekit.weights.foreign import ForeignCheckpoint, UserHints, read_file_hints
+from maekit.weights.foreign import FileHints, ForeignCheckpoint, UserHints, read_file_hints
 from maekit.weights.formats import FormatMatch, recognize
-from maekit.weights.header import Header
+from maekit.weights.header import ClassifierHeader, Header
+from maekit.weights.heads import describe_classifier, named, numbers
 from maekit.weights.infer import family_of, infer, target_of
-from maekit.weights.keymap import to_ours
+from maekit.weights.keymap import WEIGHT_AND_BIAS, to_ours
 from maekit.weights.locate import TIMM, find_weights, is_foreign, local_path
-from maekit.weights.safetensors_io import read_header, read_tensors
+from maekit.weights.safetensors_io import CLASSIFIER, read_header, read_tensors
 from maekit.weights.timm import fetch_timm
 
 if TYPE_CHECKING:
@@ -53,27 +54,25 @@ def open_weights(
 def _open(source: str | Path, user_hints: UserHints, allow_missing: Sequence[str]) -> Weights:
     found = open_native(source)
     if found is not None:
-        return _with_known_target(found, user_hints, allow_missing)
+        return _with_hints(found, user_hints, allow_missing)
     path = local_path(source)
     if path is None:
         return _open_timm(str(source).removeprefix(TIMM), user_hints, allow_missing)
     return read_foreign(foreign.read(path), user_hints, allow_missing)
 
 
-def _with_known_target(
-    found: Weights, user_hints: UserHints, allow_missing: Sequence[str]
-) -> Weights:
-    """Add the user's target to own weights that were converted without one.
+def _with_hints(found: Weights, user_hints: UserHints, allow_missing: Sequence[str]) -> Weights:
+    """Add to own weights what they were converted without: a target, or names of classes.
 
     Everything else they know themselves: further hints are refused.
     """
     header = found.header
     if user_hints == UserHints() and not allow_missing:
         return found
+    if not allow_missing and user_hints == UserHints(classes=user_hints.classes):
+        return replace(found, header=_with_names(header, user_hints, found.origin))
     if allow_missing or user_hints != UserHints(target=user_hints.target) or header.out_dim is None:
-        msg = "maekit's own weights describe themselves"
-        hint = "leave out what you say of them (--target, --heads, --clip, --allow-missing)"
-        raise RecipeError(msg, where=found.origin, hint=hint)
+        raise _known(found.origin)
     channels, pt, ph, pw = found.tensors["backbone.patch_embed.weight"].shape[1:]
     target = target_of(
         family_of(header.backbone),
@@ -85,6 +84,29 @@ def _with_known_target(
     )
     described = header.model_copy(update={"target": target, "out_dim": None})
     return replace(found, header=described)
+
+
+def _with_names(header: Header, user_hints: UserHints, where: str) -> Header:
+    """Name a classifier's outputs, where they are numbers.
+
+    Raises:
+        RecipeError: there is no classifier, or its outputs have names already.
+    """
+    described = header.classifier
+    count = 0 if described is None else len(described.outputs)
+    if described is None or user_hints.classes is None or described.outputs != numbers(count):
+        raise _known(where)
+    outputs = named(user_hints.classes, count)
+    return header.model_copy(
+        update={"classifier": described.model_copy(update={"outputs": outputs})}
+    )
+
+
+def _known(where: str) -> RecipeError:
+    """Return the error that says that nothing needs to be said of own weights."""
+    msg = "maekit's own weights describe themselves"
+    hint = "leave out what you say of them (--target, --heads, --clip, --classes, --allow-missing)"
+    return RecipeError(msg, where=where, hint=hint)
 
 
 def _open_timm(name: str, user_hints: UserHints, allow_missing: Sequence[str]) -> Weights:
@@ -158,16 +180,18 @@ def read_foreign(
     report = import_report(found, seen)
     report.check(found.where, allow_missing)
     tensors = _mapped(found, seen)
-    inferred = infer(
-        tensors,
-        seen.format.family,
-        read_file_hints(found, seen.format.family),
-        user_hints,
-        found.where,
+    hints = read_file_hints(found, seen.format.family)
+    classifier, said_of_head = _classifier(tensors, seen, hints, user_hints, found.where)
+    inferred = infer(tensors, seen.format.family, hints, user_hints, found.where)
+    fresh = frozenset(
+        rule.ours
+        for rule in seen.rules
+        if rule.ours not in tensors and not rule.ours.startswith(CLASSIFIER)
     )
-    fresh = frozenset(rule.ours for rule in seen.rules if rule.ours not in tensors)
-    notes = [*report.notes, *inferred.notes]
-    if inferred.header.decoder is None:
+    notes = [*report.notes, *inferred.notes, *said_of_head]
+    if classifier is not None:
+        notes.append("a classifier: the encoder with its head, without a decoder")
+    elif inferred.header.decoder is None:
         notes.append("no decoder weights in this file: it encodes; it cannot reconstruct")
     notes += [
         f"dropped, as allowed: {name}"
@@ -179,6 +203,7 @@ def read_foreign(
     said = {
         "source": f"{seen.format.title}, {Path(found.where).name}",
         "license": LICENSES.get(seen.format.name),
+        "classifier": classifier,
     }
     header = inferred.header.model_copy(update=said)
     origin = f"{found.where} ({seen.format.title})"
@@ -190,6 +215,40 @@ def read_foreign(
         foreign=True,
         fresh=fresh,
     )
+
+
+def _classifier(
+    tensors: dict[str, Tensor],
+    seen: FormatMatch,
+    file_hints: FileHints,
+    user_hints: UserHints,
+    where: str,
+) -> tuple[ClassifierHeader | None, list[str]]:
+    """Describe the classifier in a file, if it is one, and complete its encoder.
+
+    The norm of an encoder that is pooled before it is not in the file: the one behind the pooling
+    stands there too, so that the encoder alone has the norm that was trained with it.
+
+    Raises:
+        RecipeError: the user names classes of a file that has none.
+    """
+    layout = seen.format.layout
+    wanted = {rule.ours for rule in seen.format.keys.head}
+    lost = sorted(wanted - tensors.keys())
+    if layout is not None and layout.norm == "fresh":
+        for kind in WEIGHT_AND_BIAS:
+            if f"{CLASSIFIER}fc_norm.{kind}" in tensors:
+                norm = tensors[f"{CLASSIFIER}fc_norm.{kind}"]
+                tensors[f"backbone.norm.{kind}"] = norm.clone()
+    if layout is None or lost:
+        if user_hints.classes is not None:
+            msg = "there is no whole head in this file, so it has no classes"
+            raise RecipeError(msg, where="--classes", hint="leave --classes out")
+        for name in wanted & tensors.keys():
+            del tensors[name]
+        notes = [f"without {', '.join(lost)} the head is dropped: the encoder is taken"]
+        return None, notes if lost else []
+    return describe_classifier(tensors, layout, file_hints, user_hints, where)
 
 
 def _recognized(found: ForeignCheckpoint) -> FormatMatch:

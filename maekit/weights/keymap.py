@@ -47,13 +47,15 @@ class KeyMap:
 
     encoder: tuple[Rule, ...]
     decoder: tuple[Rule, ...] = ()
+    head: tuple[Rule, ...] = ()  # of a classifier: what fine-tuning or a probe put on the encoder
 
     def respelled(self, spell: Callable[[str], str]) -> KeyMap:
         """Return the map with other names on their side."""
-        return KeyMap(
-            tuple(replace(r, theirs=tuple(map(spell, r.theirs))) for r in self.encoder),
-            tuple(replace(r, theirs=tuple(map(spell, r.theirs))) for r in self.decoder),
-        )
+
+        def respelled(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+            return tuple(replace(r, theirs=tuple(map(spell, r.theirs))) for r in rules)
+
+        return KeyMap(*map(respelled, (self.encoder, self.decoder, self.head)))
 
     def rules(self, keys: Collection[str]) -> list[Rule]:
         """Return the rules of a whole file with these keys.
@@ -64,14 +66,14 @@ class KeyMap:
         decoder = list(_numbered(self.decoder, _depth(self.decoder, keys)))
         if any(name in keys for rule in decoder for name in rule.theirs):
             rules += decoder
-        return rules
+        return [*rules, *self.head]
 
     def rules_for(self, depth: int, decoder_depth: int | None) -> list[Rule]:
         """Return the rules of a model of this depth; ``None`` stands for no decoder."""
         rules = list(_numbered(self.encoder, depth))
         if decoder_depth is not None:
             rules += _numbered(self.decoder, decoder_depth)
-        return rules
+        return [*rules, *self.head]
 
 
 def _numbered(rules: Iterable[Rule], depth: int) -> Iterator[Rule]:

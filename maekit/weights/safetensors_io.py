@@ -283,12 +283,21 @@ def mismatches(
 
 def _misfits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
     """Describe in what two sets of tensors differ but for their values."""
+    shapes = ({name: tuple(t.shape) for name, t in each.items()} for each in (wanted, found))
+    return shape_mismatches(*shapes)
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def shape_mismatches(wanted: Shapes, found: Shapes) -> list[str]:
+    """Describe in what two sets of names with shapes differ."""
     problems = _listed("missing", wanted.keys() - found.keys())
     problems += _listed("unexpected", found.keys() - wanted.keys())
     return problems + [
-        f"{name} is {list(found[name].shape)} in the file, {list(wanted[name].shape)} in the model"
+        f"{name} is {list(found[name])} in the file, {list(wanted[name])} in the model"
         for name in sorted(wanted.keys() & found.keys())
-        if wanted[name].shape != found[name].shape
+        if wanted[name] != found[name]
     ]
 
 

@@ -7,9 +7,12 @@ zeros that take no memory (one number, seen everywhere).
 from __future__ import annotations
 
 import argparse
+from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,4 +134,59 @@ def training_checkpoint(state: State, **args: Any) -> dict[str, Any]:
         "epoch": 799,
         "scaler": {"scale": 65536.0},
         "args": argparse.Namespace(batch_size=64, **args),
+    }
+
+
+def tuned(state: State, classes: int, *, fc_norm: bool, probe: bool = False) -> State:
+    """Put a head on an encoder: models_vit.py, modeling_finetune.py, main_linprobe.py."""
+    width = state["norm.weight"].shape[0]
+    kept = {key: tensor for key, tensor in state.items() if not (fc_norm and key[:5] == "norm.")}
+    if fc_norm:
+        kept |= _norm("fc_norm", width, random)
+    if not probe:
+        return kept | _layer("head", classes, width, random)
+    kept |= {"head.0.running_mean": random(width), "head.0.running_var": random(width).abs() + 0.1}
+    kept["head.0.num_batches_tracked"] = torch.tensor(7020)
+    return kept | _layer("head.1", classes, width, random)
+
+
+def encoder_of(state: State) -> State:
+    """Return what of mae_st's pre-training its fine-tuning keeps."""
+    return {
+        key: tensor for key, tensor in state.items()
+        if not key.startswith(("decoder", "mask_token"))
+    }  # fmt: skip
+
+
+def videomae_checkpoint(state: State, **args: Any) -> dict[str, Any]:
+    """As VideoMAE's utils.save_model: rates are numpy's, args hold paths where scripts set them."""
+    groups = [{"lr": np.float64(7e-4), "weight_decay": np.float64(0.05), "lr_scale": 0.75}]
+    return {
+        "model": state,
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": groups},
+        "epoch": 74,
+        "scaler": {"scale": 65536.0, "growth_factor": 2.0},
+        "args": argparse.Namespace(output_dir=Path("/out"), lr=np.float64(1e-3), **args),
+    }
+
+
+def deepspeed_checkpoint(state: State, **args: Any) -> dict[str, Any]:
+    """As DeepSpeed's mp_rank_00_model_states.pt, with VideoMAE's client state."""
+    shapes = OrderedDict((key, tensor.shape) for key, tensor in state.items())
+    return {
+        "module": OrderedDict(state),
+        "buffer_names": ["pos_embed"],
+        "optimizer": None,
+        "param_shapes": [shapes],
+        "lr_scheduler": None,
+        "sparse_tensor_module_names": set(),
+        "skipped_steps": 3,
+        "global_steps": 46900,
+        "global_samples": 1 << 24,
+        "dp_world_size": 64,
+        "mp_world_size": 1,
+        "ds_config": {"train_batch_size": 512, "optimizer": {"type": "Adam"}},
+        "ds_version": "0.5.8",
+        "epoch": 74,
+        "args": argparse.Namespace(**args),
     }

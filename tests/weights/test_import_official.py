@@ -200,33 +200,6 @@ def test_moco_v3_gives_its_base_encoder(tmp_path: Path) -> None:
     assert f"{len(momentum) + 3} tensors, the other copy" in aside
 
 
-@pytest.mark.parametrize("prefix", ["", "backbone."])
-def test_a_fine_tuned_head_is_dropped_only_when_that_is_allowed(
-    prefix: str, tmp_path: Path
-) -> None:
-    state = {k: v for k, v in mae(**TINY).items() if not k.startswith("norm.")}
-    state |= {"fc_norm.weight": torch.ones(48), "fc_norm.bias": torch.ones(48)}
-    state = {f"{prefix}{k}": v for k, v in state.items()}
-    state |= {"head.weight": torch.ones(10, 48), "head.bias": torch.ones(10)}
-    path = saved({"model": state}, tmp_path / "tuned.pth")
-    with pytest.raises(WeightsError) as caught:
-        open_weights(path, user_hints=HEADS)
-    message = str(caught.value)
-    for name in ("norm.weight", "norm.bias", "fc_norm.weight", "head.weight", "head.bias"):
-        assert name in message
-    patterns = ["head.*", f"{prefix}norm.*"]
-    with pytest.raises(WeightsError, match="fc_norm"):
-        open_weights(path, user_hints=HEADS, allow_missing=patterns)
-    weights = open_weights(path, user_hints=HEADS, allow_missing=[*patterns, f"{prefix}fc_norm.*"])
-    assert weights.fresh == {"backbone.norm.weight", "backbone.norm.bias"}
-    notes = "\n".join(weights.report.notes)
-    assert "dropped, as allowed: head.weight" in notes
-    assert "to start afresh: backbone.norm.bias, backbone.norm.weight" in notes
-    model, _ = load_model(weights)
-    assert torch.equal(model.state_dict()["backbone.norm.weight"], torch.ones(48))
-    assert require_whole(weights).tensors["backbone.norm.bias"].shape == (48,)
-
-
 def test_what_no_key_tells_must_be_given(tmp_path: Path) -> None:
     def refused(state: State, given: UserHints, kind: type[Exception], *words: str) -> None:
         with pytest.raises(kind) as caught:

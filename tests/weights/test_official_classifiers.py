@@ -1,0 +1,264 @@
+"""Official fine-tuned models and linear probes: their keys, their logits, the way back."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numerics
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from official import (
+    TINY,
+    TINY_DECODER,
+    State,
+    deepspeed_checkpoint,
+    encoder_of,
+    mae,
+    mae_st,
+    training_checkpoint,
+    tuned,
+    videomae_checkpoint,
+    videomae_encoder,
+)
+from torch import Tensor
+
+from maekit.engine.build import load_model, require_whole
+from maekit.errors import RecipeError, WeightsError
+from maekit.evaluate.classifier import load_classifier
+from maekit.weights.foreign import ForeignCheckpoint, UserHints
+from maekit.weights.importer import Weights, open_weights, read_foreign
+
+HEADS, CLASSES, WIDTH, DEPTH, PATCH = 4, 7, 48, 2, 8
+HINTS = UserHints(heads=HEADS)
+CLIP = UserHints(heads=HEADS, clip=(4, 32, 32))
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+KINETICS = ((0.45,) * 3, (0.225,) * 3)
+
+
+# ---- The models in float64, from their formulas, under their own names ----
+
+
+def layer_norm(x: Tensor, state: State, name: str) -> Tensor:
+    variance = x.var(-1, unbiased=False, keepdim=True)
+    scaled = (x - x.mean(-1, keepdim=True)) / (variance + 1e-6).sqrt()
+    return scaled * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+
+def dense(x: Tensor, state: State, name: str) -> Tensor:
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+
+def queries_keys_values(x: Tensor, state: State, name: str) -> list[Tensor]:
+    if f"{name}.q.weight" in state:  # mae_st
+        return [dense(x, state, f"{name}.{part}") for part in "qkv"]
+    parts = list((x @ state[f"{name}.qkv.weight"].T).chunk(3, -1))
+    if f"{name}.qkv.bias" in state:
+        biases = list(state[f"{name}.qkv.bias"].chunk(3))
+    else:  # VideoMAE: keys have no bias
+        q, v = state[f"{name}.q_bias"], state[f"{name}.v_bias"]
+        biases = [q, torch.zeros_like(q), v]
+    return [part + bias for part, bias in zip(parts, biases, strict=True)]
+
+
+def block(x: Tensor, state: State, name: str) -> Tensor:
+    normed = layer_norm(x, state, f"{name}.norm1")
+    size = WIDTH // HEADS
+    q, k, v = (
+        part.unflatten(-1, (HEADS, size)).transpose(1, 2)
+        for part in queries_keys_values(normed, state, f"{name}.attn")
+    )
+    seen = ((q @ k.transpose(-1, -2)) / math.sqrt(size)).softmax(-1) @ v
+    x = x + dense(seen.transpose(1, 2).flatten(2), state, f"{name}.attn.proj")
+    wide = dense(layer_norm(x, state, f"{name}.norm2"), state, f"{name}.mlp.fc1")
+    return x + dense(wide * (1 + torch.erf(wide / math.sqrt(2))) / 2, state, f"{name}.mlp.fc2")
+
+
+def cubes(pixels: Tensor, slots: int) -> Tensor:
+    """Tokens of normalized ``[B, C, T, H, W]``, in the order of a convolution's kernel."""
+    cut = pixels.unfold(2, slots, slots).unfold(3, PATCH, PATCH).unfold(4, PATCH, PATCH)
+    return cut.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(4).flatten(1, 3)
+
+
+def embedded(pixels: Tensor, state: State) -> Tensor:
+    kernel = state["patch_embed.proj.weight"]
+    slots = kernel.shape[2] if kernel.ndim == 5 else 1
+    x = cubes(pixels, slots) @ kernel.flatten(1).T + state["patch_embed.proj.bias"]
+    if "pos_embed" in state:  # MAE
+        first = (state["cls_token"] + state["pos_embed"][:, :1]).expand(len(x), -1, -1)
+        return torch.cat([first, x + state["pos_embed"][:, 1:]], 1)
+    if "pos_embed_spatial" in state:  # mae_st
+        space, time = state["pos_embed_spatial"], state["pos_embed_temporal"]
+        places = torch.cat([space + time[:, slot : slot + 1] for slot in range(time.shape[1])], 1)
+        first = (state["cls_token"] + state["pos_embed_class"]).expand(len(x), -1, -1)
+        return torch.cat([first, x + places], 1)
+    table = [
+        [
+            (math.cos if j % 2 else math.sin)(place / 10000 ** (2 * (j // 2) / WIDTH))
+            for j in range(WIDTH)
+        ]
+        for place in range(x.shape[1])
+    ]
+    return x + torch.tensor(table, dtype=torch.float64)
+
+
+def logits(pixels: Tensor, official: State, statistics: Any, *, pool: str) -> Tensor:
+    """Of pixels in [0, 1], as models_vit.py and modeling_finetune.py compute them."""
+    state = {name: tensor.double() for name, tensor in official.items()}
+    mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None, None] for v in statistics)
+    x = embedded((pixels.double() - mean) / std, state)
+    for index in range(DEPTH):
+        x = block(x, state, f"blocks.{index}")
+    prefix = 1 if "cls_token" in state else 0
+    pooled = x[:, 0] if pool == "cls" else x[:, prefix:].mean(1)
+    features = layer_norm(pooled, state, "fc_norm" if "fc_norm.weight" in state else "norm")
+    if "head.0.running_mean" not in state:
+        return dense(features, state, "head")
+    features = features - state["head.0.running_mean"]
+    return dense(features / (state["head.0.running_var"] + 1e-6).sqrt(), state, "head.1")
+
+
+# ---- The files ----
+
+
+class Case(NamedTuple):
+    """An official model: its tensors, and what they mean."""
+
+    state: State
+    pool: str
+    statistics: Any = IMAGENET
+    hints: UserHints = HINTS
+    shape: tuple[int, ...] = (2, 3, 1, 32, 32)
+
+
+torch.manual_seed(0)
+_VIDEO = (2, 3, 4, 32, 32)
+_ST = encoder_of(mae_st(**TINY, **TINY_DECODER))
+_ST["pos_embed_temporal"] = _ST["pos_embed_temporal"][:, :2]
+CASES = {
+    "mae, mean": Case(tuned(mae(**TINY), CLASSES, fc_norm=True), "mean"),
+    "mae, cls": Case(tuned(mae(**TINY), CLASSES, fc_norm=False), "cls"),
+    "mae probe": Case(tuned(mae(**TINY), CLASSES, fc_norm=False, probe=True), "cls"),
+    "mae probe, mean": Case(tuned(mae(**TINY), CLASSES, fc_norm=True, probe=True), "mean"),
+    "videomae": Case(
+        tuned(videomae_encoder(**TINY), CLASSES, fc_norm=True), "mean", IMAGENET, CLIP, _VIDEO
+    ),
+    "mae_st": Case(tuned(_ST, CLASSES, fc_norm=False), "mean", KINETICS, CLIP, _VIDEO),
+}
+WRAPPERS: dict[str, Callable[..., Any]] = {
+    "mae": training_checkpoint,
+    "videomae": videomae_checkpoint,
+    "deepspeed": deepspeed_checkpoint,
+    "bare": lambda state, **_: state,
+    "compiled": lambda state, **_: {"module": {f"_orig_mod.{k}": v for k, v in state.items()}},
+}
+
+
+def opened(case: Case, path: Path, wrapper: str = "bare", **args: Any) -> Weights:
+    torch.save(WRAPPERS[wrapper](case.state, **args), path)
+    return require_whole(open_weights(path, user_hints=case.hints))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CASES)
+def test_logits_are_the_official_ones(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    weights = opened(case, tmp_path / "tuned.pth")
+    assert weights.report.matched == len(case.state)
+    model, header = load_classifier(weights)
+    pixels = torch.rand(case.shape)
+    expected = logits(pixels, case.state, case.statistics, pool=case.pool)
+    assert expected.std() > 0.1
+    terms = numerics.vit_terms(3 * 2 * PATCH**2, WIDTH, DEPTH, 33) + 2 * WIDTH
+    numerics.close(model(model.normalize(pixels)), expected, terms=terms)
+    assert header.classifier is not None
+    assert header.classifier.outputs == tuple("0123456")
+    assert header.decoder is None
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("name", ["mae, mean", "mae probe", "videomae"])
+def test_what_trainings_put_beside_the_weights(wrapper: str, name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    args = {"fc_drop_rate": 0.5, "nb_classes": CLASSES, "log_dir": tmp_path}
+    weights = opened(case, tmp_path / "tuned.pth", wrapper, **args)
+    plain = opened(case, tmp_path / "plain.pth")
+    assert weights.tensors.keys() == plain.tensors.keys()
+    assert all(torch.equal(weights.tensors[n], t) for n, t in plain.tensors.items())
+    described = weights.header.classifier
+    assert described is not None
+    assert described.dropout == (0.5 if wrapper in {"mae", "videomae", "deepspeed"} else 0.0)
+
+
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=12)
+@given(data=st.data())
+def test_one_key_off(name: str, data: st.DataObject) -> None:
+    case = CASES[name]
+    state = dict(case.state)
+    key = data.draw(st.sampled_from(sorted(state)))
+    tensor = state.pop(key)
+    assert is_named(key, refusal(state, case.hints))
+    place = data.draw(st.integers(0, len(key)))
+    renamed = key[:place] + data.draw(st.sampled_from("xq7")) + key[place:]
+    if renamed in case.state:
+        return
+    state[renamed] = tensor
+    assert is_named(key, refusal(state, case.hints))
+
+
+def refusal(state: State, hints: UserHints) -> str:
+    with pytest.raises(WeightsError) as caught:
+        read_foreign(ForeignCheckpoint(state, "weights"), hints)
+    assert caught.value.exit_code == 3
+    return str(caught.value)
+
+
+def is_named(key: str, message: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.]|$)", f"{message} ") is not None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["mae, mean", "videomae"])
+def test_the_encoder_alone_ends_in_the_norm_that_was_trained(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    model, _ = load_model(opened(case, tmp_path / "tuned.pth"))
+    norm: Any = model.backbone.last_norm()
+    assert torch.equal(norm.weight, case.state["fc_norm.weight"])
+    assert torch.equal(norm.bias, case.state["fc_norm.bias"])
+
+
+def test_names_of_classes_are_the_users(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.pth"
+    torch.save({"model": CASES["mae, cls"].state}, path)
+    names = tuple(f"n{number}" for number in range(CLASSES))
+    weights = open_weights(path, user_hints=UserHints(heads=HEADS, classes=names))
+    assert weights.header.classifier is not None
+    assert weights.header.classifier.outputs == names
+    for wrong in (names[:-1], (*names[:-1], names[0])):
+        with pytest.raises(RecipeError, match="7 outputs"):
+            open_weights(path, user_hints=UserHints(heads=HEADS, classes=wrong))
+    torch.save(mae(**TINY), path)
+    with pytest.raises(RecipeError, match="no whole head"):
+        open_weights(path, user_hints=UserHints(heads=HEADS, classes=names))
+
+
+def test_a_head_that_is_not_whole_is_dropped_only_when_that_is_allowed(tmp_path: Path) -> None:
+    case = CASES["mae, mean"]
+    state = {f"backbone.{k}" if k[:4] != "head" else k: t for k, t in case.state.items()}
+    del state["head.bias"]
+    path = tmp_path / "tuned.pth"
+    torch.save({"model": state}, path)
+    with pytest.raises(WeightsError, match=r"1 missing: head\.bias"):
+        open_weights(path, user_hints=HINTS)
+    weights = open_weights(path, user_hints=HINTS, allow_missing=["head.*"])
+    assert weights.header.classifier is None
+    assert "without classifier.head.linear.bias the head is dropped" in str(weights.report.notes)
+    model, _ = load_model(require_whole(weights))
+    norm: Any = model.backbone.last_norm()
+    assert torch.equal(norm.weight, case.state["fc_norm.weight"])
