@@ -513,6 +513,14 @@ Clip = Annotated[
     str | None,
     typer.Option(metavar="TxHxW", help="Frames and pixels, where SRC does not say."),
 ]
+Classes = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes",
+        metavar="FILE",
+        help="Names of a classifier's outputs, where SRC has none: lines, or JSON.",
+    ),
+]
 Replace = Annotated[bool, typer.Option("--overwrite", help="Replace DST.")]
 
 
@@ -527,6 +535,7 @@ def weights_convert(  # noqa: PLR0917 - each is an option of the command line
     heads: Heads = None,
     decoder_heads: DecoderHeads = None,
     clip: Clip = None,
+    classes: Classes = None,
     overwrite: Replace = False,
     json: Json = False,
 ) -> None:

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from maekit.cli.output import print_json, print_table, say, writing
 from maekit.cli.reporters import LoggingBridge, Terminal
-from maekit.engine.build import load_model, require_whole
+from maekit.engine.build import load_model, require_whole, without_head
 from maekit.errors import MaekitError, RecipeError
 from maekit.weights import foreign
+from maekit.weights.class_names import read_classes
 from maekit.weights.export import (
     Exported,
     Exporter,
@@ -60,6 +61,7 @@ def export_onnx(weights: Weights, path: Path) -> Exported:
     return Exported(tensors, tuple(notes))
 
 
+ENCODERS_ONLY = frozenset({"hf", "onnx"})
 EXPORTERS: Mapping[str, Exporter] = {
     "maekit": export_maekit,
     "mae": export_mae,
@@ -80,17 +82,24 @@ def convert(
     heads: int | None,
     decoder_heads: int | None,
     clip: str | None,
+    classes: Path | None,
     overwrite: bool,
     json: bool,
 ) -> int:
     """Convert weights, and print what became of each tensor."""
     check_destination(destination, folder=to == "hf", overwrite=overwrite)
-    given = UserHints(target, heads, decoder_heads, None if clip is None else _clip(clip))
+    size = None if clip is None else _clip(clip)
+    names = None if classes is None else read_classes(classes)
+    given = UserHints(target, heads, decoder_heads, size, names)
     terminal = Terminal(Console(stderr=True, highlight=False))
     with LoggingBridge(terminal).listening():
         weights = require_whole(
             open_weights(source, user_hints=given, allow_missing=allow_missing or [])
         )
+        left_out: tuple[str, ...] = ()
+        if weights.header.classifier is not None and to in ENCODERS_ONLY:
+            left_out = (f"left out: the classifier's norm and head; {to} gets the encoder",)
+            weights = without_head(weights)
         with writing(destination):
             written = EXPORTERS[to](weights, destination)
     file = destination / foreign.SINGLE[0] if destination.is_dir() else destination
@@ -101,14 +110,14 @@ def convert(
         "tensors": len(written.tensors),
         "sha256": sha256(file),
         "report": weights.report.as_dict(),
-        "written": list(written.notes),
+        "written": [*left_out, *written.notes],
     }
     if json:
         print_json(result)
         return 0
     lines = [f"read {weights.origin}", *weights.report.lines()]
     lines += [f"wrote {destination}: {len(written.tensors)} tensors, sha256 {result['sha256']}"]
-    say("\n".join([*lines, *written.notes]))
+    say("\n".join([*lines, *left_out, *written.notes]))
     return 0
 
 

@@ -154,37 +154,41 @@ def with_typed_parts(header: Header) -> Header:
 def load_into(
     model: MaskedAutoencoder, weights: Weights, decoder_reset_reason: str | None
 ) -> list[Change]:
-    """Put weights into a model of their own or another size, and say what was resized.
+    """Put weights into a model of their own or another size, and say what was changed.
 
     Raises:
         WeightsError: they do not match the model.
     """
+    described, weights = weights.header.classifier, without_head(weights)
     old = model_of(weights.header)
     tensors, changes = resize(
         weights.tensors, old, model, decoder_reset_reason=decoder_reset_reason, where=weights.origin
     )
     load_tensors(model, tensors, weights.origin, fresh=weights.fresh)
-    return changes + _place_norm(model.backbone, weights)
+    if described is not None and described.norm == "fresh":
+        how = "as fine-tuning trained that one"
+        changes.append(Change("last norm", "the encoder's own", "that behind the pooling", how))
+    return changes
 
 
-def _place_norm(backbone: Backbone, weights: Weights) -> list[Change]:
-    """Let the encoder of a classifier end in the norm that was trained behind its pooling.
+def without_head(weights: Weights) -> Weights:
+    """Return the encoder of a classifier, or anything else as it is.
 
-    Its own was not used then: what ran behind it learned nothing.
+    Where a norm of its own stands behind the pooling, the encoder's last one was not used in
+    training: that norm takes its place.
     """
-    described, norm = weights.header.classifier, backbone.last_norm()
-    if described is None or described.norm != "fresh" or norm is None:
-        return []
-    start = f"{CLASSIFIER}fc_norm."
-    trained = {
-        name.removeprefix(start): tensor
-        for name, tensor in weights.tensors.items()
-        if name.startswith(start)
-    }
-    if norm.state_dict().keys() != trained.keys():
-        return []
-    norm.load_state_dict(trained)
-    return [Change("the last norm", "the encoder's", "the classifier's", "trained with it")]
+    described = weights.header.classifier
+    if described is None:
+        return weights
+    tensors = {n: tensor for n, tensor in weights.tensors.items() if not n.startswith(CLASSIFIER)}
+    backbone = model_of(weights.header).backbone
+    norm = backbone.last_norm()
+    if described.norm == "fresh" and norm is not None:
+        name = next(name for name, module in backbone.named_modules() if module is norm)
+        for kind in norm.state_dict():
+            tensors[f"backbone.{name}.{kind}"] = weights.tensors[f"{CLASSIFIER}fc_norm.{kind}"]
+    header = weights.header.model_copy(update={"classifier": None})
+    return replace(weights, header=header, tensors=tensors)
 
 
 def load_model(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from maekit.data.statistics import imagenet
-from maekit.engine.build import build_model, compatible_header, load_into
+from maekit.engine.build import build_model, compatible_header, load_into, without_head
 from maekit.engine.events import Emit, Note
 from maekit.errors import RecipeError
 from maekit.layers import Statistics
@@ -20,7 +20,7 @@ from maekit.recipe.schema import Stats
 from maekit.weights.header import Header
 from maekit.weights.importer import open_weights
 from maekit.weights.locate import SCRATCH, check_exists, newest_pretraining
-from maekit.weights.safetensors_io import CLASSIFIER, read_header
+from maekit.weights.safetensors_io import read_header
 
 if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
@@ -67,17 +67,14 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
         stats = recipe.data.stats
         given = stats if isinstance(stats, Stats) else imagenet(recipe.data.channels)
         return untrained_encoder(recipe, Statistics(tuple(given.mean), tuple(given.std)))
-    weights = open_weights(source)
+    weights = without_head(open_weights(source))
     found = _encoder_only(weights.header)
     header, _ = compatible_header(found, _header_of_recipe(found, recipe), weights.origin)
     model = build_model(header, recipe.seed)
     tensors = {
-        name: tensor
-        for name, tensor in weights.tensors.items()
-        if name.startswith((_ENCODER, CLASSIFIER))
+        name: tensor for name, tensor in weights.tensors.items() if name.startswith(_ENCODER)
     }
-    described = found.model_copy(update={"classifier": weights.header.classifier})
-    for change in load_into(model, replace(weights, header=described, tensors=tensors), None):
+    for change in load_into(model, replace(weights, header=found, tensors=tensors), None):
         _log.info("%s", change)
     return model.eval(), header
 

@@ -13,7 +13,15 @@ from torch import Tensor
 from maekit.atomic import write_atomically
 from maekit.errors import RecipeError, WeightsError
 from maekit.weights.foreign import IMAGENET
-from maekit.weights.formats import MAE, VIDEOMAE, Family
+from maekit.weights.formats import (
+    LAYOUTS,
+    MAE,
+    VIDEOMAE,
+    VIDEOMAE_ENCODER,
+    Family,
+    Layout,
+    classifier_keys,
+)
 from maekit.weights.header import Header
 from maekit.weights.importer import Weights
 from maekit.weights.infer import DECODER_HEADS, PIXELS, published_heads, target_part
@@ -45,9 +53,9 @@ def export_maekit(weights: Weights, path: Path) -> Exported:
 
 
 def export_mae(weights: Weights, path: Path) -> Exported:
-    """Write a pickle of {"model": ...} for facebookresearch/mae, with the decoder if any."""
+    """Write a pickle of {"model": ...} for facebookresearch/mae, with decoder or head if any."""
     structure = require_exportable(weights.header, "mae", "facebookresearch/mae")
-    tensors = rename_tensors(MAE, structure, weights)
+    tensors = rename_tensors(keys_of(MAE, weights.header), structure, weights)
     _pickle(path, {"model": tensors})
     notes = list(left_out_notes(weights))
     if weights.header.clip[1] != weights.header.clip[2]:
@@ -56,9 +64,10 @@ def export_mae(weights: Weights, path: Path) -> Exported:
 
 
 def export_videomae(weights: Weights, path: Path) -> Exported:
-    """Write a pickle of {"model": ...} as MCG-NJU/VideoMAE's pre-training does."""
+    """Write a pickle of {"model": ...} as MCG-NJU/VideoMAE's pre-training or fine-tuning does."""
     structure = require_exportable(weights.header, "videomae", "MCG-NJU/VideoMAE")
-    tensors = rename_tensors(VIDEOMAE, structure, weights)
+    own = VIDEOMAE if weights.header.classifier is None else VIDEOMAE_ENCODER
+    tensors = rename_tensors(keys_of(own, weights.header), structure, weights)
     _pickle(path, {"model": tensors})
     clip = "x".join(map(str, weights.header.clip))
     kept = f"the file does not say its clip, {clip}; give it with --clip to read it again"
@@ -67,10 +76,18 @@ def export_videomae(weights: Weights, path: Path) -> Exported:
 
 
 def export_timm(weights: Weights, path: Path) -> Exported:
-    """Write the encoder's state dict for timm: safetensors or a pickle, by the file's suffix."""
+    """Write a state dict for timm, with the head if any, by the suffix safetensors or a pickle.
+
+    Raises:
+        WeightsError: a linear probe, whose batch norm timm has no place for.
+    """
     title = "timm's plain ViT, with a class token and one frame,"
     structure = require_exportable(weights.header, "mae", title, encoder=True)
-    tensors = rename_tensors(MAE, structure, weights)
+    described = weights.header.classifier
+    if described is not None and described.batch_norm:
+        hint = "--to mae or maekit"
+        raise WeightsError(f"{title} has no batch norm before its head", where="--to", hint=hint)
+    tensors = rename_tensors(keys_of(MAE, weights.header), structure, weights)
     if path.suffix == ".safetensors":
         write_weights(path, tensors)
     else:
@@ -83,8 +100,15 @@ def export_timm(weights: Weights, path: Path) -> Exported:
     return Exported(tensors, tuple(notes))
 
 
+def keys_of(encoder: KeyMap, header: Header) -> KeyMap:
+    """Return a format's keys for a model: those of its classifier, where it is one."""
+    if header.classifier is None:
+        return encoder
+    return classifier_keys(encoder, Layout.of(header.classifier))
+
+
 def timm_call(header: Header, structure: Structure, patch: tuple[int, int, int], path: Path) -> str:
-    """Return the line of Python that builds timm's model, for ``global_pool='token'``.
+    """Return the line of Python that builds timm's model.
 
     It names only what differs from the architecture.
     """
@@ -92,7 +116,10 @@ def timm_call(header: Header, structure: Structure, patch: tuple[int, int, int],
     key = ((shape.width, shape.depth, shape.heads), patch[1])
     square = patch[1] == patch[2]
     name = TIMM_NAMES.get(key) if square else None
-    settings: dict[str, Any] = {"num_classes": 0}
+    described = header.classifier
+    settings: dict[str, Any] = {"num_classes": 0 if described is None else len(described.outputs)}
+    if described is not None and described.pool == "mean":
+        settings["global_pool"] = "avg"
     if name is None:
         name, (_, usual) = TIMM_NAMES[TIMM_OTHER], TIMM_OTHER
         settings |= {"embed_dim": shape.width, "depth": shape.depth, "num_heads": shape.heads}
@@ -150,6 +177,8 @@ def _missing_facts(header: Header, structure: Structure, family: Family) -> Iter
         )
     if decoder is not None:
         yield _target_note(header, family)
+    if header.classifier is not None:
+        yield "the file does not name its classes; keep them, and give --classes to read it again"
 
 
 def _target_note(header: Header, family: Family) -> str:
@@ -281,6 +310,10 @@ def require_exportable(
             decoder = header.decoder.options
             default = {"positions": "sincos-2d" if header.clip[0] == 1 else "sincos-1d"}
             problems += _misfits("decoder", decoder, _DECODERS[family], default)
+    described = header.classifier
+    if described is not None and Layout.of(described) not in LAYOUTS[family]:
+        probe = ", batch norm" if described.batch_norm else ""
+        problems.append(f"a head on pool {described.pool}, norm {described.norm}{probe}")
     if problems:
         msg = f"{title} cannot hold this model: " + "; ".join(problems)
         raise WeightsError(msg, where="--to", hint=_OTHERS)

@@ -129,7 +129,8 @@ def to_theirs(rules: Iterable[Rule], tensors: Mapping[str, Tensor]) -> dict[str,
         whole = tensors[rule.ours]
         if rule.frame:
             whole = whole.squeeze(2)
-        for name, part in zip(rule.theirs, whole.chunk(len(rule.theirs)), strict=True):
+        parts = (whole,) if len(rule.theirs) == 1 else whole.chunk(len(rule.theirs))
+        for name, part in zip(rule.theirs, parts, strict=True):
             found[name] = part.contiguous()
     return found
 

@@ -182,3 +182,55 @@ def test_pretraining_goes_on_from_a_full_file_of_mae(small: str, cli: Cli, own: 
     assert (again.code, "describe themselves" in again.err) == (2, True)
     assert cli(*words, "--from", "absent.pth", "--out", "run", "--overwrite").code == 2
     assert Path("run/weights.safetensors").is_file()
+
+
+TUNED = {
+    "name.txt": "left\nright\n\n",
+    "list.json": '["left", "right"]',
+    "numbers.json": '{"1": ["right", "more"], "0": ["left", "more"]}',
+    "names.json": '{"right": 1, "left": 0}',
+}
+
+
+def tune(cli: Cli) -> None:
+    """Write an official fine-tuned file of the tiny encoder, with two classes."""
+    encoder_alone()
+    out = cli("weights", "convert", "encoder.safetensors", "encoder.pth", "--to", "mae")
+    assert out.code == 0, out.err
+    state = torch.load("encoder.pth")["model"]
+    for kind in ("weight", "bias"):
+        state[f"fc_norm.{kind}"] = state.pop(f"norm.{kind}")
+    state |= {"head.weight": torch.randn(2, 192), "head.bias": torch.zeros(2)}
+    torch.save({"model": state}, "tuned.pth")
+
+
+@pytest.mark.parametrize("names", TUNED)
+def test_a_classifier_gets_the_names_of_a_file(names: str, cli: Cli, own: str) -> None:
+    tune(cli)
+    Path(names).write_text(TUNED[names])
+    words = ("weights", "convert", "tuned.pth", "own2.safetensors", "--to", "maekit")
+    out = cli(*words, "--classes", names)
+    assert out.code == 0, out.err
+    model, header = maekit.load_classifier("own2.safetensors")
+    assert header.classifier is not None
+    assert header.classifier.outputs == ("left", "right")
+    assert model(torch.zeros(1, 3, 1, 32, 32)).shape == (1, 2)
+    shown = cli("weights", "inspect", "tuned.pth")
+    assert "classifier" in shown.out
+
+
+def test_names_that_do_not_fit_are_exit_2(cli: Cli, own: str) -> None:
+    tune(cli)
+    words = ("weights", "convert", "tuned.pth", "x.safetensors", "--to", "maekit")
+    for text in ("one\n", "a\nb\nc\n", "same\nsame\n", ""):
+        Path("names.txt").write_text(text)
+        out = cli(*words, "--classes", "names.txt")
+        assert out.code == 2, text
+    for text in ('{"0": "a", "2": "b"}', "[1, 2]", "{", '"text"'):
+        Path("names.json").write_text(text)
+        assert cli(*words, "--classes", "names.json").code == 2, text
+    assert cli(*words, "--classes", "absent.txt").code == 2
+    assert not Path("x.safetensors").exists()
+    Path("names.txt").write_text("a\nb\n")
+    assert cli("weights", "convert", own, "x.safetensors", "--to", "maekit",
+               "--classes", "names.txt").code == 2  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable
@@ -31,6 +32,13 @@ from torch import Tensor
 from maekit.engine.build import load_model, require_whole
 from maekit.errors import RecipeError, WeightsError
 from maekit.evaluate.classifier import load_classifier
+from maekit.weights.export import (
+    Exporter,
+    export_mae,
+    export_maekit,
+    export_timm,
+    export_videomae,
+)
 from maekit.weights.foreign import ForeignCheckpoint, UserHints
 from maekit.weights.importer import Weights, open_weights, read_foreign
 
@@ -262,3 +270,57 @@ def test_a_head_that_is_not_whole_is_dropped_only_when_that_is_allowed(tmp_path:
     model, _ = load_model(require_whole(weights))
     norm: Any = model.backbone.last_norm()
     assert torch.equal(norm.weight, case.state["fc_norm.weight"])
+
+
+def exported(case: Case, write: Exporter, tmp_path: Path, suffix: str = ".pth") -> Path:
+    """To maekit's own file with names, and from there out again."""
+    torch.save({"model": case.state}, tmp_path / "in.pth")
+    names = tuple(f"class {number}" for number in range(CLASSES))
+    hints = dataclasses.replace(case.hints, classes=names)
+    read = require_whole(open_weights(tmp_path / "in.pth", user_hints=hints))
+    export_maekit(read, tmp_path / "own.safetensors")
+    own = require_whole(open_weights(tmp_path / "own.safetensors"))
+    assert own.header.classifier is not None
+    assert own.header.classifier.outputs == names
+    path = tmp_path / f"out{suffix}"
+    notes = " ".join(write(own, path).notes)
+    assert "classes; keep them" in notes or write is export_timm
+    return path
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "mae_st"])
+def test_official_to_maekit_to_official(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    write = export_videomae if name == "videomae" else export_mae
+    back = torch.load(exported(case, write, tmp_path))["model"]
+    assert back.keys() == case.state.keys()
+    assert all(torch.equal(back[key], tensor) for key, tensor in case.state.items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["mae, mean", "mae, cls"])
+def test_timm_computes_the_same_logits(name: str, tmp_path: Path) -> None:
+    import timm
+
+    case = CASES[name]
+    path = exported(case, export_timm, tmp_path, ".safetensors")
+    own, _ = load_classifier(tmp_path / "own.safetensors")
+    weights = require_whole(open_weights(tmp_path / "own.safetensors"))
+    call = export_timm(weights, path).notes[-1].removeprefix("load it: ")
+    theirs: Any = eval(call, {"timm": timm}).eval()  # what a user pastes
+    pixels = torch.rand(case.shape)
+    terms = numerics.vit_terms(3 * PATCH**2, WIDTH, DEPTH, 17) + WIDTH
+    normalized = own.normalize(pixels)
+    numerics.close(own(normalized), theirs(normalized[:, :, 0]), terms=terms)
+
+
+def test_what_has_no_place_elsewhere_is_refused(tmp_path: Path) -> None:
+    weights = opened(CASES["mae probe"], tmp_path / "probe.pth")
+    with pytest.raises(WeightsError, match="no batch norm before its head"):
+        export_timm(weights, tmp_path / "timm.pth")
+    described = weights.header.classifier
+    assert described is not None
+    odd = described.model_copy(update={"pool": "mean"})
+    header = weights.header.model_copy(update={"classifier": odd})
+    with pytest.raises(WeightsError, match="pool mean, norm pretrained, batch norm"):
+        export_mae(dataclasses.replace(weights, header=header), tmp_path / "mae.pth")
