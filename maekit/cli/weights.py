@@ -12,7 +12,6 @@ from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.engine.build import load_model, require_whole, without_head
 from maekit.errors import MaekitError, RecipeError
 from maekit.weights import foreign
-from maekit.weights.class_names import read_classes
 from maekit.weights.export import (
     Exported,
     Exporter,
@@ -27,6 +26,7 @@ from maekit.weights.export_hf import export_hf
 from maekit.weights.export_onnx import export_encoder
 from maekit.weights.foreign import UserHints
 from maekit.weights.formats import recognize
+from maekit.weights.heads import read_classes
 from maekit.weights.importer import (
     LICENSES,
     Weights,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -16,8 +16,8 @@ from maekit.layers import sincos_2d
 from maekit.recipe.schema import BackboneSpec, DecoderSpec, TargetSpec
 from maekit.registry import spec_of
 from maekit.weights.foreign import IMAGENET, KINETICS, FileHints, UserHints
-from maekit.weights.formats import Family, Layout
-from maekit.weights.header import ClassifierHeader, Header
+from maekit.weights.formats import Family
+from maekit.weights.header import Header
 
 BLOCK, DECODER_BLOCK = "backbone.transformer.{}.", "decoder.blocks.{}."
 # Widths besides the backbones' own sizes: VideoMAEv2's giant.
