@@ -33,7 +33,7 @@ class VideoViT(VisionTransformer):
             (2, 16, 16), description="[frames, height, width] of a cube, in pixels"
         )
         qkv_bias: QKVBias = Field("qv", description="qv: none for the keys (VideoMAE)")
-        class_token: bool = False
+        class_token: bool = Field(False, description="a token that stands for the whole clip")
         positions: PositionKind = Field(
             "sincos-1d",
             description="sincos-1d: fixed, over tokens in raster order (VideoMAE); sincos-2d: "

@@ -61,9 +61,9 @@ class ViTOptions(PartOptions):
     width: int | None = Field(None, ge=1, description="instead of the size's width")
     depth: int | None = Field(None, ge=1, description="instead of the size's depth")
     heads: int | None = Field(None, ge=1, description="instead of the size's heads")
-    mlp_ratio: float = Field(4.0, gt=0)
+    mlp_ratio: float = Field(4.0, gt=0, description="hidden width of a block's MLP over its own")
     qkv_bias: QKVBias = Field("all", description="qv: none for the keys (VideoMAE)")
-    class_token: bool = True
+    class_token: bool = Field(True, description="a token that stands for the whole input")
     positions: PositionKind = Field("sincos-2d", description="where tokens stand")
     positions_grid: tuple[Tokens, Tokens, Tokens] | None = Field(
         None,

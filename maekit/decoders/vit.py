@@ -38,11 +38,13 @@ class ViTDecoder(Decoder, nn.Module):
     class Options(PartOptions):
         load_time: ClassVar[frozenset[str]] = frozenset({"init", "positions", "positions_grid"})
 
-        width: int = Field(512, ge=4)
+        width: int = Field(512, ge=4, description="values a token")
         depth: int = Field(8, ge=0, description="blocks; 0: a linear head")
-        heads: int = Field(16, ge=1)
-        mlp_ratio: float = Field(4.0, gt=0)
-        qkv_bias: QKVBias = "all"
+        heads: int = Field(16, ge=1, description="of attention; they divide the width")
+        mlp_ratio: float = Field(
+            4.0, gt=0, description="hidden width of a block's MLP over its own"
+        )
+        qkv_bias: QKVBias = Field("all", description="qv: none for the keys (VideoMAE)")
         class_token: bool = Field(
             False,
             description="a class token of its own in place of the encoder's prefix (mae_st)",

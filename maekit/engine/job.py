@@ -30,7 +30,7 @@ from maekit.engine.checkpoint import Checkpoints, restore
 from maekit.engine.events import Emit, Measured, Note, Saved
 from maekit.engine.loop import Periodic, TrainState
 from maekit.engine.precision import Precision
-from maekit.engine.schedule import BatchSplit, make_schedule, total_steps
+from maekit.engine.schedule import BatchSplit, base_lr, make_schedule, total_steps
 from maekit.engine.step import eval_mode
 from maekit.errors import DataError, RecipeError
 from maekit.weights.safetensors_io import write_weights
@@ -99,13 +99,15 @@ class Job(ABC):
         checkpoint: CheckpointOnDisk | None = None,  # noqa: ARG002 - for subclasses
         bad_files_path: Path | None = None,
     ) -> None:
-        section = section_of(recipe, self.verb)
+        section = section_of(recipe, self.verb).with_budget()
         self.recipe, self.device, self.emit = recipe, device, emit
         self.section = section
         self.precision = Precision.of(section.precision, device, where=f"{self.verb}.precision")
-        self.split = BatchSplit.of(section.batch, where=f"{self.verb}.batch")
         data = recipe.data
         self.train: Dataset = open_dataset(data.train, "data.train")
+        self.split = BatchSplit.of(
+            section.batch, samples=len(self.train), where=f"{self.verb}.batch"
+        )
         self.val = None if data.val is None else open_dataset(data.val, "data.val")
         announce_classes(self.train, "data.train", emit)
         announce_watch(self.workers, data.timeout, emit)
@@ -125,17 +127,10 @@ class Job(ABC):
                 once.
         """
         section, batch = self.section, self.split.effective
-        steps = total_steps(
-            epochs=section.epochs,
-            steps=section.steps,
-            samples=section.samples,
-            batch=batch,
-            per_epoch=self.stream.steps_per_epoch,
-        )
         schedule, notes = make_schedule(
             section.optimizer,
             section.warmup,
-            steps=steps,
+            steps=self.budget,
             per_epoch=self.stream.steps_per_epoch,
             batch=counted or batch,
         )
@@ -150,6 +145,17 @@ class Job(ABC):
             scaler=self.precision.scaler(),
             clip_grad=section.clip_grad,
             max_nonfinite=section.max_nonfinite,
+        )
+
+    @property
+    def budget(self) -> int:
+        """The budget in updates."""
+        return total_steps(
+            epochs=self.section.epochs,
+            steps=self.section.steps,
+            samples=self.section.samples,
+            batch=self.split.effective,
+            per_epoch=self.stream.steps_per_epoch,
         )
 
     @classmethod
@@ -305,14 +311,15 @@ class Job(ABC):
 
     def batch_line(self) -> str:
         """Return the effective batch and the learning rate in one line."""
-        split, schedule, base_lr = self.split, self.state.schedule, self.section.optimizer.base_lr
+        split, schedule = self.split, self.state.schedule
+        rate = base_lr(self.section.optimizer, schedule.counted)
         times, repeats = self.reader.repeats, ""
         if times > 1:
             counted = schedule.counted > split.effective
             repeats = f", x {times} repeats{' (counted)' if counted else ' (not in the lr)'}"
         return (
             f"{split.per_device} per device x {split.accumulation} accumulation x {split.world} "
-            f"device(s) = {split.effective}{repeats}; lr = {base_lr:g} x "
+            f"device(s) = {split.effective}{repeats}; lr = {rate:g} x "
             f"{schedule.counted} / 256 = {schedule.peak:.3g}"
         )
 

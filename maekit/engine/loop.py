@@ -27,7 +27,7 @@ from maekit.engine.skipped import (
     Skipped,
 )
 from maekit.errors import Interrupted
-from maekit.stop import StopSignal
+from maekit.stop import StopSignal, check
 
 if TYPE_CHECKING:
     from maekit.data.batch import Batch
@@ -149,7 +149,37 @@ def _train(
         meter.restart(pause=bool(due))
         with meter.waiting():
             micro_batches = next(batches)
-        meter.add(update(state, step, micro_batches))
+        before = Rewind(state)
+        try:
+            made = update(state, step, micro_batches)
+        except Interrupted:
+            before.restore()
+            raise
+        meter.add(made)
+
+
+class Rewind:
+    """What an update that is left half done has changed: random draws, and running statistics."""
+
+    def __init__(self, state: TrainState) -> None:
+        self._buffers = [(each, each.clone()) for each in _statistics(state.model)]
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+
+    def restore(self) -> None:
+        """Go back to before the update."""
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda)
+        for buffer, before in self._buffers:
+            buffer.copy_(before)
+
+
+def _statistics(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the buffers that batch norms change while training."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):  # noqa: SLF001 - of all dimensions
+            yield from module.buffers(recurse=False)
 
 
 class Update(NamedTuple):
@@ -171,6 +201,9 @@ def update(state: TrainState, step: Step, batches: Sequence[Batch]) -> Update:
 
     The gradient is that of (sum of losses) / (sum of weights) over all micro-batches, however many
     of their samples count.
+
+    Raises:
+        Interrupted: a signal asked for it between two micro-batches; nothing was learned.
     """
     lr = state.schedule.lr(state.step)
     for group in state.optimizer.param_groups:
@@ -178,6 +211,7 @@ def update(state: TrainState, step: Step, batches: Sequence[Batch]) -> Update:
     state.optimizer.zero_grad(set_to_none=True)
     total, weights, nominal = None, 0.0, 0.0
     for batch in batches:
+        check()
         loss, weight = step.loss(batch)
         # The true sum of weights is known only after the last micro-batch; a nominal one keeps
         # float16 gradients in range, and is put right below where samples were bad.

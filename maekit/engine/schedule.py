@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from maekit.recipe.sections import Batch, Rate, Warmup
 
 LR_BATCH = 256  # base learning rates are per 256 samples (Goyal et al., 2017)
+# Of ``batch.global: auto``: what it lies between, and how many updates a pass shall have.
+SMALLEST, LARGEST, PER_PASS = 8, 256, 30
+AUTO_LR = 5e-4  # MAE's fine-tuning of ViT-B (table 9), per 256 samples
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,22 @@ class BatchSplit:
     world: int = 1
 
     @classmethod
-    def of(cls, batch: Batch, world: int = 1, *, where: str = "batch") -> BatchSplit:
-        """Derive what is not given, and check what is: the product must be ``batch.global``."""
+    def of(
+        cls, batch: Batch, world: int = 1, *, samples: int = 0, where: str = "batch"
+    ) -> BatchSplit:
+        """Derive what is not given, and check what is: the product must be ``batch.global``.
+
+        Args:
+            batch: as the recipe gives it.
+            world: devices.
+            samples: how many data.train has, of which ``auto`` derives the batch.
+            where: the section's path.
+        """
         total, per_device, accumulation = batch.global_, batch.per_device, batch.accumulation
         given = (per_device or 1) * (accumulation or 1) * world
+        if total == "auto":
+            whole = per_device is not None and accumulation is not None
+            total = given if whole else -(-batch_for(samples) // given) * given
         if per_device and accumulation and given != total:
             msg = (
                 f"per_device {per_device} x accumulation {accumulation} x {world} device(s) = "
@@ -69,9 +84,24 @@ class Schedule:
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def batch_for(samples: int) -> int:
+    """Return the largest power of two, from 8 to 256, that leaves 30 updates or more in a pass."""
+    batch = SMALLEST
+    while batch < LARGEST and 2 * batch * PER_PASS <= samples:
+        batch *= 2
+    return batch
+
+
+def base_lr(optimizer: Rate, batch: int) -> float:
+    """Return the learning rate per 256 samples; ``auto`` keeps that of a smaller batch as high."""
+    if optimizer.base_lr == "auto":
+        return AUTO_LR * max(1.0, LR_BATCH / batch)
+    return optimizer.base_lr
+
+
 def peak_lr(optimizer: Rate, batch: int) -> float:
     """Return base_lr * batch / 256."""
-    return optimizer.base_lr * batch / LR_BATCH
+    return base_lr(optimizer, batch) * batch / LR_BATCH
 
 
 def floor_lr(optimizer: Rate, batch: int) -> float:

@@ -16,23 +16,36 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maekit.contracts import View
+from maekit.data.order import Order, Stream
 from maekit.data.reader import SampleReader
 from maekit.data.rng import seeded
 from maekit.engine.job import Job
 from maekit.engine.loop import Periodic
 from maekit.engine.optim import LARS, make_sgd, parameter_groups
 from maekit.engine.run_folder import PREDICTIONS, plain
+from maekit.engine.schedule import total_steps
 from maekit.engine.step import eval_mode, to_device_float01
+from maekit.errors import RecipeError
 from maekit.evaluate.classifier import Classifier, classifier_tensors, make_head
 from maekit.evaluate.encoder import weights_or_newest
-from maekit.evaluate.probe import MODEL, ProbeResult, ProbeSetup, assemble_probe, required_probe
+from maekit.evaluate.probe import (
+    AT_ONCE,
+    MODEL,
+    ProbeResult,
+    ProbeSetup,
+    assemble_probe,
+    required_probe,
+)
 from maekit.evaluate.probe_heads import FittedHead, on_device
 from maekit.recipe.probe import Lars
+from maekit.stop import check
 from maekit.weights.header import ClassifierHeader, FileHeader, Header
 from maekit.weights.safetensors_io import load_exactly, write_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy as np
 
     from maekit.data.batch import Batch
     from maekit.engine.events import Emit
@@ -44,6 +57,7 @@ if TYPE_CHECKING:
 VERB = "probe"
 HEAD_STD = 0.01  # main_linprobe.py:218
 _LEAST = 2  # samples that have batch statistics
+FEWEST_UPDATES = 50  # that a derived budget must have: a head that LARS moved less knows nothing
 
 
 class Heads(nn.Module):
@@ -79,14 +93,23 @@ class ProbeStep:
         good = torch.from_numpy(batch.weight > 0)
         if int(good.sum()) < _LEAST:
             return sum(p.sum() * 0 for p in self.heads.parameters()), 0.0  # type: ignore[return-value]
-        pixels = to_device_float01(batch.views[0], device)[good.to(device)]
         labels = self.labels[[key.index for key in batch.keys]][good].to(device)
         total = torch.zeros((), device=device)
-        for name, extractor in self.setup.extractors.items():
-            # A copy, as autograd keeps nothing that was made without it.
-            logits = self.heads.of[name](extractor(pixels).clone())
+        for name, features in self._features(batch.views[0][good.numpy()]).items():
+            logits = self.heads.of[name](features)
             total = total + functional.cross_entropy(logits, labels, reduction="sum")
         return total, float(good.sum())
+
+    def _features(self, clips: np.ndarray) -> dict[str, Tensor]:
+        """Encode clips ``[m, T, H, W, C]``, some at once: only the heads need the whole batch."""
+        made: dict[str, list[Tensor]] = {name: [] for name in self.setup.extractors}
+        for first in range(0, len(clips), AT_ONCE):
+            check()
+            pixels = to_device_float01(clips[first : first + AT_ONCE], self.setup.device)
+            for name, extractor in self.setup.extractors.items():
+                # A copy, as autograd keeps nothing that was made without it.
+                made[name].append(extractor(pixels).clone())
+        return {name: torch.cat(parts) for name, parts in made.items()}
 
 
 class LinearProbeJob(Job):
@@ -114,6 +137,8 @@ class LinearProbeJob(Job):
         else:
             source = self.find_source(recipe, source, emit)
         super().__init__(recipe, device, emit, bad_files_path=bad_files_path)
+        if checkpoint is None:
+            _refuse_few_updates(probe, len(self.train), self.budget, self.split.effective)
         self.setup = assemble_probe(recipe, source, device, emit)
         self.setup.bad_files = self.bad_files
         widths, classes = _widths(self.setup), len(self.setup.labeled.classes)
@@ -207,6 +232,39 @@ class LinearProbeJob(Job):
         """Return what data.val showed."""
         judged: dict[str, Any] = self.state.extra.get("judged") or {}
         return judged
+
+
+def _refuse_few_updates(probe: Probe, samples: int, updates: int, batch: int) -> None:
+    """Refuse the paper's batch over a set that it makes only a few updates of.
+
+    Raises:
+        RecipeError: says what to set instead.
+    """
+    if updates >= FEWEST_UPDATES or probe.steps is not None:  # who says steps has counted them
+        return
+    amount = f"{probe.samples:,} samples" if probe.samples else f"{probe.epochs:g} epoch(s)"
+    msg = (
+        f"the paper's protocol would make {updates} update{'s' * (updates != 1)} of {batch:,} "
+        f"samples in {amount} of data.train ({samples:,} samples), and needs {FEWEST_UPDATES}"
+    )
+    hint = "probe.protocol=cached, which is exact for small sets"
+    smaller = (1 << power for power in range(batch.bit_length() - 1, 2, -1))
+    enough = (each for each in smaller if _updates(probe, samples, each) >= FEWEST_UPDATES)
+    fitting = next(enough, None)
+    if fitting is not None:
+        hint += f"; or probe.batch.global={fitting}"
+    raise RecipeError(msg, where="probe.batch.global", hint=hint)
+
+
+def _updates(probe: Probe, samples: int, batch: int) -> int:
+    """Return the budget in updates of another batch."""
+    return total_steps(
+        epochs=probe.epochs,
+        steps=None,
+        samples=probe.samples,
+        batch=batch,
+        per_epoch=Stream(Order(samples, 0), batch).steps_per_epoch,
+    )
 
 
 def _pool(setup: ProbeSetup) -> Literal["cls", "mean"]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from maekit.errors import PartError, RecipeError
 from maekit.recipe.dump import to_yaml
-from maekit.recipe.merge import classes
+from maekit.recipe.merge import classes, completed
 from maekit.recipe.schema import OPTIONS_OF, OptionsOf, PartSpec
 from maekit.text import carried
 
@@ -58,6 +58,18 @@ _SENTENCES = {
     "too_long": "expected at most {max_length} values, got {actual_length}",
     "string_pattern_mismatch": "{value} does not match {pattern}",
 }
+# Keys by the names that other tools give them.
+_SAME = {
+    "lr": "base_lr",
+    "learning_rate": "base_lr",
+    "wd": "weight_decay",
+    "batch_size": "global",
+    "bs": "global",
+    "mask_ratio": "ratio",
+    "num_workers": "workers",
+    "image_size": "size",
+    "img_size": "size",
+}
 _EXAMPLE = "`maekit recipes show quickstart` prints a complete recipe"
 
 
@@ -76,6 +88,7 @@ def validated(model: type[M], tree: Node, options_of: OptionsOf | None = None) -
         RecipeError: lists everything that is wrong, each with its place.
         PartError: a part is not available, and nothing else is wrong.
     """
+    tree = completed(tree, model)
     try:
         # As JSON, strictly: lists become tuples, but "3" and true are not numbers.
         return model.model_validate_json(
@@ -250,13 +263,19 @@ def _unknown_key(finding: _Finding, scope: _Scope) -> str:
     around = _models_at(finding.path, finding.tags, scope)
     here = [key for inner in around for key in _keys(inner)]
     near = suggest(word, here)
+    if any(issubclass(inner, PartSpec) for inner in around):
+        elsewhere: list[tuple[str, ...]] = []
+    else:  # a key of another branch of the union that stands here has this very path
+        elsewhere = [path for path in _key_paths(scope.model, ()) if path != finding.path]
+    # First what the verb's own section has: its learning rate is not that of another verb.
+    own = [path for path in elsewhere if path[0] == finding.path[0] and len(finding.path) > 1]
+    meant = _SAME.get(word, word)
+    for among, name in ((own, _SAME.get(word)), (own, word), (elsewhere, meant)):
+        found = next((path for path in among if path[-1] == name), None)
+        if found and (name != word or not near):
+            return f"did you mean '{'.'.join(found)}'?"
     if near:
         return near
-    if not any(issubclass(inner, PartSpec) for inner in around):
-        # A key of another branch of the union that stands here has this very path.
-        for path in _key_paths(scope.model, ()):
-            if path[-1] == word and path != finding.path:
-                return f"did you mean '{'.'.join(path)}'?"
     outer = scope.tree.at(finding.path[:-1])
     free = [key for key in here if outer is None or key not in outer.fields]
     return f"known here: {', '.join(free)}" if free else "remove it: no further key is known here"

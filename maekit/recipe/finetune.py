@@ -12,7 +12,9 @@ from pydantic import Field, model_validator
 from maekit.recipe.sections import (
     AdamW,
     Augment,
+    Batch,
     Beta,
+    PositiveRate,
     RandomResizedCrop,
     Section,
     TrainingSection,
@@ -62,7 +64,11 @@ class Evaluate(Section):
 class FinetuneAdamW(AdamW):
     """AdamW with a learning rate for each layer; tokens and positions are free of weight decay."""
 
-    base_lr: float = Field(5e-4, gt=0, description="learning rate per 256 samples, of the head")
+    base_lr: PositiveRate | Literal["auto"] = Field(
+        "auto",
+        description="learning rate per 256 samples, of the head; auto: 5e-4, or what makes the "
+        "rate of a smaller batch 5e-4",
+    )
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="[beta1, beta2], in [0, 1)")
     min_lr: float = Field(1e-6, ge=0, description="where the cosine ends")
     lr_counts_repeats: bool = Field(False, description="repeats count in the lr rule (mae_st)")
@@ -70,6 +76,8 @@ class FinetuneAdamW(AdamW):
 
 class Finetune(TrainingSection):
     """Supervised training of an encoder, pre-trained or not, end to end or in part."""
+
+    default_epochs = 20.0
 
     model: dict[str, Any] | None = Field(
         None, description="overlay on model for this verb: {backbone: {drop_path: ...}}"
@@ -79,7 +87,11 @@ class Finetune(TrainingSection):
         description="how crops are drawn: {name: random-resized-crop, single-try-crop, "
         "color-jitter, fixed-crop, multi-scale-crop or none, ...}",
     )
-    optimizer: FinetuneAdamW = FinetuneAdamW()
+    epochs: float | None = Field(
+        None, gt=0, description="passes over data.train; 20 where no budget is given"
+    )
+    batch: Batch = Field(Batch.model_validate({"global": "auto"}), description="samples per update")
+    optimizer: FinetuneAdamW = Field(FinetuneAdamW(), description="AdamW's rates and weight decay")
     layer_decay: float = Field(
         0.75, gt=0, le=1, description="a layer's learning rate over that of the one above it"
     )
@@ -97,7 +109,7 @@ class Finetune(TrainingSection):
     positions: Literal["trainable", "fixed"] = Field(
         "trainable", description="whether the table of positions is trained (MAE) or not (VideoMAE)"
     )
-    head: Head = Head()
+    head: Head = Field(Head(), description="what is learned: classes, several labels, or numbers")
     rand_augment: str | None = Field(
         None,
         pattern=_RAND_AUGMENT,
@@ -130,7 +142,9 @@ class Finetune(TrainingSection):
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of a moving average of the weights, which is evaluated"
     )
-    validate_: Evaluate = Field(Evaluate(), alias="validate")
+    validate_: Evaluate = Field(
+        Evaluate(), alias="validate", description="when data.val is judged, besides the end"
+    )
     views: Views = Field(
         Views(), description="of data.val: how many clips and crops are judged at the end"
     )

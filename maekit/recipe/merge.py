@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from maekit.errors import RecipeError
+from maekit.recipe.dump import as_dict
 from maekit.recipe.schema import DataSpec, PartSpec, Recipe
 from maekit.recipe.sections import Section
 from maekit.recipe.yaml12 import COMMAND_LINE, MAX_DEPTH, KeyPath, Node, parse
+from maekit.recipe.yaml12 import tree as as_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pydantic import BaseModel
 
 
 # Keys that the core reads besides a dataset's options: kept when the dataset changes.
@@ -57,6 +61,27 @@ def _renamed(base: Node, top: Node) -> bool:
 
 def _given(node: Node, key: str) -> bool:
     return key in node.fields and node.fields[key].value is not None
+
+
+def completed(tree: Node, section: type[BaseModel], path: KeyPath = ()) -> Node:
+    """Lay what is written over defaults that are more than their class's own.
+
+    So ``finetune.augment.flip=0`` changes one option of the crops that fine-tuning has by default,
+    and ``probe.batch.accumulation=8`` leaves the probe's batch as it is.
+    """
+    entries = dict(tree.fields)
+    for name, field in section.model_fields.items():
+        key = field.alias or name
+        node = entries.get(key)
+        if node is None or not isinstance(node.value, dict):
+            continue
+        here = (*path, key)
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        if isinstance(default, Section):
+            node = _merge(as_tree(as_dict(default), node.mark), node, here)
+        inner = [found for found in classes(field.annotation) if issubclass(found, Section)]
+        entries[key] = completed(node, inner[0], here) if len(inner) == 1 else node
+    return Node(entries, tree.mark) if tree.fields else tree
 
 
 def remove(base: Node, path: tuple[str, ...]) -> Node | None:

@@ -10,6 +10,7 @@ from maekit.recipe.sections import (
     Augment,
     Batch,
     Beta,
+    PositiveRate,
     Rate,
     Section,
     SingleTryCrop,
@@ -18,7 +19,6 @@ from maekit.recipe.sections import (
     Warmup,
 )
 
-EPOCHS = 90.0  # of MAE's linear probe
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -63,8 +63,8 @@ class Attentive(Section):
 class Lars(Rate):
     """LARS as MAE's linear probe uses it (main_linprobe.py; util/lars.py)."""
 
-    name: Literal["lars"] = "lars"
-    base_lr: float = Field(0.1, gt=0, description="learning rate per 256 samples (MAE: 0.1)")
+    name: Literal["lars"] = Field("lars", description="the optimizer: lars, or sgd")
+    base_lr: PositiveRate = Field(0.1, description="learning rate per 256 samples (MAE: 0.1)")
     momentum: Beta = Field(0.9, description="of the scaled gradient, in [0, 1)")
     trust: float = Field(0.001, gt=0, description="a step's size over that of what it changes")
     weight_decay: float = Field(0.0, ge=0, description="added to the gradient of matrices")
@@ -73,8 +73,8 @@ class Lars(Rate):
 class Sgd(Rate):
     """Momentum SGD, without Nesterov, as VideoMAE's linear probe uses it (table 11)."""
 
-    name: Literal["sgd"] = "sgd"
-    base_lr: float = Field(0.1, gt=0, description="learning rate per 256 samples (VideoMAE: 0.1)")
+    name: Literal["sgd"] = Field("sgd", description="the optimizer: sgd, or lars")
+    base_lr: PositiveRate = Field(0.1, description="learning rate per 256 samples (VideoMAE: 0.1)")
     momentum: Beta = Field(0.9, description="of the gradient, in [0, 1)")
     weight_decay: float = Field(0.0, ge=0, description="added to the gradient of matrices")
 
@@ -99,12 +99,17 @@ class Probe(TrainingSection):
     others take ``batch.per_device`` and ``precision`` alone.
     """
 
+    default_epochs = 90.0  # of MAE's linear probe
+
     model: dict[str, Any] | None = Field(None, description="overlay on model for this verb")
-    kind: Literal["linear", "knn", "attentive"] = "linear"
+    kind: Literal["linear", "knn", "attentive"] = Field(
+        "linear", description="what judges the features: a linear layer, neighbors, attention"
+    )
     protocol: Literal["paper", "cached"] = Field(
-        "paper",
-        description="of linear: paper trains batch norm and a linear layer on augmented crops "
-        "(MAE, with LARS); cached is exact on the features of center crops",
+        "cached",
+        description="of linear: cached is exact on the features of center crops; paper trains "
+        "batch norm and a linear layer on augmented crops (MAE, with LARS), made for sets as large "
+        "as ImageNet",
     )
     pool: Literal["auto", "cls", "mean"] = Field(
         "auto",
@@ -122,8 +127,10 @@ class Probe(TrainingSection):
     epochs: float | None = Field(
         None, gt=0, description="passes over data.train; 90 (MAE) where no budget is given"
     )
-    warmup: Warmup = Warmup(epochs=10)
-    batch: Batch = Batch.model_validate({"global": 16384})
+    warmup: Warmup = Field(Warmup(epochs=10), description="of the learning rate, linear from 0")
+    batch: Batch = Field(
+        Batch.model_validate({"global": 16384}), description="samples per update (MAE: 16384)"
+    )
     optimizer: Optimizer = Field(
         Lars(), description="of linear with the paper's protocol: {name: lars or sgd, ...}"
     )
@@ -132,24 +139,14 @@ class Probe(TrainingSection):
         description="how crops are drawn: {name: single-try-crop, random-resized-crop, none, ...}",
     )
     views: Views = Field(Views(), description="of data.val: how many clips and crops are judged")
-    linear: CachedLinear = CachedLinear()
-    knn: Nearest = Nearest()
-    attentive: Attentive = Attentive()
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> Self:
-        return self  # none at all is the paper's
+    linear: CachedLinear = Field(CachedLinear(), description="of linear with the cached protocol")
+    knn: Nearest = Field(Nearest(), description="of knn: which neighbors vote, and how")
+    attentive: Attentive = Field(Attentive(), description="of attentive: how it is trained")
 
     @property
     def trains_heads(self) -> bool:
         """Whether heads are trained on augmented crops, not fitted on cached features."""
         return self.kind == "linear" and self.protocol == "paper"
-
-    def with_budget(self) -> Self:
-        """Return the section with the paper's budget, where none is given."""
-        if any(getattr(self, key) is not None for key in self.alternatives):
-            return self
-        return self.model_copy(update={"epochs": EPOCHS})
 
     @model_validator(mode="after")
     def _nothing_is_recomputed(self) -> Self:
@@ -170,7 +167,9 @@ class OnlineProbe(Section):
     """A probe of a fixed labeled subset while pre-training, and the best checkpoint by it."""
 
     every: int = Field(1000, ge=1, description="steps")
-    kind: Literal["knn", "ridge"] = "knn"
+    kind: Literal["knn", "ridge"] = Field(
+        "knn", description="what judges the features: neighbors, or ridge regression"
+    )
     samples: int = Field(
         1000, ge=2, description="of data.train, evenly spaced; of data.val as many at most"
     )

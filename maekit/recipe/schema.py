@@ -39,7 +39,7 @@ from pydantic_core.core_schema import ErrorType
 from maekit.errors import PartError
 from maekit.recipe.finetune import Finetune
 from maekit.recipe.probe import OnlineProbe, Probe
-from maekit.recipe.sections import AdamW, ColorJitter, HeldOutSection, Section
+from maekit.recipe.sections import AdamW, ColorJitter, HeldOutSection, PositiveRate, Section
 from maekit.recipe.tokenizer import Tokenizer
 from maekit.text import carried, restored
 
@@ -312,7 +312,7 @@ class Data(Section):
     shuffle: Literal["full", "window"] = Field(
         "full", description="window: only within stretches of shuffle_window, for slow disks"
     )
-    shuffle_window: int = Field(4096, ge=2)
+    shuffle_window: int = Field(4096, ge=2, description="samples in one of window's stretches")
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="loader processes; 0: none"
     )
@@ -356,6 +356,7 @@ class Model(Section):
 class PretrainAdamW(AdamW):
     """AdamW with the papers' parameter groups."""
 
+    base_lr: PositiveRate = Field(1.5e-4, description="learning rate per 256 samples")
     decay_tokens: bool = Field(
         True,
         description="decay class and mask tokens too (MAE); false: keep them free (VideoMAE)",
@@ -377,7 +378,7 @@ class Pretrain(HeldOutSection):
         "new-clip", description="what a repeat draws anew besides box and mask"
     )
     loss_on: Literal["hidden", "all"] = Field("hidden", description="tokens that are predicted")
-    optimizer: PretrainAdamW = PretrainAdamW()
+    optimizer: PretrainAdamW = Field(PretrainAdamW(), description="AdamW's rates and weight decay")
     online_probe: OnlineProbe | None = Field(
         None, description="judge features of labeled samples every so many steps"
     )
@@ -387,7 +388,7 @@ class Expected(Section):
     """A number that this recipe should reach, and who says so."""
 
     metric: str = Field(min_length=1, description="a key of result.json")
-    value: float
+    value: float = Field(description="what it should be, in the result's own units")
     band: float | tuple[float, float] | None = Field(
         None, description="half-width around value, or [low, high]"
     )

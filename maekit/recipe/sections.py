@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 # bilinear-aliased reads four pixels however much a picture shrinks, as cv2 and torch's own
 # interpolate do; the others widen with it.
 Interpolation = Literal["bicubic", "bilinear", "bilinear-aliased"]
+RESIZED = "how pixels are resized; bilinear-aliased: without widening for smaller pictures, as cv2"
+CROPS = "how crops are drawn"
 
 
 class Section(BaseModel):
@@ -33,15 +35,15 @@ class Section(BaseModel):
 class NoAugment(Section):
     """Resize the short side and cut the center; no flip unless one is set."""
 
-    name: Literal["none"]
+    name: Literal["none"] = Field(description=CROPS)
     flip: float = Field(0.0, ge=0, le=1, description="probability of a horizontal flip")
-    interpolation: Interpolation = "bicubic"
+    interpolation: Interpolation = Field("bicubic", description=RESIZED)
 
 
 class FixedCrop(Section):
     """Resize the short side and cut a random place out, of fixed size (MAE table 1e)."""
 
-    name: Literal["fixed-crop"]
+    name: Literal["fixed-crop"] = Field(description=CROPS)
     enlarge: float = Field(
         8 / 7,
         ge=1,
@@ -49,17 +51,17 @@ class FixedCrop(Section):
         "does not say)",
     )
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    interpolation: Interpolation = "bicubic"
+    interpolation: Interpolation = Field("bicubic", description=RESIZED)
 
 
 class RandomCrop(Section):
     """Base of the crops of random size."""
 
-    name: str
+    name: str = Field(description=CROPS)
     scale: tuple[float, float] = Field((0.2, 1.0), description="range of the area, as a fraction")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="range of width / height")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    interpolation: Interpolation = "bicubic"
+    interpolation: Interpolation = Field("bicubic", description=RESIZED)
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -73,7 +75,7 @@ class RandomCrop(Section):
 class RandomResizedCrop(RandomCrop):
     """A random box of random area and aspect, resized (Inception crop, as torchvision)."""
 
-    name: Literal["random-resized-crop"]
+    name: Literal["random-resized-crop"] = Field(description=CROPS)
 
 
 class SingleTryCrop(RandomCrop):
@@ -83,7 +85,7 @@ class SingleTryCrop(RandomCrop):
     smaller sides.
     """
 
-    name: Literal["single-try-crop"]
+    name: Literal["single-try-crop"] = Field(description=CROPS)
 
 
 class ColorJitter(RandomCrop):
@@ -93,7 +95,7 @@ class ColorJitter(RandomCrop):
     (arXiv 1911.05722), as MAE's table 1e does not give its own.
     """
 
-    name: Literal["color-jitter"]
+    name: Literal["color-jitter"] = Field(description=CROPS)
     brightness: float = Field(0.4, ge=0, description="factor within 1 +- this, not below 0")
     contrast: float = Field(0.4, ge=0, description="factor within 1 +- this, not below 0")
     saturation: float = Field(0.4, ge=0, description="factor within 1 +- this, not below 0")
@@ -103,7 +105,7 @@ class ColorJitter(RandomCrop):
 class MultiScaleCrop(Section):
     """One of a few box sizes at one of 13 places, resized (VideoMAE's, from TSN)."""
 
-    name: Literal["multi-scale-crop"]
+    name: Literal["multi-scale-crop"] = Field(description=CROPS)
     scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (1.0, 0.875, 0.75, 0.66),
         min_length=1,
@@ -115,7 +117,7 @@ class MultiScaleCrop(Section):
     flip: float = Field(
         0.0, ge=0, le=1, description="probability of a horizontal flip; VideoMAE's code has none"
     )
-    interpolation: Interpolation = "bilinear"
+    interpolation: Interpolation = Field("bilinear", description=RESIZED)
 
 
 Augment = Annotated[
@@ -138,7 +140,7 @@ class Views(Section):
         ge=1,
         description="the resized short side over the crop's; 8/7: 256 pixels for 224 (MAE)",
     )
-    interpolation: Interpolation = "bicubic"
+    interpolation: Interpolation = Field("bicubic", description=RESIZED)
     resize: Literal["exact", "whole-pixels"] = Field(
         "exact",
         description="exact: the crop is centered to fractions of a pixel; whole-pixels: the long "
@@ -172,21 +174,32 @@ class Warmup(Section):
     )
 
 
+Samples = Annotated[int, Field(ge=1)]
+
+
 class Batch(Section):
     """The effective batch, in decoded samples."""
 
-    global_: int = Field(256, ge=1, alias="global", description="samples per update, all devices")
+    global_: Samples | Literal["auto"] = Field(
+        256,
+        alias="global",
+        description="samples per update, all devices; auto: a power of two from 8 to 256, for 30 "
+        "updates or more in a pass over data.train",
+    )
     per_device: int | None = Field(None, ge=1, description="samples per device and micro-batch")
     accumulation: int | None = Field(None, ge=1, description="micro-batches per update")
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+PositiveRate = Annotated[float, Field(gt=0)]
 
 
 class Rate(Section):
     """Base of every optimizer: lr = base_lr * batch.global / 256, and the cosine's end."""
 
-    base_lr: float = Field(1.5e-4, gt=0, description="learning rate per 256 samples")
+    base_lr: PositiveRate | Literal["auto"] = Field(
+        1.5e-4, description="learning rate per 256 samples"
+    )
     min_lr: float = Field(0.0, ge=0, description="where the cosine ends")
     min_lr_scaled: bool = Field(False, description="min_lr is per 256 samples too (VideoMAE)")
 
@@ -194,7 +207,7 @@ class Rate(Section):
 class AdamW(Rate):
     """AdamW."""
 
-    name: Literal["adamw"] = "adamw"
+    name: Literal["adamw"] = Field("adamw", description="the optimizer; there is no other here")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="[beta1, beta2], in [0, 1)")
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
     weight_decay: float = Field(0.05, ge=0, description="decoupled, per unit of learning rate")
@@ -221,13 +234,14 @@ class Pictures(Section):
     """Reconstructions of fixed held-out samples, drawn while training."""
 
     every: int = Field(1000, ge=1, description="steps")
-    samples: int = Field(8, ge=1, le=64)
+    samples: int = Field(8, ge=1, le=64, description="held-out samples, evenly spaced in data.val")
 
 
 class TrainingSection(Section):
     """The words that all sections of verbs that train share."""
 
     alternatives = ("epochs", "steps", "samples")
+    default_epochs: ClassVar[float | None] = None  # where no budget is given; None: one must be
 
     data: dict[str, Any] | None = Field(None, description="overlay on data for this verb")
     augment: Augment = Field(
@@ -238,9 +252,9 @@ class TrainingSection(Section):
     epochs: float | None = Field(None, gt=0, description="passes over data.train")
     steps: int | None = Field(None, ge=1, description="updates of the weights")
     samples: int | None = Field(None, ge=1, description="decoded samples")
-    warmup: Warmup = Warmup()
-    batch: Batch = Batch()
-    optimizer: Rate
+    warmup: Warmup = Field(Warmup(), description="of the learning rate, linear from 0")
+    batch: Batch = Field(Batch(), description="samples per update")
+    optimizer: Rate = Field(description="how weights are updated")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where native, fp16 on older GPUs, fp32 on the CPU"
     )
@@ -250,19 +264,31 @@ class TrainingSection(Section):
     )
     clip_grad: float | None = Field(None, gt=0, description="largest gradient norm")
     max_nonfinite: int = Field(10, ge=1, description="non-finite steps in a row before exit 4")
-    checkpoint: Checkpoint = Checkpoint()
+    checkpoint: Checkpoint = Field(Checkpoint(), description="when the run is saved")
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
-        if all(getattr(self, key) is None for key in self.alternatives):
+        if self.default_epochs is None and not self._has_budget:
             raise ValueError(f"give exactly one of {', '.join(self.alternatives)}")
         return self
+
+    @property
+    def _has_budget(self) -> bool:
+        return any(getattr(self, key) is not None for key in self.alternatives)
+
+    def with_budget(self) -> Self:
+        """Return the section with the verb's own budget, where none is given."""
+        if self._has_budget:
+            return self
+        return self.model_copy(update={"epochs": self.default_epochs})
 
 
 class HeldOutSection(TrainingSection):
     """Base of verbs whose error on fixed held-out samples is measured."""
 
-    validate_: Validate = Field(Validate(), alias="validate")
+    validate_: Validate = Field(
+        Validate(), alias="validate", description="when the held-out error is measured"
+    )
     pictures: Pictures | None = Field(
         Pictures(), description="of held-out samples, drawn while training; null: none"
     )

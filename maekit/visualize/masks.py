@@ -197,8 +197,9 @@ class TrainingStepMasks:
             DataError: no checkpoint says how many samples it trains on, and the data is not there.
         """
         section = required_pretrain(recipe)
-        batch = BatchSplit.of(section.batch).effective
-        stream = stream_of(recipe, _training_samples(folder, recipe), batch)
+        samples = _training_samples(folder, recipe)
+        batch = BatchSplit.of(section.batch, samples=samples).effective
+        stream = stream_of(recipe, samples, batch)
         steps = total_steps(
             epochs=section.epochs,
             steps=section.steps,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -59,21 +58,39 @@ def write_weights(
 
 
 def header_text(header: FileHeader, *, exclude: Collection[str] = ()) -> str:
-    """Return a header as JSON; a name in it that is not UTF-8 is carried."""
-    try:
-        return header.model_dump_json(exclude=set(exclude))
-    except PydanticSerializationError:
-        plain = header.model_dump(mode="json", exclude=set(exclude))
-        return carried(json.dumps(plain, ensure_ascii=False))
+    """Return a header as JSON, its keys in order; a name in it that is not UTF-8 is carried.
+
+    In order, as a part's options are in another one once they were read back from a file: the same
+    weights are the same bytes, resumed or not.
+    """
+    plain = header.model_dump(mode="json", exclude=set(exclude))
+    return carried(json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":")))
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
     try:
         save_file(dict(tensors), path, metadata)
+        _order_metadata(path)
     except SafetensorError as error:
         # safetensors wraps the system's error in its text; callers expect an OSError.
         msg = f"cannot write {path.name}: {error}"
         raise OSError(_errno_of(str(error)), msg) from error
+
+
+def _order_metadata(path: Path) -> None:
+    """Sort a file's metadata, which safetensors writes in another order in each process.
+
+    So that the same weights are the same bytes. The header keeps its length: it is padded with
+    spaces, as the format allows (https://github.com/huggingface/safetensors, Format).
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        ordered = {"__metadata__": dict(sorted(header.pop("__metadata__", {}).items())), **header}
+        text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def safetensors_file(path: Path) -> safe_open:

@@ -15,6 +15,7 @@ from torch import nn
 from maekit.data.order import Key
 from maekit.datasets.images import Images
 from maekit.engine.run_folder import read_lines
+from maekit.engine.schedule import peak_lr
 from maekit.evaluate import probe_training
 from maekit.evaluate.classifier import load_classifier
 from maekit.recipe.load import load
@@ -197,17 +198,48 @@ def trained_head(cli: Cli, labeled: str, out: str, *words: str) -> dict[str, tor
     return {name: value for name, value in found.items() if name.startswith("head.")}
 
 
+@pytest.mark.parametrize(
+    ("words", "updates", "batch"),
+    [
+        # 36 pictures; what is left of an epoch is dropped.
+        (("probe.epochs=90",), 1, 64),
+        (("probe.samples=1000", "probe.batch.global=32"), 31, 16),
+        (("probe.epochs=20", "probe.batch.global=24"), 20, 8),
+    ],
+)
+def test_too_few_updates_are_refused_with_what_to_set(
+    cli: Cli, labeled: str, words: tuple[str, ...], updates: int, batch: int
+) -> None:
+    assert len(list(Path("pictures/train").rglob("*.png"))) == 36
+    paper = ("probe", labeled, "probe={protocol: paper}", *SCRATCH, "--dry-run")
+    refused = cli(*paper, *words)
+    assert refused.code == 2
+    assert f"would make {updates} update" in refused.err
+    assert "try: probe.protocol=cached, which is exact for small sets" in refused.err
+    assert f"or probe.batch.global={batch}\n" in refused.err
+    better = [word for word in words if "batch" not in word] + [f"probe.batch.global={batch}"]
+    assert cli(*paper, *better).code == 0
+    assert cli(*paper, *better, f"probe.batch.global={2 * batch}").code == 2
+
+
 def test_what_would_do_nothing_is_refused(cli: Cli, labeled: str) -> None:
     for words in ("probe.compile=true", "probe.activation_checkpointing=true", "probe.layer=1"):
         assert cli("probe", labeled, *PAPER, words, *SCRATCH).code == 2
 
 
-def test_the_default_is_the_papers(labeled: str) -> None:
-    recipe = resolve(load(labeled, ["~probe.protocol", "~probe.kind"]), "probe")
+def test_the_default_protocol_fits_any_set(labeled: str) -> None:
+    recipe = resolve(load(labeled, ["probe={}"]), "probe")
+    assert recipe.probe is not None
+    assert (recipe.probe.kind, recipe.probe.protocol) == ("linear", "cached")
+
+
+def test_the_papers_defaults_are_the_papers(labeled: str) -> None:
+    recipe = resolve(load(labeled, ["probe={protocol: paper}"]), "probe")
     probe = recipe.probe
     assert probe is not None
-    assert (probe.protocol, probe.with_budget().epochs, probe.warmup.epochs) == ("paper", 90, 10)
-    assert probe.batch.global_ * probe.optimizer.base_lr / 256 == pytest.approx(6.4)
+    assert (probe.with_budget().epochs, probe.warmup.epochs) == (90, 10)
+    assert probe.batch.global_ == 16384
+    assert peak_lr(probe.optimizer, 16384) == pytest.approx(6.4)
     other = resolve(load(labeled, ["probe={steps: 3}"]), "probe").probe
     assert other is not None
     assert (other.with_budget().epochs, other.with_budget().steps) == (None, 3)

@@ -131,6 +131,28 @@ def test_schema_knows_the_installed_parts(cli: Cli, tmp_path: Path) -> None:
     assert json.loads(out.read_text(encoding="utf-8")) == schema
 
 
+def test_every_key_of_the_schema_has_a_description(cli: Cli) -> None:
+    silent: list[str] = []
+    described = 0
+
+    def look(node: Any, path: str) -> None:
+        nonlocal described
+        if isinstance(node, dict):
+            for key, about in node.get("properties", {}).items():
+                described += "description" in about
+                if not about.get("description"):
+                    silent.append(f"{path}.{key}")
+            for key, inner in node.items():
+                look(inner, f"{path}/{key}")
+        elif isinstance(node, list):
+            for inner in node:
+                look(inner, path)
+
+    look(json.loads(cli("recipes", "schema").out), "")
+    assert not silent
+    assert described > 400
+
+
 def test_alternatives_without_a_name_may_all_fit(cli: Cli) -> None:
     """``augment: {flip: 0}`` is right in a child, whatever its parent names."""
     schema = json.loads(cli("recipes", "schema").out)["$defs"]

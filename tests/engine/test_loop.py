@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,3 +183,54 @@ def test_an_interruption_saves_and_the_rest_follows_once() -> None:
     assert calls == [0]
     train(state, step, [Periodic(3, validate)], batches=forever(), stop=StopSignal(), **settings)
     assert calls == [0, 3, 6, 7]
+
+
+class NormedStep(ToyStep):
+    """Draws for a dropout and keeps running statistics; a signal comes at a chosen micro-batch."""
+
+    def __init__(self, model: nn.Module, stop: StopSignal, at: int) -> None:
+        super().__init__(model)
+        self.stop, self.at, self.calls = stop, at, 0
+
+    def loss(self, batch: ToyBatch) -> tuple[Tensor, float]:
+        self.calls += 1
+        if self.calls == self.at:
+            self.stop.requested = "SIGINT"
+        return super().loss(batch)
+
+
+def normed_state() -> TrainState:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
+    optimizer = torch.optim.AdamW(parameter_groups(model.named_parameters(), 0.05), fused=True)
+    return TrainState(model, optimizer, Schedule(3, 0, 0.1, 0.0), 8, 5.0)
+
+
+@pytest.mark.parametrize("at", [5, 6, 7])  # the first, second and third of the second update's four
+def test_a_signal_is_heeded_between_micro_batches(at: int) -> None:
+    """The update that it falls into is made again after a resume, by the same random draws."""
+
+    def batches(start: int) -> Iterator[list[ToyBatch]]:
+        return iter([split(toy_batch(seed=number), 2) for number in range(start, 3)])
+
+    def trained(state: TrainState, start: int, at: int = 0) -> int:
+        with StopSignal(signals=False) as stop:
+            step = NormedStep(state.model, stop, at)
+            todo: dict[str, Any] = {"batches": batches(start), "emit": lambda _: None}
+            save = Periodic(100, lambda _: None)
+            with pytest.raises(Interrupted, match="after step 1, saved") if at else nullcontext():
+                train(state, step, [], save=save, stop=stop, **todo)
+            return step.calls
+
+    torch.manual_seed(1)
+    whole = normed_state()
+    assert trained(whole, 0) == 12
+    torch.manual_seed(1)
+    parted = normed_state()
+    assert trained(parted, 0, at) == at  # no micro-batch after the signal
+    assert parted.step == 1
+    trained(parted, parted.step)
+    for one, other in zip(
+        whole.model.state_dict().values(), parted.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)

@@ -10,12 +10,14 @@ import pytest
 from maekit.engine.schedule import (
     BatchSplit,
     Schedule,
+    batch_for,
     floor_lr,
     make_schedule,
     peak_lr,
     total_steps,
 )
 from maekit.errors import RecipeError
+from maekit.recipe.finetune import Finetune
 from maekit.recipe.sections import AdamW, Batch, Warmup
 
 
@@ -98,3 +100,28 @@ def test_a_warmup_longer_than_the_budget_is_cut_and_said() -> None:
     assert schedule.warmup == 10
     assert "200" in notes[0]
     assert "10" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch"),
+    [(20, 8), (300, 8), (479, 8), (480, 16), (5000, 128), (7680, 256), (1_281_167, 256)],
+)
+def test_auto_batches_leave_thirty_updates_a_pass(samples: int, batch: int) -> None:
+    assert batch_for(samples) == batch
+    assert BatchSplit.of(Finetune().batch, samples=samples).effective == batch
+
+
+def test_auto_batches_divide_by_what_is_given() -> None:
+    for keys, expected in (
+        ({"per_device": 3}, (9, 3, 3)),
+        ({"accumulation": 3}, (9, 3, 3)),
+        ({"per_device": 3, "accumulation": 2}, (6, 3, 2)),
+    ):
+        split = BatchSplit.of(Batch.model_validate({"global": "auto", **keys}), samples=300)
+        assert (split.effective, split.per_device, split.accumulation) == expected
+
+
+def test_auto_rates_do_not_shrink_with_small_batches() -> None:
+    optimizer = Finetune().optimizer
+    rates = [peak_lr(optimizer, batch) for batch in (8, 64, 256, 1024)]
+    assert rates == pytest.approx([5e-4, 5e-4, 5e-4, 2e-3], rel=1e-12)

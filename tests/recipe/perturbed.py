@@ -270,6 +270,8 @@ PROBE: Table = {
     "probe.pool": "mean",
     "probe.layer": ("1", CACHED),
     "probe.pixels": ("2", CACHED),
+    "probe.epochs": "25",
+    "probe.samples": "400",
     "probe.warmup.epochs": "2",
     "probe.augment.name": "none",
     "probe.optimizer.name": (["probe.optimizer={name: sgd, base_lr: 10}"],),

@@ -282,7 +282,7 @@ WORLDS = {
         laid_over(
             IMAGES,
             BASE,
-            {"probe": TRAINING},
+            {"probe": {**TRAINING, "protocol": "paper"}},
             {"probe": {"pixels": 8, "optimizer": {"base_lr": 10}}},
             {"probe": {"linear": {"strengths": [0.01, 1.0], "held_out": 0.3}}},
             {"probe": {"knn": {"k": 5}, "attentive": {"epochs": 3, "batch": 16}}},

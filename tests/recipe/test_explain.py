@@ -130,3 +130,64 @@ def test_any_value_anywhere_is_taken_or_refused_with_its_place(
         # At the new value, or at the section that it no longer fits.
         assert "other.yaml:" in str(refused) or "f.yaml:" in str(refused)
         assert refused.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("finetune.lr", "finetune.optimizer.base_lr"),
+        ("pretrain.learning_rate", "pretrain.optimizer.base_lr"),
+        ("finetune.batch_size", "finetune.batch.global"),
+        ("pretrain.min_lr", "pretrain.optimizer.min_lr"),
+        ("tokenizer.beta", None),
+        ("pretrain.label_smoothing", "finetune.label_smoothing"),  # only another verb has it
+    ],
+)
+def test_a_key_is_looked_for_in_its_own_section_first(key: str, meant: str | None) -> None:
+    section, name = key.split(".")
+    recipe = parse(f"name: x\n{section}: {{{name}: 1}}\n", "f.yaml")
+    assert recipe is not None
+    with pytest.raises(RecipeError) as caught:
+        validated(Recipe, recipe)
+    said = next(line for line in str(caught.value).splitlines() if f"{key}: unknown" in line)
+    assert (f"did you mean '{meant}'?" in said) == (meant is not None)
+
+
+BARE = "name: x\ndata: {train: {name: images}}\n"
+
+
+def test_options_of_defaults_can_be_changed_alone() -> None:
+    """What is written is laid over the default, where that is more than its class's own."""
+    text = (
+        "name: x\ndata: {train: {name: images}}\nmodel: {backbone: {name: image-vit}}\n"
+        "finetune: {augment: {flip: 0}, batch: {per_device: 4}}\n"
+        "probe: {augment: {scale: [0.5, 1]}, batch: {accumulation: 2}, warmup: {endpoint: true}}\n"
+    )
+    node = parse(text, "f.yaml")
+    assert node is not None
+    recipe = validated(Recipe, node)
+    assert recipe.finetune is not None
+    assert recipe.probe is not None
+    crop = recipe.finetune.augment
+    assert (crop.name, crop.flip, crop.scale) == ("random-resized-crop", 0, (0.08, 1.0))
+    assert (recipe.finetune.batch.global_, recipe.finetune.batch.per_device) == ("auto", 4)
+    assert (recipe.probe.augment.name, recipe.probe.augment.scale) == ("single-try-crop", (0.5, 1))
+    assert (recipe.probe.batch.global_, recipe.probe.batch.accumulation) == (16384, 2)
+    assert (recipe.probe.warmup.epochs, recipe.probe.warmup.endpoint) == (10, True)
+
+
+def test_an_alternative_takes_the_place_of_a_default() -> None:
+    node = parse(f"{BARE}probe: {{warmup: {{steps: 3}}, augment: {{name: none}}}}", "f.yaml")
+    assert node is not None
+    probe = validated(Recipe, node).probe
+    assert probe is not None
+    assert (probe.warmup.epochs, probe.warmup.steps) == (None, 3)
+    assert probe.augment.name == "none"
+
+
+def test_a_mistake_in_a_default_part_is_placed() -> None:
+    node = parse(f"{BARE}finetune:\n  augment: {{flipp: 0}}\n", "f.yaml")
+    assert node is not None
+    wrong = r"f.yaml:4: finetune.augment.flipp: unknown key\n.*'flip'"
+    with pytest.raises(RecipeError, match=wrong):
+        validated(Recipe, node)
