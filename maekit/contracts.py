@@ -22,6 +22,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
@@ -174,6 +175,7 @@ class SourceInfo(NamedTuple):
     fps: float | None = None  # frames per second; None for an image
     label: Label = None
     crops: bool = False  # whether ``read`` takes box and size; otherwise the core crops and resizes
+    further: int = 0  # pages, or frames of an animation, that are in the file and never read
 
 
 @dataclass(frozen=True)
@@ -198,10 +200,15 @@ class Dataset(ABC):
         classes: the names of the labels; None where nothing is labeled.
         labels: the label of every sample, so that they are known without opening any; None: each
             sample is opened to learn its label.
+        left_out: what the set knows of and does not give, counts by reason: reasons read
+            well after a number (".txt files").
+        notes: what else people should know of it, a line each.
     """
 
     classes: Sequence[str] | None = None
     labels: Sequence[Label] | np.ndarray | None = None
+    left_out: Mapping[str, int] = MappingProxyType({})
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def __len__(self) -> int:

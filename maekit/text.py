@@ -20,6 +20,15 @@ _CARRIED = re.compile("[\U0010fe80-\U0010feff]")
 _TO_CARRIED = 0x10FE80 - 0xDC80
 
 
+_PLURAL = re.compile(r"(?<![\w.])(file|page|frame|clip|folder|picture)s\b")
+
+
+def counted(count: int, things: str) -> str:
+    """Put a number before things: ``1 .txt file``, ``1,200 .txt files``."""
+    named = _PLURAL.sub(r"\1", things) if count == 1 else things
+    return f"{count:,} {named}"
+
+
 def printable(text: str, *, lines: bool = True) -> str:
     r"""Return text that may go to a terminal or a log: ``\x1b`` and the like are written out.
 

@@ -10,6 +10,7 @@ import torch
 from maekit.cli.output import print_json, print_table
 from maekit.data.loader import Loader
 from maekit.engine.job import Job
+from maekit.engine.left_out import SeenLeftOut, listed
 from maekit.engine.loop import update
 from maekit.engine.reporters import duration
 from maekit.engine.run_folder import free_space
@@ -52,14 +53,18 @@ def dry_run(
 
 
 def _read_two(job: Job) -> dict[str, float]:
-    """Measure seconds per sample through the loader, and count what could not be read."""
+    """Measure seconds per sample through the loader, and count what could not be read or is cut."""
     size = min(job.split.per_device, READ)
+    seen = SeenLeftOut(job.reader, "data.train", job.state.extra, job.emit)
     keys = [job.stream.keys(0)[:size], job.stream.keys(job.state.schedule.steps - 1)[:size]]
     began = time.perf_counter()
     with Loader(job.reader, keys, workers=0, timeout=job.recipe.data.timeout) as loader:
         batches = list(loader)
-    seconds = (time.perf_counter() - began) / sum(map(len, keys))
-    return {"seconds": seconds, "bad": sum(len(batch.bad) for batch in batches)}
+    samples = sum(map(len, keys))
+    seconds = (time.perf_counter() - began) / samples
+    for batch in batches:
+        seen.add(batch)
+    return {"seconds": seconds, "bad": sum(len(batch.bad) for batch in batches), "samples": samples}
 
 
 def _one_step(job: Job) -> dict[str, float]:
@@ -115,7 +120,9 @@ def _costs(job: Job, reading: dict[str, float], step: dict[str, float]) -> dict[
         "disk_bytes": parameters * BYTES * (SAVED * (keep + 1) + 1),
         "memory_bytes": int(parameters * BYTES * COPIES + step["activations"] * split.per_device),
         "seconds": round(max(compute, read), 1),
+        "samples_read": int(reading["samples"]),
         "bad_files": int(reading["bad"]),
+        "left_out": job.left_out,
     }
 
 
@@ -129,7 +136,8 @@ def _rows(job: Job, costs: dict[str, Any]) -> list[tuple[str, str]]:
         ("disk", f"{size(costs['disk_bytes'])} for checkpoints, {size(free)} free here"),
         ("memory", f"about {size(costs['memory_bytes'])} for weights and activations"),
         ("time", f"at most about {duration(costs['seconds'])} on this {job.device.type}"),
-        ("bad files", f"{costs['bad_files']} of those read"),
+        ("bad files", f"{costs['bad_files']} of the {costs['samples_read']} samples read"),
+        *((f"left out of {key}", listed(counts)) for key, counts in costs["left_out"].items()),
     ]
 
 

@@ -14,13 +14,15 @@ from rich.console import Console
 
 from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
-from maekit.datasets.file_lists import read_list
+from maekit.datasets.folders import Tally
 from maekit.datasets.images import SUFFIXES as PICTURES
+from maekit.datasets.list_rows import read_list
 from maekit.datasets.named_files import NamedFiles, find_files
 from maekit.datasets.videos import SUFFIXES as VIDEOS
 from maekit.engine.batches import workers_of
 from maekit.engine.build import load_model
 from maekit.engine.events import Note
+from maekit.engine.left_out import announce_left_out
 from maekit.engine.lock import LOCK, held_lock
 from maekit.engine.precision import Precision, pick_device
 from maekit.errors import INTERRUPTED, DataError, Interrupted, RecipeError
@@ -86,7 +88,10 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     where = pick_device(device)
     with LoggingBridge(terminal).listening(), StopSignal():
         model, header = load_model(located.source)
-        found = find_files(list(_unlisted(inputs)), moving=header.clip[0] > 1, purpose=VERB)
+        tally = Tally()
+        found = find_files(
+            list(_unlisted(inputs)), moving=header.clip[0] > 1, purpose=VERB, tally=tally
+        )
         pool = pool or auto_pool("auto", model.backbone.prefix_tokens)
         # First, as it refuses layers and pools that the encoder does not have.
         way = Features(model.to(where), pool, layer, Precision("fp32", where.type))
@@ -97,6 +102,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         with held_lock(shards.folder / LOCK, locks=lock):
             terminal(Note(f"weights: {located.description}"))
             terminal(Note(f"{len(found):,} inputs, {_described(header, model, pool, layer)}"))
+            announce_left_out("the inputs", tally.left_out, terminal)
             reading = _reading(batch, workers, where)
             try:
                 made = make_embedding(reader, way, shards, reading, terminal)
@@ -108,7 +114,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         shards.remove()
     for each in made.unread:
         terminal(Note(f"{each['input']}: {each['error']}", warning=True))
-    return _tell(made, target, about, json=json)
+    return _tell(made, target, about, tally, json=json)
 
 
 def _refuse_taken(target: Path, *, overwrite: bool) -> None:
@@ -188,7 +194,7 @@ def _described(header: Header, model: MaskedAutoencoder, pool: Pool, layer: int 
     return f"clip {t}x{h}x{w}; {pool} after {after}: {size} numbers each"
 
 
-def _tell(made: Embedding, target: Path, about: dict[str, Any], *, json: bool) -> int:
+def _tell(made: Embedding, target: Path, about: dict[str, Any], tally: Tally, *, json: bool) -> int:
     code = BAD_FILES if made.unread else 0
     result = {
         "verb": VERB,
@@ -200,6 +206,7 @@ def _tell(made: Embedding, target: Path, about: dict[str, Any], *, json: bool) -
         "layer": about["layer"],
         "weights": about["weights"],
         "errors": list(made.unread),
+        "left_out": tally.left_out,
     }
     if json:
         print_json(result)

@@ -14,9 +14,11 @@ from rich.console import Console
 from maekit.atomic import write_text
 from maekit.cli.output import as_json, print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.datasets.folders import Tally
 from maekit.datasets.named_files import find_files, output_stems
 from maekit.engine.build import required_pretrain
 from maekit.engine.events import Note
+from maekit.engine.left_out import announce_left_out
 from maekit.engine.precision import pick_device
 from maekit.engine.run_folder import new_folder, plain
 from maekit.errors import DataError, RecipeError, StorageError
@@ -82,12 +84,14 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     where = pick_device(device)
     with LoggingBridge(terminal).listening():
         models = Models(located.source, where)
-        found = find_files(inputs, moving=models.header.clip[0] > 1)
+        tally = Tally()
+        found = find_files(inputs, moving=models.header.clip[0] > 1, tally=tally)
         masks = _masks(hidden, models, located, recipe)
         if isinstance(masks, MaskerMasks) and not native:
             masks.check(models.model.grid, models.model.backbone.mask_unit)
         folder = _folder(out)
         terminal(Note(f"weights: {located.description}; {_described(models)}"))
+        announce_left_out("the inputs", tally.left_out, terminal)
         worker = Reconstructor(
             models,
             found,
@@ -103,6 +107,7 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
         "exit": BAD_FILES if bad else 0,
         "weights": located.source,
         "items": items,
+        "left_out": tally.left_out,
         "pooled": dataset_score(scores),
     }
     _write_result(result, folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,10 +10,15 @@ import numpy as np
 from maekit.data.pixels import to_float01
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from maekit.contracts import Label
     from maekit.data.order import Key
+
+
+# What samples may leave out, in words that follow a number.
+PADDED = "clips padded, as videos are too short"
+FURTHER = "further pages or frames in picture files"
 
 
 class BadFile(NamedTuple):
@@ -33,7 +38,7 @@ class Sample:
     decode: np.ndarray | None  # bool [R, N]: what the second masker wants predicted
     label: Label = None
     bad: BadFile | None = None
-    padded: bool = False  # a clip shows a frame more than once: there are too few
+    left_out: Mapping[str, int] = field(default_factory=dict)  # what is not shown of it, by reason
     known: np.ndarray | None = None  # bool [R, N]: no pixel was filled; None: in no token
 
 
@@ -48,7 +53,7 @@ class Batch:
     labels: tuple[Label, ...]  # one for each of the B samples, as its source has it
     keys: tuple[Key, ...]
     bad: tuple[BadFile, ...]
-    padded: tuple[Key, ...] = ()  # of samples with fewer frames than their clips
+    left_out: tuple[tuple[Key, Mapping[str, int]], ...] = ()  # of samples that leave out anything
     known: np.ndarray | None = None  # bool [B*R, N]: tokens without filled pixels; None: all
 
 
@@ -76,7 +81,7 @@ class BatchBuilder:
         self._weight = np.ones(rows, np.float32)
         self._labels: list[Label] = [None] * self.missing
         self._bad: dict[int, BadFile] = {}
-        self._padded: set[int] = set()
+        self._left_out: dict[int, Mapping[str, int]] = {}
         self._known: np.ndarray | None = None
 
     def put(self, place: int, sample: Sample) -> None:
@@ -95,8 +100,8 @@ class BatchBuilder:
         if sample.bad:
             self._weight[rows] = 0
             self._bad[place] = sample.bad
-        if sample.padded:
-            self._padded.add(place)
+        if sample.left_out:
+            self._left_out[place] = sample.left_out
         if sample.known is not None:
             if self._known is None:
                 self._known = np.ones((len(self._weight), sample.known.shape[1]), np.bool_)
@@ -113,6 +118,6 @@ class BatchBuilder:
             tuple(self._labels),
             self.keys,
             tuple(self._bad[place] for place in sorted(self._bad)),
-            tuple(self.keys[place] for place in sorted(self._padded)),
+            tuple((self.keys[place], self._left_out[place]) for place in sorted(self._left_out)),
             self._known,
         )

@@ -28,6 +28,15 @@ def is_url(path: str) -> bool:
     return _URL.match(path) is not None
 
 
+def is_name(text: str) -> bool:
+    """Return whether text can be a name on this machine: what JSON may hold need not be."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_regular(path: str) -> tuple[int, int]:
     """Return size in bytes and time of change of a regular file that is not empty.
 

@@ -15,7 +15,7 @@ from maekit.data.images import check_pixels, open_image
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _DIGITS = re.compile(r"(\d+)")
 
@@ -77,7 +77,7 @@ class OpenFrames:
         return clip
 
 
-def open_frames(folder: str, suffixes: frozenset[str]) -> OpenFrames:
+def open_frames(folder: str, takes: Callable[[str], bool]) -> OpenFrames:
     """Find the pictures of a folder, and read the header of the first.
 
     Hidden ones are left out. They are in the order of the numbers in their names, so that
@@ -90,7 +90,7 @@ def open_frames(folder: str, suffixes: frozenset[str]) -> OpenFrames:
     files = [
         name
         for name in os.listdir(folder)  # noqa: PTH208 - names are what is wanted
-        if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
+        if not name.startswith(".") and takes(f"{folder}/{name}")
     ]
     if not files:
         what = "is a folder without pictures, and so no video"
@@ -98,7 +98,15 @@ def open_frames(folder: str, suffixes: frozenset[str]) -> OpenFrames:
     files.sort(key=_natural)
     first = f"{folder}/{files[0]}"
     head = open_image(read_bytes(first), first).header
-    info = SourceInfo(folder, head.height, head.width, head.channels, head.dtype, frames=len(files))
+    info = SourceInfo(
+        folder,
+        head.height,
+        head.width,
+        head.channels,
+        head.dtype,
+        frames=len(files),
+        further=head.further,
+    )
     return OpenFrames(folder, tuple(files), info)
 
 

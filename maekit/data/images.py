@@ -17,14 +17,16 @@ import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from maekit.data.files import MOST_BYTES
+from maekit.data.pages import further_pictures
 from maekit.data.pixels import mark_holes
+from maekit.data.sniff import HEAD, is_heif
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -51,7 +53,9 @@ _FORMATS = [
     "TIFF",
     "WEBP",
 ]
+_NPY_MAGIC = b"\x93NUMPY"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_EXTRAS = {"tifffile": "tiff", "pillow_heif": "heif"}  # packages, and what brings them
 _ORIENTATION = 0x0112
 _MIRRORED_OR_TURNED = range(2, 9)
 _SIDEWAYS = range(5, 9)
@@ -70,6 +74,7 @@ class Header:
     mode: str  # Pillow's mode, "tiff" or "npy"
     orientation: int = 1  # EXIF, 1 to 8
     stored: str = ""  # the dtype in the file, where it is wider than that
+    further: int = 0  # pages or frames behind the first
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def open_image(data: bytes, name: str, alpha: Alpha = "drop") -> OpenImage:
         DataError: no picture, too large to be one (Pillow's limit), or of a kind not read here.
     """
     with _reading(name):
-        if name.lower().endswith(".npy"):
+        if name.lower().endswith(".npy") or data.startswith(_NPY_MAGIC):
             header, raw = _open_npy(data, name)
         elif data.startswith(_TIFF_MAGIC) and not _pillow_reads_tiff(data):
             header, raw = open_tiff(data, name)
@@ -122,7 +127,7 @@ def open_image(data: bytes, name: str, alpha: Alpha = "drop") -> OpenImage:
         what = f"has no pixels ({header.height} x {header.width} x {header.channels})"
         raise DataError(what, where=name)
     check_pixels(shape, header.stored or header.dtype, name)
-    return OpenImage(name, header, raw)
+    return OpenImage(name, replace(header, further=further_pictures(data)), raw)
 
 
 def check_pixels(shape: tuple[int, ...], dtype: str, name: str, *, most: int = MOST_BYTES) -> None:
@@ -182,7 +187,8 @@ def _reading(name: str) -> Iterator[None]:
             raise DataError(what, where=name) from error
         except ModuleNotFoundError as error:
             what = f"needs the package {error.name}"
-            hint = "pip install 'maekit[tiff]'" if error.name == "tifffile" else None
+            extra = _EXTRAS.get(str(error.name))
+            hint = None if extra is None else f"pip install 'maekit[{extra}]'"
             raise DataError(what, where=name, hint=hint) from error
         except Exception as error:  # broken files make decoders raise anything at all
             what = f"cannot be decoded: {type(error).__name__}: {error}"
@@ -190,7 +196,8 @@ def _reading(name: str) -> Iterator[None]:
 
 
 def _open_pillow(data: bytes, alpha: Alpha) -> tuple[Header, Callable[[], np.ndarray]]:
-    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    formats = [*_FORMATS, _heif_format()] if is_heif(data[:HEAD]) else _FORMATS
+    image = Image.open(io.BytesIO(data), formats=formats)
     mode, channels, dtype = _layout(image, alpha)
     orientation = _orientation(image, data)
     height, width = oriented(image.height, image.width, orientation)
@@ -207,6 +214,20 @@ def _open_pillow(data: bytes, alpha: Alpha) -> tuple[Header, Callable[[], np.nda
         return pixels.reshape(image.height, image.width, channels)
 
     return Header(height, width, channels, dtype, image.mode, orientation), raw
+
+
+def _heif_format() -> str:
+    """Teach Pillow to read HEIC.
+
+    libheif turns pictures upright, as the file's own boxes say; EXIF's orientation, which may say
+    the same once more, is not to be followed, and pillow-heif sets it to 1.
+    """
+    import pillow_heif  # optional: maekit[heif]
+
+    if "HEIF" not in Image.OPEN:
+        pillow_heif.options.DECODE_THREADS = 1  # a worker has one core
+        pillow_heif.register_heif_opener()
+    return "HEIF"
 
 
 def _layout(image: Image.Image, alpha: Alpha) -> tuple[str, int, str]:

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
-from maekit.data.shared_memory import SharedSlots
+from maekit.data.shared_memory import SharedSlots, Told
 from maekit.data.worker import BAD, FATAL, READ, READY, RESULT, TASK, main
 from maekit.errors import MaekitError, PartError, RankError, StorageError
 from maekit.stop import watched
@@ -194,7 +194,7 @@ class Pool:
         return worker.process.is_alive()
 
     def _result(self, worker: _Worker, message: bytes) -> None:
-        kind, dtype, flags = RESULT.unpack_from(message)
+        kind, dtype = RESULT.unpack_from(message)
         worker.last_heard = self._clock
         if kind == READY:
             worker.ready = True
@@ -209,8 +209,7 @@ class Pool:
         task = worker.working_on.popleft()
         if task.builder:
             more = pickle.loads(message[RESULT.size :])  # noqa: S301 - from our own worker
-            label = more if kind == READ else None
-            sample = self._slots.read(task.slot, dtype, label, flags)
+            sample = self._slots.read(task.slot, dtype, more if kind == READ else Told())
             if kind == BAD:
                 sample = type(sample)((), sample.hidden, sample.decode, bad=more)
             task.builder.put(task.place, sample)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from maekit.data.augment import draw_plan
-from maekit.data.batch import BadFile, Layout, Sample
+from maekit.data.batch import FURTHER, PADDED, BadFile, Layout, Sample
 from maekit.data.clips import resample
 from maekit.data.masks import MaskDraw
 from maekit.data.pixels import DTYPES, apply, crop_resize, fill_holes, to_channels
@@ -19,7 +19,7 @@ from maekit.errors import DataError, MaekitError, PartError, StorageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from maekit.contracts import Dataset, Grid, Masker, Source, View
+    from maekit.contracts import Dataset, Grid, Masker, Source, SourceInfo, View
     from maekit.data.order import Key
     from maekit.data.plan import Plan
     from maekit.data.transform import Transform
@@ -114,8 +114,9 @@ class SampleReader:
             return self.bad(key, f"{type(error).__name__}: {error}")
         # Masks are drawn outside: what fails there is the masker, not the file.
         crops = views[0].transpose(0, 2, 3, 4, 1)
-        padded = any(len(set(plan.frame_ids)) < len(plan.frame_ids) for plan in plans)
-        return Sample(views, *self.masks(key, crops), source.info.label, padded=padded, known=known)
+        left_out = _left_out(source.info, plans)
+        masks = self.masks(key, crops)
+        return Sample(views, *masks, source.info.label, left_out=left_out, known=known)
 
     def bad(self, key: Key, reason: str) -> Sample:
         """Return a stand-in for a sample that cannot be read: masks, no pixels.
@@ -237,6 +238,14 @@ class SampleReader:
         if plan.flip:
             clip, filled = clip[:, :, ::-1], None if filled is None else filled[:, :, ::-1]
         return clip, filled
+
+
+def _left_out(info: SourceInfo, plans: Sequence[Plan]) -> dict[str, int]:
+    """Return what a sample leaves out, by reason."""
+    found = {FURTHER: info.further} if info.further else {}
+    if any(len(set(plan.frame_ids)) < len(plan.frame_ids) for plan in plans):
+        found[PADDED] = 1
+    return found
 
 
 def _checked(source: Source, clip: object, frames: int) -> np.ndarray:

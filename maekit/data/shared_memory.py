@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,11 +14,12 @@ from maekit.data.pixels import DTYPES
 from maekit.errors import StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from maekit.contracts import Label
     from maekit.data.batch import Layout
 
 _ALIGN = 64
-_PADDED, _FILLED = 1, 2  # flags of a sample
 _DEEPEST = 4  # bytes of a float32, the deepest pixel there is
 _SPARE = 0.5  # of the memory that is free; the rest is for models and others
 
@@ -51,13 +53,11 @@ class SharedSlots:
             known[...] = sample.known
         return DTYPES.index(dtype)
 
-    def read(self, slot: int, dtype: int, label: Label, flags: int = 0) -> Sample:
+    def read(self, slot: int, dtype: int, told: Told) -> Sample:
         """Return the sample in a slot; its arrays are valid until the slot is written again."""
         views, hidden, decode, known = self._arrays(slot, DTYPES[dtype])
-        padded, filled = bool(flags & _PADDED), bool(flags & _FILLED)
-        return Sample(
-            tuple(views), hidden, decode, label, padded=padded, known=known if filled else None
-        )
+        known = known if told.filled else None
+        return Sample(tuple(views), hidden, decode, told.label, left_out=told.left_out, known=known)
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -82,9 +82,17 @@ class SharedSlots:
         return views, hidden, decode, known
 
 
-def flags_of(sample: Sample) -> int:
-    """Return what ``read`` has to know of a sample besides its arrays."""
-    return _PADDED * sample.padded | _FILLED * (sample.known is not None)
+class Told(NamedTuple):
+    """Facts of a sample besides its arrays."""
+
+    label: Label = None
+    left_out: Mapping[str, int] = MappingProxyType({})
+    filled: bool = False
+
+    @classmethod
+    def of(cls, sample: Sample) -> Told:
+        """Return what ``read`` has to know of a sample."""
+        return cls(sample.label, dict(sample.left_out), sample.known is not None)
 
 
 def slot_bytes(layout: Layout) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from maekit.data.shared_memory import SharedSlots
 
 TASK = struct.Struct("=qqq")  # slot, epoch, index
-RESULT = struct.Struct("=qqq")  # kind, dtype, flags; then a pickle: label, bad file or failure
+RESULT = struct.Struct("=qq")  # kind, dtype; then a pickle: Told, bad file or failure
 READY, READ, BAD, FATAL = range(4)
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -54,10 +54,10 @@ def main(tasks: Connection, results: Connection, payload: bytes, memory: Memory)
         slots = SharedSlots(layout, count, memory)
         reader.prepare()
     except Exception:  # noqa: BLE001 - whatever a part raises on import goes to the parent
-        results.send_bytes(RESULT.pack(FATAL, 0, 0) + pickle.dumps(traceback.format_exc()))
+        results.send_bytes(RESULT.pack(FATAL, 0) + pickle.dumps(traceback.format_exc()))
         return
     try:
-        results.send_bytes(RESULT.pack(READY, 0, 0))
+        results.send_bytes(RESULT.pack(READY, 0))
         while True:
             for slot, epoch, index in TASK.iter_unpack(tasks.recv_bytes()):
                 results.send_bytes(_serve(reader, slots, slot, epoch, index))
@@ -69,20 +69,20 @@ def main(tasks: Connection, results: Connection, payload: bytes, memory: Memory)
 
 def _serve(reader: SampleReader, slots: SharedSlots, slot: int, epoch: int, index: int) -> bytes:
     from maekit.data.order import Key
-    from maekit.data.shared_memory import flags_of
+    from maekit.data.shared_memory import Told
     from maekit.errors import MaekitError, PartError
 
     try:
         sample = reader.read(Key(epoch, index))
         dtype = slots.write(slot, sample)
     except MaekitError as error:
-        return RESULT.pack(FATAL, 0, 0) + pickle.dumps(error)
+        return RESULT.pack(FATAL, 0) + pickle.dumps(error)
     except Exception as error:  # noqa: BLE001 - a bug of ours: ends the run, not the worker
         what = f"a loader worker failed: {type(error).__name__}: {error}\n{traceback.format_exc()}"
-        return RESULT.pack(FATAL, 0, 0) + pickle.dumps(PartError(what))
+        return RESULT.pack(FATAL, 0) + pickle.dumps(PartError(what))
     if sample.bad:
-        return RESULT.pack(BAD, dtype, 0) + pickle.dumps(sample.bad)
-    return RESULT.pack(READ, dtype, flags_of(sample)) + pickle.dumps(sample.label)
+        return RESULT.pack(BAD, dtype) + pickle.dumps(sample.bad)
+    return RESULT.pack(READ, dtype) + pickle.dumps(Told.of(sample))
 
 
 def _die_with_parent() -> None:

@@ -20,10 +20,10 @@ from maekit.datasets.file_lists import (
     Paths,
     for_lists_only,
     nothing_at,
-    read_list,
     refuse_folder_labels,
-    walk,
 )
+from maekit.datasets.folders import Tally, Wanted, walk
+from maekit.datasets.list_rows import read_list
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,9 +31,25 @@ if TYPE_CHECKING:
 
 # What a folder set takes; a list takes every row.
 SUFFIXES = frozenset(
-    {".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
-    | {".mpo", ".npy", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+    {".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2"}
+    | {
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".mpo",
+        ".npy",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tga",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
 )
+WANTED = Wanted(SUFFIXES, frozenset({"picture"}))
 
 
 def image_source(image: OpenImage, label: Label, name: str, nodata: float | None = None) -> Source:
@@ -44,7 +60,15 @@ def image_source(image: OpenImage, label: Label, name: str, nodata: float | None
         pixels = image.decode(nodata)
         return np.broadcast_to(pixels, (len(frame_ids), *pixels.shape))
 
-    info = SourceInfo(name, header.height, header.width, header.channels, header.dtype, label=label)
+    info = SourceInfo(
+        name,
+        header.height,
+        header.width,
+        header.channels,
+        header.dtype,
+        label=label,
+        further=header.further,
+    )
     return Source(info, read)
 
 
@@ -83,11 +107,13 @@ class Images(FileSet):
         if os.path.isdir(path):  # noqa: PTH112
             if options.root is not None:
                 raise for_lists_only("root", path)
-            self._files = Files(str(path), Paths.of(walk(str(path), SUFFIXES)))
-            if not len(self._files):
+            tally = Tally()
+            files = Files(str(path), Paths.of(walk(str(path), WANTED, tally=tally)))
+            if not len(files):
                 what = f"no pictures in {path}, at any depth; looked for {_LOOKED_FOR}"
-                raise DataError(what, where=WHERE, hint=_LAYOUT)
-            self.labels, self.classes = self._files.labels(str(path), options.labels)
+                hint = f"{tally.strangers()}; wanted is {_LAYOUT}"
+                raise DataError(what, where=WHERE, hint=hint)
+            self._folder(files, tally, options.labels)
         elif os.path.isfile(path):  # noqa: PTH113
             self._index_list(path, str(options.root or path.parent), options.labels)
         else:

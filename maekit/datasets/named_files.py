@@ -18,17 +18,16 @@ from maekit.contracts import Dataset
 from maekit.data.files import is_url, read_bytes
 from maekit.data.images import Alpha, open_image
 from maekit.data.video import open_video
-from maekit.datasets.file_lists import walk
-from maekit.datasets.images import SUFFIXES as PICTURES
+from maekit.datasets.folders import Tally, suffix_of, walk
+from maekit.datasets.images import WANTED as PICTURES
 from maekit.datasets.images import image_source
-from maekit.datasets.videos import SUFFIXES as VIDEOS
-from maekit.datasets.videos import video_source
+from maekit.datasets.videos import MOVING_PICTURES, video_source
+from maekit.datasets.videos import WANTED as VIDEOS
 from maekit.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from maekit.contracts import Source
 
-MOVING_PICTURES = frozenset({".apng", ".gif"})
 _LONGEST_STEM = 180  # bytes: what file systems allow, less the endings that are put on
 _MAGIC = set("*?[")
 
@@ -51,7 +50,11 @@ class NamedFile:
 
 
 def find_files(
-    words: Sequence[str], *, moving: bool = False, purpose: str = "reconstruct"
+    words: Sequence[str],
+    *,
+    moving: bool = False,
+    purpose: str = "reconstruct",
+    tally: Tally | None = None,
 ) -> list[NamedFile]:
     """Find the files that words name.
 
@@ -62,11 +65,13 @@ def find_files(
         words: paths, patterns and URLs.
         moving: whether GIF and APNG are videos.
         purpose: a verb for error messages.
+        tally: counts what is taken from folders, and left out of them.
 
     Raises:
         RecipeError: nothing at all is there.
     """
-    found = [each for word in words for each in _meant(word, moving)]
+    tally = Tally() if tally is None else tally
+    found = [each for word in words for each in _meant(word, moving, tally)]
     if all(each.missing for each in found):
         what = "; ".join(f"{each.name}: {each.missing}" for each in found) or "no INPUT"
         hint = "pictures, videos, folders of them, or quoted patterns ('photos/**/*.jpg')"
@@ -74,20 +79,22 @@ def find_files(
     return found
 
 
-def _meant(word: str, moving: bool) -> Iterator[NamedFile]:
+def _meant(word: str, moving: bool, tally: Tally) -> Iterator[NamedFile]:
     if is_url(word):
         yield _input(word, moving)
     elif os.path.isdir(word):  # noqa: PTH112 - strings, as names that are not text pass through them
-        inside = [f"{word.rstrip('/') or '/'}/{file}" for file in walk(word, PICTURES | VIDEOS)]
+        files = walk(word, PICTURES | VIDEOS, tally=tally)
+        inside = [f"{word.rstrip('/') or '/'}/{file}" for file in files]
         yield from (_input(path, moving) for path in inside)
         if not inside:
-            yield _absent(word, "no pictures or videos in this folder, at any depth")
+            what = "no pictures or videos in this folder, at any depth"
+            yield _absent(word, f"{what} ({tally.strangers()})")
     elif os.path.lexists(word):
         yield _input(word, moving)
     elif _MAGIC & set(word):
         matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - as above
         for match in matches:
-            yield from _meant(match, moving)
+            yield from _meant(match, moving, tally)
         if not matches:
             yield _absent(word, "no file matches")
     else:
@@ -95,11 +102,11 @@ def _meant(word: str, moving: bool) -> Iterator[NamedFile]:
 
 
 def _input(path: str, moving: bool) -> NamedFile:
-    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122
+    suffix = suffix_of(path)
     kind: Literal["image", "video", "unknown"] = "unknown"
-    if suffix in VIDEOS or (moving and suffix in MOVING_PICTURES):
+    if suffix in VIDEOS.suffixes or (moving and suffix in MOVING_PICTURES):
         kind = "video"
-    elif suffix in PICTURES:
+    elif suffix in PICTURES.suffixes:
         kind = "image"
     return NamedFile(path, shown(path), kind)
 

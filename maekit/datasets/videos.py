@@ -34,17 +34,17 @@ from maekit.datasets.file_lists import (
     Paths,
     for_lists_only,
     nothing_at,
-    read_list,
     refuse_folder_labels,
-    walk,
 )
-from maekit.datasets.images import SUFFIXES as PICTURES
+from maekit.datasets.folders import Tally, Wanted, walk
+from maekit.datasets.images import WANTED as PICTURES
+from maekit.datasets.list_rows import read_list
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from maekit.datasets.file_lists import Row
+    from maekit.datasets.list_rows import Row
 
 # What a folder set takes; a list takes every row.
 SUFFIXES = frozenset(
@@ -53,6 +53,8 @@ SUFFIXES = frozenset(
     | {".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogv", ".qt", ".rm"}
     | {".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m"}
 )
+WANTED = Wanted(SUFFIXES, frozenset({"video"}))
+MOVING_PICTURES = frozenset({".apng", ".gif"})  # which are videos where something asks for them
 
 
 def video_source(video: OpenVideo | OpenFrames, stretch: range, label: Label, name: str) -> Source:
@@ -100,14 +102,15 @@ class Videos(FileSet):
                 raise for_lists_only("root", path)
             if options.columns != "auto":
                 raise for_lists_only("columns", path)
-            folders = options.layout == "frame-folders"
-            found = (
-                _frame_folders(path) if folders else walk(str(path), SUFFIXES, empty_folders=True)
-            )
-            self._files = Files(str(path), Paths.of(found))
-            if not len(self._files):
-                raise _nothing_in(path, options.layout)
-            self.labels, self.classes = self._files.labels(str(path), options.labels)
+            tally = Tally()
+            if options.layout == "frame-folders":
+                found = _frame_folders(path, tally)
+            else:
+                found = walk(str(path), WANTED, empty_folders=True, tally=tally)
+            files = Files(str(path), Paths.of(found))
+            if not len(files):
+                raise _nothing_in(path, options.layout, tally)
+            self._folder(files, tally, options.labels)
         elif os.path.isfile(path):  # noqa: PTH113
             self._index_list(path, options)
         else:
@@ -123,7 +126,7 @@ class Videos(FileSet):
         name, place = self.name(index), self._files.place(index)
         video: OpenVideo | OpenFrames
         if not is_url(place) and os.path.isdir(place):  # noqa: PTH112
-            video = open_frames(place, PICTURES)
+            video = open_frames(place, PICTURES.takes)
         else:
             video = open_video(place, name)
         return video_source(video, self._stretch(video, index), self._label(index), name)
@@ -194,22 +197,36 @@ def _stretch(video: OpenVideo | OpenFrames, span: Span) -> range:
     return range(video.info.frames)
 
 
-def _frame_folders(path: Path) -> Iterator[str]:
+def _frame_folders(path: Path, tally: Tally) -> Iterator[str]:
     """Yield folders that hold pictures, relative to ``path``."""
     # A dictionary, as a folder's pictures come in two runs where it holds folders too.
-    yield from dict.fromkeys(
-        folder for folder, _, _ in (file.rpartition("/") for file in walk(str(path), PICTURES))
-    )
+    files = walk(str(path), PICTURES, tally=tally)
+    yield from dict.fromkeys(folder for folder, _, _ in (file.rpartition("/") for file in files))
 
 
-def _nothing_in(path: Path, layout: Literal["files", "frame-folders"]) -> DataError:
+def _nothing_in(path: Path, layout: Literal["files", "frame-folders"], tally: Tally) -> DataError:
     if layout == "frame-folders":
         what = f"no folder with pictures in {path}, at any depth"
-        return DataError(what, where=WHERE, hint="layout: files looks for videos")
+        return DataError(what, where=WHERE, hint=f"{tally.strangers()}; layout: files takes videos")
     what = f"no videos in {path}, at any depth; looked for {' '.join(sorted(SUFFIXES))}"
-    pictures = next(walk(str(path), PICTURES), None) is not None
-    hint = "for folders of frames, set layout: frame-folders" if pictures else _LAYOUT
-    return DataError(what, where=WHERE, hint=hint)
+    return DataError(what, where=WHERE, hint=f"{tally.strangers()}; {_remedy(path)}")
+
+
+def _remedy(path: Path) -> str:
+    """Say what to do with a folder that holds no videos; pictures may be frames, or move."""
+    pictures = Tally()
+    for _ in walk(str(path), PICTURES, tally=pictures):
+        pass
+    if not pictures.taken:
+        return f"wanted is {_LAYOUT}"
+    if pictures.taken.keys() <= MOVING_PICTURES:
+        listed = f"cd {path}; find . -name '*.gif' > list.txt"
+        return (
+            "animated pictures are videos in a list, which takes every row: "
+            f"`{listed}`, and set path to list.txt (layout: frame-folders would make one video "
+            "of the first frame of each)"
+        )
+    return "for folders of frames, set layout: frame-folders; for pictures, name: images"
 
 
 Columns = Literal["label", "frames-label", "start-frames", "start-frames-label"]

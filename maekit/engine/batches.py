@@ -19,13 +19,14 @@ from maekit.engine.build import required_pretrain
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
 from maekit.layers import Statistics
-from maekit.recipe.schema import SEGMENTS, DataSpec, Recipe, Stats
+from maekit.recipe.schema import DataSpec, Recipe, Stats
 from maekit.recipe.sections import NoAugment
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset
     from maekit.data.bad_files import BadFiles
     from maekit.data.batch import Batch
+    from maekit.engine.left_out import SeenLeftOut
     from maekit.engine.schedule import BatchSplit
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.sections import TrainingSection
@@ -206,8 +207,7 @@ class TrainBatches:
     stop: int
     workers: int
     timeout: float
-    emit: Emit
-    padding_announced: bool = False
+    left_out: SeenLeftOut
 
     def __enter__(self) -> Self:
         self._loader = Loader(self.reader, self._keys(), workers=self.workers, timeout=self.timeout)
@@ -233,9 +233,7 @@ class TrainBatches:
             update = [next(batches) for _ in range(self.split.accumulation)]
             for batch in update:
                 self.bad_files.add(batch.bad, step)
-                if batch.padded and not self.padding_announced:
-                    announce_padding(self.reader, batch.padded[0], self.emit)
-                    self.padding_announced = True
+                self.left_out.add(batch)
             yield update
 
 
@@ -264,29 +262,8 @@ def read_holdout(
     return batches
 
 
-def announce_padding(reader: SampleReader, key: Key, emit: Emit) -> None:
-    """Say that a sample has fewer frames than a clip.
-
-    Once is enough: there will be more of them.
-    """
-    spec = reader.spec
-    span, how = f"{spec.frames} frames", "are padded with their last frame"
-    if spec.sampling in SEGMENTS:
-        how = "show frames twice"
-    elif spec.stride > 1:
-        span += f" at stride {spec.stride}"
-    emit(Note(f"{reader.dataset.name(key.index)} is shorter than {span}: such clips {how}"))
-
-
 def announce_watch(workers: int, timeout: float, emit: Emit) -> None:
     """Say so where nothing ends reads that take too long."""
     if workers == 0:
         text = f"data.workers is 0: nothing ends a read that takes longer than the {timeout:g} s"
         emit(Note(f"{text} of data.timeout"))
-
-
-def announce_classes(dataset: Dataset, key: str, emit: Emit) -> None:
-    """Say how much there is to read."""
-    classes = dataset.classes
-    labeled = "unlabeled" if classes is None else f"{len(classes)} classes"
-    emit(Note(f"{key}: {len(dataset):,} samples, {labeled}"))

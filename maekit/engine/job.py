@@ -19,7 +19,6 @@ from maekit.data.bad_files import BadFiles
 from maekit.data.batch import BatchBuilder
 from maekit.engine.batches import (
     TrainBatches,
-    announce_classes,
     announce_watch,
     open_dataset,
     read_holdout,
@@ -28,6 +27,14 @@ from maekit.engine.batches import (
 )
 from maekit.engine.checkpoint import Checkpoints, restore
 from maekit.engine.events import Emit, Measured, Note, Saved
+from maekit.engine.left_out import (
+    KEY,
+    LeftOut,
+    SeenLeftOut,
+    announce_set,
+    count_batches,
+    left_out_of,
+)
 from maekit.engine.loop import Periodic, TrainState
 from maekit.engine.precision import Precision
 from maekit.engine.schedule import BatchSplit, base_lr, make_schedule, total_steps
@@ -109,7 +116,9 @@ class Job(ABC):
             section.batch, samples=len(self.train), where=f"{self.verb}.batch"
         )
         self.val = None if data.val is None else open_dataset(data.val, "data.val")
-        announce_classes(self.train, "data.train", emit)
+        announce_set(self.train, "data.train", emit)
+        if self.val is not None:
+            announce_set(self.val, "data.val", emit)
         announce_watch(self.workers, data.timeout, emit)
         self.stream = stream_of(recipe, len(self.train), self.split.effective)
         self.bad_files_path = bad_files_path
@@ -231,7 +240,7 @@ class Job(ABC):
             stop=self.state.schedule.steps,
             workers=self.workers,
             timeout=self.recipe.data.timeout,
-            emit=self.emit,
+            left_out=SeenLeftOut(self.reader, "data.train", self.state.extra, self.emit),
         )
 
     def prepare(self, checkpoint: CheckpointOnDisk | None) -> None:
@@ -288,6 +297,12 @@ class Job(ABC):
         self.state.extra["seconds"] = self.seconds
         path = checkpoints.save(self.state, self.tensors(), self.described())
         self.emit(Saved(self.state.step, "checkpoint", str(path)))
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What the sets leave out, as far as it is known by now."""
+        sets = {"data.train": self.train, "data.val": self.val}
+        return left_out_of(sets, self.state.extra.get(KEY, {}))
 
     def doubts(self) -> list[str]:
         """Return what a finished run should be looked at again for, in words."""
@@ -369,6 +384,7 @@ class ValidatedJob(Job):
 
         size = min(self.split.per_device, BATCH_HELD_OUT)
         self.held_out = read(self.section.validate_.samples, size)
+        self.state.extra.setdefault(KEY, {})["data.val"] = dict(count_batches(self.held_out))
         if self.section.pictures is not None:
             shown = self.section.pictures.samples
             self.shown = read(shown, shown)[0]

@@ -21,6 +21,7 @@ from maekit.engine.checkpoint import Checkpoints, write_state
 from maekit.engine.events import Emit, Note
 from maekit.engine.expected import compare
 from maekit.engine.job import Job, section_of
+from maekit.engine.left_out import announce_left_out
 from maekit.engine.loop import Periodic, train
 from maekit.engine.reporters import Dispensable, JsonLines, LogFile, Reporters, TensorBoard
 from maekit.engine.resume import (
@@ -244,6 +245,8 @@ def run_in_folder(
                 _train(job, run, checkpoints, stop)
                 job.export(path / "weights.safetensors")
                 job.finish_pictures(path)
+                for key, counts in job.left_out.items():
+                    announce_left_out(key, counts, run.emit)
                 result = make_result(verb, job, run.folder, 0)
                 for doubt in result["doubts"]:
                     run.emit(Note(doubt, warning=True))
@@ -383,6 +386,7 @@ def make_result(verb: str, job: Job | None, folder: RunFolder, code: int) -> dic
             **summary(state),
             **job.result(),
             "bad_files": len(job.bad_files),
+            "left_out": job.left_out,
             "weights": str(weights) if code == 0 and weights.is_file() else None,
             "timelapse": str(film) if film.is_file() else None,
         }

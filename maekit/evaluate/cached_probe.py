@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from maekit.engine.events import Emit, Note
 from maekit.engine.expected import compare
+from maekit.engine.left_out import announce_set, left_out_of
 from maekit.engine.resume import check_same, check_source, check_verb, record_source
 from maekit.engine.run import Finished, OpenRun, RunOptions, choose_folder, open_run
 from maekit.engine.run_folder import PREDICTIONS, plain
 from maekit.errors import INTERRUPTED, Interrupted
 from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.feature_cache import source_of
-from maekit.evaluate.probe import MODEL, VAL, assemble_probe
+from maekit.evaluate.probe import MODEL, TRAIN, VAL, assemble_probe
 from maekit.runs import read_result
 from maekit.stop import StopSignal
 
@@ -89,11 +90,15 @@ def _judged(
     record_source(path, source)
     listed = path / "bad_files.jsonl"
     setup = assemble_probe(recipe, source, device, emit, bad_files_path=listed)
+    sets = {TRAIN: setup.train, VAL: setup.val}
+    for key, dataset in sets.items():
+        announce_set(dataset, key, emit)
     setup.make_features(kept)
     judged = setup.evaluate_cached(kept)
     judged[MODEL].predictions.write(path / PREDICTIONS)
     more = {
         "bad_files": len(setup.bad_files),
+        "left_out": left_out_of(sets, {}),
         "weights": source,
         "predictions": str(path / PREDICTIONS),
         "seconds": round(time.perf_counter() - began, 1),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from maekit.contracts import Dataset, Source, SourceInfo, View
+from maekit.data.batch import PADDED
 from maekit.data.clips import mean_step
 from maekit.data.order import Key
 from maekit.data.pixels import convertible, to_float01
@@ -151,7 +152,7 @@ def read_clip(
     seen = crop.transpose(1, 2, 3, 0)
     mask_input = MaskInput(info.id, number, seen, box, (info.height, info.width))
     fps = (info.fps or _DEFAULT_FPS) / max(mean_step(info.frames, spec, info.fps), 1)
-    notes = _notes(info, spec, model.clip, sample.padded, native=options.native)
+    notes = _notes(info, spec, model.clip, PADDED in sample.left_out, native=options.native)
     return InputClip(views, mask_input, fps, notes)
 
 

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maekit.datasets.file_lists import Labels, Paths, check_label, read_list, walk
+from maekit.datasets.file_lists import Labels, Paths, check_label
+from maekit.datasets.folders import Wanted, walk
+from maekit.datasets.list_rows import read_list
 from maekit.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".mp4"})
+WANTED = Wanted(SUFFIXES, frozenset({"picture"}))
 
 
 def rows(tmp_path: Path, text: str | bytes) -> list[tuple[str, tuple[str, ...]]]:
@@ -84,7 +87,7 @@ def test_paths_come_back_as_they_went_in(names: list[str]) -> None:
 def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
     name = os.fsdecode(b"bad\xff.jpg")
     (tmp_path / name).touch()
-    assert Paths.of(walk(str(tmp_path), SUFFIXES))[0] == name
+    assert Paths.of(walk(str(tmp_path), WANTED))[0] == name
 
 
 def test_labels_keep_numbers_and_sort_words() -> None:
@@ -115,7 +118,7 @@ def touched(folder: Path, *names: str) -> None:
 
 
 def walked(folder: Path, *, empty_folders: bool = False) -> list[str]:
-    return list(walk(str(folder), SUFFIXES, empty_folders=empty_folders))
+    return list(walk(str(folder), WANTED, empty_folders=empty_folders))
 
 
 def test_walk_skips_what_is_hidden_and_gives_folders_named_like_files(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from video_faults import HangingVideos, motions
 
 from maekit.contracts import View
 from maekit.data import video as video_module
+from maekit.data.batch import PADDED, BatchBuilder
 from maekit.data.loader import Loader
 from maekit.data.order import Key
 from maekit.data.reader import SampleReader
 from maekit.datasets.videos import SUFFIXES, Videos
-from maekit.engine.batches import announce_padding
+from maekit.engine.left_out import SeenLeftOut
 from maekit.errors import DataError
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.sections import RandomResizedCrop
@@ -217,16 +218,16 @@ def test_repeats_come_from_one_decode(
 
 def test_short_clips_are_padded_and_marked(folder: Path) -> None:
     enough = reader_of(videos(folder), spec=DataSpec(name="videos", frames=10, stride=2))
-    assert not enough.read(Key(0, 0)).padded
+    assert not enough.read(Key(0, 0)).left_out
     spec = DataSpec(name="videos", frames=11, stride=2)
     short = reader_of(videos(folder), spec=spec)
     sample = short.read(Key(0, 0))
-    assert sample.padded
+    assert sample.left_out == {PADDED: 1}
     np.testing.assert_array_equal(sample.views[0][:, :, 9], sample.views[0][:, :, 10])
     for workers in (0, 1):
         with Loader(short, [[Key(0, 2), Key(0, 0)]], workers=workers, timeout=120) as loader:
             batch = next(iter(loader))
-        assert batch.padded == (Key(0, 0),)
+        assert batch.left_out == ((Key(0, 0), {PADDED: 1}),)
 
 
 @pytest.mark.parametrize(("options", "note"), [
@@ -238,8 +239,16 @@ def test_short_clips_are_padded_and_marked(folder: Path) -> None:
 def test_short_clips_are_told_of(folder: Path, options: dict[str, object], note: str) -> None:
     told: list[object] = []
     reader = reader_of(videos(folder), spec=DataSpec(name="videos", frames=30, **options))
-    announce_padding(reader, Key(0, 0), told.append)
+    extra: dict[str, object] = {}
+    seen = SeenLeftOut(reader, "data.train", extra, told.append)
+    for epoch in range(2):
+        builder = BatchBuilder(reader.layout, [Key(epoch, 0), Key(epoch, 1)])
+        for place, index in enumerate((0, 1)):
+            builder.put(place, reader.read(Key(epoch, index)))
+        seen.add(builder.finish())
+    assert len(told) == 1  # there would be many
     assert note in told[0].text
+    assert extra == {"left_out": {"data.train": {PADDED: 2}}}  # each sample once
 
 
 def test_whatever_is_no_video_ends_in_time_and_is_listed(folder: Path, tmp_path: Path) -> None:

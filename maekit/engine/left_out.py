@@ -1,0 +1,115 @@
+"""What a set leaves out, told: files that are not read, pages behind the first, padded clips.
+
+What a set leaves out of its folder it knows itself. What of a sample is not shown, or shown twice,
+is known once it is read: it is counted over the first pass, so that each sample counts once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from maekit.data.batch import FURTHER, PADDED
+from maekit.engine.events import Emit, Note
+from maekit.recipe.schema import SEGMENTS
+from maekit.text import counted
+
+if TYPE_CHECKING:
+    from maekit.contracts import Dataset
+    from maekit.data.batch import Batch
+    from maekit.data.reader import SampleReader
+
+KEY = "left_out"  # of result.json, and of the state's extra, so that a resumed run keeps counting
+LeftOut = dict[str, dict[str, int]]  # counts by reason, of each set by its key in the recipe
+
+
+def announce_set(dataset: Dataset, key: str, emit: Emit) -> None:
+    """Say how much there is to read, and what is left out."""
+    classes = dataset.classes
+    labeled = "unlabeled" if classes is None else f"{len(classes)} classes"
+    emit(Note(f"{key}: {len(dataset):,} samples, {labeled}"))
+    for note in dataset.notes:
+        emit(Note(f"{key}: {note}"))
+    announce_left_out(key, dataset.left_out, emit)
+
+
+def announce_left_out(of: str, counts: Mapping[str, int], emit: Emit) -> None:
+    """Say in one line what is left out, if anything is."""
+    if counts:
+        emit(Note(f"left out of {of}: {listed(counts)}", warning=True))
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Put counts by reason into words."""
+    return ", ".join(counted(count, reason) for reason, count in counts.items())
+
+
+def left_out_of(sets: Mapping[str, Dataset | None], seen: Mapping[str, Any]) -> LeftOut:
+    """Return what sets leave out; those that leave out nothing are not named.
+
+    Args:
+        sets: by their keys in the recipe.
+        seen: counts of what reading found, by the same keys.
+    """
+    found = {
+        key: dict(dataset.left_out) | dict(seen.get(key, {}))
+        for key, dataset in sets.items()
+        if dataset is not None
+    }
+    return {key: counts for key, counts in found.items() if counts}
+
+
+def count_batches(batches: Iterable[Batch]) -> Counter[str]:
+    """Count what the samples of batches leave out, by reason."""
+    found: Counter[str] = Counter()
+    for batch in batches:
+        for _, counts in batch.left_out:
+            found.update(counts)
+    return found
+
+
+class SeenLeftOut:
+    """Counts, over the first pass, of what the samples of a set leave out.
+
+    Args:
+        reader: reads the samples.
+        key: of the set, in the recipe.
+        extra: the state's, which keeps the counts.
+        emit: called with a note of the first sample of each reason.
+    """
+
+    def __init__(self, reader: SampleReader, key: str, extra: dict[str, Any], emit: Emit) -> None:
+        self.reader, self.emit = reader, emit
+        self.counts: dict[str, int] = extra.setdefault(KEY, {}).setdefault(key, {})
+        self._announced: set[str] = set()
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch's samples."""
+        for key, found in batch.left_out:
+            for reason, count in found.items():
+                if reason not in self._announced:
+                    self._announced.add(reason)
+                    name = self.reader.dataset.name(key.index)
+                    self.emit(Note(f"{name} {_first(reason, count, self.reader)}"))
+                if key.epoch == 0:
+                    self.counts[reason] = self.counts.get(reason, 0) + count
+
+
+def _first(reason: str, count: int, reader: SampleReader) -> str:
+    """Say what is left out of the first sample of its kind; there will be more of them."""
+    if reason == PADDED:
+        return _padding(reader)
+    if reason == FURTHER:
+        return f"holds {counted(count, reason)}: of such files the first is taken"
+    return f"leaves out {counted(count, reason)}"
+
+
+def _padding(reader: SampleReader) -> str:
+    spec = reader.spec
+    span, how = f"{spec.frames} frames", "are padded with their last frame"
+    if spec.sampling in SEGMENTS:
+        how = "show frames twice"
+    elif spec.stride > 1:
+        span += f" at stride {spec.stride}"
+    return f"is shorter than {span}: such clips {how}"
