@@ -9,32 +9,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
-import pickletools
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
-from torch.serialization import safe_globals
 
 from maekit.errors import RecipeError, WeightsError
-from maekit.weights.checks import check_archive, check_plain
-from maekit.weights.plain_pickles import data_classes
+from maekit.weights.checks import check_plain
+from maekit.weights.plain_pickles import read_pickle
 from maekit.weights.safetensors_io import read_tensors
 
 # Under which training code keeps a state dict: MAE and VideoMAE "model", mae_st also "model_state",
 # DeepSpeed "module", MoCo v3 "state_dict".
 WRAPPERS = ("model", "model_state", "module", "state_dict", "model_state_dict")
 SINGLE = ("model.safetensors", "pytorch_model.bin")
-PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save's archives, and what it wrote before 1.6
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 _LONGEST_JSON = 1 << 26  # characters; an index of shards names every tensor
 NESTED = 8  # wrappers within wrappers; a file may also contain itself
-_CLASS = re.compile(r"GLOBAL ([\w.]+)")
 
 
 @dataclass(frozen=True)
@@ -93,64 +86,11 @@ def _file(path: Path) -> ForeignCheckpoint:
     if is_safetensors(path):
         found = ForeignCheckpoint(read_tensors(path), str(path))
     else:
-        found = _unwrapped(_unpickled(path), str(path))
+        found = _unwrapped(read_pickle(path), str(path))
         check_plain(found.tensors, path.stat().st_size, str(path))
     if path.name in SINGLE and (path.parent / CONFIG).is_file():
         return _with_config(found, path.parent)
     return found
-
-
-def _unpickled(path: Path) -> Any:  # noqa: ANN401 (whatever was saved)
-    with path.open("rb") as file:
-        begins = file.read(4)
-    if not begins.startswith(PICKLES):
-        msg = "neither safetensors nor a file that torch.save wrote"
-        hint = "give a .pth, .pt, .bin or .safetensors file, or a Hugging Face folder"
-        raise WeightsError(msg, where=str(path), hint=hint)
-    check_archive(path)
-    try:
-        # The open file, not its path: torch.load would go by the path's ending.
-        with path.open("rb") as file, safe_globals(data_classes()):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = _CLASS.search(str(error))
-        called = _called_by_plain_pickle(path) if named is None else named[1]
-        if called is None:
-            raise _unreadable(path, error) from error
-        msg = f"refused: unpickling it would call {called}, which is code, not weights"
-        hint = (
-            "if you trust its author, keep only the state dict where the file was made: "
-            "torch.save(model.state_dict(), FILE)"
-        )
-        raise WeightsError(msg, where=str(path), hint=hint) from error
-    except Exception as error:  # on a damaged file the unpickler fails in any way
-        raise _unreadable(path, error) from error
-
-
-def _called_by_plain_pickle(path: Path) -> str | None:
-    """Return the first class or function in a pickle that torch.save did not write.
-
-    PyTorch stops at the newer opcodes of such a file before it has seen a name.
-    """
-    words: list[str] = []
-    try:
-        with path.open("rb") as file:
-            for operation, value, _ in pickletools.genops(file):
-                if operation.name == "GLOBAL":
-                    return str(value).replace(" ", ".")
-                if operation.name == "STACK_GLOBAL":
-                    return ".".join(words[-2:])
-                if isinstance(value, str):
-                    words.append(value)
-    except ValueError:  # cut short: it is reported as such
-        return None
-    return None
-
-
-def _unreadable(path: Path, error: Exception) -> WeightsError:
-    reason = str(error).partition("\n")[0].partition(". This")[0]
-    msg = f"not a readable PyTorch file: {type(error).__name__}: {reason}"
-    return WeightsError(msg, where=str(path), hint="it may be cut short: copy it again")
 
 
 def _unwrapped(found: Any, where: str) -> ForeignCheckpoint:  # noqa: ANN401 (whatever was saved)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import os
 import pickle
+import re
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from official import TINY, TINY_DECODER, mae
@@ -74,7 +79,7 @@ class Evil:
         return os.system, ("false",)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("what", "called"), [(Evil(), "system"), (getattr, "getattr")])
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_a_plain_pickle_is_refused_by_name_too(
@@ -87,6 +92,106 @@ def test_a_plain_pickle_is_refused_by_name_too(
     path.write_bytes(path.read_bytes()[:9])
     with pytest.raises(WeightsError, match="not a readable PyTorch file"):
         open_weights(path)
+
+
+class Named:
+    """A global under any name, whether there is such a thing or not, called with a word."""
+
+    def __init__(self, name: str, protocol: int) -> None:
+        module, _, function = name.rpartition(".")
+        if protocol < 4:
+            self.opcodes = f"c{module}\n{function}\n".encode()
+        else:
+            words = (module, function)
+            self.opcodes = b"".join(b"\x8c" + bytes([len(w)]) + w.encode() for w in words) + b"\x93"
+
+
+# One of each way to run something: shells, code, files that are loaded, modules that are imported,
+# attributes that are looked up, objects that are built or restored without their class's leave.
+CALLED = (
+    "posix.system", "os.popen", "subprocess.Popen", "subprocess.check_output", "pty.spawn",
+    "builtins.eval", "builtins.exec", "builtins.compile", "builtins.getattr", "builtins.setattr",
+    "builtins.__import__", "builtins.open", "builtins.type", "builtins.map", "builtins.memoryview",
+    "importlib.import_module", "runpy.run_path", "code.InteractiveInterpreter", "types.CodeType",
+    "types.FunctionType", "functools.partial", "functools.reduce", "operator.attrgetter",
+    "operator.methodcaller", "operator.itemgetter", "copyreg._reconstructor", "copyreg.__newobj__",
+    "copyreg._extension_registry", "pickle.loads", "_pickle.loads", "marshal.loads",
+    "shutil.rmtree", "pathlib.Path", "pathlib.Path.unlink", "numpy.load", "numpy.fromfile",
+    "numpy.memmap", "numpy.frombuffer", "numpy.core._internal._ctypes",
+    "numpy.testing._private.utils.runstring",
+    "torch.load", "torch.hub.load", "torch.jit.load", "torch.ops.load_library",
+    "torch.storage._load_from_bytes", "torch.from_file", "torch.distributed.rpc.rpc_sync",
+    "ctypes.CDLL", "_ctypes.dlopen", "socket.create_connection", "urllib.request.urlopen",
+    "webbrowser.open", "multiprocessing.util.spawnv_passfds", "asyncio.run", "timeit.timeit",
+    "maekit.weights.plain_pickles.data_classes", "datetime.datetime.fromisoformat",
+    "collections.namedtuple", "collections.OrderedDict.update", "argparse.ArgumentParser",
+    "argparse.FileType", "deepspeed.runtime.fp16.loss_scaler.LossScaler", "dill._dill._eval_repr",
+    "cloudpickle.cloudpickle._builtin_type", "joblib.load", "pandas.read_pickle",
+    "yaml.unsafe_load",
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_nothing_that_a_pickle_names_is_called_but_data(protocol: int, tmp_path: Path) -> None:
+    torch.save({"model": 1}, tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for name in CALLED:
+        start = b"\x80" + bytes([protocol]) + b"}X\x05\0\0\0model"
+        call = Named(name, protocol).opcodes + b"X\x04\0\0\0word\x85R"
+        for path, content in (
+            (tmp_path / "archive.pth", None),
+            (tmp_path / "plain.pth", start + call + b"s."),
+        ):
+            if content is None:
+                with zipfile.ZipFile(path, "w") as archive:
+                    for member, data in members.items():
+                        whole = start + call + b"s." if member.endswith("data.pkl") else data
+                        archive.writestr(member, whole)
+            else:
+                path.write_bytes(content)
+            # PyTorch names what is built in without its module.
+            said = re.escape(name).replace(r"builtins\.", r"(builtins\.)?")
+            with pytest.raises(WeightsError, match=rf"would call {said}, which is code"):
+                open_weights(path)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_data_in_another_protocol_is_not_called_code(zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    content = {"model": STATE, "args": argparse.Namespace(lr=np.float64(1), out=Path("/"))}
+    torch.save(content, path, pickle_protocol=4, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match=r"protocol 4: only torch.save's own, 2") as refused:
+        open_weights(path)
+    assert "without pickle_protocol" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_file_from_before_1_6_is_looked_through_too(protocol: int, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    content = {"model": STATE, "more": Evil()}
+    torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=False)
+    with pytest.raises(WeightsError, match=r"would call .*system, which is code"):
+        open_weights(path)
+
+
+def test_a_script_of_pytorchs_is_not_run(tmp_path: Path) -> None:
+    """torch.load opens TorchScript's archives too, which hold code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "script.pt")
+        with pytest.raises(WeightsError, match=r"is compressed|not a readable"):
+            open_weights(tmp_path / "script.pt")
+
+
+def test_a_factory_is_never_used(tmp_path: Path) -> None:
+    """A defaultdict calls its factory for whatever is looked up; here it is a plain mapping."""
+    default = collections.defaultdict(list, {"model": STATE})
+    weights = opened(default, tmp_path)
+    assert weights.report.matched == len(STATE)
+    assert "state_dict" not in default
 
 
 @pytest.fixture
