@@ -48,7 +48,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 @functools.cache
 def command_tree() -> Any:  # noqa: ANN401 - a click command, whose types Typer does not give
     """Build all commands from their declarations, once."""
-    return typer.main.get_command(app)
+    root: Any = typer.main.get_command(app)
+    _show_flags_as_flags(root, typer.Context(root))
+    return root
+
+
+def _show_flags_as_flags(command: Any, context: Any) -> None:  # noqa: ANN401 - as above
+    """Take the type off the help of options that take no value, of this command and those below."""
+    for option in command.get_params(context):
+        if getattr(option, "is_flag", False):
+            option.metavar = ""  # Typer would write <bool>, and `--dry-run true` is an error
+    for name, below in getattr(command, "commands", {}).items():
+        _show_flags_as_flags(below, typer.Context(below, parent=context, info_name=name))
 
 
 def runs(
@@ -107,6 +118,7 @@ def _root(
 
 
 # Options that several commands share.
+FORMS = "RUN, FILE, timm:NAME, hf:FOLDER or demo"  # of weights
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")
 ]
@@ -150,8 +162,9 @@ WeightsOption = Annotated[
     str | None,
     typer.Option(
         "--from",
-        metavar="RUN|FILE|timm:NAME|hf:FOLDER|scratch",
-        help="Weights; default: the newest finished pre-training of the recipe.",
+        metavar="WEIGHTS",
+        help=f"{FORMS}, or scratch for none; default: the newest finished pre-training of "
+        "the recipe.",
     ),
 ]
 CompareExpected = Annotated[
@@ -163,7 +176,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, error
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
 StartFrom = Annotated[
     str | None,
-    typer.Option("--from", metavar="RUN|FILE", help="Start from these weights."),
+    typer.Option("--from", metavar="WEIGHTS", help=f"Start from {FORMS}; default: from none."),
 ]
 
 
@@ -201,7 +214,10 @@ def tokenizer(  # noqa: PLR0917 - each is an option of the command line
     overwrite: Overwrite = False,
     accept_data: AcceptData = False,
     lock: Lock = True,
-    source: StartFrom = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="WEIGHTS", help="Start from a tokenizer's RUN or FILE."),
+    ] = None,
     dry_run: DryRun = False,
     seed: Seed = None,
     device: Device = None,
@@ -229,8 +245,9 @@ def finetune(  # noqa: PLR0917 - each is an option of the command line
         str | None,
         typer.Option(
             "--from",
-            metavar="RUN|FILE|timm:NAME|hf:FOLDER|scratch",
-            help="The encoder's weights, or none.",
+            metavar="WEIGHTS",
+            help=f"{FORMS}, or scratch for none; default: the newest finished pre-training of "
+            "the recipe.",
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -295,8 +312,8 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         str | None,
         typer.Option(
             "--from",
-            metavar="RUN|FILE|timm:NAME|hf:FOLDER",
-            help="Weights; default: the newest run below ./runs, else the demo weights.",
+            metavar="WEIGHTS",
+            help=f"{FORMS}; default: the newest finished run below ./runs, else demo.",
         ),
     ] = None,
     pool: Annotated[
@@ -311,7 +328,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         typer.Option(help="Block whose output is taken, from 1; default: after the last norm."),
     ] = None,
     form: Annotated[
-        Literal["npz", "safetensors", "parquet"] | None,
+        Literal["npz", "safetensors", "parquet", "csv"] | None,
         typer.Option("--format", help="Default: as the suffix of --out, else npz."),
     ] = None,
     out: Annotated[
@@ -348,8 +365,9 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
         str | None,
         typer.Option(
             "--from",
-            metavar="RUN|FILE|hf:FOLDER",
-            help="Weights; default: the newest run below ./runs, else the demo weights.",
+            metavar="WEIGHTS",
+            help="RUN, FILE, hf:FOLDER or demo; default: the newest finished run below ./runs "
+            "that predicts better than a fill, else demo.",
         ),
     ] = None,
     masker: Annotated[

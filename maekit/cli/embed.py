@@ -82,7 +82,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     if kind == "parquet":
         arrow_library()  # that it is missing is better known before the work than after it
     with LoggingBridge(terminal).listening():
-        located = newest_or_demo(source, needs_decoder=False)
+        located = newest_or_demo(source, predicts=False)
     for note in located.notes:
         terminal(Note(note, warning=True))
     where = pick_device(device)
@@ -105,7 +105,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
             announce_left_out("the inputs", tally.left_out, terminal)
             reading = _reading(batch, workers, where)
             try:
-                made = make_embedding(reader, way, shards, reading, terminal)
+                made = make_embedding(reader, way, shards, reading)
             except Interrupted:
                 text = f"interrupted; the same command resumes from {shards.folder}"
                 terminal(Note(text, warning=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,6 @@ from maekit.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_WIDE = 240  # columns where stdout is no terminal: its reader can cut
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
@@ -81,16 +80,9 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under their headings, as plain text: brackets in it are not markup."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """Print rows under their headings, as plain text that fits the terminal, if there is one."""
+    from maekit.cli.table import table_lines
 
-    console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(printable(cell, lines=False)) for cell in row))
-    try:
-        console.print(table)
-    except SystemExit as error:  # rich's answer to a broken pipe; ours is that of a shell
-        raise BrokenPipeError from error
+    shown = [[printable(cell, lines=False) for cell in row] for row in rows]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo("\n".join(table_lines(columns, shown, width)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +38,15 @@ def list_recipes(*, json: bool) -> int:
 
 
 def _about(path: Path) -> str:
-    """Return the first line of the comment that a recipe starts with."""
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+    """Return the first sentence of the comment that a recipe starts with."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = takewhile(lambda line: line.startswith("#"), lines)
+    words = [line.lstrip("#").strip() for line in comment if "yaml-language-server" not in line]
+    return _SENTENCE.split(" ".join(words), maxsplit=1)[0]
+
+
+# What ends a sentence, and is followed by the next: no number, file name or "e.g.".
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
 def show(recipe: str, overrides: list[str] | None, resolved: bool) -> int:

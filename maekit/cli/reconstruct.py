@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,12 @@ from maekit.engine.events import Note
 from maekit.engine.left_out import announce_left_out
 from maekit.engine.precision import pick_device
 from maekit.engine.run_folder import new_folder, plain
-from maekit.errors import DataError, RecipeError, StorageError
+from maekit.errors import STOPPED, DataError, Interrupted, RecipeError, StorageError
+from maekit.progress import counted
 from maekit.recipe.schema import MaskerSpec
 from maekit.recipe.yaml12 import parse
 from maekit.registry import spec_of
+from maekit.stop import StopSignal, check
 from maekit.visualize.clips import ClipOptions
 from maekit.visualize.masks import MaskerMasks, MaskSource, PictureMask, TrainingStepMasks
 from maekit.visualize.movies import save
@@ -73,16 +76,16 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     verbose: bool,
 ) -> int:
     """Reconstruct all inputs; return the exit code: 6 where some were bad."""
-    terminal = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
     hidden = Hidden(masker, ratio, mask, seed, like_training, whole)
     _check_combination(hidden, native=native)
-    with LoggingBridge(terminal).listening():
+    console = Console(stderr=True, highlight=False)
+    terminal = Terminal(console, quiet=quiet, verbose=verbose)
+    with closing(terminal), LoggingBridge(terminal).listening(), StopSignal():
         located = newest_or_demo(source)
-    for note in located.notes:
-        terminal(Note(note, warning=True))
-    recipe = located.recipe()
-    where = pick_device(device)
-    with LoggingBridge(terminal).listening():
+        for note in located.notes:
+            terminal(Note(note, warning=True))
+        recipe = located.recipe()
+        where = pick_device(device)
         models = Models(located.source, where)
         tally = Tally()
         found = find_files(inputs, moving=models.header.clip[0] > 1, tally=tally)
@@ -98,13 +101,14 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
             masks,
             _clips(recipe, native=native),
             attention=attention,
-            caption=located.caption,
+            weights=located.caption,
         )
-        items, scores = _all(worker, found, folder, terminal)
-    bad = sum(item["error"] is not None for item in items)
+        items, scores, whole_way = _all(worker, found, folder, terminal)
+    bad = any(item["error"] is not None for item in items)
+    code = STOPPED if not whole_way else BAD_FILES if bad else 0
     result = {
         "verb": "reconstruct",
-        "exit": BAD_FILES if bad else 0,
+        "exit": code,
         "weights": located.source,
         "items": items,
         "left_out": tally.left_out,
@@ -116,32 +120,44 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     else:
         print_table(("input", "output", "hidden", "psnr", "ssim", "gain_db"), _table(items))
         terminal(Note(f"pictures: {folder}"))
-    return BAD_FILES if bad else 0
+    return code
 
 
 def _all(
     worker: Reconstructor, inputs: Sequence[NamedFile], folder: Path, terminal: Terminal
-) -> tuple[list[dict[str, Any]], list[Scores]]:
-    """Reconstruct each input; return an item for each mask, or one that says why not."""
+) -> tuple[list[dict[str, Any]], list[Scores], bool]:
+    """Reconstruct each input, until a signal comes.
+
+    Returns:
+        An item for each mask, or one that says why not; scores; whether all inputs were done.
+    """
     items: list[dict[str, Any]] = []
     scores: list[Scores] = []
     stems = output_stems(each.path for each in inputs)
-    for number, (each, stem) in enumerate(zip(inputs, stems, strict=True)):
-        try:
-            outcome = worker(number)
-        except (DataError, OSError) as error:
-            items.append(_item(each, None, None, _reason(error)))
-            terminal(Note(f"{each.name}: {_reason(error)}", warning=True))
-            continue
-        for note in outcome.notes:
-            terminal(Note(note))
-        path = save(outcome, folder, stem)
-        for row in outcome.rows:
-            items.append(_item(each, path, row.scores, None))
-            scores.append(row.scores)
-            if not math.isfinite(row.scores.prediction.psnr):
-                terminal(Note(f"{each.name}: the model's predictions are not finite", warning=True))
-    return items, scores
+    with counted("reconstructing", len(inputs), "files") as count:
+        for number, (each, stem) in enumerate(zip(inputs, stems, strict=True)):
+            count(number)
+            try:
+                check()
+                outcome = worker(number)
+            except Interrupted:
+                done = f"{number:,} of {len(inputs):,} files were done"
+                terminal(Note(f"interrupted: {done}", warning=True))
+                return items, scores, False
+            except (DataError, OSError) as error:
+                items.append(_item(each, None, None, _reason(error)))
+                terminal(Note(f"{each.name}: {_reason(error)}", warning=True))
+                continue
+            for note in outcome.notes:
+                terminal(Note(note))
+            path = save(outcome, folder, stem)
+            for row in outcome.rows:
+                items.append(_item(each, path, row.scores, None))
+                scores.append(row.scores)
+                if not math.isfinite(row.scores.prediction.psnr):
+                    text = f"{each.name}: the model's predictions are not finite"
+                    terminal(Note(text, warning=True))
+    return items, scores, True
 
 
 def _item(

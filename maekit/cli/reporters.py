@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from maekit import progress
+from maekit.cli.bar import Bar
+from maekit.cli.table import broken
 from maekit.engine.events import Emit, Event, Note, Saved, StepDone
-from maekit.engine.reporters import SECONDS_PER_LINE, describe, is_last, numbers
+from maekit.engine.reporters import Seldom, describe, numbers
+from maekit.progress import Progress
 from maekit.text import printable
+
+_COMMAND = "maekit "  # a line that holds one is left whole, to be copied
 
 
 class Terminal:
@@ -26,15 +30,16 @@ class Terminal:
         self.title = title
         self.quiet = quiet
         self.verbose = verbose
-        self.bar: Progress | None = None
-        self.task: TaskID | None = None
-        self.last_line = 0.0
+        self.bar = Bar(console)
+        self.seldom = Seldom()
         self.closed = False
 
     def __call__(self, event: Event) -> None:
         """Print what a person wants to read now."""
         if isinstance(event, StepDone):
             self._step(event)
+        elif isinstance(event, Progress):
+            self._count(event)
         elif isinstance(event, Note) and event.warning:
             self._say(f"warning: {event.text}", "yellow")
         elif not self.quiet and (self.verbose or not isinstance(event, Saved)):
@@ -46,43 +51,49 @@ class Terminal:
         if self.quiet or event.throughput is None:
             return
         if self.console.is_terminal:
-            bar, task = self._live(event.throughput.total_steps)
-            bar.update(task, completed=event.step, numbers=numbers(event))
-        elif time.monotonic() - self.last_line > SECONDS_PER_LINE or is_last(event):
-            self.last_line = time.monotonic()
+            self._draw(lambda: self.bar.step(self.title, event))
+        elif self.seldom(event):
             total = event.throughput.total_steps
             self._say(f"step {event.step}/{total}  {numbers(event)}")
 
+    def _count(self, event: Progress) -> None:
+        if self.quiet:
+            return
+        if self.console.is_terminal:
+            self._draw(lambda: self.bar.count(event))
+        elif self.seldom(event):
+            self._say(describe(event))
+
     def _say(self, text: str, style: str = "") -> None:
+        line = printable(text, lines=False)
+        if self.console.is_terminal and _COMMAND not in text:
+            # A path stays whole: the terminal breaks it where it must.
+            line = "\n  ".join(broken(line, self.console.width - 2))
+        self._draw(lambda: self.console.print(Text(line, style=style), soft_wrap=True))
+
+    def _draw(self, action: Callable[[], None]) -> None:
         if self.closed:
             return
         try:
-            self.console.print(Text(printable(text, lines=False), style=style), soft_wrap=True)
+            action()
         except (OSError, ValueError, SystemExit):  # rich leaves the process on a broken pipe
             self.closed = True  # nobody reads it any more: no reason to end a training
 
-    def _live(self, total: int) -> tuple[Progress, TaskID]:
-        if self.bar is None or self.task is None:
-            self.bar = Progress(
-                TextColumn(self.title),
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[numbers]}"),
-                console=self.console,
-            )
-            self.bar.start()
-            self.task = self.bar.add_task("", total=total, numbers="")
-        return self.bar, self.task
-
     def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+        """Leave the last line of a training as it stands."""
+        self._draw(self.bar.close)
+
+
+@contextmanager
+def progress_shown() -> Iterator[None]:
+    """Show what parts say and count, for a command that has no more to show."""
+    console = Console(stderr=True, highlight=False)
+    with closing(Terminal(console)) as terminal, LoggingBridge(terminal).listening():
+        yield
 
 
 class LoggingBridge(logging.Handler):
-    """Show what parts say through ``logging`` (samples are being drawn) as notes."""
+    """Show what parts say through ``logging`` as notes, and what they count."""
 
     def __init__(self, emit: Emit) -> None:
         super().__init__(logging.INFO)
@@ -94,13 +105,14 @@ class LoggingBridge(logging.Handler):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen to maekit's own loggers while the context lasts."""
+        """Listen to maekit's own loggers and counts while the context lasts."""
         logger = logging.getLogger("maekit")
         level = logger.level
         logger.addHandler(self)
         logger.setLevel(logging.INFO)
         try:
-            yield
+            with progress.listening(self.listener):
+                yield
         finally:
             logger.removeHandler(self)
             logger.setLevel(level)

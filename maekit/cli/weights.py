@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from maekit.cli.output import print_json, print_table, say, writing
-from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.cli.reporters import progress_shown
 from maekit.engine.build import load_model, require_whole, without_head
 from maekit.errors import MaekitError, RecipeError
+from maekit.progress import counted
 from maekit.weights import foreign
 from maekit.weights.export import (
     Exported,
@@ -39,7 +38,7 @@ from maekit.weights.locate import find_weights, local_path
 from maekit.weights.safetensors_io import model_tensors, sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -91,24 +90,25 @@ def convert(
     size = None if clip is None else _clip(clip)
     names = None if classes is None else read_classes(classes)
     given = UserHints(target, heads, decoder_heads, size, names)
-    terminal = Terminal(Console(stderr=True, highlight=False))
-    with LoggingBridge(terminal).listening():
-        weights = require_whole(
-            open_weights(source, user_hints=given, allow_missing=allow_missing or [])
-        )
+    with progress_shown():
+        with counted(f"reading {source}"):
+            weights = require_whole(
+                open_weights(source, user_hints=given, allow_missing=allow_missing or [])
+            )
         left_out: tuple[str, ...] = ()
         if weights.header.classifier is not None and to in ENCODERS_ONLY:
             left_out = (f"left out: the classifier's norm and head; {to} gets the encoder",)
             weights = without_head(weights)
-        with writing(destination):
+        with counted(f"writing {destination}"), writing(destination):
             written = EXPORTERS[to](weights, destination)
-    file = destination / foreign.SINGLE[0] if destination.is_dir() else destination
+        file = destination / foreign.SINGLE[0] if destination.is_dir() else destination
+        digest = sha256(file)
     result = {
         "source": weights.origin,
         "to": to,
         "output": str(destination),
         "tensors": len(written.tensors),
-        "sha256": sha256(file),
+        "sha256": digest,
         "report": weights.report.as_dict(),
         "written": [*left_out, *written.notes],
     }
@@ -132,9 +132,11 @@ def _clip(text: str) -> tuple[int, int, int]:
 
 def inspect(source: str, *, json: bool) -> int:
     """Print which model weights hold, even if they are incomplete or of an unknown format."""
-    facts, tensors, files = _facts(source)
-    facts["parameters"] = count_parameters(tensors) or sum(t.numel() for t in tensors.values())
-    facts["sha256"] = {file.name: sha256(file) for file in files}
+    with progress_shown():
+        with counted(f"reading {source}"):
+            facts, tensors, files = _facts(source)
+        facts["parameters"] = count_parameters(tensors) or sum(t.numel() for t in tensors.values())
+        facts["sha256"] = {file.name: sha256(file) for file in files}
     shapes = [
         {"name": name, "shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
         for name, t in ((name, tensors[name]) for name in _ordered(tensors))
@@ -142,8 +144,7 @@ def inspect(source: str, *, json: bool) -> int:
     if json:
         print_json(facts | {"tensors": shapes})
         return 0
-    rows = [(key, _shown(value)) for key, value in facts.items() if key != "report"]
-    print_table(("weights", ""), rows)
+    print_table(("weights", ""), list(_rows(facts)))
     report = facts["report"] or {}
     for key in ("missing", "unexpected", "aside", "notes"):
         say("".join(f"{key}: {each}\n" for each in report.get(key, [])), nl=False)
@@ -196,11 +197,22 @@ def _described(weights: Weights, kind: str, known: str | None) -> dict[str, Any]
     }
 
 
+def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Write a row for each fact, and for each entry of those that are mappings."""
+    for key, value in facts.items():
+        if key == "report":
+            continue
+        if not isinstance(value, dict):
+            yield key, _shown(value)
+            continue
+        for name, each in value.items():
+            yield f"{key} {name}", _shown(each)
+
+
 def _shown(value: Any) -> str:  # noqa: ANN401 (any JSON value)
-    if isinstance(value, dict):
-        return "\n".join(f"{key}: {_line(each)}" for key, each in value.items())
     if isinstance(value, list):
-        return "x".join(map(str, value)) or "scalar"
+        sizes = all(isinstance(each, int) for each in value)
+        return ("x" if sizes else ", ").join(map(str, value)) or "scalar"
     return f"{value:,}" if isinstance(value, int) else _line(value)
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
 from maekit.cli.output import print_json, print_table, say
 from maekit.errors import RecipeError
@@ -31,14 +27,16 @@ def list_public(*, json: bool) -> int:
 
 def get(name: str, *, yes: bool, url: str | None, out: Path, json: bool) -> int:
     """Fetch one file, and print where it is and what it holds."""
+    from maekit.cli.reporters import progress_shown  # imports torch, which the list needs not
+
     file = find(name)
     address = address_of(file, url)
     say(f"{file.name}: {file.what}", err=True)
     say(f"license: {file.license} ({file.source})", err=True)
     say(f"address: {address}", err=True)
     _agree(file, yes=yes)
-    with _bar() as progress:
-        fetched = fetch(file, address, out, progress)
+    with progress_shown():
+        fetched = fetch(file, address, out)
     known = "as its authors say" if file.md5 else "its authors give none"
     if json:
         print_json(
@@ -73,17 +71,3 @@ def _agree(file: PublicFile, *, yes: bool) -> None:
         raise RecipeError(msg, hint="read it, and give --yes")
     if not typer.confirm("Do you agree to this license?", err=True):
         raise RecipeError("not fetched: its license was not agreed to")
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int | None], None]]:
-    """Show a progress bar on a terminal, and nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-
-        def update(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield update

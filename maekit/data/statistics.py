@@ -19,6 +19,7 @@ from maekit.data.order import Key
 from maekit.data.pixels import to_float01
 from maekit.data.reader import SampleReader
 from maekit.errors import DataError, RecipeError
+from maekit.progress import counted
 from maekit.recipe.schema import Stats
 from maekit.recipe.sections import NoAugment
 
@@ -90,8 +91,10 @@ def auto_stats(
     batches = [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
     count, total, squares = 0, np.zeros(channels), np.zeros(channels)
     reason = ""
-    with Loader(reader, batches, workers=workers, timeout=timeout) as loader:
-        for batch in loader:
+    counts = counted("statistics of pixels", len(keys), "samples")
+    with counts as seen, Loader(reader, batches, workers=workers, timeout=timeout) as loader:
+        for place, batch in enumerate(loader):
+            seen(place * _BATCH)
             reason = batch.bad[0].reason if batch.bad else reason
             pixels = to_float01(batch.views[0][batch.weight > 0]).astype(np.float64)
             count += pixels.size // channels

@@ -21,6 +21,7 @@ from maekit.atomic import make_folder_atomically, sweep
 from maekit.contracts import Dataset, PartOptions
 from maekit.data.files import cache_folder
 from maekit.errors import DataError, StorageError
+from maekit.progress import counted
 from maekit.stop import check
 
 if TYPE_CHECKING:
@@ -129,11 +130,13 @@ def _fill(folder: Path, options: SampleOptions, drawing: Drawing) -> None:
     def draw(draft: Path) -> None:
         for label in drawing.classes:
             (draft / label).mkdir()
-        for index in range(drawing.count):
-            check()
-            label = drawing.classes[index % len(drawing.classes)]
-            rng = np.random.default_rng([options.seed, _SPLITS[options.split], index])
-            drawing.write(draft / label / f"{index:05d}{drawing.suffix}", label, rng)
+        with counted(f"drawing {drawing.noun}", drawing.count, drawing.noun) as count:
+            for index in range(drawing.count):
+                check()
+                count(index)
+                label = drawing.classes[index % len(drawing.classes)]
+                rng = np.random.default_rng([options.seed, _SPLITS[options.split], index])
+                drawing.write(draft / label / f"{index:05d}{drawing.suffix}", label, rng)
 
     try:
         make_folder_atomically(folder, draw)

@@ -19,6 +19,7 @@ from maekit.engine.build import required_pretrain
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
 from maekit.layers import Statistics
+from maekit.progress import counted
 from maekit.recipe.schema import DataSpec, Recipe, Stats
 from maekit.recipe.sections import NoAugment
 
@@ -255,8 +256,14 @@ def read_holdout(
     chosen = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(int))
     keys = [Key(0, int(index)) for index in chosen]
     groups = [keys[first : first + size] for first in range(0, len(keys), size)]
-    with Loader(reader, groups, workers=min(workers, len(groups)), timeout=timeout) as loader:
-        batches = list(loader)
+    batches: list[Batch] = []
+    with (
+        counted("reading held-out samples", len(keys), "samples") as count,
+        Loader(reader, groups, workers=min(workers, len(groups)), timeout=timeout) as loader,
+    ):
+        for batch in loader:
+            batches.append(batch)
+            count(len(batches) * size)
     for batch in batches:
         bad_files.add(batch.bad, 0)
     return batches

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from maekit.progress import Progress
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -62,5 +64,5 @@ class Saved:
     image: Image | None = field(default=None, compare=False, repr=False)  # of a picture
 
 
-Event = Note | StepDone | Measured | Saved
+Event = Note | StepDone | Measured | Saved | Progress
 Emit = Callable[[Event], None]

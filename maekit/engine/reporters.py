@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from maekit.engine.events import Emit, Event, Measured, Note, Saved, StepDone
 from maekit.engine.run_folder import plain
 from maekit.errors import StorageError
+from maekit.progress import Progress
 from maekit.text import as_text, printable
 
 SECONDS_PER_LINE = 10.0  # where every step would be too much
@@ -97,17 +98,29 @@ def is_last(event: StepDone) -> bool:
 
 def numbers(event: StepDone) -> str:
     """Format loss, lr, samples/s, data wait, gradient norm, memory, time left."""
-    parts = [f"loss {event.loss:.4f}", f"lr {event.lr:.2e}", f"grad {event.grad_norm:.2f}"]
-    if event.throughput is not None:
-        pace = event.throughput
-        parts += [
-            f"{pace.samples_per_second:.0f} samples/s",
-            f"wait {pace.data_wait:.0%}",
-            f"{pace.memory / 1e9:.1f} GB",
-            *([f"skipped {pace.skipped_steps}"] if pace.skipped_steps else []),
-            f"left {duration(pace.seconds_left)}",
-        ]
-    return "  ".join(parts)
+    shown = named_numbers(event)
+    order = ("loss", "lr", "grad", "samples/s", "wait", "memory", "skipped", "left")
+    return "  ".join(shown[name] for name in order if name in shown)
+
+
+def named_numbers(event: StepDone) -> dict[str, str]:
+    """Format each number of a step, by its name."""
+    shown = {
+        "loss": f"loss {event.loss:.4f}",
+        "lr": f"lr {event.lr:.2e}",
+        "grad": f"grad {event.grad_norm:.2f}",
+    }
+    pace = event.throughput
+    if pace is not None:
+        shown |= {
+            "samples/s": f"{pace.samples_per_second:.0f} samples/s",
+            "wait": f"wait {pace.data_wait:.0%}",
+            "memory": f"{pace.memory / 1e9:.1f} GB",
+            "left": f"left {duration(pace.seconds_left)}",
+        }
+        if pace.skipped_steps:
+            shown["skipped"] = f"skipped {pace.skipped_steps}"
+    return shown
 
 
 def duration(seconds: float) -> str:
@@ -117,6 +130,16 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours:,} h {rest:02d} min"
     return f"{minutes} min {left:02d} s" if minutes else f"{left} s"
+
+
+def amount(event: Progress) -> str:
+    """Write how much of how much is done."""
+    if event.unit == "B":
+        whole = "" if event.total is None else f" of {event.total / 1e6:,.1f}"
+        return f"{event.done / 1e6:,.1f}{whole} MB"
+    if event.total is None:
+        return f"{event.done:,}" if event.done else ""
+    return f"{event.done:,} of {event.total:,}"
 
 
 def describe(event: Event) -> str:
@@ -134,6 +157,30 @@ def describe(event: Event) -> str:
             return f"step {event.step}  {event.kind}: {event.path}"
         case StepDone():
             return f"step {event.step}  {numbers(event)}"
+        case Progress():
+            return "" if event.ended else f"{event.what}: {amount(event)}"
+
+
+class Seldom:
+    """Choose which events get a line where lines stay: steps and counts only now and then."""
+
+    def __init__(self) -> None:
+        self._step, self._count = -math.inf, 0.0
+
+    def __call__(self, event: Event) -> bool:
+        """Return whether an event is to have its line."""
+        now = time.monotonic()
+        if isinstance(event, Progress):
+            if event.done == 0 or event.ended:  # what takes less than one line's time gets none
+                self._count = now
+            due = now - self._count >= SECONDS_PER_LINE
+            self._count = now if due else self._count
+            return due
+        if isinstance(event, StepDone):
+            due = now - self._step >= SECONDS_PER_LINE or is_last(event)
+            self._step = now if due else self._step
+            return due
+        return True
 
 
 class LogFile:
@@ -141,15 +188,11 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
-        self.last_line = 0.0
+        self.seldom = Seldom()
 
     def __call__(self, event: Event) -> None:
         """Append a line."""
-        if isinstance(event, StepDone):
-            if time.monotonic() - self.last_line < SECONDS_PER_LINE and not is_last(event):
-                return
-            self.last_line = time.monotonic()
-        line = describe(event)
+        line = describe(event) if self.seldom(event) else ""
         if line:
             self.write(f"warning: {line}" if isinstance(event, Note) and event.warning else line)
 

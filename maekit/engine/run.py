@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from maekit import progress
 from maekit.atomic import write_text
 from maekit.engine.checkpoint import Checkpoints, write_state
 from maekit.engine.events import Emit, Note
@@ -110,7 +111,10 @@ class OpenRun(NamedTuple):
         except BaseException as error:
             known = self._own_storage_error(error) or error
             code = code_of(known)
-            text = f"exit {code}: " + "".join(traceback.format_exception(error))
+            what = "".join(traceback.format_exception(error))
+            if isinstance(error, (Interrupted, KeyboardInterrupt)):  # as was asked for
+                what = str(error) or "stopped at once"
+            text = f"exit {code}: {what}"
             self.log.use(lambda log: log.write(text))
             try:
                 self.folder.write_result(failed(known, code) | {"error": str(known)})
@@ -149,7 +153,8 @@ def open_run(path: Path, listener: Emit, *, locks: bool = True) -> Iterator[Open
         log = Dispensable(lambda: LogFile(path / "log.txt"), str(path / "log.txt"), listener)
         emit = Reporters(listener, log)
         try:
-            yield OpenRun(folder, emit, log)
+            with progress.listening(emit):
+                yield OpenRun(folder, emit, log)
         finally:
             emit.close()
 

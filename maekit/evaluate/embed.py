@@ -5,29 +5,30 @@ The same inputs, weights, batch and machine give the same bytes, however often i
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from maekit.atomic import write_atomically
 from maekit.errors import RecipeError, StorageError
-from maekit.evaluate.feature_cache import SHARD_SIZE, Progress, collect_shards, skip_bad
+from maekit.evaluate.feature_cache import SHARD_SIZE, collect_shards, skip_bad
 from maekit.evaluate.predictions import Reading
 from maekit.text import as_text
 
 if TYPE_CHECKING:
-    from maekit.engine.events import Emit
     from maekit.evaluate.feature_cache import FeatureShards
     from maekit.evaluate.predictions import Extractor
     from maekit.evaluate.views import ViewReader
 
-Format = Literal["npz", "safetensors", "parquet"]
+Format = Literal["npz", "safetensors", "parquet", "csv"]
+FORMATS: Sequence[Format] = get_args(Format)
 _ONLY = "features"  # the one kind of them
 
 
@@ -45,7 +46,6 @@ def embed(
     extractor: Extractor,
     shards: FeatureShards,
     reading: Reading,
-    emit: Emit = lambda _: None,
 ) -> Embedding:
     """Make the features that are not there yet, and return all of them.
 
@@ -54,7 +54,6 @@ def embed(
         extractor: makes features.
         shards: where they are kept.
         reading: how inputs are read and encoded.
-        emit: called now and then with how many inputs are done.
 
     Raises:
         Interrupted: a signal asked for it; the shards that are done are kept.
@@ -67,7 +66,7 @@ def embed(
         reading,
         size=SHARD_SIZE,
         on_bad=skip_bad,
-        progress=Progress("inputs", emit),
+        what="features",
     )
     made = shards.load_all(SHARD_SIZE, len(reader.dataset))
     ids = tuple(reader.dataset.name(row) for row in made.rows.tolist())
@@ -91,13 +90,13 @@ def write(path: Path, kind: Format, made: Embedding, about: dict[str, Any]) -> N
 
     npz holds ``ids``, ``features`` and ``maekit``; safetensors ``features``, and in its metadata
     ``ids`` and what it is about; parquet the columns ``id`` and ``features`` (flat lists; the shape
-    of one is in the metadata).
+    of one is in the metadata); csv a row for each input: ``id``, then the numbers, a column each.
 
     Raises:
         RecipeError: parquet without pyarrow.
         StorageError: the disk is full or not writable.
     """
-    writers = {"npz": _npz, "safetensors": _safetensors, "parquet": _parquet}
+    writers = {"npz": _npz, "safetensors": _safetensors, "parquet": _parquet, "csv": _csv}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda draft: writers[kind](draft, made, about))
@@ -132,6 +131,16 @@ def _parquet(path: Path, made: Embedding, about: dict[str, Any]) -> None:
         parquet.write_table(table.replace_schema_metadata(metadata), file)
 
 
+def _csv(path: Path, made: Embedding, about: dict[str, Any]) -> None:  # noqa: ARG001 - no place
+    flat = made.features.reshape(len(made.ids), -1)
+    # A name's bytes that are not UTF-8 go as they are.
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["id", *(f"feature_{place}" for place in range(flat.shape[1]))])
+        for name, row in zip(made.ids, flat, strict=True):
+            table.writerow([name, *map(str, row)])  # the fewest digits that give the same float32
+
+
 def arrow_library() -> tuple[Any, Any]:
     """Import pyarrow and its parquet module.
 
@@ -158,14 +167,16 @@ def format_of(path: Path | None, requested: Format | None) -> Format:
     Raises:
         RecipeError: the two contradict each other, or the suffix is unknown.
     """
-    formats: Sequence[Format] = ("npz", "safetensors", "parquet")
     if path is None:
         return requested or "npz"
     suffix = path.suffix.removeprefix(".").lower()
-    for kind in formats:
-        if suffix == kind and requested in (None, kind):
-            return kind
-    if requested is None or suffix in formats:
-        msg = f"--out {path} and --format {requested or '(none)'} disagree"
-        raise RecipeError(msg, where="--format", hint=f"a name that ends in {', '.join(formats)}")
-    return requested
+    names = ", ".join(FORMATS)
+    kind = next((each for each in FORMATS if each == suffix), None)
+    if kind is None and requested is None:
+        what = f"'{path.suffix}' is" if path.suffix else "a name without a suffix is"
+        hint = f"a name that ends in one of {names}; or --format"
+        raise RecipeError(f"{what} no format of features", where=f"--out {path}", hint=hint)
+    if None not in (kind, requested) and kind != requested:
+        msg = f"the name says {kind}, and --format {requested}"
+        raise RecipeError(msg, where=f"--out {path}", hint="leave --format out, or rename the file")
+    return requested or kind or "npz"

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -22,9 +21,9 @@ import numpy as np
 
 from maekit.atomic import write_atomically, write_text
 from maekit.data.batch import BadFile
-from maekit.engine.events import Emit, Note
 from maekit.errors import NonFiniteError, RecipeError, StorageError
 from maekit.evaluate.predictions import Reading, batches_of, refuse_bad, run_extractors
+from maekit.progress import counted
 
 if TYPE_CHECKING:
     from maekit.data.bad_files import BadFiles
@@ -40,7 +39,6 @@ FeatureArrays = Mapping[str, np.ndarray]  # features [B, V, ...] by name, float3
 Name = Callable[[int], str]  # the name of a sample, by its row
 # Which samples of a batch cannot be used; raises where that is fatal.
 OnBad = Callable[["Batch", FeatureArrays, Name], Sequence[BadFile]]
-_SECONDS = 10.0  # between two notes on progress
 NONFINITE = "its features are not finite"
 
 
@@ -234,20 +232,6 @@ class FeatureSet:
         )
 
 
-class Progress:
-    """Says from time to time how far reading is."""
-
-    def __init__(self, what: str, emit: Emit) -> None:
-        self.what, self.emit = what, emit
-        self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Note how many samples of how many are done, unless something was said just now."""
-        if time.monotonic() - self._last > _SECONDS:
-            self._last = time.monotonic()
-            self.emit(Note(f"{self.what}: {done:,} of {total:,}"))
-
-
 def collect_features(
     reader: ViewReader,
     extractors: Mapping[str, Extractor],
@@ -280,7 +264,7 @@ def collect_shards(
     *,
     size: int,
     on_bad: OnBad = raise_on_bad,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    what: str,
 ) -> None:
     """Make the features of a set that are not kept yet.
 
@@ -291,7 +275,7 @@ def collect_shards(
         reading: how.
         size: samples of one shard.
         on_bad: says what is left out.
-        progress: called after each shard with how many samples of how many are done.
+        what: names the work where it is shown how far it is.
 
     Raises:
         Interrupted: a signal asked for it; the shards that are done are kept.
@@ -306,12 +290,21 @@ def collect_shards(
         for place in missing
     }
     keys = [batch for place in missing for batch in batches[place]]
-    with closing(_batches(reader, extractors, keys, reading, on_bad)) as made:
+    counts = counted(what, sum(map(len, keys)), "samples")
+    with counts as count, closing(_batches(reader, extractors, keys, reading, on_bad)) as made:
+        done = 0
+
+        def shown(some: Iterable[FeatureSet]) -> Iterator[FeatureSet]:
+            nonlocal done
+            for each in some:
+                yield each
+                done += len(each.rows) + len(each.unread)
+                count(done)
+
         for place in missing:
             max_rows = sum(map(len, batches[place]))
-            shards.save(place, FeatureSet.concatenate(islice(made, len(batches[place])), max_rows))
-            done = min(total, (place + 1) * size)
-            progress(done, total)
+            here = shown(islice(made, len(batches[place])))
+            shards.save(place, FeatureSet.concatenate(here, max_rows))
 
 
 def _batches(

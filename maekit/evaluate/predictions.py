@@ -20,6 +20,7 @@ from maekit.data.loader import Loader
 from maekit.data.order import Key
 from maekit.engine.step import to_device_float01
 from maekit.errors import DataError, NonFiniteError
+from maekit.progress import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -239,8 +240,10 @@ def predict(
     def scores(pixels: Tensor) -> Tensor:
         return activation(logits(pixels))
 
-    with reading.loader(reader, keys) as loader:
+    counts = counted("judging", len(reader.dataset), "samples")
+    with counts as count, reading.loader(reader, keys) as loader:
         for read, made in run_extractors(loader, {"scores": scores}, reading.device, views):
+            count(len(rows))
             refuse_bad(read)
             here = [key.index for key in read.keys]
             called = [reader.dataset.name(row) for row in here]

@@ -32,7 +32,6 @@ from maekit.evaluate.feature_cache import (
     FeatureSet,
     FeatureShards,
     OnBad,
-    Progress,
     collect_features,
     collect_shards,
     count_bad,
@@ -49,6 +48,7 @@ from maekit.evaluate.labels import (
 from maekit.evaluate.predictions import TOP, Predictions, Reading
 from maekit.evaluate.probe_heads import FittedHead, check_head, fit_head
 from maekit.evaluate.views import ViewReader, view_reader
+from maekit.progress import counted
 from maekit.weights.locate import SCRATCH
 
 if TYPE_CHECKING:
@@ -205,16 +205,17 @@ class ProbeSetup:
         labels, fits = self.labeled.train[train.rows], {}
         for name in self.extractors:
             began = time.perf_counter()
-            fits[name] = fit_head(
-                train.features[name][:, 0],
-                labels,
-                self.probe,
-                classes=len(self.labeled.classes),
-                width=self.encoder.backbone.width,
-                seed=self.recipe.seed,
-                device=self.device,
-                emit=self.emit,
-            )
+            with counted(f"fitting on {name}"):
+                fits[name] = fit_head(
+                    train.features[name][:, 0],
+                    labels,
+                    self.probe,
+                    classes=len(self.labeled.classes),
+                    width=self.encoder.backbone.width,
+                    seed=self.recipe.seed,
+                    device=self.device,
+                    emit=self.emit,
+                )
             self.emit(Note(f"{name}: fitted in {time.perf_counter() - began:.1f} s"))
         val = self._shards(VAL, val_reader, kept).load_all(SHARD_SIZE, len(self.val))
         return self._evaluate(fits, val, val_reader)
@@ -293,7 +294,7 @@ class ProbeSetup:
             self.reading,
             size=SHARD_SIZE,
             on_bad=on_bad,
-            progress=Progress(key, self.emit),
+            what=f"{key}: features",
         )
 
 

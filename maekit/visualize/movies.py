@@ -70,7 +70,8 @@ def _sheet(outcome: Outcome, frame: int | None = None) -> Image.Image:
     rows = [
         [stage if frame is None else stage[frame] for stage in row.stages] for row in outcome.rows
     ]
-    return panel(rows, outcome.captions, labels=[row.label for row in outcome.rows])
+    sheet = panel(rows, outcome.captions, labels=[row.label for row in outcome.rows])
+    return stack([line(outcome.title, sheet.width), sheet])
 
 
 def _strip(outcome: Outcome) -> Image.Image:
@@ -82,7 +83,7 @@ def _strip(outcome: Outcome) -> Image.Image:
             for stage, caption in zip(row.stages, outcome.captions, strict=True)
         ]
         sheets += [line(row.label, parts[0].width), *parts]
-    return stack(sheets)
+    return stack([line(outcome.title, sheets[0].width), *sheets])
 
 
 def write_mp4(frames: Sequence[Image.Image], path: Path, fps: float) -> None:

@@ -89,7 +89,7 @@ def panel(
     rows: Sequence[Sequence[np.ndarray]],
     captions: Sequence[str],
     *,
-    side: int = 128,
+    side: int = 192,
     frames: int = 4,
     labels: Sequence[str] = (),
 ) -> Image.Image:
@@ -100,7 +100,7 @@ def panel(
             channels are shown in gray (the first), more by their first three as red, green, blue.
         captions: one a column, above the first row's pictures, wrapped to the column's width.
         side: pictures whose longer side is shorter are enlarged by a whole factor, without
-            smoothing, to at least this many pixels.
+            smoothing, to at least this many pixels; the frames of a clip to two thirds of it.
         frames: at most this many frames of a clip, evenly spaced, stand side by side.
         labels: one a row, written above it and wrapped to the sheet's width.
 
@@ -162,7 +162,8 @@ def _cell(picture: np.ndarray, side: int, frames: int) -> Image.Image:
     """Draw one picture, or a strip of frames, enlarged."""
     clip = picture[None] if picture.ndim == _IMAGE_DIMENSIONS else picture
     chosen = np.linspace(0, len(clip) - 1, min(frames, len(clip))).round().astype(int)
-    factor = max(1, math.ceil(side / max(clip.shape[1:3])))
+    least = side if picture.ndim == _IMAGE_DIMENSIONS else side * 2 // 3
+    factor = max(1, math.ceil(least / max(clip.shape[1:3])))
     shown = [_image(clip[index]) for index in chosen]
     height, width = clip.shape[1] * factor, clip.shape[2] * factor
     strip = Image.new("RGB", (len(shown) * (width + _FRAME_GAP) - _FRAME_GAP, height), _PAPER)

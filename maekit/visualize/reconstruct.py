@@ -6,8 +6,9 @@ with the hidden patches' own mean and variance, which a model cannot know, is la
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 WHOLE_COLUMNS = ("original", "masked in the first pass", "prediction of every patch")
 _KEPT_MODELS = 4  # of different native sizes
+_LARGE = (
+    4  # times the area that a model was trained on: from there on it has never seen such detail
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that was made of one input."""
+    """All that was made of one input; its title names it and the weights."""
 
+    title: str
     moving: bool  # whether it is a video
     fps: float  # of the frames shown
     captions: Sequence[str]
@@ -99,7 +104,7 @@ class Reconstructor:
         masks: what is hidden.
         options: how videos are read.
         attention: add where the encoder looks.
-        caption: what every row says of the weights; may be empty.
+        weights: what pictures say of them.
     """
 
     def __init__(
@@ -110,7 +115,7 @@ class Reconstructor:
         options: ClipOptions,
         *,
         attention: bool = False,
-        caption: str = "",
+        weights: str = "",
     ) -> None:
         self.models = models
         # Two and four channels are gray and color with transparency.
@@ -118,7 +123,7 @@ class Reconstructor:
         self.masks = masks
         self.options = options
         self.attention = attention
-        self.caption = caption
+        self.weights = weights
 
     def __call__(self, number: int) -> Outcome:
         """Reconstruct input ``number``.
@@ -154,7 +159,10 @@ class Reconstructor:
             *(ATTENTION_COLUMNS if self.attention else ()),
         ]
         moving = source.info.fps is not None or source.info.frames > 1
-        return Outcome(moving, clip.fps, captions, rows, clip.notes)
+        name = source.info.id.rpartition("/")[2]
+        title = f"{name} · {self.weights}" if self.weights else name
+        notes = (*clip.notes, *self._size_note(model, source))
+        return Outcome(title, moving, clip.fps, captions, rows, notes)
 
     def _model_for(self, source: Source) -> MaskedAutoencoder:
         own = self.models.model
@@ -162,9 +170,19 @@ class Reconstructor:
             return own
         return self.models.at((own.clip[0], *native_size(source, own, attention=self.attention)))
 
+    def _size_note(self, model: MaskedAutoencoder, source: Source) -> Iterator[str]:
+        trained = self.models.header.clip
+        area = math.prod(model.clip[1:]) / math.prod(trained[1:])
+        if area >= _LARGE:
+            size = "x".join(map(str, model.clip[1:]))
+            own = "x".join(map(str, trained[1:]))
+            yield (
+                f"{source.info.id}: {size} pixels are {area:.0f} times the {own} that these "
+                "weights were trained on: expect blur (without --native it is resized)"
+            )
+
     def _label(self, row: MaskRow, scores: Scores) -> str:
         # Adding zero turns a rounded -0.0 into 0.0.
         gain = round(scores.gain_db, 1) + 0.0
         reached = f"PSNR {scores.prediction.psnr:.1f} dB, {gain:+.1f} dB over the best fill"
-        label = f"{row.label}: {reached}"
-        return f"{self.caption} · {label}" if self.caption else label
+        return f"{row.label}: {reached}"

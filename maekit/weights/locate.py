@@ -1,12 +1,13 @@
 """Decide which weights are meant: those that ``--from`` names, or else the newest run's.
 
-A source is a run folder, a weights file, ``hf:FOLDER`` or ``timm:NAME``; verbs that judge features
-also take ``scratch``, an untrained encoder.
+A source is a run folder, a weights file, ``hf:FOLDER``, ``timm:NAME``, or ``demo``, the weights in
+the package; verbs that judge features also take ``scratch``, an untrained encoder.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,7 +20,7 @@ from safetensors import SafetensorError
 from maekit import demo
 from maekit.errors import MaekitError, RecipeError, WeightsError
 from maekit.recipe.load import load, with_overlays
-from maekit.runs import RUNS, newest_finished, run_of, verb_of
+from maekit.runs import RUNS, newest_finished, read_result, run_of, verb_of
 from maekit.weights import foreign
 from maekit.weights.checkpoints import MODEL, newest_good
 from maekit.weights.safetensors_io import KEY, read_header, read_tensors, safetensors_file
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 
 HF, TIMM = "hf:", "timm:"
 SCRATCH = "scratch"
+PACKAGED = "demo"  # unless something of that name is there
 FINAL = "weights.safetensors"  # of a run that ended well
 _log = logging.getLogger(__name__)
 DEMO = "demo weights"
+PREDICTS_PIXELS = "pixel"  # a target for which the pixels' own error says how good a model is
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,14 @@ class LocatedWeights:
         source: as ``load_model`` takes it.
         description: for people.
         folder: the run that they come from; None where they do not come from one.
-        caption: what pictures say of them; empty for the user's own weights.
+        caption: what pictures say of them: short, for people.
         notes: what was passed over, and why.
     """
 
     source: str
     description: str
     folder: Path | None
-    caption: str = ""
+    caption: str
     notes: tuple[str, ...] = ()
 
     def recipe(self) -> Recipe | None:
@@ -82,38 +85,72 @@ def newest_pretraining(recipe: str) -> Path:
     return found
 
 
-def newest_or_demo(source: str | None, *, needs_decoder: bool = True) -> LocatedWeights:
+def newest_or_demo(source: str | None, *, predicts: bool = True) -> LocatedWeights:
     """Find the requested weights, else the newest run's of any recipe, else the demo's.
+
+    Finished runs come before those that only have a checkpoint.
 
     Args:
         source: the requested weights, if any.
-        needs_decoder: pass over runs whose weights cannot predict.
+        predicts: pass over runs whose weights have no decoder, and those that predict held-out
+            pixels no better than a picture that needs no model.
 
     Raises:
         RecipeError: what was requested does not exist.
     """
     if source is not None:
         if is_foreign(source):
-            return LocatedWeights(source, source, None)
+            return LocatedWeights(source, source, None, source)
         path = find_weights(source)
-        return LocatedWeights(source, str(path), run_of(path))
+        if path == demo.WEIGHTS:
+            return _demo(())
+        return LocatedWeights(source, str(path), run_of(path), source)
     notes: list[str] = []
-    for _, folder in sorted(_saved_runs(), reverse=True):
+    for finished, _, folder in sorted(_saved_runs(), reverse=True):
         try:
             weights = find_weights(folder)
             header = read_header(weights)
         except MaekitError as error:
             notes.append(f"passed over {folder}: {error.what}")
             continue
-        if not needs_decoder or (header.decoder is not None and header.target is not None):
-            text = f"{weights} (the newest run)"
-            return LocatedWeights(str(weights), text, run_of(weights), notes=tuple(notes))
+        if predicts and (header.decoder is None or header.target is None):
+            continue
+        pixels = header.target is not None and header.target.name == PREDICTS_PIXELS
+        loss = _loss_to_a_fill(folder) if predicts and pixels else None
+        if loss is not None:
+            text = f"it predicts held-out pixels {loss:.1f} dB worse than interpolation does"
+            notes.append(f"passed over {folder}: {text}; --from {folder} takes it all the same")
+            continue
+        which = "the newest finished run" if finished else "the newest run, which is not finished"
+        text = f"{weights} ({which}; others: --from RUN, --from {PACKAGED})"
+        return LocatedWeights(str(weights), text, run_of(weights), str(folder), tuple(notes))
+    return _demo(tuple(notes))
+
+
+def _demo(notes: tuple[str, ...]) -> LocatedWeights:
     path = demo.WEIGHTS
-    return LocatedWeights(str(path), f"{DEMO} ({path})", path.parent, DEMO, tuple(notes))
+    return LocatedWeights(str(path), f"{DEMO} ({path})", path.parent, DEMO, notes)
 
 
-def _saved_runs() -> Iterator[tuple[int, Path]]:
-    """List the runs that have saved weights, with the time of the newest."""
+def _loss_to_a_fill(folder: Path) -> float | None:
+    """Return by how many dB a run's held-out error is above the best picture without a model.
+
+    None where it is below, or was not measured.
+    """
+    held_out = read_result(folder).get("holdout")
+    if not isinstance(held_out, dict):
+        return None
+    names = ("hidden_mse", "mean_fill_mse", "interpolated_fill_mse")
+    found = (held_out.get(name) for name in names)
+    values = [value for value in found if isinstance(value, float) and value > 0]
+    if len(values) < len(names):
+        return None
+    error, *fills = values
+    return 10 * math.log10(error / min(fills)) if error >= min(fills) else None
+
+
+def _saved_runs() -> Iterator[tuple[bool, int, Path]]:
+    """List the runs that have saved weights: whether they are final, and the time of the newest."""
     for folder in RUNS.glob("*/*"):
         saved = [folder / FINAL, *folder.glob(f"checkpoints/step-*/{MODEL}")]
         times = []
@@ -121,7 +158,7 @@ def _saved_runs() -> Iterator[tuple[int, Path]]:
             with suppress(OSError):  # just now being replaced
                 times.append(path.stat().st_mtime_ns)
         if times:
-            yield max(times), folder
+            yield saved[0].is_file(), max(times), folder
 
 
 def find_weights(source: str | Path) -> Path:
@@ -134,10 +171,11 @@ def find_weights(source: str | Path) -> Path:
         WeightsError: all that is there is damaged.
         StorageError: the system cannot read it now.
     """
-    path = Path(source)
+    path = _path(str(source))
     if not os.path.exists(path):  # noqa: PTH110 - pathlib raises on names that are too long
         msg = f"no such run or weights file: {source}"
-        raise RecipeError(msg, hint="give a run folder (runs/NAME/N) or a .safetensors file")
+        hint = f"give a run folder (runs/NAME/N), a .safetensors file, or {PACKAGED}"
+        raise RecipeError(msg, hint=hint)
     if path.is_file():
         return path
     final = path / FINAL
@@ -164,7 +202,13 @@ def find_weights(source: str | Path) -> Path:
 def local_path(source: str | Path) -> Path | None:
     """Return the file or folder that a source names; None for ``timm:NAME``."""
     text = str(source)
-    return None if text.startswith(TIMM) else Path(text.removeprefix(HF))
+    return None if text.startswith(TIMM) else _path(text.removeprefix(HF))
+
+
+def _path(text: str) -> Path:
+    """Return the path that a word means: itself, or the weights in the package."""
+    named = text == PACKAGED and not os.path.exists(text)  # noqa: PTH110
+    return demo.WEIGHTS if named else Path(text)
 
 
 def check_exists(source: str | Path) -> None:
@@ -178,7 +222,7 @@ def check_exists(source: str | Path) -> None:
     if path is None:
         pretrained(str(source).removeprefix(TIMM))
     elif not os.path.exists(path):  # noqa: PTH110
-        hint = "give a run folder, a weights file, hf:FOLDER or timm:NAME"
+        hint = f"give a run folder, a weights file, hf:FOLDER, timm:NAME or {PACKAGED}"
         raise RecipeError(f"no such run or weights file: {source}", where="--from", hint=hint)
 
 

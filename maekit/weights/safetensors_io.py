@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from maekit.atomic import write_atomically
 from maekit.errors import WeightsError
+from maekit.progress import counted
 from maekit.recipe.schema import OPTIONS_OF
 from maekit.registry import installed_options_of
 from maekit.text import as_text, carried
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 KEY = "maekit"  # of the header, in the file's metadata
+_CHUNK = 1 << 22  # bytes that are hashed at once
 DIGEST = "maekit_sha256"  # of the tensors, likewise
 
 
@@ -221,8 +223,16 @@ def _opened(path: Path) -> safe_open:
 
 def sha256(path: Path) -> str:
     """Return the hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    found, done = hashlib.sha256(), 0
+    with (
+        path.open("rb") as file,
+        counted("checksum", path.stat().st_size, "B") as count,
+    ):
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+            done += len(chunk)
+            count(done)
+    return found.hexdigest()
 
 
 OURS = ("backbone.", "decoder.")

@@ -7,7 +7,6 @@ Addresses are those of the projects' own pages, which each entry's ``source`` na
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
@@ -19,6 +18,7 @@ from urllib.request import Request, urlopen
 
 from maekit.atomic import write_atomically, write_text
 from maekit.errors import RecipeError, StorageError, WeightsError
+from maekit.progress import counted
 from maekit.recipe.explain import suggest
 from maekit.version import __version__
 
@@ -159,9 +159,7 @@ class Fetched:
     md5: str
 
 
-def fetch(
-    file: PublicFile, address: str, folder: Path, progress: Callable[[int, int | None], None]
-) -> Fetched:
+def fetch(file: PublicFile, address: str, folder: Path) -> Fetched:
     """Download a file into a folder, and write its sha256 to ``NAME.sha256``.
 
     The file appears whole or not at all.
@@ -170,7 +168,6 @@ def fetch(
         file: which published file it is.
         address: where it is fetched from.
         folder: where it is put.
-        progress: called with the bytes so far, and with the total where it is known.
 
     Raises:
         RecipeError: the file is there already.
@@ -184,7 +181,7 @@ def fetch(
 
     def download(draft: Path) -> Fetched:
         with closing(_opened(address)) as answer, draft.open("wb") as out:
-            fetched = _copied(answer, address, out, final, progress)
+            fetched = _copied(answer, address, out, final, file.name)
         _check_md5(file, fetched, address)
         record = final.with_name(f"{final.name}.sha256")
         write_text(record, f"{fetched.sha256}  {final.name}\n")  # as sha256sum reads it
@@ -228,18 +225,19 @@ def _copied(
     address: str,
     out: BinaryIO,
     final: Path,
-    progress: Callable[[int, int | None], None],
+    name: str,
 ) -> Fetched:
     """Write the content and hash it on its way."""
     announced = answer.headers.get("Content-Length")
     total = int(announced) if announced and announced.isdigit() else None
     sha, md5, count = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-    while chunk := _read(answer, address):
-        out.write(chunk)
-        sha.update(chunk)
-        md5.update(chunk)
-        count += len(chunk)
-        progress(count, total)
+    with counted(f"fetching {name}", total, "B") as fetched:
+        while chunk := _read(answer, address):
+            out.write(chunk)
+            sha.update(chunk)
+            md5.update(chunk)
+            count += len(chunk)
+            fetched(count)
     if count == 0 or (total is not None and count != total):
         msg = f"{count:,} bytes arrived, {total or 'more'} were announced"
         raise WeightsError(msg, where=address, hint="try again")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from importlib import import_module
+from typing import Any
 
-from maekit.cli.app import TARGETS
+import pytest
+import typer
+
+from maekit.cli.app import TARGETS, command_tree, main
 
 
 def test_a_commands_options_are_its_functions_parameters() -> None:
@@ -18,3 +23,41 @@ def test_a_commands_options_are_its_functions_parameters() -> None:
         required = {key for key, each in wanted.items() if each.default is each.empty}
         assert not set(given) & set(fixed), target
         assert required <= {*given, *fixed} <= set(wanted), target
+
+
+def commands(command: Any, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    below = getattr(command, "commands", {})
+    found = [words]
+    for name, each in below.items():
+        found += commands(each, (*words, name))
+    return found
+
+
+def test_help_shows_flags_as_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    every = commands(command_tree())
+    assert len(every) > 15
+    for words in every:
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        shown = capsys.readouterr().out
+        assert "--help" in shown
+        assert not re.search("bool", shown, re.IGNORECASE), words
+
+
+def test_every_from_names_the_forms_that_it_takes() -> None:
+    tree = command_tree()
+    forms = {
+        "pretrain": {"RUN", "FILE", "timm:NAME", "hf:FOLDER", "demo"},
+        "finetune": {"RUN", "FILE", "timm:NAME", "hf:FOLDER", "demo", "scratch"},
+        "probe": {"RUN", "FILE", "timm:NAME", "hf:FOLDER", "demo", "scratch"},
+        "embed": {"RUN", "FILE", "timm:NAME", "hf:FOLDER", "demo"},
+        "reconstruct": {"RUN", "FILE", "hf:FOLDER", "demo"},
+        "tokenizer": {"RUN", "FILE"},
+    }
+    for name, expected in forms.items():
+        command = tree.commands[name]
+        options = command.get_params(typer.Context(command))
+        (option,) = [each for each in options if "--from" in each.opts]
+        assert set(re.findall(r"[\w:]+", option.help)) >= expected, name
+        if "scratch" not in expected:
+            assert "scratch" not in option.help

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -98,7 +99,7 @@ def test_pools_and_layers(cli: Cli, run: str) -> None:
     assert cli("embed", "pictures/val/red", "--layer", "3", "--out", "x.npz").code == 2
 
 
-@pytest.mark.parametrize("form", ["npz", "safetensors", "parquet"])
+@pytest.mark.parametrize("form", ["npz", "safetensors", "parquet", "csv"])
 def test_two_calls_give_equal_bytes(cli: Cli, run: str, form: str) -> None:
     for out in ("one", "two"):
         assert cli("embed", "pictures/val", "--out", f"{out}.{form}", "-q").code == 0
@@ -115,7 +116,7 @@ def test_batches_of_1_and_64_agree(cli: Cli, run: str) -> None:
 
 
 def test_formats_hold_the_same(cli: Cli, run: str) -> None:
-    for form in ("npz", "safetensors", "parquet"):
+    for form in ("npz", "safetensors", "parquet", "csv"):
         assert cli("embed", "pictures/val/red", "--format", form, "-q").code == 0
     ids, expected = features("embeddings.npz")
     with safe_open("embeddings.safetensors", "np") as file:
@@ -128,6 +129,10 @@ def test_formats_hold_the_same(cli: Cli, run: str) -> None:
     table = parquet.read_table("embeddings.parquet")
     assert table["id"].to_pylist() == ids
     np.testing.assert_array_equal(np.array(table["features"].to_pylist(), np.float32), expected)
+    heading, *rows = csv.reader(Path("embeddings.csv").read_text().splitlines())
+    assert heading == ["id", *(f"feature_{place}" for place in range(expected.shape[1]))]
+    assert [row[0] for row in rows] == ids
+    np.testing.assert_array_equal(np.array([row[1:] for row in rows], np.float32), expected)
 
 
 def test_lists_and_patterns_are_inputs(cli: Cli, run: str) -> None:
@@ -193,7 +198,11 @@ def test_parts_of_something_else_are_refused(cli: Cli, run: str) -> None:
 def test_usage_errors(cli: Cli, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("embed", "nothing-*.png").code == 2
     assert cli("embed", "pictures/val/red", "--from", "absent").code == 2
-    assert cli("embed", "pictures/val/red", "--out", "x.txt").code == 2
+    for name, what in {"x.txt": "'.txt' is", "x.v2": "'.v2' is", "x": "a name without"}.items():
+        refused = cli("embed", "pictures/val/red", "--out", name)
+        assert refused.code == 2
+        assert what in refused.err
+        assert "npz, safetensors, parquet, csv" in refused.err
     assert cli("embed", "pictures/val/red", "--out", "x.npz", "--format", "parquet").code == 2
     assert cli("embed", "pictures/val/red", "-q").code == 0
     assert cli("embed", "pictures/val/red", "-q").code == 2  # it is there already

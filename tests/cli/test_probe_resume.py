@@ -108,6 +108,7 @@ def test_an_interrupted_probe_goes_on_with_the_features_that_it_has(
     assert stopped.code == 75
     assert "continue with --resume --out cut" in stopped.err
     assert result_of("cut")["exit"] == 75
+    assert Path("cut/log.txt").read_text().splitlines()[-2].endswith(" exit 75: interrupted")
     # A newer pre-training is not taken in the middle of a probe.
     assert cli("pretrain", labeled, "-q", "--seed", "3").code == 0
     other = cli("probe", *words, "probe.pixels=4", "--out", "cut", "--resume")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +15,17 @@ import pytest
 from painted_models import CLIP, draw_clip, draw_picture, files, items, save_model
 from PIL import Image
 
+from maekit.cli import reconstruct as command
+from maekit.visualize import movies
+from maekit.visualize.movies import save
+from maekit.visualize.panel import line
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Result
+
+    from maekit.visualize.reconstruct import Outcome
 
     Cli = Callable[..., Result]
 
@@ -119,6 +128,59 @@ def test_bad_files_are_named_and_the_others_done(cli: Cli) -> None:
     assert files("o") == ["good-2.png", "good.png", "result.json"]
 
 
+def test_the_first_signal_ends_in_order(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(Path("w.safetensors"))
+    for place in range(4):
+        draw_picture(Path(f"in/{place}.png"), place)
+    whole = cli("reconstruct", "in", "--from", "w.safetensors", "--out", "whole", "--json")
+    written: list[str] = []
+
+    def interrupting(outcome: Outcome, folder: Path, stem: str) -> Path:
+        written.append(stem)
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return save(outcome, folder, stem)
+
+    monkeypatch.setattr(command, "save", interrupting)
+    stopped = cli("reconstruct", "in", "--from", "w.safetensors", "--out", "o", "--json")
+    assert stopped.code == 130
+    assert "2 of 4 files were done" in stopped.err
+    found = json.loads(Path("o/result.json").read_text())
+    assert found["exit"] == 130
+    kept = [{**each, "output": 0} for each in found["items"]]
+    assert kept == [{**each, "output": 0} for each in items(whole)[:2]]
+    assert files("o") == ["0.png", "1.png", "result.json"]
+
+
+def test_pictures_carry_the_names_of_file_and_weights(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def noting(text: str, width: int) -> Image.Image:
+        written.append(text)
+        return line(text, width)
+
+    monkeypatch.setattr(movies, "line", noting)
+    save_model(Path("w.safetensors"))
+    draw_picture(Path("in/a.png"))
+    draw_clip(Path("in/c.mp4"))
+    assert cli("reconstruct", "in", "--from", "w.safetensors").code == 0
+    assert cli("reconstruct", "in/a.png", "--from", "demo").code == 0
+    assert {"a.png · w.safetensors", "c.mp4 · w.safetensors", "a.png · demo weights"} <= set(
+        written
+    )
+
+
+def test_a_model_far_from_its_own_size_says_so(cli: Cli) -> None:
+    save_model(Path("w.safetensors"))  # of 16x24
+    draw_picture(Path("large.png"), size=(48, 64))
+    for words, warned in ((("--native",), True), ((), False)):
+        done = cli("reconstruct", "large.png", "--from", "w.safetensors", *words)
+        assert done.code == 0
+        assert ("48x64 pixels are 8 times the 16x24" in done.err) == warned
+
+
 def test_without_from_the_newest_run_that_has_a_decoder(cli: Cli, small: str) -> None:
     assert cli("pretrain", small, "pretrain.steps=2", "-q").code == 0
     Path("runs/other/1").mkdir(parents=True)
@@ -126,12 +188,12 @@ def test_without_from_the_newest_run_that_has_a_decoder(cli: Cli, small: str) ->
     draw_picture(Path("a.png"))
     done = cli("reconstruct", "a.png", "--json")
     assert done.code == 0, done.err
-    assert "runs/small/1/weights.safetensors (the newest run)" in done.err
+    assert "runs/small/1/weights.safetensors (the newest finished run; others: " in done.err
     Path("runs/small/1/weights.safetensors").write_bytes(b"cut short")
     saved = "runs/small/1/checkpoints/step-00000002/model.safetensors"
     done = cli("reconstruct", "a.png")
     assert done.code == 0, done.err
-    assert f"{saved} (the newest run)" in done.err
+    assert f"{saved} (the newest finished run; others: --from RUN, --from demo)" in done.err
     Path(saved).write_bytes(b"cut short too")
     done = cli("reconstruct", "a.png")
     assert done.code == 0, done.err

@@ -184,6 +184,9 @@ def test_ctrl_c_saves_and_leaves_no_process(small: str) -> None:
         process.communicate()
     assert process.returncode == 75
     assert result_of("run")["exit"] == 75
+    log = Path("run/log.txt").read_text()
+    assert "Traceback" not in log  # it was asked for
+    assert len([line for line in log.splitlines() if "exit 75" in line]) == 1
     until = time.monotonic() + 120  # multiprocessing's own tracker ends a moment later
     while left := [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < until, left

@@ -11,6 +11,7 @@ import torch
 from numerics import close
 from toys import Clips, clip_source
 
+from maekit import progress
 from maekit.data.bad_files import BadFiles
 from maekit.data.batch import BadFile
 from maekit.data.loader import Loader
@@ -28,6 +29,7 @@ from maekit.evaluate.feature_cache import (
 )
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
+from maekit.progress import Progress
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.sections import Views
 from maekit.stop import StopSignal
@@ -92,26 +94,30 @@ def test_what_has_two_names_is_made_once() -> None:
 
 
 @pytest.mark.parametrize("on_bad", [raise_on_bad, skip_bad])
-def test_shards_are_the_whole(tmp_path: Path, on_bad: OnBad) -> None:
+def test_shards_are_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_bad: OnBad
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS", 0)
     broken = () if on_bad is raise_on_bad else (2, 9)
     extractors = {"a": tints, "b": lambda pixels: pixels.flatten(1)}
     whole = collect_features(reader(*broken), extractors, range(11), READING, on_bad)
     parts = FeatureShards(tmp_path / "x", {"weights": "w"})
-    heard: list[tuple[int, int]] = []
+    heard: list[Progress] = []
 
-    with StopSignal(signals=False) as stop:
+    def listen(event: Progress) -> None:
+        heard.append(event)
+        stop.requested = "SIGTERM" if (event.done, event.total) == (8, 11) else None
 
-        def progress(done: int, total: int) -> None:
-            heard.append((done, total))
-            stop.requested = "SIGTERM" if done == 8 else None
-
-        settings = {"size": 4, "on_bad": on_bad, "progress": progress}
+    with StopSignal(signals=False) as stop, progress.listening(listen):
+        settings = {"size": 4, "on_bad": on_bad, "what": "features"}
         with pytest.raises(Interrupted):
             collect_shards(reader(*broken), extractors, parts, READING, **settings)  # type: ignore[arg-type]
         assert [parts.has(place) for place in range(3)] == [True, True, False]
         stop.requested = None
         collect_shards(reader(*broken), extractors, parts, READING, **settings)  # type: ignore[arg-type]
-    assert heard == [(4, 11), (8, 11), (11, 11)]
+    counts = [(each.done, each.total) for each in heard if not each.ended]
+    first = [(done, 11) for done in (0, 2, 4, 6, 8)]  # then a signal; two samples at once
+    assert counts == [*first, (0, 3), (2, 3), (3, 3)]
     again = FeatureShards(tmp_path / "x", {"weights": "w"}).load_all(4, 11)
     np.testing.assert_array_equal(again.rows, whole.rows)
     np.testing.assert_array_equal(again.features["b"], whole.features["b"])
@@ -130,7 +136,8 @@ def test_the_same_workers_read_all_parts(tmp_path: Path, monkeypatch: pytest.Mon
             super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(predictions, "Loader", Counted)
-    collect_shards(reader(), {"a": tints}, FeatureShards(tmp_path / "x", {}), READING, size=2)
+    shards = FeatureShards(tmp_path / "x", {})
+    collect_shards(reader(), {"a": tints}, shards, READING, size=2, what="features")
     assert len(made) == 1
 
 

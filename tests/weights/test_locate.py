@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from maekit import demo
 from maekit.errors import RecipeError
 from maekit.evaluate.encoder import weights_or_newest
 from maekit.recipe.load import load
 from maekit.registry import resolve
 from maekit.runs import run_of
 from maekit.weights.checkpoints import FORMAT, MODEL, STATE, Record
-from maekit.weights.locate import SCRATCH, find_weights, is_foreign, local_path
+from maekit.weights.locate import (
+    DEMO,
+    SCRATCH,
+    check_exists,
+    find_weights,
+    is_foreign,
+    local_path,
+    newest_or_demo,
+)
 from maekit.weights.safetensors_io import sha256, write_weights
 
 
@@ -65,3 +77,68 @@ def test_who_wrote_weights_and_where_they_are(tmp_path: Path) -> None:
     assert not is_foreign(tmp_path / "absent")  # so that one message says that it is not there
     assert local_path(f"hf:{other}") == local_path(other) == other
     assert local_path("timm:vit_tiny_patch16_224") is None
+
+
+def make_run(
+    name: str, age: int, *, finished: bool = True, holdout: dict[str, float] | None = None
+) -> str:
+    """Leave a run that saved the demo's weights, ``age`` seconds ago."""
+    folder = Path("runs") / name
+    place = folder / "weights.safetensors"
+    if not finished:
+        place = folder / "checkpoints" / "step-00000005" / MODEL
+    place.parent.mkdir(parents=True)
+    shutil.copyfile(demo.WEIGHTS, place)
+    if not finished:
+        record = Record(
+            format=FORMAT, step=5, visited=-1, streak=0, scaler=None, extra={},
+            sha256={MODEL: sha256(place)},
+        )  # fmt: skip
+        (place.parent / STATE).write_text(record.text())
+    os.utime(place, (2e9 - age, 2e9 - age))
+    result = {"verb": "pretrain", "exit": 0 if finished else 75, "holdout": holdout}
+    (folder / "result.json").write_text(json.dumps(result))
+    return str(folder)
+
+
+def held_out(error: float) -> dict[str, float]:
+    return {"hidden_mse": error, "mean_fill_mse": 0.04, "interpolated_fill_mse": 0.02}
+
+
+def test_a_throwaway_run_does_not_win_silently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = make_run("mine/1", 50, holdout=held_out(0.016))
+    unknown = make_run("mine/2", 60)
+    throwaway = make_run("mine/3", 10, holdout=held_out(0.024))
+    half = make_run("mine/4", 5, finished=False, holdout=held_out(0.010))
+    found = newest_or_demo(None)
+    assert found.source.startswith(good)
+    assert "--from demo" in found.description
+    (note,) = found.notes
+    assert note.startswith(f"passed over {throwaway}: ")
+    assert "0.8 dB worse" in note  # 10 log10(0.024 / 0.02)
+    assert f"--from {throwaway} takes it" in note
+    assert newest_or_demo(throwaway).source == throwaway
+    # Features are not judged by how they predict pixels.
+    assert newest_or_demo(None, predicts=False).source.startswith(throwaway)
+    shutil.rmtree(good)
+    assert newest_or_demo(None).source.startswith(unknown)  # nothing speaks against it
+    shutil.rmtree(unknown)
+    assert newest_or_demo(None).source.startswith(half)
+    assert "not finished" in newest_or_demo(None).description
+    shutil.rmtree(half)
+    assert newest_or_demo(None).caption == DEMO
+
+
+def test_the_demo_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run("mine/1", 50, holdout=held_out(0.016))
+    assert newest_or_demo("demo").caption == DEMO
+    assert find_weights("demo") == local_path("demo") == demo.WEIGHTS
+    check_exists("demo")
+    assert not is_foreign("demo")
+    shutil.move("runs/mine/1", "demo")  # what is there comes first
+    assert find_weights("demo").parent == Path("demo")
+    assert newest_or_demo("demo").caption == "demo"
