@@ -300,6 +300,55 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
 
 
 @app.command()
+@runs("ablate:ablate", resumable=True)
+def ablate(  # noqa: PLR0917 - each is an option of the command line
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Runs at once, each with its share of cores and devices; 0: collect only."
+        ),
+    ] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what is finished, run the rest.")
+    ] = False,
+    overwrite: Overwrite = False,
+    lock: Lock = True,
+    list_only: Annotated[
+        bool, typer.Option("--list", help="Print rows, the paper's numbers and commands.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="ROW", help="A row; may be given several times."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1,2", help="Other seeds than the recipe's.")
+    ] = None,
+    print_commands: Annotated[
+        bool,
+        typer.Option("--print-commands", help="Prepare DIR and print its commands, for a cluster."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print runs, hours and disk; write nothing.")
+    ] = False,
+    compare_expected: CompareExpected = False,
+    out: RunFolderOption = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run a table of ablations, and put it beside the paper's.
+
+    Each row and seed is an ordinary run; a row that fails is marked, and the
+    others go on.
+
+    Example: maekit ablate ablations/mae_mask_sampling_tiny --jobs 2
+    """
+
+
+@app.command()
 @runs("embed:embed", resumable=True)
 def embed(  # noqa: PLR0917 - each is an option of the command line
     inputs: Annotated[

@@ -43,6 +43,11 @@ FREE = (
     "data.train.published",
     "data.val.published",
     "expected",
+    "ablate.title",
+    "ablate.measure",
+    "ablate.seeds",
+    "ablate.compare_to",
+    "ablate.reference",
 )
 # The same, of the section of the verb that is resumed.
 FREE_IN_SECTION = (
@@ -59,6 +64,7 @@ FREE_IN_SECTION = (
 # Verbs whose numbers depend on how a batch is split: what is mixed, by which random
 # draws, and batch statistics.
 SPLIT_MATTERS = ("finetune", "probe")
+ABLATE = "ablate"
 
 
 def is_restarted() -> bool:
@@ -191,10 +197,12 @@ def check_same(run: Path, recipe: Recipe, verb: str) -> None:
         msg = "its recipe.yaml is missing: nothing says what this run is"
         raise RecipeError(msg, where=str(run), hint="put it back, or give another --out")
     before, now = as_dict(load(written).recipe), as_dict(recipe)
-    free = {*FREE, *(f"{verb}.{key}" for key in FREE_IN_SECTION)}
-    if verb in SPLIT_MATTERS:
-        free -= {f"{verb}.batch.per_device", f"{verb}.batch.accumulation"}
-    free |= {other for other in VERBS if other != verb}
+    read_too = VERBS if verb == ABLATE else (verb,)  # a sweep runs the others
+    free = {*FREE, *(f"{each}.{key}" for each in read_too for key in FREE_IN_SECTION)}
+    for each in read_too:
+        if each in SPLIT_MATTERS:
+            free -= {f"{each}.batch.per_device", f"{each}.batch.accumulation"}
+    free |= {other for other in (*VERBS, ABLATE) if other not in (*read_too, verb)}
     changed = [
         f"{key}: {old!r} before, {new!r} now"
         for key, old, new in _differences(before, now)

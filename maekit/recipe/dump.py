@@ -52,6 +52,19 @@ def to_yaml(plain: object) -> str:
     )
 
 
+def to_flow(value: object) -> str:
+    """Return a plain value as YAML on one line, as an override takes it."""
+    text = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=float("inf"),
+        default_flow_style=True,
+    )
+    return text.removesuffix("...\n").strip()
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes what YAML 1.1 or 1.2 would take for something else than text."""
 

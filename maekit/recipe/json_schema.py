@@ -67,7 +67,8 @@ def json_schema(parts: Sequence[PartSchema]) -> Schema:
     return {
         "$schema": DIALECT,
         **schema,
-        "if": {"not": {"required": ["extends"]}},
+        # A recipe of rows may name what lies under it by ablate.base.
+        "if": {"not": {"anyOf": [{"required": ["extends"]}, {"required": ["ablate"]}]}},
         "then": {"required": required},
     }
 

@@ -82,7 +82,7 @@ def read(source: Source, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """
     if isinstance(source, Mapping):
         path = Path("recipe")
-        whole = _with_parents(tree(dict(source), Mark("recipe")), path, ())
+        whole = _on_base(_with_parents(tree(dict(source), Mark("recipe")), path, ()), path, ())
     else:
         path = find(source)
         whole = read_tree(path)
@@ -131,7 +131,28 @@ def read_tree(path: Path) -> Node:
     Raises:
         RecipeError: a file cannot be read, is not a YAML mapping, or its parents form a circle.
     """
-    return _read(path, ())
+    return _on_base(_read(path, ()), path, ())
+
+
+def _on_base(whole: Node, path: Path, children: tuple[Path, ...]) -> Node:
+    """Lay a recipe over what its ``ablate.base`` names; unlike a parent, a child can replace it."""
+    named = whole.at(("ablate", "base"))
+    if named is None or named.value is None:
+        return whole
+    where, text = str(named.mark), str(named.value)
+    # Relative to the file that names it, which may be a parent.
+    base = find_parent(Path(named.mark.file), text) or find_parent(path, text)
+    if base is None:
+        near = suggest(text, shipped())
+        hint = near or "a recipe's name, or its path relative to this file"
+        raise RecipeError(f"ablate.base: {text}: no such recipe", where=where, hint=hint)
+    children = (*children, path.resolve())
+    if base.resolve() in children:
+        msg = f"ablate.base: {text} is laid over itself"
+        raise RecipeError(msg, where=where, hint="name a recipe without rows")
+    own = remove(whole, ("ablate", "base")) or whole
+    under = _on_base(_read(base, ()), base, children)
+    return Node(merge(under, own).value, own.mark)
 
 
 def _read(path: Path, children: tuple[Path, ...]) -> Node:
@@ -223,17 +244,20 @@ def shown(path: Path) -> str:
 SUFFIXES = (".yaml", ".yml")
 
 
-@functools.cache
-def shipped() -> dict[str, Path]:
-    """List the recipes that maekit ships, name to file; ``ablations/x`` in a subfolder.
-
-    They lie inside the package in a wheel, and next to it in a checkout.
-    """
+def shipped_folder() -> Path:
+    """Return where the shipped recipes lie: inside the package in a wheel, else next to it."""
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent
     folder = package / "recipes"
     if not folder.is_dir() and (checkout / "pyproject.toml").is_file():
-        folder = checkout / "recipes"
+        return checkout / "recipes"
+    return folder
+
+
+@functools.cache
+def shipped() -> dict[str, Path]:
+    """List the recipes that maekit ships, name to file; ``ablations/x`` in a subfolder."""
+    folder = shipped_folder()
     return {
         file.relative_to(folder).with_suffix("").as_posix(): file
         for file in sorted(folder.rglob("*.yaml"))

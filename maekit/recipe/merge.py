@@ -218,11 +218,11 @@ def _path(key: str, text: str) -> Keys:
             where=str(COMMAND_LINE),
             hint="name a key of the recipe",
         )
-    if path == ("extends",):
+    if path in {("extends",), ("ablate", "base")}:
         raise RecipeError(
-            "extends: a parent can only be named in the file",
+            f"{key}: what a recipe is laid over can only be named in the file",
             where=str(COMMAND_LINE),
-            hint="write `extends: FILE` into a recipe of your own",
+            hint=f"write `{path[-1]}: FILE` into a recipe of your own",
         )
     return path
 

@@ -37,6 +37,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
 from maekit.errors import PartError
+from maekit.recipe.ablate import Ablate
 from maekit.recipe.finetune import Finetune
 from maekit.recipe.probe import OnlineProbe, Probe
 from maekit.recipe.sections import AdamW, ColorJitter, HeldOutSection, PositiveRate, Section
@@ -417,6 +418,7 @@ class Recipe(Section):
     tokenizer: Tokenizer | None = Field(None, description="what `maekit tokenizer` does")
     finetune: Finetune | None = Field(None, description="what `maekit finetune` does")
     probe: Probe | None = Field(None, description="what `maekit probe` does")
+    ablate: Ablate | None = Field(None, description="what `maekit ablate` does")
     expected: tuple[Expected, ...] = Field((), description="numbers this recipe should reach")
 
     @model_validator(mode="after")

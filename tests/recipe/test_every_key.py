@@ -29,7 +29,8 @@ from maekit.weights.safetensors_io import model_tensors, write_weights
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-JUDGED_ELSEWHERE = ("tokenizer.", "finetune.", "probe.")  # sections of other worlds
+# Sections of other worlds, and of tests/ablate.
+JUDGED_ELSEWHERE = ("tokenizer.", "finetune.", "probe.", "ablate.")
 
 
 TRAINING: Recipe = {

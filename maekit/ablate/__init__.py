@@ -1,0 +1,1 @@
+"""Tables of ablations: rows over a base recipe, run, measured, and put beside the paper's."""
