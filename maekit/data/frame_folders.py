@@ -11,7 +11,8 @@ import numpy as np
 
 from maekit.contracts import SourceInfo
 from maekit.data.files import MOST_CLIP_BYTES, read_bytes
-from maekit.data.images import check_pixels, open_image
+from maekit.data.header import check_pixels
+from maekit.data.images import open_image
 from maekit.errors import DataError
 
 if TYPE_CHECKING:

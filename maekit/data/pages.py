@@ -7,13 +7,15 @@ are the depth maps and previews that telephones put behind a JPEG.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
+from typing import Any, BinaryIO
 
 _SUBFILE = 254  # NewSubfileType; bit 0: a reduced copy, bit 2: a transparency mask
 _COPY_OR_MASK = 0b101
 _MOST = 1 << 16  # pages that are counted
-_WIDTHS = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # bytes of a TIFF value, by type
+_MOST_ENTRIES = 1 << 21  # of all of them
 
 
 def further_pictures(data: bytes) -> int:
@@ -31,27 +33,48 @@ def further_pictures(data: bytes) -> int:
 
 
 def _tiff(data: bytes) -> int:
-    """Count the pages of a TIFF or BigTIFF."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    offset, number = ("Q", "Q") if big else ("I", "H")
-    entry, inline = (20, 12) if big else (12, 8)
-    (place,) = struct.unpack_from(order + offset, data, 8 if big else 4)
-    seen: set[int] = set()
-    pages = 0
-    while place and place not in seen and len(seen) < _MOST:
-        seen.add(place)
-        (entries,) = struct.unpack_from(order + number, data, place)
-        first = place + struct.calcsize(number)
-        kind = 0
-        for start in range(first, first + min(entries, 4096) * entry, entry):
-            tag, width = struct.unpack_from(order + "HH", data, start)
-            if tag == _SUBFILE:
-                raw = data[start + inline : start + inline + _WIDTHS.get(width, 4)]
-                kind = int.from_bytes(raw, "little" if order == "<" else "big")
-        pages += not kind & _COPY_OR_MASK
-        (place,) = struct.unpack_from(order + offset, data, first + entries * entry)
-    return pages
+    return len(tiff_pages(io.BytesIO(data)))
+
+
+def tiff_pages(file: BinaryIO) -> list[int]:
+    """Walk the chain of a TIFF's pages; return the places of those that are pictures of their own.
+
+    The first one counts in any case. A chain that is broken ends there.
+    """
+    head = file.read(16)
+    order = "<" if head.startswith(b"II") else ">"
+    large = b"+" in head[2:4]
+    count, entry, link = ("Q", "HHQ8s", "Q") if large else ("H", "HHI4s", "I")
+    pages, seen, place, left = [], set[int](), 0, _MOST_ENTRIES
+    try:
+        (at,) = struct.unpack_from(order + link, head, 8 if large else 4)
+        while at and at not in seen and place < _MOST:
+            seen.add(at)
+            file.seek(at)
+            (entries,) = _unpack(file, order + count)
+            left -= entries
+            if left < 0:
+                break
+            kinds = [_unpack(file, order + entry) for _ in range(entries)]
+            if not place or not any(_repeats(kind, order) for kind in kinds):
+                pages.append(place)
+            (at,) = _unpack(file, order + link)
+            place += 1
+    except (struct.error, OverflowError, ValueError):
+        pass
+    return pages or [0]
+
+
+def _unpack(file: BinaryIO, form: str) -> tuple[Any, ...]:
+    return struct.unpack(form, file.read(struct.calcsize(form)))
+
+
+def _repeats(entry: tuple[Any, ...], order: str) -> bool:
+    tag, kind, count, value = entry
+    if tag != _SUBFILE or count != 1:
+        return False
+    (flags,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), value)
+    return bool(flags & _COPY_OR_MASK)
 
 
 def _gif(data: bytes) -> int:

@@ -29,7 +29,7 @@ from maekit.data.files import (
     local_path,
     read_bytes,
 )
-from maekit.data.images import check_pixels, oriented, upright
+from maekit.data.header import check_pixels, oriented, upright
 from maekit.data.index_cache import index_cache
 from maekit.data.video_index import Index, decoded, opened, scan
 from maekit.errors import DataError

@@ -28,7 +28,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from maekit.data.images import oriented
+from maekit.data.header import oriented
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

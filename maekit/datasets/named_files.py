@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 from maekit.contracts import Dataset
 from maekit.data.files import is_url, read_bytes
-from maekit.data.images import Alpha, open_image
+from maekit.data.images import open_image
+from maekit.data.pillow_pages import Alpha
 from maekit.data.video import open_video
 from maekit.datasets.folders import Tally, suffix_of, walk
 from maekit.datasets.images import WANTED as PICTURES

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from maekit.data.files import read_bytes
-from maekit.data.images import open_image, open_tiff
+from maekit.data.images import open_image
+from maekit.data.tiffs import open_tiff
 from maekit.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -201,26 +202,204 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("array", "reason"), [
-    (np.full((4, 4), np.nan, np.float32), "not finite"), (np.zeros((4, 4), np.int16), "type int16"),
+    (np.full((4, 4), np.nan, np.float32), "not finite"),
+    (np.zeros((4, 4), np.complex64), "type complex64"),
     (np.zeros(4, np.uint8), "shape"), (np.zeros((0, 4), np.uint8), "no pixels"),
     (np.array([{}], dtype=object).reshape(1, 1), "type object"),
-], ids=["nan", "int16", "vector", "empty", "object"])  # fmt: skip
+], ids=["nan", "complex", "vector", "empty", "object"])  # fmt: skip
 def test_arrays_that_are_no_pictures(array: np.ndarray, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         open_image(npy(array), "x.npy").decode()
 
 
-def test_bombs_are_refused_and_large_pictures_read_in_silence() -> None:
-    picture = Image.new("1", (10000, 10000))
+def png_of(width: int, height: int, bits: int = 1) -> bytes:
+    """Return a PNG that says to be so large."""
+    data = encoded(Image.new("1", (8, 8)))
+    head = b"IHDR" + struct.pack(">II5B", width, height, bits, 0, 0, 0, 0)
+    return data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
+
+
+def test_the_limit_is_of_memory_and_large_pictures_are_read_in_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pillow's own limit, of pixels, turns good pictures away; it stays as it was for others."""
+    large = encoded(Image.fromarray(RGB))
+    for kind in ("TIFF", "GIF", "BMP", "WEBP"):
+        encoded(Image.fromarray(RGB), kind)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert open_image(encoded(picture), "x").header.width == 10000
-        with pytest.raises(DataError, match="exceeds limit"):
-            open_image(encoded(Image.new("1", (19000, 19000))), "x")
+        assert open_image(png_of(19000, 19000), "x").header.width == 19000
+        with pytest.raises(DataError, match=r"30000 x 30000 x 1 values .* more than the limit"):
+            open_image(png_of(30000, 30000), "x")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+        with pytest.raises(Image.DecompressionBombError):
+            Image.open(io.BytesIO(large))
+        for kind in ("PNG", "TIFF", "GIF", "BMP", "WEBP", "PPM"):
+            assert decoded(encoded(Image.fromarray(RGB), kind)).shape == (12, 20, 3), kind
+    with pytest.raises(DataError):
+        open_image(b"junk", "x")
+    assert Image.MAX_IMAGE_PIXELS == 50
     with pytest.raises(DataError, match="more than the limit"):
         open_image(npy_header((99999, 99999), "|u1"), "x.npy")
     with pytest.raises(DataError, match="no pixels"):
         open_image(npy_header((-8, -8), "|u1"), "x.npy")
+
+
+@pytest.mark.parametrize("kind", ["text", "compressed text", "much text", "a color profile"])
+def test_pngs_with_more_text_than_pillow_takes_are_read(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    text, more = PngImagePlugin.PngInfo(), {}
+    if kind == "much text":
+        for number in range(70):
+            text.add_text(f"part {number}", "x" * 1_000_000, zip=True)
+    elif kind == "a color profile":
+        more = {"icc_profile": bytes(3 << 20)}
+    else:
+        text.add_text("workflow", "x" * (3 << 20), zip=kind == "compressed text")
+    data = encoded(Image.fromarray(RGB), pnginfo=text, exif=exif, **more)
+    if kind != "text":  # which Pillow takes whole
+        with pytest.raises(ValueError, match=r"(?i)text"):
+            Image.open(io.BytesIO(data)).load()
+    np.testing.assert_array_equal(decoded(data), np.rot90(RGB, -1))
+    with pytest.raises(DataError):  # what is broken is still refused
+        open_image(data[: data.index(b"IDAT") + 40], "x").decode()
+
+
+SIGNED = RNG.integers(-3000, 3000, (12, 20), dtype=np.int16)
+INTEGERS = [
+    SIGNED, SIGNED.astype(np.int32) * 70000, SIGNED.astype(np.int8), SIGNED.astype(np.int64),
+    RNG.integers(0, 2**32, (12, 20), dtype=np.uint32), SIGNED.astype(np.float16),
+    RNG.integers(-9, 9, (12, 20, 3), dtype=np.int16),
+    RNG.integers(0, 9, (12, 20, 4), dtype=np.uint32), SIGNED.astype(">i2"),
+    SIGNED.astype(np.float32) / 7, SIGNED.astype(np.float64) / 8,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("array", INTEGERS, ids=lambda array: f"{array.dtype}-{array.ndim}")
+def test_integers_without_a_white_are_read_as_they_stand(array: np.ndarray) -> None:
+    """As floats: their range is not that of their type, which data.range or data.stats say."""
+    whole = array.reshape(12, 20, -1).astype(np.float32)
+    files = [(npy(array), "x.npy")]
+    how = {"photometric": "minisblack"} | ({"planarconfig": "contig"} if array.ndim == 3 else {})
+    if array.dtype.itemsize < 8:
+        for order in "<>":
+            files += [(tiff(array, byteorder=order, **how), "x.tif")]
+            files += [(tiff(array, byteorder=order, compression="zlib", **how), "x.tif")]
+    if array.dtype == np.int32:
+        files.append((encoded(Image.fromarray(array), "TIFF"), "x.tif"))
+    for data, name in files:
+        pixels = decoded(data, name)
+        assert pixels.dtype == np.float32
+        np.testing.assert_array_equal(pixels, whole)
+
+
+@pytest.mark.parametrize("shape", [(12, 20), (12, 20, 1), (12, 20, 3)])
+def test_black_and_white_arrays_are_pictures(shape: tuple[int, ...]) -> None:
+    array = RNG.random(shape) > 0.5
+    np.testing.assert_array_equal(
+        decoded(npy(array), "x.npy"), array.reshape(12, 20, -1).astype(np.uint8) * 255
+    )
+
+
+PACKED = ["lzw", "zstd", "lerc", "jpegxl", "png", "deflate", "lzma", "packbits"]
+
+
+@pytest.mark.parametrize("packed", PACKED)
+def test_tiffs_of_any_compression(packed: str) -> None:
+    """16-bit colors, which Pillow does not read: imagecodecs unpacks them."""
+    pytest.importorskip("imagecodecs", reason="the extra `tiff` brings it")
+    array = RNG.integers(0, 65536, (64, 48, 3), dtype=np.uint16)
+    how = {"photometric": "rgb", "compression": packed}
+    if packed in ("lzw", "zstd", "deflate"):
+        how |= {"tile": (16, 16), "predictor": True}
+    data = tiff(array, **how)
+    np.testing.assert_array_equal(decoded(data), array)
+    flat = tiff(array[..., 0], **(how | {"photometric": "minisblack"}))
+    np.testing.assert_array_equal(decoded(flat)[..., 0], array[..., 0])
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        start, size = page.dataoffsets[-1], page.databytecounts[-1]
+    broken = bytearray(data)
+    broken[start + size // 2 : start + size] = bytes(size - size // 2)
+    if packed not in ("packbits", "zstd"):  # where zeros are as good as anything
+        with pytest.raises(DataError, match="cannot be decoded"):
+            open_image(bytes(broken), "x.tif").decode()
+
+
+def test_eight_bit_tiffs_that_pillow_cannot_unpack() -> None:
+    pytest.importorskip("imagecodecs", reason="the extra `tiff` brings it")
+    for packed in ("webp", "jpeg2000", "lerc", "jpegxl"):
+        lossless = {"compressionargs": {"lossless": True}} if packed == "webp" else {}
+        data = tiff(RGB, photometric="rgb", compression=packed, **lossless)
+        with pytest.raises(Exception, match=r".*"):
+            Image.open(io.BytesIO(data)).load()
+        pixels = decoded(data).astype(int)
+        assert np.abs(pixels - RGB).max() < (1 if packed != "jpeg2000" else 8), packed
+
+
+def test_a_missing_codec_is_named_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = strip_tiff(b"x" * 4096, 34887)  # LERC
+    plain = "<COMPRESSION.LERC: 34887> requires the 'imagecodecs' package"
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_: (_ for _ in ()).throw(
+        ValueError(plain)
+    ))  # fmt: skip
+    with pytest.raises(DataError, match=r"imagecodecs.*LERC") as error:
+        open_image(data, "x.tif").decode()
+    assert error.value.hint == "pip install 'maekit[tiff]'"
+
+
+def stack(*arrays: np.ndarray, big: bool = False, **first: object) -> bytes:
+    """Write a TIFF of several pages."""
+    out = io.BytesIO()
+    with tifffile.TiffWriter(out, bigtiff=big) as writer:
+        for number, array in enumerate(arrays):
+            color = "rgb" if array.shape[-1] == 3 else "minisblack"
+            writer.write(array, photometric=color, metadata=None, **(first if number == 0 else {}))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_the_pages_of_a_tiff(big: bool, kind: type) -> None:
+    pages = [np.full((8, 6 + number, 3), number + 1, kind) for number in range(5)]
+    first = open_image(stack(*pages, big=big), "x.tif")
+    assert first.pages.count == 5
+    for number in (3, 0, 4, 4, 1):
+        np.testing.assert_array_equal(first.page(number).decode(), pages[number])
+    for number in (5, -1):
+        with pytest.raises(DataError, match=f"has 5 pages, none of number {number}"):
+            first.page(number)
+
+
+def test_pages_that_repeat_another_one_do_not_count() -> None:
+    """Overviews and masks, as GeoTIFFs and slides have them behind each picture."""
+    whole, other = RGB, np.full((12, 20, 3), 9, np.uint8)
+    out = io.BytesIO()
+    with tifffile.TiffWriter(out) as writer:
+        for array, kind in ((whole, 0), (whole[::2, ::2], 1), (whole[..., 0] > 9, 4), (other, 0)):
+            writer.write(array, subfiletype=kind, metadata=None, photometric=(
+                "rgb" if array.ndim == 3 else "minisblack"
+            ))  # fmt: skip
+    image = open_image(out.getvalue(), "x.tif")
+    assert image.pages.count == 2
+    np.testing.assert_array_equal(image.page(1).decode(), other)
+    pillows = encoded(Image.fromarray(RGB), "TIFF", save_all=True, append_images=[
+        Image.fromarray(other)
+    ])  # fmt: skip
+    np.testing.assert_array_equal(open_image(pillows, "x.tif").page(1).decode(), other)
+
+
+def test_a_chain_of_pages_that_is_broken_or_never_ends() -> None:
+    data = bytearray(stack(*[np.full((8, 8), n, np.uint8) for n in range(3)]))
+    places = [tifffile.TiffFile(io.BytesIO(data)).pages[n].offset for n in range(3)]
+    link = places[2] + 2 + 12 * struct.unpack_from("<H", data, places[2])[0]
+    struct.pack_into("<I", data, link, places[0])
+    assert open_image(bytes(data), "x.tif").pages.count == 3
+    struct.pack_into("<I", data, link, 1 << 31)
+    assert open_image(bytes(data), "x.tif").pages.count == 3
+    assert open_image(TRUNCATABLE["tiff"], "x.tif").pages.count == 1
+    assert open_image(TRUNCATABLE["png"], "x.png").pages.count == 1
 
 
 def strip_tiff(strip: bytes, compression: int, **tags: int) -> bytes:
