@@ -6,6 +6,7 @@ one frame shown as often as the model wants, and of a video an image model sees 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.datasets.folders import Tally
 from maekit.datasets.images import SUFFIXES as PICTURES
-from maekit.datasets.list_rows import read_list
+from maekit.datasets.list_rows import columns_note, read_list
 from maekit.datasets.named_files import NamedFiles, find_files
 from maekit.datasets.videos import SUFFIXES as VIDEOS
 from maekit.engine.batches import workers_of
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 LISTS = frozenset({".csv", ".jsonl", ".list", ".tsv", ".txt"})
 VERB = "embed"
+_log = logging.getLogger(__name__)
 BAD_FILES = DataError.exit_code
 TIMEOUT = 120.0  # seconds that one input may take
 
@@ -142,6 +144,8 @@ def _unlisted(words: Sequence[str]) -> Iterator[str]:
         if path.suffix.lower() not in LISTS or not path.is_file():
             yield word
             continue
+        if (note := columns_note(path, PICTURES | VIDEOS)) is not None:
+            _log.info("%s: %s", path, note)
         for row in read_list(path, PICTURES | VIDEOS):
             if any(row.times):
                 what = "asks for a stretch of a video; embed takes whole files"

@@ -12,7 +12,7 @@ from maekit.data.augment import draw_plan
 from maekit.data.batch import FURTHER, PADDED, BadFile, Layout, Sample
 from maekit.data.clips import resample
 from maekit.data.masks import MaskDraw
-from maekit.data.pixels import DTYPES, apply, crop_resize, fill_holes, to_channels
+from maekit.data.pixels import DTYPES, apply, convertible, crop_resize, fill_holes, to_channels
 from maekit.data.rng import generator
 from maekit.errors import DataError, MaekitError, PartError, StorageError
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 
 _LONGEST_REASON = 1000
+_COMMON = (1, 3)  # channels of most pictures
+_MORE_BY_ALPHA = ((1, 2), (3, 4))  # without and with transparency
 
 
 @dataclass(kw_only=True)
@@ -175,6 +177,7 @@ class SampleReader:
             what = "has float pixels, whose range is not known"
             hint = "set data.stats to {mean, std}, or to auto"
             raise DataError(what, where=source.info.id, hint=hint)
+        _check_channels(source.info, self.channels)
         ids = [
             [resample(plan.frame_ids, frames, source.info.frames) for plan in plans]
             for _, frames, _, _ in self.layout.views
@@ -246,6 +249,23 @@ def _left_out(info: SourceInfo, plans: Sequence[Plan]) -> dict[str, int]:
     if any(len(set(plan.frame_ids)) < len(plan.frame_ids) for plan in plans):
         found[PADDED] = 1
     return found
+
+
+def _check_channels(info: SourceInfo, channels: int) -> None:
+    """Raise DataError where a sample's channels cannot become those of the model."""
+    have, want = info.channels, channels
+    if convertible(have, want):
+        return
+    what = f"has {have} channel{'s' if have > 1 else ''}, data.channels is {want}"
+    hint = f"set data.channels to {have}"
+    if info.height < min(info.width, have) and (info.height == want or info.height in _COMMON):
+        what = f"is read as {info.height} x {info.width} pixels of {have} channels"
+        hint = "is it [C, H, W]? save it as [H, W, C], by np.moveaxis(array, 0, -1)"
+    elif (have, want) in _MORE_BY_ALPHA:
+        hint = f"alpha: keep makes transparency a channel, where files have it; else {hint}"
+    elif (want, have) in _MORE_BY_ALPHA:
+        hint = f"if the last one is transparency, save the file without it; else {hint}"
+    raise DataError(what, where=info.id, hint=hint)
 
 
 def _checked(source: Source, clip: object, frames: int) -> np.ndarray:

@@ -82,9 +82,9 @@ _RIFF = {
 _STILL_BRANDS = (b"avif", b"avis")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"heif")
 # Marks that are too short to be told alone.
-_PORTABLE = re.compile(rb"P[1-6][ \t\r\n#]")
+_PORTABLE = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s")
 _PICKLE = re.compile(rb"\x80[\x02-\x05][\x4b-\x98\]})(c]")
-_PACKET = 188  # bytes of a transport stream, each packet of which begins with 0x47
+_PACKET = 188  # bytes of a transport stream, each packet of which begins with G
 _WEAK: tuple[tuple[Callable[[bytes], object], Content], ...] = (
     # A bitmap's two letters could begin a text; its two reserved fields are 0.
     (
@@ -93,7 +93,7 @@ _WEAK: tuple[tuple[Callable[[bytes], object], Content], ...] = (
     ),
     (_PORTABLE.match, Content(_PICTURE, "a PNM picture")),
     (
-        lambda head: len(head) > _PACKET and head[0] == head[_PACKET] == 0x47,
+        lambda head: head[:1] == head[_PACKET:][:1] == head[2 * _PACKET :][:1] == b"G",
         Content(_VIDEO, "an MPEG transport stream"),
     ),
     (_PICKLE.match, Content(_OTHER, "a Python pickle", f"it is not opened here; {_ARRAYS}")),
@@ -110,6 +110,15 @@ def content(head: bytes) -> Content | None:
     if head[4:8] == b"ftyp":
         return _of_brand(head)
     return next((found for told, found in _WEAK if told(head)), None)
+
+
+def is_text(head: bytes) -> bool:
+    """Return whether a file begins as text in UTF-8 does; its last character may be cut."""
+    try:
+        head[:-4].decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(head) - 8
+    return b"\0" not in head
 
 
 def is_heif(head: bytes) -> bool:

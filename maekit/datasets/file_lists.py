@@ -7,6 +7,7 @@ send to a worker.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,11 +28,20 @@ _LARGEST_LABEL = 1_000_000
 _LONGEST_LABEL = 4000  # characters: several labels of a sample are joined
 
 
+_ADDRESS = re.compile(r"(?:^|/)(https?|ftp|s3|gs|gcs|az|abfss?|hf|hdfs|file):/+([^/].*)")
+_LOOKED_AT = 8  # rows of a list whose files must not all be missing
 WHERE = "data.train.path (or data.val.path)"  # a set does not know which of the two it is
 
 
 def nothing_at(what: str, path: Path, layout: str) -> DataError:
     """Build the error of a path that is neither a folder nor a file."""
+    if found := _ADDRESS.search(str(path)):
+        scheme, rest = found.groups()
+        hint = (
+            f"download it, and give the folder (wget, aws s3 cp, git clone); a list may hold "
+            f"addresses of single files, {scheme}://{rest}/... in each row"
+        )
+        return DataError(f"{scheme}://{rest} is an address", where=WHERE, hint=hint)
     why = "it is neither a folder nor a file" if os.path.exists(path) else "it does not exist"  # noqa: PTH110
     return DataError(f"no {what} at {path}: {why}", where=WHERE, hint=layout)
 
@@ -131,8 +141,7 @@ class FileSet(Dataset):
             DataError: labels must come from folders, and a file lies in none.
         """
         self._files, self.left_out = files, dict(tally.left_out)
-        if tally.composition is not None:
-            self.notes = (tally.composition,)
+        self._note(tally.composition)
         if labels == "none":
             return
         found, loose = files.folders()
@@ -158,12 +167,26 @@ class FileSet(Dataset):
         """Return the label of one sample."""
         return None if self.labels is None else int(self.labels[index])
 
+    def _note(self, note: str | None) -> None:
+        """Keep what people should know of the set."""
+        self.notes = (*self.notes, note) if note is not None else self.notes
+
     def _list(self, root: str, paths: Paths, where: Path) -> None:
-        """Take the paths of a list; raises DataError where it has none."""
+        """Take the paths of a list; raises DataError where it has none, or none is there."""
         self._files = Files(root, paths)
         if not len(paths):
             what = "the list has no rows"
             raise DataError(what, where=str(where))
+        chosen = np.linspace(0, len(paths) - 1, _LOOKED_AT).round().astype(int)
+        places = [self._files.place(index) for index in np.unique(chosen).tolist()]
+        if not any(is_url(place) or os.path.lexists(place) for place in places):
+            rows = "its one row" if len(places) == 1 else f"the {len(places)} rows looked at"
+            what = f"no file of {rows} is there; the first is {as_text(places[0])}"
+            hint = (
+                f"relative paths start from {root}: set the data set's `root` "
+                f"(data.train.root, data.val.root) to the folder that they start from"
+            )
+            raise DataError(what, where=str(where), hint=hint)
 
 
 @dataclass

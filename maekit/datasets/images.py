@@ -23,7 +23,7 @@ from maekit.datasets.file_lists import (
     refuse_folder_labels,
 )
 from maekit.datasets.folders import Tally, Wanted, walk
-from maekit.datasets.list_rows import read_list
+from maekit.datasets.list_rows import columns_note, read_list
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ class Images(FileSet):
 
     def _index_list(self, path: Path, root: str, labels: Literal["auto", "none", "folder"]) -> None:
         refuse_folder_labels(labels, path)
+        self._note(columns_note(path, SUFFIXES))
         found = Labels()
         self._list(root, Paths.of(_label_rows(path, found, labeled=labels == "auto")), path)
         if found.seen:

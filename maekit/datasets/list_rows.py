@@ -6,11 +6,22 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from maekit.data.files import check_scheme, is_name
+from maekit.data.sniff import HEAD, content_of, is_text
+from maekit.datasets.list_header import (
+    LOOKED_AT,
+    Columns,
+    delimiter_of,
+    keep_hot,
+    keys_note,
+    keys_of,
+    unknown_header,
+)
 from maekit.errors import DataError
 
 _LONGEST_LINE = (
@@ -19,7 +30,6 @@ _LONGEST_LINE = (
 _LONGEST_PATH = 1 << 16  # characters: file systems end at 4,096 bytes, addresses later
 _SEPARATORS = ("\t", ",", " ")
 _MOST_FIELDS = 3  # after the path, in the lists of VideoMAE and VideoMAEv2
-_HEADER_WORDS = frozenset({"file", "filename", "image", "video", "label", "class", "id", "index"})
 
 
 @dataclass(frozen=True)
@@ -35,33 +45,96 @@ class Row:
 def read_list(path: Path, suffixes: frozenset[str]) -> Iterator[Row]:
     """Yield the rows of a list: CSV with a header, JSONL, or lines ``path`` / ``path label``.
 
-    CSV has a column ``path`` and may have ``label``, ``start`` and ``end``; the separator is a
-    comma, a semicolon or a tab. JSONL has keys of the same names. Other columns and keys are the
-    user's own. In plain lines the path may hold spaces and commas: it ends at a known suffix, or
-    before numbers.
+    CSV has a column ``path`` and may have ``label``, ``start`` and ``end``, or other tools' words
+    for them (see ``list_header``); the separator is a comma, a semicolon or a tab. JSONL has keys
+    of the same names. Other columns and keys are the user's own. In plain lines the path may hold
+    spaces and commas: it ends at a known suffix, or before numbers.
 
     Raises:
         DataError: the list is not text, or a row makes no sense; names file and line.
     """
+    with _opened(path) as file:
+        first, below = _beginning(file, path)
+        if first.lstrip().startswith("{"):
+            yield from _jsonl_rows(path, _lines(file, path))
+        elif table := _table(file, path, first, below, suffixes):
+            yield from _csv_rows(path, _lines(file, path), *table)
+        else:
+            yield from _plain_rows(path, _lines(file, path), suffixes)
+
+
+def columns_note(path: Path, suffixes: frozenset[str]) -> str | None:
+    """Say which columns or keys of a list are taken; None where it has our own, or none.
+
+    Raises:
+        DataError: as ``read_list``.
+    """
+    with _opened(path) as file:
+        first, below = _beginning(file, path)
+        if first.lstrip().startswith("{"):
+            return keys_note(_json(first, f"{path}:1"))
+        table = _table(file, path, first, below, suffixes)
+        return None if table is None else table[1].note
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """Open a list; raise DataError where it is no text, and say what it is."""
     try:
+        _refuse_other_files(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = next((line for line in _lines(file, path) if line.strip()), "")
-            if "\0" in first:
-                what = "is not a text file"
-                raise DataError(what, where=str(path), hint=_WANTED)
-            file.seek(0)
-            if first.lstrip().startswith("{"):
-                yield from _jsonl_rows(path, _lines(file, path))
-            elif delimiter := _csv_delimiter(path, first):
-                yield from _csv_rows(path, _lines(file, path), delimiter)
-            else:
-                yield from _plain_rows(path, _lines(file, path), suffixes)
+            yield file
     except UnicodeDecodeError as error:
         what = f"is not UTF-8 text (byte {error.start} of a block: {error.reason})"
-        raise DataError(what, where=str(path), hint=_WANTED) from error
+        hint = "save it as UTF-8, as by `iconv -f latin1 -t utf-8`"
+        raise DataError(what, where=str(path), hint=hint) from error
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
         raise DataError(what, where=str(path)) from error
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Raise DataError where a list is to be read and the file is no text at all."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        what = "is UTF-16 text"
+        raise DataError(what, where=str(path), hint="save it as UTF-8")
+    if is_text(head):
+        return
+    found = content_of(str(path))
+    if found is not None:
+        hint = found.hint or f"give the folder that holds it, or a list of such files: {_WANTED}"
+        what = f"is {found.name}, and not a folder or a list"
+        raise DataError(what, where=str(path), hint=hint)
+    if b"\0" in head:
+        what = "is not a text file"
+        raise DataError(what, where=str(path), hint=_WANTED)
+
+
+def _beginning(file: TextIO, path: Path) -> tuple[str, list[str]]:
+    """Return the first line that is not empty and some below it; the file is at its start again.
+
+    Raises:
+        DataError: it is no list.
+    """
+    found: list[str] = []
+    try:
+        for line in _lines(file, path):
+            if line.strip():
+                found.append(line)
+            if len(found) > LOOKED_AT:
+                break
+    except DataError:  # in its own place, once the rows before it are read
+        if not found:
+            raise
+    file.seek(0)
+    first = found[0] if found else ""
+    if first.lstrip().startswith(("[", "<?xml", "<annotation")):
+        what = "is JSON or XML, not one row a line"
+        hint = f"{_WANTED}; of a JSON array: jq -c '.[]' {path.name} > list.jsonl"
+        raise DataError(what, where=str(path), hint=hint)
+    return first, found[1:]
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
@@ -78,68 +151,104 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
 _WANTED = "a list is CSV with a header `path,label`, JSONL, or lines `path label`"
 
 
-def _csv_delimiter(path: Path, header: str) -> str | None:
-    for delimiter in (",", ";", "\t"):
-        try:
-            cells = next(csv.reader([header], delimiter=delimiter), [])
-        except csv.Error:  # a field longer than any column's name: this is not a header
-            continue
-        names = [name.strip().lower() for name in cells]
-        if "path" in names:
-            return delimiter
-        if "youtube_id" in names:
+def _table(
+    file: TextIO, path: Path, first: str, below: list[str], suffixes: frozenset[str]
+) -> tuple[str, Columns] | None:
+    """Return separator and columns of a list that is a table, with a header; None: it is none.
+
+    Raises:
+        DataError: it is one of another kind.
+    """
+
+    def known(text: str) -> bool:
+        return os.path.splitext(text.strip())[1].lower() in suffixes  # noqa: PTH122
+
+    found = delimiter_of(first, below, known)
+    if found is None:
+        if "youtube_id" in first:
             what = "is Kinetics' own list, which names no files and is not supported"
             hint = "write a list with the paths of the files you have: " + _WANTED
             raise DataError(what, where=f"{path}:1", hint=hint)
-        if len(names) > 1 and _HEADER_WORDS.issuperset(names):
-            what = f"the header has columns {', '.join(names)}, none of them `path`"
+        if names := unknown_header(first, below, known):
+            listed = ", ".join(name.strip() for name in names)[:200]
+            what = f"the header has columns {listed}, none of them holds paths"
             raise DataError(what, where=f"{path}:1", hint=_WANTED)
-    return None
+        return None
+    delimiter, columns = found
+    if columns.hot:
+        try:
+            rows = csv.reader(_lines(file, path), delimiter=delimiter)
+            next(rows, None)
+            columns = keep_hot(columns, (row for row in rows if any(row)))
+        except (csv.Error, DataError):
+            pass  # what is wrong with a row is said once it is read
+        file.seek(0)
+    return delimiter, columns
 
 
-def _csv_rows(path: Path, file: Iterable[str], delimiter: str) -> Iterator[Row]:
+def _csv_rows(path: Path, file: Iterable[str], delimiter: str, columns: Columns) -> Iterator[Row]:
     reader = csv.reader(file, delimiter=delimiter, strict=True)
-    names: list[str] | None = None
+    header = True
     try:
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
-            if names is None:
-                names = [name.strip().lower() for name in cells]
+            if header:
+                header = False
                 continue
             where = f"{path}:{reader.line_num}"
-            if len(cells) != len(names):
-                what = f"has {len(cells)} columns, the header has {len(names)}"
+            if len(cells) != len(columns.names):
+                what = f"has {len(cells)} columns, the header has {len(columns.names)}"
                 raise DataError(what, where=where, hint="put paths with commas in double quotes")
-            row = dict(zip(names, cells, strict=True))
-            fields = (row["label"],) if "label" in row else ()
-            times = (row.get("start"), row.get("end"))
-            yield Row(reader.line_num, _present(row["path"], where), fields, times)
+            label = columns.label_of(cells)
+            fields = () if label is None else (label,)
+            file_name = _present(cells[columns.path], where)
+            yield Row(reader.line_num, file_name, fields, columns.times_of(cells))
     except csv.Error as error:
         what = f"is not CSV: {error}"
         raise DataError(what, where=f"{path}:{reader.line_num}") from error
 
 
 def _jsonl_rows(path: Path, file: Iterable[str]) -> Iterator[Row]:
+    keys: tuple[str | None, str | None] | None = None
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        try:
-            row: Any = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            what = f"is not JSON: {error}"
-            raise DataError(what, where=where) from error
-        if not isinstance(row, dict) or not isinstance(row.get("path"), str):
-            what = 'is not an object with a text "path"'
+        row = _json(line, where)
+        keys = keys_of(row) if keys is None else keys
+        name, label_key = keys
+        if name is None or not isinstance(row.get(name), str):
+            what = f'is not an object with a text "{name or "path"}"'
             raise DataError(what, where=where, hint='{"path": "cats/1.jpg", "label": "cat"}')
-        label = row.get("label")
-        if isinstance(label, bool) or not isinstance(label, str | int | None):
-            what = f"label {str(label)[:40]} is neither text nor a whole number"
-            raise DataError(what, where=where)
-        fields = () if label is None else (str(label),)
+        label = _json_label(None if label_key is None else row.get(label_key), where)
+        fields = () if label is None else (label,)
         times = (row.get("start"), row.get("end"))
-        yield Row(number, _present(row["path"], where), fields, times)
+        yield Row(number, _present(row[name], where), fields, times)
+
+
+def _json(line: str, where: str) -> dict[str, Any]:
+    try:
+        row: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        what = f"is not JSON: {error}"
+        hint = "JSONL has one whole object on each line; of another tool's JSON write such a list"
+        raise DataError(what, where=where, hint=hint) from error
+    if not isinstance(row, dict):
+        what = "is not a JSON object"
+        raise DataError(what, where=where, hint='{"path": "cats/1.jpg", "label": "cat"}')
+    return row
+
+
+def _json_label(label: object, where: str) -> str | None:
+    """Return a label as text; several are joined, as they are in CSV."""
+    if label is None:
+        return None
+    labels = label if isinstance(label, list) else [label]
+    if any(isinstance(each, bool) or not isinstance(each, str | int) for each in labels):
+        what = f"label {str(label)[:40]} is neither text nor a whole number, nor a list of them"
+        raise DataError(what, where=where)
+    return "|".join(map(str, labels)) if labels else "-"
 
 
 def _plain_rows(path: Path, file: Iterable[str], suffixes: frozenset[str]) -> Iterator[Row]:

@@ -38,7 +38,7 @@ from maekit.datasets.file_lists import (
 )
 from maekit.datasets.folders import Tally, Wanted, walk
 from maekit.datasets.images import WANTED as PICTURES
-from maekit.datasets.list_rows import read_list
+from maekit.datasets.list_rows import columns_note, read_list
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ class Videos(FileSet):
             what = "layout: frame-folders is for folders; this is a list"
             hint = "drop it: a path in a list that is a folder is a video of the pictures in it"
             raise DataError(what, where=str(path), hint=hint)
+        self._note(columns_note(path, SUFFIXES))
         columns = options.columns
         if columns == "auto":
             columns = sniff(read_list(path, SUFFIXES), str(path))

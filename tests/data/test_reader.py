@@ -143,9 +143,27 @@ def test_a_declared_count_is_held_too() -> None:
 def test_float_pixels_need_statistics_and_wrong_channels_are_bad() -> None:
     bad = make_reader(Fakes(dtype="float32"), float_ok=False).read(Key(0, 0)).bad
     assert "data.stats" in bad.reason
-    bad = make_reader(Fakes(shape=(1, 20, 20, 4))).read(Key(0, 0)).bad
-    assert bad.reason == "has 4 channels, data.channels is 3 (set data.channels to 4)"
+    bad = make_reader(Fakes(shape=(1, 20, 20, 5))).read(Key(0, 0)).bad
+    assert bad.reason == "has 5 channels, data.channels is 3 (set data.channels to 5)"
     assert make_reader(Fakes(shape=(1, 20, 20, 1))).read(Key(0, 0)).bad is None
+
+
+@pytest.mark.parametrize(("shape", "channels", "advice"), [
+    ((1, 3, 64, 60), 3, "[C, H, W]"),
+    ((1, 1, 28, 28), 3, "np.moveaxis"),
+    ((1, 12, 64, 64), 12, "[C, H, W]"),
+    ((1, 20, 24, 3), 4, "alpha: keep"),
+    ((1, 20, 24, 1), 2, "alpha: keep"),
+    ((1, 20, 24, 4), 3, "save the file without it"),
+    ((1, 20, 24, 12), 3, "(set data.channels to 12)"),
+    ((1, 20, 640, 640), 3, "(set data.channels to 640)"),
+])  # fmt: skip
+def test_wrong_channels_say_what_they_may_be(
+    shape: tuple[int, int, int, int], channels: int, advice: str
+) -> None:
+    bad = make_reader(Fakes(shape=shape), channels=channels).read(Key(0, 0)).bad
+    assert bad is not None
+    assert advice in bad.reason
 
 
 def test_a_dataset_that_breaks_its_contract_ends_the_run() -> None:

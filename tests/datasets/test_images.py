@@ -81,6 +81,7 @@ def test_a_root_is_for_lists(tmp_path: Path) -> None:
 
 
 def test_columns_beside_path_and_label_are_the_users_own(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
     (tmp_path / "l.csv").write_text("path,label,start,end\na.png,dog,early,late\n")
     assert images(tmp_path / "l.csv").classes == ("dog",)
 
@@ -104,6 +105,7 @@ def test_a_list_takes_every_row_as_it_stands(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_half_labeled_lists(tmp_path: Path, text: str, line: int, reason: str) -> None:
     (tmp_path / "l.txt").write_text(text)
+    draw(tmp_path / "a.jpg")
     with pytest.raises(DataError, match=reason) as error:
         images(tmp_path / "l.txt")
     assert error.value.where == f"{tmp_path / 'l.txt'}:{line}"
@@ -130,6 +132,7 @@ def test_alpha_can_be_kept(tmp_path: Path) -> None:
 
 
 def test_a_large_set_is_small_to_send(tmp_path: Path) -> None:
+    draw(tmp_path / "n00000000" / "0.jpg")
     with (tmp_path / "l.csv").open("w") as file:
         file.write("path,label\n")
         file.writelines(f"n{i % 100:08d}/{i}.jpg,{i % 100}\n" for i in range(50_000))
