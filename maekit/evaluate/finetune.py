@@ -171,7 +171,7 @@ class FinetuneJob(Job):
         found = self._predict(all_views=state.finished)
         values = self.task.measure(found.single)
         if "test" not in state.extra:
-            warn_at_chance(self.task, values[self.task.best], self.emit)
+            warn_at_chance(self.task, found.single, self.emit)
         state.extra["test"] = values
         value = values[self.task.best]
         if value is not None and (self.best is None or value > self.best[self.task.best]):

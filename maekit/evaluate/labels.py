@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError
+from maekit.evaluate.chance import LEVEL, as_good_by_luck, matches_by_luck
 from maekit.evaluate.predictions import TOP, top_k
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 5
 _SHOWN = 5  # names in a message
-_SIGMAS = 2.0  # how far above chance an accuracy must be to count as above
+_FEW = 10  # classes of which any may be odd
 JOIN, NONE = "|", "-"
 
 
@@ -113,11 +114,45 @@ def announce_labels(train: Dataset, labeled: Labeled, emit: Emit) -> None:
     )
     for index in np.unique(np.linspace(0, len(train) - 1, EXAMPLES).round().astype(int)).tolist():
         emit(Note(f"  {train.name(index)}: {labeled.classes[int(labeled.train[index])]}"))
+    doubts_of_classes(labeled, emit)
     absent = [name for name, n in zip(labeled.classes, counts.tolist(), strict=True) if not n]
     if absent:
         emit(
             Note(f"{len(absent)} classes have no sample to train on: {', '.join(absent[:_SHOWN])}")
         )
+
+
+def doubts_of_classes(labeled: Labeled, emit: Emit) -> None:
+    """Warn of classes that look like something else: several labels, values, names of samples."""
+    used = [labeled.classes[label] for label in np.unique(labeled.train).tolist()]
+    joined = [name for name in used if len(_parts(name)) > 1 and all(_parts(name))]
+    text = None
+    if joined:
+        text = (
+            f"{len(joined)} of {len(used)} classes join several labels by '{JOIN}' "
+            f"({', '.join(joined[:_SHOWN])}), and each combination is learned as a class of its "
+            "own; finetune.head.kind=multilabel learns the labels"
+        )
+    elif len(used) > _FEW and all(map(_is_value, used)):
+        text = (
+            f"the {len(used)} classes are numbers ({', '.join(used[:_SHOWN])}), and are learned "
+            "as names; finetune.head.kind=regression learns values"
+        )
+    elif len(used) > _FEW and 2 * len(used) > len(labeled.train):
+        text = (
+            f"{len(used)} classes for {len(labeled.train)} samples ({', '.join(used[:_SHOWN])}): "
+            "are these labels, or names of samples?"
+        )
+    if text is not None:
+        emit(Note(text, warning=True))
+
+
+def _is_value(name: str) -> bool:
+    """Return whether a name is a number that is no index: with a fraction, or below 0."""
+    try:
+        return not name.isdecimal() and math.isfinite(float(name))
+    except ValueError:
+        return False
 
 
 def _range(counts: np.ndarray) -> str:
@@ -131,19 +166,27 @@ def chance_level(labels: np.ndarray) -> float:
     return float(np.bincount(labels).max() / len(labels))
 
 
-def warn_of_accuracy(top1: float, labels: np.ndarray, emit: Emit) -> bool:
-    """Warn where an accuracy is no more than chance; returns whether it is."""
-    chance = chance_level(labels)
-    bound = chance + _SIGMAS * math.sqrt(chance * (1 - chance) / len(labels))
-    if top1 > bound:
+def warn_of_accuracy(scores: np.ndarray, labels: np.ndarray, emit: Emit) -> bool:
+    """Warn where predictions are no better than chance; returns whether they are.
+
+    Args:
+        scores: ``[n, K]``.
+        labels: int64 ``[n]``.
+        emit: called with the warning.
+    """
+    top1, chance = top_k(scores, labels, 1), chance_level(labels)
+    luck = matches_by_luck(scores.argmax(axis=1), labels)
+    if luck <= LEVEL:
+        if top1 < chance:
+            text = f"top-1 {top1:.3f} is below {chance:.3f}, of always naming the most frequent"
+            emit(Note(f"{text} class, though better than chance; per_class in result.json"))
         return False
-    emit(
-        Note(
-            f"top-1 {top1:.3f} is no better than chance ({chance:.3f} for the most frequent class, "
-            f"{bound:.3f} with its spread): look at the examples and labels above",
-            warning=True,
-        )
+    text = (
+        f"top-1 {top1:.3f} is no better than chance: predictions dealt out to the samples at "
+        f"random do as well in {luck:.0%} of cases ({chance:.3f} is always naming the most "
+        "frequent class): look at the examples and labels above"
     )
+    emit(Note(text, warning=True))
     return True
 
 
@@ -241,11 +284,9 @@ class Task:
             exact = ((scores > 0.5) == (labels > 0.5)).all(axis=1)
             return {"map": mean_average_precision(scores, labels), "exact": float(exact.mean())}
         error = scores - labels
-        spread = float(np.square(labels - labels.mean(axis=0)).mean())
-        mse = float(np.square(error).mean())
         return {
-            "r2": 1 - mse / spread if spread else None,
-            "mse": mse,
+            "r2": r_squared(scores, labels),
+            "mse": float(np.square(error).mean()),
             "mae": float(np.abs(error).mean()),
         }
 
@@ -304,6 +345,12 @@ def announce_task(task: Task, train: Dataset, val: Dataset, emit: Emit) -> None:
     )
     for index in np.unique(np.linspace(0, len(train) - 1, EXAMPLES).round().astype(int)).tolist():
         emit(Note(f"  {train.name(index)}: {_shown(task, index)}"))
+    table = task.train.table
+    if task.kind == "multilabel" and table is not None and (table.sum(axis=1) == 1).all():
+        text = (
+            "no sample has several labels, or none: is it a matter of classes (kind: multiclass)?"
+        )
+        emit(Note(text, warning=True))
 
 
 def _shown(task: Task, index: int) -> str:
@@ -313,13 +360,21 @@ def _shown(task: Task, index: int) -> str:
     return f" {JOIN} ".join(task.outputs[place] for place in np.flatnonzero(row)) or NONE
 
 
-def warn_at_chance(task: Task, value: float | None, emit: Emit) -> None:
-    """Warn where the first measurement is no better than not looking at the samples."""
-    if task.kind == "multiclass" and value is not None:
-        warn_of_accuracy(value, task.labels, emit)
-    elif value is None or value <= task.chance():
+def warn_at_chance(task: Task, scores: np.ndarray, emit: Emit) -> None:
+    """Warn where the first scores ``[m, K]`` are no better than not looking at the samples."""
+    labels = task.labels
+    if task.kind == "multiclass":
+        warn_of_accuracy(scores, labels, emit)
+        return
+    measure = mean_average_precision if task.kind == "multilabel" else r_squared
+    luck = as_good_by_luck(measure, scores, labels)
+    if luck > LEVEL:
+        value = measure(scores, labels)
         shown = "-" if value is None else f"{value:.3f}"
-        text = f"{task.best} {shown} is no better than chance ({task.chance():.3f})"
+        text = (
+            f"{task.best} {shown} is no better than chance: scores dealt out to the samples at "
+            f"random do as well in {luck:.0%} of cases ({task.chance():.3f} without looking)"
+        )
         emit(Note(f"{text}: look at the examples and labels above", warning=True))
 
 
@@ -366,6 +421,12 @@ def _values(names: Sequence[str], key: str) -> np.ndarray:
         what = "a label is not a finite number"
         raise DataError(what, where=f"{key}.path", hint="give each sample its values")
     return table
+
+
+def r_squared(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return 1 - mean squared error / variance of the labels; None where they do not vary."""
+    spread = float(np.square(labels - labels.mean(axis=0)).mean())
+    return 1 - float(np.square(scores - labels).mean()) / spread if spread else None
 
 
 def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float | None:

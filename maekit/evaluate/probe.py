@@ -245,7 +245,7 @@ class ProbeSetup:
             found[name] = ProbeResult(made, fitted)
             self.emit(Note(f"{name}: top-1 {made.top(1):.4f}"))
         model = found[MODEL].predictions
-        warn_of_accuracy(model.top(1), model.labels, self.emit)
+        warn_of_accuracy(model.scores, model.labels, self.emit)
         return found
 
     def result(self, judged: Mapping[str, ProbeResult]) -> dict[str, Any]:

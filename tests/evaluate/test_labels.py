@@ -68,9 +68,15 @@ def test_chance_is_warned_of() -> None:
     labels = np.array([0] * 50 + [1] * 50)
     said: list[Event] = []
     assert chance_level(labels) == 0.5
-    assert warn_of_accuracy(0.55, labels, said.append)  # within two deviations of 0.05
+
+    def right(share: int) -> np.ndarray:
+        """Return scores of which so many of each class's 50 are right."""
+        half = np.arange(50) < share
+        return np.eye(2)[np.concatenate([~half, half]).astype(int)]
+
+    assert warn_of_accuracy(right(28), labels, said.append)
     assert isinstance(said[0], Note)
     assert said[0].warning
     assert "no better than chance" in said[0].text
-    assert not warn_of_accuracy(0.65, labels, said.append)
+    assert not warn_of_accuracy(right(33), labels, said.append)
     assert len(said) == 1
