@@ -222,6 +222,32 @@ class Dataset(ABC):
     def name(self, index: int) -> str:
         """Return the sample's file or row name, without opening it."""
 
+    def sources(self, by: str) -> Sequence[str]:
+        """Return where each sample comes from, so that ``data.val: {split: ...}`` keeps it whole.
+
+        Args:
+            by: ``sample`` (its name), ``folder`` (that of its name), or a word that this set knows,
+                as a column of its list.
+
+        Raises:
+            DataError: it knows no such word.
+        """
+        names = [self.name(index) for index in range(len(self))]
+        if by == "sample":
+            return names
+        if by == "folder":
+            return [name.rpartition("/")[0] for name in names]
+        raise DataError(
+            f"this data set has no '{by}' to split by",
+            where="data.val.by",
+            hint="sample, folder, or a column of a list (CSV with a header, or JSONL)",
+        )
+
+    @classmethod
+    def reads(cls, path: str) -> bool:  # noqa: ARG003
+        """Return whether a path holds what this data set reads, so that no name has to be given."""
+        return False
+
 
 class Target(ABC):
     """Base of targets: the values that the decoder has to predict, and their loss.

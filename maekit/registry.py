@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
+import shlex
 import sys
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from maekit.contracts import Backbone, Dataset, Decoder, Masker, PartOptions, Target
-from maekit.errors import PartError
+from maekit.errors import DataError, PartError, RecipeError
 from maekit.recipe.dump import as_dict
 from maekit.recipe.explain import suggest, validated
 from maekit.recipe.load import LoadedRecipe, with_overlays
-from maekit.recipe.merge import CORE_OWNED
+from maekit.recipe.merge import CORE_OWNED, is_split, merge
 from maekit.recipe.schema import OVERLAYS, VERBS, PartSpec, Recipe, Untyped
-from maekit.recipe.yaml12 import Mark, tree
+from maekit.recipe.yaml12 import Mark, Node, tree
 from maekit.stop import Leaving
 
 if TYPE_CHECKING:
@@ -219,8 +221,8 @@ def resolve(source: LoadedRecipe, verb: str | None = None) -> Recipe:
         RecipeError: lists everything that is wrong, in the core's keys and in parts' options.
     """
     if verb is not None:
-        return validated(Recipe, with_overlays(source, verb).tree, options_of)
-    recipe = validated(Recipe, source.tree, options_of)
+        return validated(Recipe, with_set_names(with_overlays(source, verb).tree), options_of)
+    recipe = validated(Recipe, with_set_names(source.tree), options_of)
     for each in VERBS:
         section = source.tree.fields.get(each)
         overlays = [key for key in OVERLAYS if section and key in section.fields]
@@ -232,6 +234,74 @@ def resolve(source: LoadedRecipe, verb: str | None = None) -> Recipe:
             update={each: getattr(recipe, each).model_copy(update=completed)}
         )
     return recipe
+
+
+def with_set_names(tree: Node) -> Node:
+    """Return a recipe whose data sets are named: where none is, a path says what reads it.
+
+    Raises:
+        DataError: there is nothing that a data set reads.
+        RecipeError: more than one reads it, or the one that is named does not.
+    """
+    for key in ("train", "val"):
+        spec = tree.at(("data", key))
+        path = None if spec is None else spec.fields.get("path")
+        if spec is None or path is None or not isinstance(path.value, str) or is_split(spec):
+            continue
+        name = spec.fields.get("name")
+        if name is None:
+            found = _reader_of(path.value, f"data.{key}", str(path.mark))
+            named_it = Node({"data": _inside(key, "name", Node(found, path.mark))}, path.mark)
+            tree = merge(tree, named_it)
+        elif isinstance(name.value, str):
+            _refuse_path(name.value, path, f"data.{key}")
+    return tree
+
+
+def _inside(section: str, key: str, node: Node) -> Node:
+    return Node({section: Node({key: node}, node.mark)}, node.mark)
+
+
+def _readers_of(path: str) -> list[str]:
+    """Name the installed data sets that read what lies at a path."""
+    path = os.path.expanduser(path)  # noqa: PTH111 - as the data sets do
+    found = []
+    for each in listed("datasets"):
+        try:
+            part = find("datasets", each.full_name)
+        except PartError:  # a plugin that is broken is so for those who name it
+            continue
+        if part.reads(path):
+            found.append(names_of(each)[0])
+    return found
+
+
+def _reader_of(path: str, key: str, where: str) -> str:
+    found = _readers_of(path)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        what = f"{key}.name: missing, and {path} can be read as {' or '.join(found)}"
+        raise RecipeError(what, where=where, hint=f"set {key}.name to one of them")
+    there = "holds no pictures and no videos" if os.path.exists(path) else "does not exist"  # noqa: PTH110
+    what = f"{key}.name: missing, and {path} {there}, which would say what reads it"
+    raise DataError(what, where=where, hint=f"check {key}.path, or set {key}.name: images")
+
+
+def _refuse_path(name: str, path: Node, key: str) -> None:
+    """Refuse a path for a data set that takes none: one that is drawn, or downloaded."""
+    try:
+        takes = options_of("datasets", name).model_fields
+    except PartError:
+        return  # said with all else that is wrong
+    if "path" in takes:
+        return
+    reader = next(iter(_readers_of(str(path.value))), "images")
+    drawn = "draws its own samples" if {"seed", "split"} <= takes.keys() else "reads no path"
+    hint = f"{key}.name={reader} {key}.path={shlex.quote(str(path.value))}"
+    if key == "data.train":
+        hint += "; and 'data.val={split: 0.1}', or ~data.val for none"
+    raise RecipeError(f"{key}.path: '{name}' {drawn}", where=str(path.mark), hint=hint)
 
 
 def _as_in(overlay: Any, merged: Any) -> Any:  # noqa: ANN401

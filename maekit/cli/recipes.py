@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from maekit.cli.output import as_json, print_json, print_table, say, writing
 from maekit.errors import MaekitError, PartError, RecipeError
 from maekit.recipe.dump import dump, to_yaml
-from maekit.recipe.explain import suggest
+from maekit.recipe.explain import suggest, validated
 from maekit.recipe.json_schema import PartSchema, json_schema
-from maekit.recipe.load import find, load, read, read_file, read_tree, shipped
-from maekit.recipe.schema import VERBS
-from maekit.registry import KINDS, listed, names_of, options_of, resolve
+from maekit.recipe.load import find, read, read_file, read_tree, shipped
+from maekit.recipe.schema import VERBS, Recipe
+from maekit.registry import KINDS, listed, names_of, options_of, resolve, with_set_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +51,9 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 def show(recipe: str, overrides: list[str] | None, resolved: bool) -> int:
     """Print a recipe: as written, merged with its parents and overrides, or resolved."""
-    read_it = read if resolved else load
-    loaded = read_it(recipe, overrides or [])
+    loaded = read(recipe, overrides or [])
+    if not resolved:
+        validated(Recipe, with_set_names(loaded.tree))
     for note in loaded.notes:
         say(f"note: {note}", err=True)
     if resolved:

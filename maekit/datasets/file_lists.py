@@ -9,22 +9,26 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from maekit.contracts import Dataset
 from maekit.data.files import is_name, is_url
+from maekit.datasets.folders import Wanted, suffix_of, walk
+from maekit.datasets.list_rows import read_list
 from maekit.errors import DataError
 from maekit.text import as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from maekit.datasets.folders import Tally
 
 _LARGEST_LABEL = 1_000_000
+_LOOKED_AT = 100  # rows of a list whose suffixes say what it lists
 _LONGEST_LABEL = 4000  # characters: several labels of a sample are joined
 
 
@@ -124,8 +128,10 @@ class Files:
 class FileSet(Dataset):
     """Base of sets of files: their names and labels, and what is left out."""
 
+    wanted: ClassVar[Wanted]  # what it takes of a folder
     labels: np.ndarray | None = None  # int32 [n]
     _files: Files
+    _listed: Path | None = None  # the list that names the files
 
     def _folder(
         self, files: Files, tally: Tally, labels: Literal["auto", "none", "folder"]
@@ -163,6 +169,30 @@ class FileSet(Dataset):
         """Return the file or folder, as it is listed."""
         return self._files.name(index)
 
+    def sources(self, by: str) -> Sequence[str]:
+        """Return where each sample comes from: its file, its folder, or a column of its list."""
+        if by in {"sample", "folder"} or self._listed is None:
+            return super().sources(by)
+        found = []
+        for row in read_list(self._listed, self.wanted.suffixes):
+            if by not in row.columns:
+                known = ", ".join(row.columns) or "none"
+                what = f"has no column '{by}', by which data.val is to be split"
+                hint = f"columns here: {known}; or by: sample, by: folder"
+                raise DataError(what, where=f"{self._listed}:{row.line}", hint=hint)
+            found.append(str(row.columns[by]))
+        return found
+
+    @classmethod
+    def reads(cls, path: str) -> bool:
+        """Return whether a folder, at any depth, or the rows of a list have such files."""
+        if os.path.isdir(path):  # noqa: PTH112
+            return next(walk(path, cls.wanted), None) is not None
+        if not os.path.isfile(path):  # noqa: PTH113
+            return False
+        rows = islice(read_list(Path(path), cls.wanted.suffixes), _LOOKED_AT)
+        return any(suffix_of(row.path) in cls.wanted.suffixes for row in rows)
+
     def _label(self, index: int) -> int | None:
         """Return the label of one sample."""
         return None if self.labels is None else int(self.labels[index])
@@ -173,7 +203,7 @@ class FileSet(Dataset):
 
     def _list(self, root: str, paths: Paths, where: Path) -> None:
         """Take the paths of a list; raises DataError where it has none, or none is there."""
-        self._files = Files(root, paths)
+        self._files, self._listed = Files(root, paths), where
         if not len(paths):
             what = "the list has no rows"
             raise DataError(what, where=str(where))

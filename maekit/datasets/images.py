@@ -100,6 +100,8 @@ class Images(FileSet):
             "picture are filled with its mean, and their patches do not count in the loss",
         )
 
+    wanted = WANTED
+
     def __init__(self, options: Options) -> None:
         self._alpha, self._nodata = options.alpha, options.nodata
         # Of os.path, as pathlib raises on names that are too long or of an unknown user.

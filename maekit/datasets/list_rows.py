@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,6 +40,7 @@ class Row:
     path: str
     fields: tuple[str, ...]  # what stands after the path; of a CSV or JSONL row, the label
     times: tuple[object, object] = (None, None)  # of a CSV or JSONL row: start and end, as written
+    columns: Mapping[str, object] = field(default_factory=dict)  # all of a CSV or JSONL row
 
 
 def read_list(path: Path, suffixes: frozenset[str]) -> Iterator[Row]:
@@ -203,7 +204,8 @@ def _csv_rows(path: Path, file: Iterable[str], delimiter: str, columns: Columns)
             label = columns.label_of(cells)
             fields = () if label is None else (label,)
             file_name = _present(cells[columns.path], where)
-            yield Row(reader.line_num, file_name, fields, columns.times_of(cells))
+            times, row = columns.times_of(cells), dict(zip(columns.names, cells, strict=True))
+            yield Row(reader.line_num, file_name, fields, times, row)
     except csv.Error as error:
         what = f"is not CSV: {error}"
         raise DataError(what, where=f"{path}:{reader.line_num}") from error
@@ -224,7 +226,7 @@ def _jsonl_rows(path: Path, file: Iterable[str]) -> Iterator[Row]:
         label = _json_label(None if label_key is None else row.get(label_key), where)
         fields = () if label is None else (label,)
         times = (row.get("start"), row.get("end"))
-        yield Row(number, _present(row[name], where), fields, times)
+        yield Row(number, _present(row[name], where), fields, times, row)
 
 
 def _json(line: str, where: str) -> dict[str, Any]:

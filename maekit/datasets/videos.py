@@ -93,6 +93,8 @@ class Videos(FileSet):
             "auto", description="what stands after the path in a list of plain lines"
         )
 
+    wanted = WANTED
+
     def __init__(self, options: Options) -> None:
         # Of os.path, as pathlib raises on names that are too long or of an unknown user.
         path = Path(os.path.expanduser(options.path))  # noqa: PTH111

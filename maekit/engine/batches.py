@@ -14,6 +14,7 @@ from maekit.contracts import View
 from maekit.data.loader import Loader
 from maekit.data.order import Key, Order, Stream
 from maekit.data.reader import SampleReader
+from maekit.data.split import SHOWN, split_off
 from maekit.data.statistics import auto_stats, cache_key, imagenet, keep, recall, samples_of
 from maekit.engine.build import required_pretrain
 from maekit.engine.events import Emit, Note
@@ -58,6 +59,39 @@ def open_dataset(spec: DataSpec, key: str) -> Dataset:
         msg = f"the data set '{spec.name}' is empty"
         raise DataError(msg, where=key, hint=f"set {key}.path to a folder or list that is not")
     return dataset
+
+
+def open_sets(recipe: Recipe, emit: Emit) -> tuple[Dataset, Dataset | None]:
+    """Open data.train and data.val, which may be a share of it.
+
+    Raises:
+        DataError: nothing is in one of them, or nothing can be held out.
+    """
+    data = recipe.data
+    train: Dataset = open_dataset(data.train, "data.train")
+    val: Dataset | None = None
+    if data.val is not None and data.val.held_out is not None:
+        wanted = data.val.held_out
+        train, val, missing = split_off(train, wanted.split, wanted.by)
+        emit(Note(f"data.val: {len(val):,} samples held out of data.train, by {wanted.by}"))
+        if missing:
+            names = ", ".join(missing[:SHOWN]) + (", ..." if missing[SHOWN:] else "")
+            text = f"{len(missing)} classes have too few samples to hold one out: {names}"
+            emit(Note(text, warning=True))
+    elif data.val is not None:
+        if _kind(data.val) != _kind(data.train):
+            text = f"data.train is '{data.train.name}', and data.val is '{data.val.name}'"
+            hint = "for a share of data.train: 'data.val={split: 0.1}'; for none: ~data.val"
+            emit(Note(f"{text}: other samples than are trained on? {hint}", warning=True))
+        val = open_dataset(data.val, "data.val")
+    if len(train) == 1:
+        text = "data.train is a single sample: all that can be learned is this one"
+        emit(Note(text, warning=True))
+    return train, val
+
+
+def _kind(spec: DataSpec) -> str:
+    return spec.name.rpartition("/")[2]
 
 
 def statistics_of(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -> Statistics:

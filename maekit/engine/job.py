@@ -20,7 +20,7 @@ from maekit.data.batch import BatchBuilder
 from maekit.engine.batches import (
     TrainBatches,
     announce_watch,
-    open_dataset,
+    open_sets,
     read_holdout,
     stream_of,
     workers_of,
@@ -111,11 +111,10 @@ class Job(ABC):
         self.section = section
         self.precision = Precision.of(section.precision, device, where=f"{self.verb}.precision")
         data = recipe.data
-        self.train: Dataset = open_dataset(data.train, "data.train")
+        self.train, self.val = open_sets(recipe, emit)
         self.split = BatchSplit.of(
             section.batch, samples=len(self.train), where=f"{self.verb}.batch"
         )
-        self.val = None if data.val is None else open_dataset(data.val, "data.val")
         announce_set(self.train, "data.train", emit)
         if self.val is not None:
             announce_set(self.val, "data.val", emit)

@@ -255,5 +255,5 @@ def required_finetune(recipe: Recipe) -> Finetune:
 def needs_val() -> RecipeError:
     """Return the error that says that fine-tuning is judged on data.val."""
     msg = "fine-tuning is judged on data.val, and there is none"
-    hint = "data.val.name=images data.val.path=FOLDER (or a list with labels)"
+    hint = "'data.val={split: 0.1}' holds a tenth of data.train out; or data.val.path=OTHERS"
     return RecipeError(msg, where="data.val", hint=hint)

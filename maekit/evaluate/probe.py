@@ -16,7 +16,7 @@ import torch
 
 from maekit.data.bad_files import BadFiles
 from maekit.data.statistics import cache_key, samples_of
-from maekit.engine.batches import open_dataset, workers_of
+from maekit.engine.batches import open_sets, workers_of
 from maekit.engine.events import Emit, Note
 from maekit.engine.precision import Precision
 from maekit.errors import RecipeError
@@ -322,7 +322,8 @@ def assemble_probe(
     """
     probe, spec = required_probe(recipe)
     data = recipe.data
-    train, val = open_dataset(data.train, "data.train"), open_dataset(spec, "data.val")
+    train, val = open_sets(recipe, emit)
+    assert val is not None  # noqa: S101 - required_probe saw it
     labeled = check_labels(train, val)
     announce_labels(train, labeled, emit)
     _warn_sampling(data.train, spec, emit)
@@ -403,6 +404,6 @@ def required_probe(recipe: Recipe) -> tuple[Probe, DataSpec]:
         raise RecipeError("the recipe has no probe section", where="probe", hint="add `probe:`")
     if recipe.data.val is None:
         msg = "a probe is judged on data.val, and there is none"
-        hint = "data.val.name=images data.val.path=FOLDER (or a list with labels)"
+        hint = "'data.val={split: 0.1}' holds a tenth of data.train out; or data.val.path=OTHERS"
         raise RecipeError(msg, where="data.val", hint=hint)
     return recipe.probe, recipe.data.val

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from maekit.recipe.schema import PartSpec, Recipe
+from maekit.recipe.schema import HeldOutSpec, PartSpec, Recipe
 from maekit.recipe.yaml12 import CORE_SCHEMA
 
 _SMALL = 1e-3
@@ -35,6 +35,9 @@ def as_dict(model: BaseModel) -> dict[str, Any]:
             plain[key] = as_dict(value)
         elif value is not None or field.default is not None:
             plain[key] = given[key]
+    if isinstance(model, HeldOutSpec) and model.held_out is not None:
+        del plain["name"]  # and its options: they are data.train's
+        return as_dict(model.held_out) | plain
     if isinstance(model, PartSpec):
         plain |= model.options.model_dump(mode="json", by_alias=True)
     return plain

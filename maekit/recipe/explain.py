@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import textwrap
 from dataclasses import dataclass
@@ -246,7 +247,8 @@ def _hint(findings: list[_Finding], scope: _Scope) -> str:
     if field is None:
         return _EXAMPLE
     if kind in {"model_type", "model_attributes_type"} and isinstance(value, str):
-        return f"a part is given as `{finding.path[-1]}: {{name: {value}}}`"
+        key = "path" if "/" in value or os.path.exists(value) else "name"  # noqa: PTH110
+        return f"a part is given as `{finding.path[-1]}: {{{key}: {value}}}`"
     return _about(field)
 
 

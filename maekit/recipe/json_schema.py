@@ -13,6 +13,7 @@ from maekit.recipe.schema import (
     MaskerSpec,
     PartSpec,
     Recipe,
+    Split,
     TargetSpec,
 )
 
@@ -76,7 +77,7 @@ def json_schema(parts: Sequence[PartSchema]) -> Schema:
 def _one_of(
     spec: type[PartSpec], own: Schema, parts: Iterable[PartSchema], definitions: Schema
 ) -> Schema:
-    shared = {key: value for key, value in own.items() if key != "name"}
+    shared = {key: value for key, value in own.items() if key not in {"name", "held_out"}}
     branches: list[Schema] = []
     for part in parts:
         label = f"{part.kind}.{part.names[0]}".replace("/", ".")
@@ -99,5 +100,9 @@ def _one_of(
             }
         )
     # Without a name: options for the part that the parent names.
-    unnamed = {"title": "as in the parent", "type": "object", "not": {"required": ["name"]}}
+    unnamed: Schema = {"title": "as in the parent", "type": "object"}
+    unnamed["not"] = {"required": ["name"]}
+    if spec is HeldOutSpec:
+        unnamed["title"] = "a share of data.train, or as in the parent"
+        unnamed["properties"] = {**Split.model_json_schema()["properties"], **shared}
     return {"description": (spec.__doc__ or "").strip(), "oneOf": [*branches, unnamed]}

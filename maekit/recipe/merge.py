@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from maekit.errors import RecipeError
 from maekit.recipe.dump import as_dict
-from maekit.recipe.schema import DataSpec, PartSpec, Recipe
+from maekit.recipe.schema import Data, DataSpec, PartSpec, Recipe, Split
 from maekit.recipe.sections import Section
 from maekit.recipe.yaml12 import COMMAND_LINE, MAX_DEPTH, KeyPath, Node, parse
 from maekit.recipe.yaml12 import tree as as_tree
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Keys that the core reads besides a dataset's options: kept when the dataset changes.
 CORE_OWNED = frozenset(DataSpec.model_fields) - frozenset(PartSpec.model_fields)
+SPLIT = frozenset(Split.model_fields)
 
 
 def merge(base: Node, top: Node) -> Node:
@@ -43,6 +44,8 @@ def _merge(base: Node, top: Node, path: KeyPath, *, inside_part: bool = False) -
         core = CORE_OWNED if path[-2:] in {("data", "train"), ("data", "val")} else frozenset()
         kept = {key: node for key, node in kept.items() if key == "name" or key in core}
         mark = top.mark
+    if path[-2:] == ("data", "val"):
+        kept = _of_one_origin(base, top, kept)
     group = alternatives().get(path, ())
     if any(_given(top, key) for key in group):
         kept = {key: node for key, node in kept.items() if key not in group}
@@ -59,6 +62,48 @@ def _renamed(base: Node, top: Node) -> bool:
     return old is not None and new is not None and old.value != new.value
 
 
+def is_split(val: Node) -> bool:
+    """Return whether a ``data.val`` is a share of data.train; some sets have a split of their own.
+
+    Theirs stands beside a name, and is a word.
+    """
+    split = val.fields.get("split")
+    return "name" not in val.fields and split is not None and not isinstance(split.value, str)
+
+
+def _of_one_origin(base: Node, top: Node, kept: dict[str, Node]) -> dict[str, Node]:
+    """Return what is kept of ``data.val``: it is a share of data.train, or a set of its own."""
+    if is_split(top) and not is_split(base):
+        return {key: node for key, node in kept.items() if key in CORE_OWNED}
+    if is_split(base) and {"name", "path"} & top.fields.keys():
+        return {key: node for key, node in kept.items() if key not in SPLIT}
+    return kept
+
+
+def _with_split(data: Node) -> Node:
+    """Give a ``data.val`` that is a share of data.train what it has of data.train.
+
+    Raises:
+        RecipeError: it has something else besides.
+    """
+    val, train = data.fields.get("val"), data.fields.get("train")
+    if val is None or train is None or not is_split(val):
+        return data
+    for key, node in val.fields.items():
+        if key not in SPLIT and key not in CORE_OWNED:
+            what = f"data.val.{key}: means nothing beside split, which takes data.train's"
+            hint = "leave it out, or give data.val a name and no split"
+            raise RecipeError(what, where=str(node.mark), hint=hint)
+    share = val.fields["split"]
+    if not isinstance(share.value, (int, float)) or not 0 < share.value < 1:
+        what = f"data.val.split: expected a share between 0 and 1, got {share.plain}"
+        raise RecipeError(what, where=str(share.mark), hint="0.1 holds a tenth out")
+    held_out = {key: node for key, node in val.fields.items() if key in SPLIT}
+    own = {key: node for key, node in val.fields.items() if key in CORE_OWNED}
+    entries = {**train.fields, **own, "held_out": Node(held_out, val.mark)}
+    return Node({**data.fields, "val": Node(entries, val.mark)}, data.mark)
+
+
 def _given(node: Node, key: str) -> bool:
     return key in node.fields and node.fields[key].value is not None
 
@@ -69,6 +114,8 @@ def completed(tree: Node, section: type[BaseModel], path: KeyPath = ()) -> Node:
     So ``finetune.augment.flip=0`` changes one option of the crops that fine-tuning has by default,
     and ``probe.batch.accumulation=8`` leaves the probe's batch as it is.
     """
+    if section is Data:
+        tree = _with_split(tree)
     entries = dict(tree.fields)
     for name, field in section.model_fields.items():
         key = field.alias or name

@@ -255,8 +255,24 @@ class DataSpec(PartSpec):
         return self
 
 
+class Split(Section):
+    """A share of data.train that is held out, the same in every run."""
+
+    split: float = Field(
+        gt=0, lt=1, description="share of data.train that is held out, of each class alike"
+    )
+    by: str = Field(
+        "sample",
+        min_length=1,
+        description="what stays together: sample, folder, or a column of data.train's list",
+    )
+
+
 class HeldOutSpec(DataSpec):
     """Held-out samples: their clips are as long as data.train's."""
+
+    # As ``{split: ..., by: ...}`` in a recipe, without a name: the rest is data.train's.
+    held_out: Split | None = Field(None, exclude=True, description="a share of data.train")
 
     # Never written into a resolved recipe: it would contradict a later change of data.train's. A
     # factory, as 1 is not a default that users should read.

@@ -18,7 +18,7 @@ from maekit.data.masks import MaskDraw
 from maekit.data.pixels import to_channels, to_float01
 from maekit.data.rng import generator
 from maekit.datasets.named_files import NamedFiles
-from maekit.engine.batches import open_dataset, stream_of, train_reader
+from maekit.engine.batches import open_sets, stream_of, train_reader
 from maekit.engine.build import required_pretrain
 from maekit.engine.schedule import BatchSplit, total_steps
 from maekit.errors import DataError, RecipeError
@@ -236,7 +236,7 @@ def _training_samples(folder: Path, recipe: Recipe) -> int:
     checkpoint = newest_good(folder / "checkpoints", files=()).newest
     if checkpoint is not None and "train_samples" in checkpoint.record.extra:
         return int(checkpoint.record.extra["train_samples"])
-    return len(open_dataset(recipe.data.train, "data.train"))
+    return len(open_sets(recipe, lambda _: None)[0])
 
 
 class PictureMask:

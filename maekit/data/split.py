@@ -1,0 +1,149 @@
+"""Hold a share of a data set out, by what its samples are called.
+
+Which samples these are depends on their names alone, not on the order of files, the seed or the
+machine; a file that is added moves at most one other. Samples of one source stay together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maekit.contracts import Dataset, Label
+from maekit.errors import DataError
+
+if TYPE_CHECKING:
+    from maekit.contracts import Source
+
+SHOWN = 5  # names in a message
+
+
+class Subset(Dataset):
+    """Some samples of a data set, with its classes.
+
+    Args:
+        whole: the set.
+        rows: which of its samples, int64 ``[n]``.
+    """
+
+    def __init__(self, whole: Dataset, rows: np.ndarray) -> None:
+        self.whole, self.rows = whole, rows
+        self.classes = whole.classes
+        self.labels = _taken(whole.labels, rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def open(self, index: int) -> Source:
+        """Open sample ``index``; raises as the set does."""
+        return self.whole.open(int(self.rows[index]))
+
+    def name(self, index: int) -> str:
+        """Return the sample's name."""
+        return self.whole.name(int(self.rows[index]))
+
+    def sources(self, by: str) -> Sequence[str]:
+        """Return where each sample comes from."""
+        found = self.whole.sources(by)
+        return [found[row] for row in self.rows.tolist()]
+
+
+def split_off(dataset: Dataset, share: float, by: str) -> tuple[Subset, Subset, list[str]]:
+    """Split a set into what is trained on and what is held out.
+
+    Where there are labels, the share is taken of each class, at least one source of it, and one is
+    always left to train on.
+
+    Args:
+        dataset: the whole set.
+        share: of the samples that are held out, in (0, 1).
+        by: what stays together: ``sample``, ``folder``, or a column of the set's list.
+
+    Returns:
+        What is trained on, what is held out, and classes of which nothing could be held out.
+
+    Raises:
+        DataError: there is only one source of samples.
+    """
+    sources = _below_common_folder(dataset.sources(by))
+    rows_of: dict[str, list[int]] = {}
+    for row, source in enumerate(sources):
+        rows_of.setdefault(source, []).append(row)
+    strata: dict[str, list[str]] = {}
+    for source, rows in rows_of.items():
+        strata.setdefault(_label_of(dataset, rows), []).append(source)
+    held = [row for each in strata.values() for row in _held(each, rows_of, share)]
+    if not held:
+        raise _nothing_to_hold_out(dataset, len(rows_of), by)
+    mask = np.zeros(len(dataset), bool)
+    mask[held] = True
+    trained = Subset(dataset, np.flatnonzero(~mask))
+    trained.left_out, trained.notes = dataset.left_out, dataset.notes
+    seen = {_label_of(dataset, [row]) for row in held}
+    left = sorted({_label_of(dataset, rows) for rows in rows_of.values()} - seen)
+    return (
+        trained,
+        Subset(dataset, np.flatnonzero(mask)),
+        [_class_name(dataset, label) for label in left],
+    )
+
+
+def _held(sources: Sequence[str], rows_of: dict[str, list[int]], share: float) -> list[int]:
+    """Return the rows of one class that are held out: sources in the order of their digests."""
+    total = sum(len(rows_of[source]) for source in sources)
+    held: list[int] = []
+    for source in sorted(sources, key=_digest)[:-1]:  # one is left to train on
+        rows = rows_of[source]
+        if held and len(held) + len(rows) / 2 > share * total:
+            break
+        held += rows
+    return held
+
+
+def _digest(source: str) -> bytes:
+    return hashlib.blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _below_common_folder(sources: Sequence[str]) -> Sequence[str]:
+    """Return sources without the folder that all lie in: a set may be moved as a whole."""
+    first, last = min(sources), max(sources)  # between them lie all others
+    same = (n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    folder = first[: next(same, min(len(first), len(last)))].rpartition("/")[0]
+    return [source[len(folder) :].lstrip("/") for source in sources] if folder else sources
+
+
+def _label_of(dataset: Dataset, rows: Sequence[int]) -> str:
+    """Return what stands for the label of rows; empty where they have none, or several."""
+    if dataset.labels is None:
+        return ""
+    found = {repr(_plain(dataset.labels[row])) for row in rows}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _plain(label: Label) -> object:
+    return label.tolist() if isinstance(label, np.generic | np.ndarray) else label
+
+
+def _class_name(dataset: Dataset, label: str) -> str:
+    names = dataset.classes or ()
+    return names[int(label)] if label.isdecimal() and int(label) < len(names) else label
+
+
+def _nothing_to_hold_out(dataset: Dataset, sources: int, by: str) -> DataError:
+    if by == "folder" and dataset.labels is not None and sources > 1:
+        what = "each class lies in one folder, so that no folder can be held out"
+        hint = "by: sample (the default), or by: a column of a list that names the sources"
+        return DataError(what, where="data.val.by", hint=hint)
+    what = f"nothing can be held out: data.train has {len(dataset)} sample(s), {sources} source(s)"
+    return DataError(what, where="data.val.split", hint="add samples, or remove it: ~data.val")
+
+
+def _taken(
+    labels: Sequence[Label] | np.ndarray | None, rows: np.ndarray
+) -> Sequence[Label] | np.ndarray | None:
+    if labels is None or isinstance(labels, np.ndarray):
+        return None if labels is None else labels[rows]
+    return [labels[row] for row in rows.tolist()]
