@@ -20,8 +20,9 @@ from maekit.engine.pretrain import PretrainJob
 from maekit.engine.resume import newest_of
 from maekit.engine.run import Finished, RunOptions, run_in_folder
 from maekit.errors import RecipeError
-from maekit.evaluate.cached_probe import refuse_other, run_cached_probe
+from maekit.evaluate.cached_probe import KEPT, run_cached_probe
 from maekit.evaluate.finetune import FinetuneJob
+from maekit.evaluate.kept_run import refuse_other
 from maekit.evaluate.online_probe import online_probe
 from maekit.evaluate.probe import required_probe
 from maekit.evaluate.probe_training import LinearProbeJob
@@ -151,7 +152,7 @@ def run_verb(
     elif verb == "probe":  # both of its protocols may have left something in the folder
         resumed = options.out or newest_of(recipe, verb, options.source)
         if resumed is not None:
-            refuse_other(resumed, recipe, options.source)
+            refuse_other(verb, resumed, recipe, options.source, KEPT)
     if steps:
         return run_in_folder(kind, recipe, device, options, listener)
     return run_cached_probe(recipe, device, options, listener)

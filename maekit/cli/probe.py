@@ -15,8 +15,9 @@ from maekit.engine.reporters import duration
 from maekit.engine.resume import is_restarted
 from maekit.engine.run import RunOptions
 from maekit.errors import INTERRUPTED
-from maekit.evaluate.cached_probe import VERB, begun_result
+from maekit.evaluate.cached_probe import VERB
 from maekit.evaluate.feature_cache import collect_features, count_bad
+from maekit.evaluate.kept_run import begun_result
 from maekit.evaluate.predictions import TOP, Reading
 from maekit.evaluate.probe import DIFFERENCES, MODEL, PIXELS, RANDOM, assemble_probe
 from maekit.verbs import JOBS, run_verb, trains
@@ -130,7 +131,7 @@ def _rehearse(recipe: Recipe, source: str, device: torch.device, emit: Emit, *, 
     each = sum(features.nbytes for features in made.features.values()) / max(1, len(made.rows))
     views = len(setup.train) + len(setup.val) * val_reader.repeats
     costs = {
-        **begun_result(recipe),
+        **begun_result(VERB, recipe),
         "protocol": setup.protocol,
         "parameters": sum(each.numel() for each in setup.encoder.parameters()),
         "classes": len(setup.labeled.classes),
