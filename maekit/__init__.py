@@ -76,7 +76,7 @@ def load_classifier(
 
 
 def run(
-    recipe: str | Path | Mapping[str, Any],
+    recipe: str | Path | Mapping[str, Any] | None,
     verb: str = "pretrain",
     *,
     overrides: Sequence[str] = (),
@@ -84,6 +84,7 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     source: str | Path | None = None,
+    classes: Sequence[str] | None = None,
     device: str | None = None,
     seed: int | None = None,
     compare_expected: bool = False,
@@ -102,14 +103,15 @@ def run(
 
     Args:
         recipe: a file, the name of a shipped recipe (``"quickstart"``), or a mapping as a file
-            would hold it.
-        verb: ``pretrain``, ``finetune``, ``probe`` or ``tokenizer``.
+            would hold it; of ``evaluate`` None stands for that of the run that ``source`` is of.
+        verb: ``pretrain``, ``finetune``, ``probe``, ``tokenizer`` or ``evaluate``.
         overrides: ``"pretrain.epochs=10"`` sets a key, ``"~data.val"`` removes one.
         out: run folder; default: ``runs/<recipe>/<n>``.
         resume: continue from the newest good checkpoint; start where there is none.
         overwrite: move an earlier run in ``out`` away first.
         source: weights to start from: a run, a weights file, ``timm:NAME``, ``hf:FOLDER``, and
-            for ``finetune`` and ``probe`` also ``scratch``.
+            for ``finetune`` and ``probe`` also ``scratch``; the classifier that is evaluated.
+        classes: names of that classifier's outputs, where its weights have none.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; default: the best there is.
         seed: overrides the recipe's.
         compare_expected: say in ``expected`` whether results lie in the recipe's bands.
@@ -143,4 +145,12 @@ def run(
     )
     words = [*overrides, *([] if seed is None else [f"seed={seed}"])]
     listener = on_event or (lambda _: None)
-    return work(recipe, verb, options, overrides=words, device=device, listener=listener)
+    return work(
+        recipe,
+        verb,
+        options,
+        overrides=words,
+        classes=classes,
+        device=device,
+        listener=listener,
+    )

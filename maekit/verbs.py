@@ -21,6 +21,8 @@ from maekit.engine.resume import newest_of
 from maekit.engine.run import Finished, RunOptions, run_in_folder
 from maekit.errors import RecipeError
 from maekit.evaluate.cached_probe import KEPT, run_cached_probe
+from maekit.evaluate.evaluation import VERB as EVALUATE
+from maekit.evaluate.evaluation import Request, evaluate
 from maekit.evaluate.finetune import FinetuneJob
 from maekit.evaluate.kept_run import refuse_other
 from maekit.evaluate.online_probe import online_probe
@@ -159,18 +161,27 @@ def run_verb(
 
 
 def run(
-    recipe: str | Path | Mapping[str, Any],
+    recipe: str | Path | Mapping[str, Any] | None,
     verb: str,
     options: RunOptions,
     *,
     overrides: Sequence[str],
+    classes: Sequence[str] | None,
     device: str | None,
     listener: Emit,
 ) -> dict[str, Any]:
     """Resolve a recipe and run a verb, as ``maekit.run`` documents it."""
+    if verb == EVALUATE:
+        if options.source is None:
+            raise RecipeError("which classifier?", where="source", hint="a run, or a weights file")
+        names = None if classes is None else tuple(classes)
+        request = Request(options.source, recipe, overrides, classes=names)
+        return evaluate(request, pick_device(device), options, listener).result
     if verb not in JOBS:
         msg = f"maekit.run cannot run '{verb}'"
-        raise RecipeError(msg, where="verb", hint=f"one of {', '.join(JOBS)}")
+        raise RecipeError(msg, where="verb", hint=f"one of {', '.join((*JOBS, EVALUATE))}")
+    if recipe is None:
+        raise RecipeError("which recipe?", where="recipe", hint="a file, or a shipped one's name")
     loaded = read(recipe, overrides)
     resolved = resolve(loaded, verb)
     for note in loaded.notes:

@@ -174,6 +174,14 @@ CompareExpected = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
+Classes = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes",
+        metavar="FILE",
+        help="Names of a classifier's outputs, where the weights have none: lines, or JSON.",
+    ),
+]
 StartFrom = Annotated[
     str | None,
     typer.Option("--from", metavar="WEIGHTS", help=f"Start from {FORMS}; default: from none."),
@@ -296,6 +304,56 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
     --dry-run says how much that is.
 
     Example: maekit probe tiny_images --kind knn --from runs/tiny_images/1
+    """
+
+
+@app.command()
+@runs("evaluate:evaluate", resumable=True)
+def evaluate(  # noqa: PLR0917 - each is an option of the command line
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|FILE", help="A classifier: a run, or weights of maekit or of others."
+        ),
+    ],
+    overrides: OverridesArgument = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="FOLDER|LIST",
+            help="Labeled samples; default: the recipe's data.val.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="Read and judge as this one does; default: the run's own, or one view.",
+        ),
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option("--views", metavar="CLIPSxCROPS", help="Of each sample; 5x3 for example."),
+    ] = None,
+    classes: Classes = None,
+    out: RunFolderOption = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    lock: Lock = True,
+    compare_expected: CompareExpected = False,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Judge a classifier on labeled samples, without training.
+
+    It may be a run of finetune or of the linear probe, or a fine-tuned file of
+    MAE's, VideoMAE's, mae_st's, timm's or transformers' code.
+
+    Example: maekit evaluate mae_finetuned_vit_base.pth --data imagenet/val
     """
 
 
@@ -579,14 +637,6 @@ DecoderHeads = Annotated[int | None, typer.Option(min=1, help="The decoder's, li
 Clip = Annotated[
     str | None,
     typer.Option(metavar="TxHxW", help="Frames and pixels, where SRC does not say."),
-]
-Classes = Annotated[
-    Path | None,
-    typer.Option(
-        "--classes",
-        metavar="FILE",
-        help="Names of a classifier's outputs, where SRC has none: lines, or JSON.",
-    ),
 ]
 Replace = Annotated[bool, typer.Option("--overwrite", help="Replace DST.")]
 

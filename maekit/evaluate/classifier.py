@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from maekit.engine.build import load_model
+from maekit.engine.build import load_model, without_head
 from maekit.errors import PartError, WeightsError
 from maekit.evaluate.features import pool_then_norm, required_norm
 from maekit.layers import LAYER_NORM_EPS, Normalizer, Statistics
@@ -133,8 +133,8 @@ def load_classifier(
         msg = "these weights hold no classifier: they come from pre-training"
         hint = "give a run of maekit finetune, or a file with a head"
         raise WeightsError(msg, where=weights.origin, hint=hint)
-    model, header = load_model(weights, clip)
     described = weights.header.classifier
+    model, header = load_model(without_head(weights), clip)
     head = make_head(
         model.backbone.width,
         len(described.outputs),
@@ -147,7 +147,7 @@ def load_classifier(
         name: tensor for name, tensor in classifier.state_dict().items() if name.startswith(ENCODER)
     }
     load_classifier_tensors(classifier, encoder | own, weights.origin)
-    return classifier.eval(), header
+    return classifier.eval(), header.model_copy(update={"classifier": described})
 
 
 def classifier_tensors(classifier: Classifier) -> dict[str, Tensor]:

@@ -322,6 +322,68 @@ def task_of(kind: HeadKind, train: Dataset, val: Dataset) -> Task:
     return Task(kind, outputs, *_targets(labels, values), "r2")
 
 
+def task_of_outputs(
+    kind: HeadKind, outputs: tuple[str, ...], val: Dataset, emit: Emit, *, named: bool
+) -> Task:
+    """Make the task of judging a trained head on one labeled set: there is nothing to train on.
+
+    Args:
+        kind: of the head.
+        outputs: names of what it predicts.
+        val: the set.
+        emit: told how classes were matched, where not by name.
+        named: whether the names are those of classes; False: numbers, as the head has no names.
+
+    Raises:
+        DataError: the set has no labels, or classes that the head does not know.
+    """
+    labels, names = labels_of(val, "data.val"), tuple(val.classes or ())
+    if not len(labels):
+        raise DataError("there is no sample to judge", where="data.val.path")
+    if kind == "multiclass":
+        outputs, places = _matched(outputs, names, labels, emit, named=named)
+        none, found = np.zeros(0, np.int64), places[labels]
+        width = len(outputs)
+        return Task(kind, outputs, LabelTable(none, width), LabelTable(found, width), "top1")
+    hot = kind == "multilabel"
+    table = _hot(names, outputs, "data.val") if hot else _values(names, "data.val")
+    if table.shape[1] != len(outputs):
+        what = f"{table.shape[1]} values a sample, and the head predicts {len(outputs)}"
+        raise DataError(what, where="data.val.path", hint="is it the set that it was trained for?")
+    empty, full = _targets([labels[:0], labels], [table, table])
+    return Task(kind, outputs, empty, full, "map" if hot else "r2")
+
+
+def _matched(
+    outputs: tuple[str, ...], names: tuple[str, ...], labels: np.ndarray, emit: Emit, *, named: bool
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Name the outputs, and find that of each class of a set: int64 ``[classes]``, -1 for none.
+
+    Raises:
+        DataError: a sample is of a class that no output is called.
+    """
+    known = {name: place for place, name in enumerate(outputs)}
+    strange = sorted({names[int(label)] for label in np.unique(labels)} - known.keys())
+    if not strange:
+        return outputs, np.array([known.get(name, -1) for name in names], np.int64)
+    shown = ", ".join(strange[:_SHOWN])
+    more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
+    if named or len(names) != len(outputs):
+        whose = "classes are not among the model's" if named else "classes have no number"
+        what = f"{len(strange)} {whose} {len(outputs)}: {shown}{more}"
+        hint = (
+            "--classes FILE names the outputs in their order, as the folders or labels are called"
+        )
+        raise DataError(what, where="data.val.path", hint=hint)
+    first, last = names[0], names[-1]
+    text = (
+        f"the weights do not name their {len(outputs)} classes: those of data.val are taken in "
+        f"sorted order, from {first} to {last}, as in most trainings; --classes FILE names them"
+    )
+    emit(Note(text, warning=True))
+    return names, np.arange(len(names), dtype=np.int64)
+
+
 def _targets(
     labels: Sequence[np.ndarray], tables: Sequence[np.ndarray]
 ) -> tuple[LabelTable, LabelTable]:

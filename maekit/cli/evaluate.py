@@ -1,0 +1,95 @@
+"""``maekit evaluate``: print how well a classifier does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from maekit.cli.output import print_json, print_table, say
+from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.cli.result import MEASURES, print_comparison
+from maekit.engine.precision import pick_device
+from maekit.engine.resume import is_restarted
+from maekit.engine.run import RunOptions
+from maekit.errors import INTERRUPTED, RecipeError
+from maekit.evaluate.evaluation import VERB, Request
+from maekit.evaluate.evaluation import evaluate as judge
+from maekit.weights.heads import read_classes
+
+
+def evaluate(  # noqa: PLR0917 - each is an option of the command line
+    source: str,
+    overrides: list[str] | None,
+    data: str | None,
+    recipe: str | None,
+    views: str | None,
+    classes: Path | None,
+    out: Path | None,
+    resume: bool,
+    overwrite: bool,
+    lock: bool,
+    compare_expected: bool,
+    device: str | None,
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Judge a classifier; return the exit code."""
+    names = None if classes is None else read_classes(classes)
+    counts = None if views is None else _views(views)
+    request = Request(source, recipe, overrides or (), data, counts, names)
+    options = RunOptions(
+        out,
+        resume or is_restarted(),
+        overwrite,
+        source,
+        compare_expected,
+        signals=True,
+        locks=lock,
+    )
+    console = Console(stderr=True, highlight=False)
+    with (
+        closing(Terminal(console, title=VERB, quiet=quiet, verbose=verbose)) as terminal,
+        LoggingBridge(terminal).listening(),
+    ):
+        result, folder = judge(request, pick_device(device), options, terminal)
+    if result["exit"] == INTERRUPTED:
+        return INTERRUPTED
+    if json:
+        print_json(result)
+    else:
+        print_table((result["protocol"], ""), list(_rows(result)))
+        if compare_expected:
+            print_comparison(result["expected"])
+    if not quiet:
+        say(f"scores:   {result['predictions']}\nresult:   {folder}", err=True)
+    return 0
+
+
+def _views(text: str) -> tuple[int, int]:
+    sizes = text.lower().split("x")
+    if len(sizes) != 2 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        hint = "clips and crops of each sample, as 5x3; 1x1 is the center"
+        raise RecipeError(f"not a number of views: {text}", where="--views", hint=hint)
+    clips, crops = map(int, sizes)
+    return clips, crops
+
+
+def _rows(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "samples", f"{result['samples']:,}"
+    for key in MEASURES:
+        if key in result:
+            yield key, _number(result[key])
+    if result["settings"]["views"] != "1x1":
+        for key in MEASURES:
+            if key in result["single_view"]:
+                yield f"one view: {key}", _number(result["single_view"][key])
+    yield "floor: chance", _number(result["floor"]["chance"])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

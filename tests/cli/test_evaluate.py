@@ -1,0 +1,211 @@
+"""``maekit evaluate``: classifiers of runs and of others, judged without training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_recipes import VIDEOS, Recipe, draw_sides, write_noise, write_recipe
+from small_runs import result_of
+
+import maekit
+from maekit.engine.build import build_model
+from maekit.engine.run_folder import read_lines
+from maekit.errors import Interrupted
+from maekit.evaluate import evaluation
+from maekit.evaluate.feature_cache import FeatureShards
+from maekit.weights.header import Header
+from maekit.weights.safetensors_io import model_tensors, write_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Result
+
+    Cli = Callable[..., Result]
+
+SCRATCH = ("--from", "scratch")
+SCORES = "predictions.jsonl"
+
+
+def scores(run: str) -> list[dict[str, Any]]:
+    return list(read_lines(Path(run, SCORES)))
+
+
+@pytest.fixture
+def tuned(cli: Cli, two: str) -> str:
+    """Fine-tune on two classes."""
+    done = cli("finetune", two, "finetune.steps=3", *SCRATCH, "--out", "tuned", "-q")
+    assert done.code == 0, done.err
+    return "tuned"
+
+
+def test_a_run_is_judged_as_it_judged_itself(cli: Cli, tuned: str) -> None:
+    done = cli("evaluate", tuned, "--out", "again", "--json")
+    assert done.code == 0, done.err
+    result, before = json.loads(done.out), result_of(tuned)
+    for key in ("top1", "top5", "single_view", "per_class", "floor", "protocol", "classes"):
+        assert result[key] == before[key], key
+    assert scores("again") == scores(tuned)
+    assert (result["verb"], result["exit"], result["samples"]) == ("evaluate", 0, 16)
+    assert result == result_of("again")
+    # The file in its run, and one that was moved out of it.
+    shutil.copy(f"{tuned}/weights.safetensors", "alone.safetensors")
+    inside = cli("evaluate", f"{tuned}/weights.safetensors", "--out", "inside", "-q")
+    alone = cli("evaluate", "alone.safetensors", "--data", "pictures/val", "--out", "alone")
+    assert (inside.code, alone.code) == (0, 0), alone.err
+    assert scores("inside") == scores(tuned) == scores("alone")
+    assert "no recipe: the center of each picture is judged" in alone.err
+    assert "top1" in alone.out
+    assert result_of("alone")["protocol"] == "evaluate/1x1"
+
+
+def test_other_samples_and_classes_by_name(cli: Cli, tuned: str) -> None:
+    """A set that lacks a class, or has one that nobody knows."""
+    right = sorted(Path("pictures/val/r").glob("*"))
+    Path("only.csv").write_text("".join(f"{path} r\n" for path in right))
+    done = cli("evaluate", tuned, "--data", "only.csv", "--out", "only-r", "--json")
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert result["per_class"]["l"] is None
+    assert result["samples"] == 8
+    assert {each["label"] for each in scores("only-r")} == {1}
+    Path("only.csv").write_text(f"{right[0]} r\n{right[1]} strange\n")
+    refused = cli("evaluate", tuned, "--data", "only.csv", "--out", "refused")
+    assert refused.code == 6
+    assert "1 classes are not among the model's 2: strange" in refused.err
+    assert result_of("refused")["exit"] == 6
+
+
+def test_what_cannot_be_judged_is_refused(cli: Cli, two: str) -> None:
+    done = cli("pretrain", two, "pretrain.steps=1", "--out", "pre", "-q")
+    assert done.code == 0, done.err
+    none = cli("evaluate", "pre", "--data", "pictures/val", "--out", "x")
+    assert none.code == 3
+    assert "hold no classifier" in none.err
+    assert cli("evaluate", "absent.pth", "--data", "pictures/val").code == 2
+    assert not Path("x").exists()
+
+
+def official(cli: Cli, path: str, side: int = 32) -> None:
+    """Write a fine-tuned file as facebookresearch/mae's code does, with two outputs."""
+    backbone = {"name": "image-vit", "size": "tiny", "depth": 1, "heads": 3, "patch": 8}
+    header = Header(
+        backbone=backbone, clip=(1, side, side), channels=3,
+        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+    )  # fmt: skip
+    write_weights(Path("encoder.safetensors"), model_tensors(build_model(header)), header)
+    assert cli("weights", "convert", "encoder.safetensors", path, "--to", "mae").code == 0
+    state = torch.load(path)["model"]
+    for kind in ("weight", "bias"):
+        state[f"fc_norm.{kind}"] = state.pop(f"norm.{kind}")
+    torch.manual_seed(0)
+    state |= {"head.weight": torch.randn(2, 192), "head.bias": torch.zeros(2)}
+    torch.save({"model": state, "epoch": 99}, path)
+
+
+def test_an_official_file_in_python_and_by_hand(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    official(cli, "official.pth")
+    draw_sides(tmp_path / "pictures", 6, seed=3)
+    for path in Path("pictures").glob("*/*.png"):  # as large as the model wants them
+        Image.open(path).resize((32, 32)).save(path)
+    words = ("finetune.views.enlarge=1", "data.workers=0")
+    done = cli("evaluate", "official.pth", *words, "--data", "pictures", "--out", "run", "--json")
+    assert done.code == 0, done.err
+    assert "the weights do not name their 2 classes" in done.err
+    model, _ = maekit.load_classifier("official.pth")
+    right = 0
+    for each in scores("run"):
+        pixels = torch.from_numpy(np.array(Image.open(each["id"]))).permute(2, 0, 1) / 255
+        with torch.no_grad():
+            likely = model(model.normalize(pixels[None, :, None])).softmax(-1)[0]
+        np.testing.assert_allclose(each["scores"], likely, atol=1e-5)
+        assert each["label"] == "lr".index(Path(each["id"]).parent.name)
+        right += int(likely.argmax()) == each["label"]
+    result = json.loads(done.out)
+    assert result["top1"] == right / 6
+    assert set(result["per_class"]) == {"l", "r"}
+    # Names in another order swap the labels; a third class is no output's.
+    swapped = maekit.run(
+        None, "evaluate", source="official.pth", classes=["r", "l"], out="swapped",
+        overrides=[*words, "data.val.path=pictures"],
+    )  # fmt: skip
+    assert swapped["top1"] == 1 - result["top1"]
+    Path("pictures/z").mkdir()
+    shutil.copy(next(Path("pictures").glob("l/*")), "pictures/z/z.png")
+    refused = cli("evaluate", "official.pth", "--data", "pictures", "--out", "three")
+    assert refused.code == 6
+    assert "--classes FILE" in refused.err
+    unnamed = cli("evaluate", "official.pth")
+    assert unnamed.code == 2
+    assert "--data FOLDER" in unnamed.err
+    by_number = Path("list.csv")
+    rows = [f"{each['id']} {each['label']}\n" for each in scores("run")]
+    by_number.write_text("".join(rows))
+    again = cli("evaluate", "official.pth", *words, "--data", "list.csv", "--out", "list", "-q")
+    assert again.code == 0, again.err
+    assert result_of("list")["top1"] == result["top1"]
+
+
+JUDGED: Recipe = {
+    "name": "judged",
+    "data": {"train": {"path": "clips", "stride": 2}, "val": {"path": "clips", "stride": 2}},
+    "finetune": {
+        "steps": 2,
+        "batch": {"global": 4},
+        "optimizer": {"name": "adamw", "base_lr": 0.1},
+        "views": {"clips": 2, "crops": 3},
+    },
+}
+
+
+def test_videos_by_many_views_and_resumed(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(4):
+        write_noise(Path("clips", "ab"[number % 2], f"{number}.mp4"), 13 + 2 * number)
+    recipe = write_recipe(tmp_path / "judged.yaml", VIDEOS, JUDGED)
+    assert cli("finetune", recipe, *SCRATCH, "--out", "tuned", "-q").code == 0
+    before = result_of("tuned")
+    monkeypatch.setattr(evaluation, "SHARD_SIZE", 2)
+    made: list[int] = []
+    save = FeatureShards.save
+
+    def stopping(self: FeatureShards, number: int, *what: Any) -> None:
+        save(self, number, *what)
+        made.append(number)
+        if len(made) == 1:
+            raise Interrupted("interrupted")
+
+    monkeypatch.setattr(FeatureShards, "save", stopping)
+    first = cli("evaluate", "tuned", "--out", "run")
+    assert first.code == 75
+    assert "continue with --resume --out run" in first.err
+    other = cli("evaluate", "tuned", "--views", "1x1", "--out", "run", "--resume")
+    assert other.code == 2
+    done = cli("evaluate", "tuned", "--out", "run", "--resume")
+    assert done.code == 0, done.err
+    assert made == [0, 1]
+    result = result_of("run")
+    assert result["protocol"] == before["protocol"] == "finetune/all/2x3"
+    for key in ("top1", "top5", "single_view"):
+        assert result[key] == before[key]
+    for ours, theirs in zip(scores("run"), scores("tuned"), strict=True):
+        assert ours.keys() == theirs.keys()
+        np.testing.assert_allclose(ours["scores"], theirs["scores"], atol=2e-6)
+    assert not Path("run/scores").exists()
+    assert "one view: top1" in done.out
+    one = cli("evaluate", "tuned", "--views", "1x1", "--out", "one", "-q", "--json")
+    assert json.loads(one.out)["top1"] == before["single_view"]["top1"]
+    assert cli("evaluate", "tuned", "--views", "5", "--out", "bad").code == 2
+
