@@ -276,7 +276,9 @@ class Evaluation:
         reader = self._reader()
         announce_set(self.val, VAL, self.emit)
         times = self.views.clips * self.views.crops
-        self.emit(Note(f"{len(self.task.outputs)} outputs, {counted(times, 'view')} of each sample"))
+        self.emit(
+            Note(f"{len(self.task.outputs)} outputs, {counted(times, 'view')} of each sample")
+        )
         shards = FeatureShards(path / KEPT, self._about(request))
         collect_shards(
             reader,

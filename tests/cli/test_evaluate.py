@@ -208,4 +208,3 @@ def test_videos_by_many_views_and_resumed(
     one = cli("evaluate", "tuned", "--views", "1x1", "--out", "one", "-q", "--json")
     assert json.loads(one.out)["top1"] == before["single_view"]["top1"]
     assert cli("evaluate", "tuned", "--views", "5", "--out", "bad").code == 2
-
