@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,10 @@ from maekit.targets.dvae_networks import as_pictures, check_range
 from maekit.targets.dvae_weights import read_encoder
 from maekit.weights.locate import find_weights
 from maekit.weights.safetensors_io import sha256
+
+_log = logging.getLogger(__name__)
+_CODES_LOOKED_AT = 20_000
+_FEW_CODES = 4  # in equal shares; a dVAE of minutes (recipes/dvae_tiny.yaml) has 20 and more
 
 if TYPE_CHECKING:
     from maekit.targets.dvae_networks import Encoder
@@ -93,8 +98,39 @@ class DVAEToken(Target):
         self._encoder = encoder.eval().requires_grad_(requires_grad=False)
         return {"sha256": digest}
 
+    def fit(self, batches: Iterable[Sequence[Tensor]]) -> None:
+        """Fit nothing, but look at the codes of the first samples: a collapsed dVAE has few.
+
+        What hardly varies is predicted at once, and teaches nothing: the log warns of it.
+        """
+        counts, seen = torch.zeros(self.options.vocabulary, dtype=torch.int64), 0
+        for views in batches:
+            codes = self._codes(views)
+            counts += torch.bincount(codes.flatten().cpu(), minlength=len(counts))
+            seen += codes.numel()
+            if seen >= _CODES_LOOKED_AT:
+                break
+        if not seen:
+            return
+        shares = counts[counts > 0] / seen
+        effective = float(torch.exp(-(shares * shares.log()).sum()))
+        if effective < _FEW_CODES:
+            _log.warning(
+                "the dVAE uses %s of its %s codes on these samples, as unevenly as %.1f codes in "
+                "equal shares: there is little to learn from predicting them; train the dVAE "
+                "longer, or with another pretrain.target.weights",
+                f"{len(shares):,}",
+                f"{len(counts):,}",
+                effective,
+            )
+
     def encode(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
         """Turn the view ``[B, C, t, h*S, w*S]`` in [0, 1] into codes, int64 ``[B, Q]``."""
+        codes = self._codes(views)
+        return codes.gather(1, mask.queries)
+
+    def _codes(self, views: Sequence[Tensor]) -> Tensor:
+        """Return all codes of the second view, int64 ``[B, N]``."""
         clips = views[1].float()
         encoder = self._on(clips.device)
         if not self._checked:  # once: reading it back makes an accelerator wait
@@ -103,7 +139,7 @@ class DVAEToken(Target):
         # Autocast would round the truth to half precision.
         with torch.no_grad(), torch.autocast(clips.device.type, enabled=False):
             codes = encoder.codes(as_pictures(clips))
-        return codes.view(len(clips), -1).gather(1, mask.queries)
+        return codes.view(len(clips), -1)
 
     def loss(self, pred: Tensor, target: Tensor) -> Tensor:
         """Compute the cross-entropy ``[B, Q]`` of logits ``[B, Q, vocabulary]``, in nats."""

@@ -90,7 +90,7 @@ def panel(
     captions: Sequence[str],
     *,
     side: int = 192,
-    frames: int = 4,
+    frames: int = 3,
     labels: Sequence[str] = (),
 ) -> Image.Image:
     """Lay samples out in a table.
@@ -158,11 +158,22 @@ def stack(sheets: Sequence[Image.Image]) -> Image.Image:
     return whole
 
 
+def beside(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Put sheets side by side, at the top."""
+    width, height = sum(each.width for each in sheets), max(each.height for each in sheets)
+    whole = Image.new("RGB", (width, height), _PAPER)
+    left = 0
+    for each in sheets:
+        whole.paste(each, (left, 0))
+        left += each.width
+    return whole
+
+
 def _cell(picture: np.ndarray, side: int, frames: int) -> Image.Image:
     """Draw one picture, or a strip of frames, enlarged."""
     clip = picture[None] if picture.ndim == _IMAGE_DIMENSIONS else picture
     chosen = np.linspace(0, len(clip) - 1, min(frames, len(clip))).round().astype(int)
-    least = side if picture.ndim == _IMAGE_DIMENSIONS else side * 2 // 3
+    least = side if len(clip) == 1 else side * 2 // 3
     factor = max(1, math.ceil(least / max(clip.shape[1:3])))
     shown = [_image(clip[index]) for index in chosen]
     height, width = clip.shape[1] * factor, clip.shape[2] * factor

@@ -11,9 +11,11 @@ from maekit.engine.step import make_mask, to_device_float01
 from maekit.targets.dvae_networks import as_pictures
 from maekit.tokens import Mask
 from maekit.visualize.painting import COLUMNS, ORACLE_COLUMN, as_shown, paint_sample
-from maekit.visualize.panel import panel
+from maekit.visualize.panel import beside, panel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from PIL.Image import Image
 
     from maekit.data.batch import Batch
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
     from maekit.targets.dvae_networks import DVAE
 
+_SEVERAL = 4  # samples
 REBUILT_COLUMNS = ("original", "reconstruction")
 
 
@@ -52,7 +55,16 @@ def reconstructions(model: MaskedAutoencoder, batch: Batch, precision: Precision
     oracle = painted.oracle_stats is not None
     stages = [np.split(stage, len(pixels)) for stage in painted.stages(oracle=oracle)]
     captions = (*COLUMNS, ORACLE_COLUMN) if oracle else COLUMNS
-    return panel([list(row) for row in zip(*stages, strict=True)], captions)
+    return _sheet([list(row) for row in zip(*stages, strict=True)], captions)
+
+
+def _sheet(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str]) -> Image:
+    """Lay samples out; several pictures in two halves side by side, as screens are wide."""
+    still = len(rows[0][0]) == 1
+    if len(rows) < _SEVERAL or not still:
+        return panel(rows, captions)
+    half = -(-len(rows) // 2)
+    return beside([panel(rows[:half], captions), panel(rows[half:], captions)])
 
 
 @torch.no_grad()
@@ -74,4 +86,4 @@ def rebuilt(model: DVAE, batch: Batch, precision: Precision) -> Image | None:
     again = pictures.float().unflatten(0, (-1, clips.shape[2])).movedim(2, -1)
     original = clips.permute(0, 2, 3, 4, 1)
     pairs = zip(original.cpu().numpy(), again.cpu().numpy(), strict=True)
-    return panel([list(pair) for pair in pairs], REBUILT_COLUMNS)
+    return _sheet([list(pair) for pair in pairs], REBUILT_COLUMNS)

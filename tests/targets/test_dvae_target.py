@@ -249,3 +249,24 @@ def test_a_pickle_is_not_told_in_pytorchs_words(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="runs code when it is read") as caught:
             read_encoder(path)
         assert "will likely succeed" not in str(caught.value)
+
+
+@pytest.mark.parametrize("collapsed", [True, False])
+def test_a_collapsed_dvae_is_warned_of(
+    dalle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, collapsed: bool
+) -> None:
+    made = target(dalle)
+
+    def codes(_views: Any) -> torch.Tensor:
+        spread = (torch.arange(96) % 8).view(4, 24)
+        return torch.where(spread > 0, 5, spread) if collapsed else spread
+
+    monkeypatch.setattr(made, "_codes", codes)
+    with caplog.at_level("WARNING"):
+        made.fit([[torch.zeros(4, 3, 1, 8, 8)] * 2] * 3)
+    if collapsed:  # 7/8 and 1/8: exp(0.377) = 1.46
+        assert "uses 2 of its" in caplog.text
+        assert "1.5 codes in equal shares" in caplog.text
+    else:
+        assert not caplog.text
+    made.fit([])

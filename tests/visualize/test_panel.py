@@ -128,7 +128,7 @@ def test_captions_stand_next_to_the_pictures_below_the_first_label() -> None:
     assert (above[:, 40:] < 120).any()  # is as long as the label, which one caption is not
     caption = sheet[27:54]
     assert (caption[:, 6:20] < 120).any()
-    assert (caption[:, 140:154] < 120).any()
+    assert (caption[:, 204:218] < 120).any()
 
 
 def test_a_strips_label_begins_where_its_captions_do() -> None:

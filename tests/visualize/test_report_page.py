@@ -134,7 +134,7 @@ def test_missing_pictures_and_a_cut_one(tmp_path: Path) -> None:
     assert "Could not be read: step-00000020.png." in page
     assert page.count("<img") == 4
     shutil.rmtree(folder / "pictures")
-    assert "No pictures were drawn." in page_of(folder)
+    assert "Reconstructions<" not in page_of(folder)
 
 
 def test_many_pictures_are_an_even_choice_and_large_ones_are_made_smaller(tmp_path: Path) -> None:
@@ -192,3 +192,29 @@ def test_skipped_updates_and_doubts_are_on_the_page(tmp_path: Path) -> None:
     text = page_of(run)
     assert "updates skipped as not finite: 1; samples: odd.tif" in text
     assert "Warning: the loss ended above its start" in text
+
+
+def headings(page: str) -> list[str]:
+    return re.findall(r"<h2>([^<]*)</h2>", page)
+
+
+def test_pictures_come_first_and_what_is_empty_is_left_out(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    whole = headings(page_of(folder))
+    assert whole.index("Reconstructions") == 1
+    assert whole.index("Reconstructions") < whole.index("Curves")
+    shutil.rmtree(folder / "pictures")
+    (folder / "bad_files.jsonl").unlink(missing_ok=True)
+    assert headings(page_of(folder)) == ["Summary", "Curves", "Recipe", "Environment", "Log"]
+
+
+def test_columns_that_no_run_fills_are_left_out(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name) for name in ("one", "two")]
+    heading = re.compile(r'<th scope="col">([^<]*)</th>')
+    assert "Gain over the best fill" in heading.findall(page_of(*runs))
+    for run in runs:
+        write_metrics(run, [step_record(step, 40) for step in range(1, 41)])
+    columns = heading.findall(page_of(*runs))
+    assert "Gain over the best fill" not in columns
+    assert "Held out" not in columns
+    assert {"Verdict", "Loss", "Time"} <= set(columns)

@@ -96,6 +96,8 @@ def render(paths: Sequence[Path]) -> Rendered:
         curves=_json([packed(chart) for chart in charts]),
         names=names,
         runs=shown,
+        sections=_sections(shown, figures=bool(charts)),
+        compared=_compared(shown),
         figures=[_figure(chart, names) for chart in charts],
         curve_hints=_curve_hints(charts),
         pairing=pairing,
@@ -105,6 +107,46 @@ def render(paths: Sequence[Path]) -> Rendered:
     )
     # File names that were not UTF-8 carry lone surrogates; they are shown escaped.
     return Rendered(page.encode("utf-8", "backslashreplace"), runs, pairing)
+
+
+class Compared(NamedTuple):
+    """The numbers of several runs: headings, and each run's cells."""
+
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def _compared(runs: Sequence[PageRun]) -> Compared:
+    """Put the runs' numbers side by side; what none of them has gets no column."""
+    titled = {
+        "Verdict": [each.run.verdict.state for each in runs],
+        "Steps": [f"{each.numbers.step:,}" if each.run.steps else MISSING for each in runs],
+        "Loss": [number(each.numbers.loss_last) for each in runs],
+        "Held out": [held_out(each.numbers) for each in runs],
+        "Gain over the best fill": [decibel(each.numbers.gain_db) for each in runs],
+        "Samples/s": [number(each.numbers.samples_per_second) for each in runs],
+        "Waiting for data": [percent(each.numbers.data_wait) for each in runs],
+        "Time": [elapsed(each.numbers.seconds) for each in runs],
+        "Bad files": [f"{each.numbers.bad_files:,}" for each in runs],
+    }
+    some = {title: cells for title, cells in titled.items() if set(cells) != {MISSING}}
+    return Compared(list(some), [list(row) for row in zip(*some.values(), strict=True)])
+
+
+def _sections(runs: Sequence[PageRun], *, figures: bool) -> list[str]:
+    """Name the sections that have something to show, in their order."""
+    drawn = any(each.pictures.shown or each.pictures.notes for each in runs)
+    # Where a run trains, no step is news; a probe of cached features has none.
+    trains = any(each.run.verb != "probe" for each in runs)
+    return [
+        "Summary",
+        *(["Reconstructions"] if drawn else []),
+        *(["Curves"] if figures or trains else []),
+        "Recipe",
+        *(["Bad files"] if any(each.run.bad_files for each in runs) else []),
+        "Environment",
+        "Log",
+    ]
 
 
 @dataclass(frozen=True)
@@ -134,11 +176,18 @@ class PageRun:
             start = f"from {number(found.loss_first)}"
         if found.samples_per_second is not None:
             speed = f"samples/s, {percent(found.data_wait)} waiting for data"
-        return [
+        steps = f"{found.step:,} steps" if self.run.steps else ""
+        trained = [
             ("Loss", number(found.loss_last), start),
-            ("Held out", held_out(found), held_out_gain(found)),
             ("Speed", number(found.samples_per_second), speed),
-            ("Time", elapsed(found.seconds), f"{found.step:,} steps"),
+        ]
+        if self.run.verb == "probe" and not self.run.steps:  # of cached features
+            trained = []
+        return [
+            *trained[:1],
+            ("Held out", held_out(found), held_out_gain(found)),
+            *trained[1:],
+            ("Time", elapsed(found.seconds), steps),
             ("Bad files", f"{found.bad_files:,}", "listed below" if found.bad_files else "none"),
         ]
 

@@ -175,7 +175,7 @@ def _verdict(result: dict[str, Any], steps: list[dict[str, Any]], *, running: bo
         left = steps[-1].get("seconds_left") if steps else None
         return Verdict("running", f"Running, {at}", _left(left))
     if code == 0:
-        return Verdict("finished", f"Finished, {at}")
+        return Verdict("finished", f"Finished, {at}" if logged else "Finished")
     if code is None and not logged:
         return Verdict("empty", "Nothing was logged", "No step and no result.json.")
     if code is None or logged > int(result.get("steps") or 0):
