@@ -70,10 +70,13 @@ class PartOptions(BaseModel):
     Attributes:
         load_time: options that may differ between saved weights and the model that takes them,
             because no tensor depends on them, or because tensors are resized to them.
+        inherited: options that show in no tensor's shape, and where they are unset are those of the
+            weights that the model takes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     load_time: ClassVar[frozenset[str]] = frozenset()
+    inherited: ClassVar[frozenset[str]] = frozenset()
 
     def structure(self) -> dict[str, Any]:
         """Return what weights depend on, as JSON values: all options but those of ``load_time``.

@@ -25,6 +25,19 @@ PositionKind = Literal["sincos-1d", "sincos-2d", "sincos-3d", "learned", "learne
 Init = Literal["mae", "mae-st", "videomae"]
 
 
+class Epsilons(NamedTuple):
+    """What layer norms add to the variance: those of blocks, and the last one."""
+
+    blocks: float
+    last: float
+
+    @classmethod
+    def of(cls, blocks: float | None, last: float | None) -> Epsilons:
+        """Fill in what is unset: the papers', and for the last norm that of the blocks."""
+        inner = LAYER_NORM_EPS if blocks is None else blocks
+        return cls(inner, inner if last is None else last)
+
+
 class Statistics(NamedTuple):
     """Mean and standard deviation per channel that pixels are normalized with."""
 
@@ -146,12 +159,13 @@ class Block(nn.Module):
         mlp_ratio: float = 4.0,
         qkv_bias: QKVBias = "all",
         drop_path: float = 0.0,
+        norm_eps: float = LAYER_NORM_EPS,
     ) -> None:
         super().__init__()
         self.drop_path = DropPath(drop_path)
-        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.attn = Attention(width, heads, qkv_bias)
-        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = MLP(width, int(width * mlp_ratio))
 
     def forward(self, x: Tensor, want_weights: bool = False) -> tuple[Tensor, Tensor | None]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from maekit.contracts import Backbone, Encoded, Grid, PartContext, PartOptions
 from maekit.errors import PartError
 from maekit.layers import (
-    LAYER_NORM_EPS,
     Block,
+    Epsilons,
     Init,
     PatchEmbedding,
     PositionKind,
@@ -56,6 +56,7 @@ class ViTOptions(PartOptions):
     load_time: ClassVar[frozenset[str]] = frozenset(
         {"drop_path", "init", "positions", "positions_grid"}
     )
+    inherited: ClassVar[frozenset[str]] = frozenset({"norm_eps", "last_norm_eps"})
 
     size: Size = Field("base", description="tiny, small, base, large or huge")
     width: int | None = Field(None, ge=1, description="instead of the size's width")
@@ -82,6 +83,15 @@ class ViTOptions(PartOptions):
         description="probability that a sample skips the last block's branches while training; "
         "from 0 in the first block in equal steps; changes no weights",
     )
+    norm_eps: float | None = Field(
+        None,
+        ge=0,
+        description="added to the variance in layer norms; unset: the weights', else 1e-6, as in "
+        "the papers' code (transformers: 1e-12)",
+    )
+    last_norm_eps: float | None = Field(
+        None, ge=0, description="the same of the last norm; unset: the weights', else norm_eps"
+    )
     mask_token: bool = Field(
         False, description="feed hidden patches to the encoder as [M] (MAE table 1c)"
     )
@@ -96,7 +106,13 @@ class ViTOptions(PartOptions):
         """Return what weights depend on, a size as its width, depth and heads."""
         plain = super().structure()
         del plain["size"]
-        return plain | asdict(self.shape)
+        eps = self.epsilons
+        return plain | asdict(self.shape) | {"norm_eps": eps.blocks, "last_norm_eps": eps.last}
+
+    @property
+    def epsilons(self) -> Epsilons:
+        """What the norms add to variances, filled in."""
+        return Epsilons.of(self.norm_eps, self.last_norm_eps)
 
 
 class VisionTransformer(Backbone, nn.Module):
@@ -125,11 +141,12 @@ class VisionTransformer(Backbone, nn.Module):
             self.prefix_tokens,
             options.positions_grid,
         )
+        eps = options.epsilons
         self.transformer = nn.ModuleList(
-            Block(shape.width, shape.heads, options.mlp_ratio, options.qkv_bias, rate)
+            Block(shape.width, shape.heads, options.mlp_ratio, options.qkv_bias, rate, eps.blocks)
             for rate in drop_rates(options.drop_path, shape.depth)
         )
-        self.norm = nn.LayerNorm(shape.width, eps=LAYER_NORM_EPS)
+        self.norm = nn.LayerNorm(shape.width, eps=eps.last)
         self._initialize(options.init)
 
     def _initialize(self, init: Init) -> None:

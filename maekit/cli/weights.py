@@ -23,9 +23,9 @@ from maekit.weights.export import (
 )
 from maekit.weights.export_hf import export_hf
 from maekit.weights.export_onnx import export_encoder
-from maekit.weights.foreign import UserHints
 from maekit.weights.formats import recognize
 from maekit.weights.heads import read_classes
+from maekit.weights.hints import UserHints
 from maekit.weights.importer import (
     LICENSES,
     Weights,

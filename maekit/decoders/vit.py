@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from maekit.contracts import Decoder, Encoded, Grid, PartContext, PartOptions
 from maekit.errors import PartError
 from maekit.layers import (
-    LAYER_NORM_EPS,
     Block,
+    Epsilons,
     Init,
     PositionKind,
     Positions,
@@ -37,6 +37,7 @@ class ViTDecoder(Decoder, nn.Module):
 
     class Options(PartOptions):
         load_time: ClassVar[frozenset[str]] = frozenset({"init", "positions", "positions_grid"})
+        inherited: ClassVar[frozenset[str]] = frozenset({"norm_eps", "last_norm_eps"})
 
         width: int = Field(512, ge=4, description="values a token")
         depth: int = Field(8, ge=0, description="blocks; 0: a linear head")
@@ -60,12 +61,26 @@ class ViTDecoder(Decoder, nn.Module):
         positions_grid: tuple[Tokens, Tokens, Tokens] | None = Field(
             None, description="as the backbone's: the grid that a fixed table was made for"
         )
+        norm_eps: float | None = Field(None, ge=0, description="as the backbone's")
+        last_norm_eps: float | None = Field(
+            None, ge=0, description="as the backbone's (transformers' VideoMAE: 1e-5)"
+        )
         init: Init = Field(
             "mae",
             description="mae: xavier encoder-to-decoder projection, normal mask token; mae-st: "
             "also queries, keys and values each by itself; videomae: PyTorch's own projection, "
             "truncated normal mask token",
         )
+
+        def structure(self) -> dict[str, Any]:
+            """Return what weights depend on, with the norms' epsilons filled in."""
+            eps = self.epsilons
+            return super().structure() | {"norm_eps": eps.blocks, "last_norm_eps": eps.last}
+
+        @property
+        def epsilons(self) -> Epsilons:
+            """What the norms add to variances, filled in."""
+            return Epsilons.of(self.norm_eps, self.last_norm_eps)
 
     def __init__(self, options: Options, context: PartContext) -> None:
         super().__init__()
@@ -84,10 +99,16 @@ class ViTDecoder(Decoder, nn.Module):
             kind, context.grid, width, self.prefix_tokens, options.positions_grid
         )
         self.blocks = nn.ModuleList(
-            Block(width, options.heads, options.mlp_ratio, options.qkv_bias)
+            Block(
+                width,
+                options.heads,
+                options.mlp_ratio,
+                options.qkv_bias,
+                norm_eps=options.epsilons.blocks,
+            )
             for _ in range(options.depth)
         )
-        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.norm = nn.LayerNorm(width, eps=options.epsilons.last)
         self.head = nn.Linear(width, context.out_dim)
         self._initialize(options.init)
 

@@ -53,6 +53,7 @@ class Classifier(nn.Module):
         norm: Norm,
         clip: tuple[int, int, int],
         statistics: Statistics,
+        norm_eps: float = LAYER_NORM_EPS,
     ) -> None:
         super().__init__()
         if pool == "cls" and not backbone.prefix_tokens:
@@ -63,7 +64,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.pool: Pool = pool
         self.norm_kind: Norm = norm
-        self.fc_norm = nn.LayerNorm(backbone.width, eps=LAYER_NORM_EPS) if norm == "fresh" else None
+        self.fc_norm = nn.LayerNorm(backbone.width, eps=norm_eps) if norm == "fresh" else None
         self.head = head
         self.frozen: list[nn.Module] = []  # of the encoder: always in evaluation mode
         self.clip = clip
@@ -72,7 +73,15 @@ class Classifier(nn.Module):
         self.normalizer = Normalizer(statistics)
 
     @classmethod
-    def of(cls, model: MaskedAutoencoder, head: nn.Module, *, pool: Pool, norm: Norm) -> Self:
+    def of(
+        cls,
+        model: MaskedAutoencoder,
+        head: nn.Module,
+        *,
+        pool: Pool,
+        norm: Norm,
+        norm_eps: float = LAYER_NORM_EPS,
+    ) -> Self:
         """Build a classifier on the encoder of a masked autoencoder, which it shares."""
         return cls(
             model.backbone,
@@ -81,6 +90,7 @@ class Classifier(nn.Module):
             norm=norm,
             clip=model.clip,
             statistics=model.statistics,
+            norm_eps=norm_eps,
         )
 
     def train(self, mode: bool = True) -> Self:
@@ -141,7 +151,9 @@ def load_classifier(
         dropout=described.dropout,
         batch_norm=described.batch_norm,
     )
-    classifier = Classifier.of(model, head, pool=described.pool, norm=described.norm)
+    classifier = Classifier.of(
+        model, head, pool=described.pool, norm=described.norm, norm_eps=described.norm_eps
+    )
     own = {name: tensor for name, tensor in weights.tensors.items() if name.startswith(CLASSIFIER)}
     encoder = {
         name: tensor for name, tensor in classifier.state_dict().items() if name.startswith(ENCODER)

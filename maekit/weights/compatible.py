@@ -53,6 +53,7 @@ def check_compatible(
         WeightsError: parts or statistics differ beyond what changes at load time; each is named
             with both values.
     """
+    requested = _inherited(found, requested)
     inflates = found.backbone.name in new.backbone.inflates
     fresh = _decoder_reset_reason(found, requested, old, new)
     target, pinned = _pinned(found.target, requested.target)
@@ -90,6 +91,23 @@ def check_compatible(
     return Compatibility(
         requested.model_copy(update={**parts, "target": target, "grid": new.grid}), fresh
     )
+
+
+def _inherited(found: Header, requested: Header) -> Header:
+    """Complete requested parts by options that are the weights' where nobody sets them."""
+    parts: dict[str, PartSpec] = {}
+    for key in ("backbone", "decoder"):
+        theirs, ours = getattr(found, key), getattr(requested, key)
+        if theirs is None or ours is None:
+            continue
+        options = cast("PartOptions", ours.options)
+        known = {
+            name: getattr(theirs.options, name, None)
+            for name in options.inherited
+            if getattr(options, name) is None
+        }
+        parts[key] = ours.with_options(options.model_copy(update=known))
+    return requested.model_copy(update=parts)
 
 
 def _pinned(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maekit.atomic import write_atomically
 from maekit.errors import RecipeError, WeightsError
-from maekit.weights.foreign import IMAGENET
+from maekit.layers import LAYER_NORM_EPS
 from maekit.weights.formats import (
     LAYOUTS,
     MAE,
@@ -23,6 +23,7 @@ from maekit.weights.formats import (
     classifier_keys,
 )
 from maekit.weights.header import Header
+from maekit.weights.hints import IMAGENET
 from maekit.weights.importer import Weights
 from maekit.weights.infer import DECODER_HEADS, PIXELS, published_heads, target_part
 from maekit.weights.keymap import KeyMap, to_theirs
@@ -96,6 +97,7 @@ def export_timm(weights: Weights, path: Path) -> Exported:
     notes = list(left_out_notes(weights))
     if behind:
         notes.append(f"left out: {behind} tensors of the decoder; timm holds encoders")
+    notes += other_epsilons(structure._replace(decoder=None), "timm's")
     notes.append(f"load it: {timm_call(weights.header, structure, patch_of(weights), path)}")
     return Exported(tensors, tuple(notes))
 
@@ -160,9 +162,26 @@ def count_parameters(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for name, tensor in tensors.items() if name.startswith(OURS))
 
 
+def other_epsilons(structure: Structure, where: str) -> Iterator[str]:
+    """Name the norms that others' code computes with the papers' epsilon, and this model not."""
+    parts = {"encoder": structure.backbone, "decoder": structure.decoder}
+    found = [
+        f"{name} {eps:g}"
+        for name, options in parts.items()
+        for eps in dict.fromkeys(() if options is None else options.epsilons)
+        if eps != LAYER_NORM_EPS
+    ]
+    if found:
+        yield (
+            f"norms add {LAYER_NORM_EPS:g} to the variance in {where}, in this model the "
+            f"{', the '.join(found)}: set that there too, or features are only near"
+        )
+
+
 def _missing_facts(header: Header, structure: Structure, family: Family) -> Iterator[str]:
     """Name what neither the file nor its shapes tell, and what readers assume instead."""
     encoder, decoder = structure.backbone.shape, structure.decoder
+    yield from other_epsilons(structure, "its code")
     flags = []
     if published_heads(header.backbone.name).get(encoder.width) != encoder.heads:
         flags.append(f"--heads {encoder.heads}")
@@ -282,7 +301,12 @@ class Structure(NamedTuple):
 
 
 def require_exportable(
-    header: Header, family: Family, title: str, *, encoder: bool = False
+    header: Header,
+    family: Family,
+    title: str,
+    *,
+    encoder: bool = False,
+    unbiased: bool = False,
 ) -> Structure:
     """Return the options of a model that a format can hold.
 
@@ -291,17 +315,19 @@ def require_exportable(
         family: whose conventions the format follows.
         title: what errors call the format.
         encoder: the format holds encoders only: whatever the decoder is, it stays behind.
+        unbiased: the format may also hold attention without biases.
 
     Raises:
         WeightsError: it cannot hold this model; every reason is named.
     """
     name, wanted = _BACKBONES[family]
+    none: Allowed = {"qkv_bias": (*wanted["qkv_bias"], "none")} if unbiased else {}
     problems = []
     if header.backbone.name != name:
         msg = f"{title} holds the backbone {name}, this is {header.backbone.name}"
         raise WeightsError(msg, where="--to", hint=_OTHERS)
     backbone: Any = header.backbone.options
-    problems += _misfits("backbone", backbone, wanted)
+    problems += _misfits("backbone", backbone, {**wanted, **none})
     decoder = None
     if header.decoder is not None and not encoder:
         if header.decoder.name != "vit":
@@ -309,7 +335,7 @@ def require_exportable(
         else:
             decoder = header.decoder.options
             default = {"positions": "sincos-2d" if header.clip[0] == 1 else "sincos-1d"}
-            problems += _misfits("decoder", decoder, _DECODERS[family], default)
+            problems += _misfits("decoder", decoder, {**_DECODERS[family], **none}, default)
     described = header.classifier
     if described is not None and Layout.of(described) not in LAYOUTS[family]:
         probe = ", batch norm" if described.batch_norm else ""

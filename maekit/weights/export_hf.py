@@ -1,7 +1,7 @@
 """Weights out for transformers: a folder that ``from_pretrained`` loads.
 
 Keys are those of transformers' converters, which its versions before and after 5 read. Norms get
-the papers' epsilon, which is not transformers' default.
+the model's epsilon, the papers' where nothing else is known, which is not transformers' default.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 from maekit.atomic import write_text
 from maekit.errors import RecipeError, WeightsError
-from maekit.layers import LAYER_NORM_EPS
 from maekit.weights.export import (
     Exported,
     Structure,
@@ -23,10 +22,11 @@ from maekit.weights.export import (
     require_exportable,
 )
 from maekit.weights.foreign import CONFIG, PREPROCESSOR, SINGLE
-from maekit.weights.formats import HF_MAE, HF_VIDEOMAE, Family
+from maekit.weights.formats import HF_MAE, HF_VIDEOMAE, Family, without_biases
 from maekit.weights.header import Header
 from maekit.weights.importer import Weights
 from maekit.weights.safetensors_io import write_weights
+from maekit.weights.transformers_config import PYTORCH_EPS
 
 # What transformers' models learn, by norm_pix_loss.
 _ALWAYS = {"loss": "mse", "frames": "same"}
@@ -63,13 +63,17 @@ def export_hf(weights: Weights, path: Path) -> Exported:
     family: Family = "videomae" if header.backbone.name == "video-vit" else "mae"
     model = "VideoMAE" if family == "videomae" else "ViTMAE"
     title = f"transformers' {model}"
-    structure = require_exportable(header, family, title)
+    structure = require_exportable(header, family, title, unbiased=True)
+    _check_one_epsilon(structure, family, title)
     patch = patch_of(weights)
     if family == "mae":
         _check_square(header, patch, title)
     normalized = _norm_pix_loss(header, family, title)
     config = _config(header, structure, patch, normalized)
-    tensors = rename_tensors(HF_VIDEOMAE if family == "videomae" else HF_MAE, structure, weights)
+    keys = HF_VIDEOMAE if family == "videomae" else HF_MAE
+    if structure.backbone.qkv_bias == "none":
+        keys = without_biases(keys)
+    tensors = rename_tensors(keys, structure, weights)
     if structure.decoder is None:
         # An encoder alone is the base model, whose keys have no prefix.
         prefix = "videomae." if family == "videomae" else "vit."
@@ -79,15 +83,36 @@ def export_hf(weights: Weights, path: Path) -> Exported:
     _json(path / PREPROCESSOR, _preprocessor(header, family))
     _json(path / CONFIG, config)
     notes = list(left_out_notes(weights))
-    if family == "videomae" and structure.decoder is not None:
+    decoder = structure.decoder
+    if family == "videomae" and decoder is not None and decoder.epsilons.last != PYTORCH_EPS:
         notes.append(
             "transformers computes VideoMAE's decoder.norm with an epsilon of 1e-5, whatever the "
-            "config says: set model.decoder.norm.eps = 1e-6 for the same predictions"
+            f"config says: set model.decoder.norm.eps = {decoder.epsilons.last:g} for the same "
+            "predictions"
         )
     notes.append(
         f"load it: transformers.{config['architectures'][0]}.from_pretrained({str(path)!r})"
     )
     return Exported(tensors, tuple(notes))
+
+
+def _check_one_epsilon(structure: Structure, family: Family, title: str) -> None:
+    """Refuse norms of more than one epsilon, which stands only once in a config.
+
+    Attention has biases in both parts or in none, likewise.
+    """
+    backbone, decoder = structure
+    known = {*backbone.epsilons}
+    if decoder is not None:
+        known |= {decoder.epsilons.blocks} if family == "videomae" else {*decoder.epsilons}
+    problems = []
+    if len(known) > 1:
+        problems.append(f"norms of epsilons {', '.join(f'{each:g}' for each in sorted(known))}")
+    if decoder is not None and decoder.qkv_bias != backbone.qkv_bias:
+        problems.append(f"qkv_bias {backbone.qkv_bias} and, in the decoder, {decoder.qkv_bias}")
+    if problems:
+        msg = f"{title} cannot hold this model: {'; '.join(problems)}"
+        raise WeightsError(msg, where="--to", hint="use --to maekit, which holds every model")
 
 
 def _check_square(header: Header, patch: tuple[int, int, int], title: str) -> None:
@@ -126,7 +151,7 @@ def _config(
     """Return what transformers builds the model from; every size is written out."""
     backbone, decoder = structure
     video = header.backbone.name == "video-vit"
-    shape = backbone.shape
+    shape, biased = backbone.shape, backbone.qkv_bias != "none"
     config: dict[str, Any] = {
         "model_type": "videomae" if video else "vit_mae",
         "hidden_size": shape.width,
@@ -134,17 +159,17 @@ def _config(
         "num_attention_heads": shape.heads,
         "intermediate_size": int(shape.width * backbone.mlp_ratio),
         "hidden_act": "gelu",
-        "layer_norm_eps": LAYER_NORM_EPS,
+        "layer_norm_eps": backbone.epsilons.blocks,
         "image_size": _side(header.clip[1:]),
         "patch_size": _side(patch[1:]),
         "num_channels": header.channels,
+        "qkv_bias": biased,
     }
     if video:
         config |= {
             "num_frames": header.clip[0],
             "tubelet_size": patch[0],
-            "qkv_bias": True,  # for its versions before 5; "qv_bias" for those since
-            "qv_bias": True,
+            "qv_bias": biased,  # "qkv_bias" before its version 5
             "use_mean_pooling": False,
         }
     if decoder is not None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ from maekit.weights.safetensors_io import read_tensors
 WRAPPERS = ("model", "model_state", "module", "state_dict", "model_state_dict")
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+PREPROCESSORS = (PREPROCESSOR, "video_preprocessor_config.json")  # transformers 5 writes either
 _LONGEST_JSON = 1 << 26  # characters; an index of shards names every tensor
 NESTED = 8  # wrappers within wrappers; a file may also contain itself
 
@@ -174,7 +175,7 @@ def _places(index: Path) -> Mapping[str, Any]:
 def _with_config(found: ForeignCheckpoint, folder: Path) -> ForeignCheckpoint:
     """Add what the folder says of its model."""
     config = _json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    other = folder / PREPROCESSOR
+    beside = [folder / name for name in PREPROCESSORS if (folder / name).is_file()]
     return ForeignCheckpoint(
         found.tensors,
         str(folder),
@@ -182,7 +183,7 @@ def _with_config(found: ForeignCheckpoint, folder: Path) -> ForeignCheckpoint:
         found.unread,
         found.args,
         config,
-        _json(other) if other.is_file() else {},
+        _json(beside[0]) if beside else {},
     )
 
 
@@ -197,193 +198,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WeightsError("expected a JSON object", where=str(path), hint="copy it again")
     return value
-
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-KINETICS = ((0.45,) * 3, (0.225,) * 3)  # mae_st, util/kinetics.py
-T = TypeVar("T")
-HF_MODELS = {"vit_mae": "mae", "vit": "mae", "videomae": "videomae"}
-
-
-@dataclass(frozen=True)
-class UserHints:
-    """Facts that the user gives, as the file does not hold them.
-
-    Attributes:
-        target: "pixel" or "norm-pixel": what the decoder was trained to predict.
-        heads, decoder_heads: attention heads, which no tensor's shape tells.
-        clip: the model's own input in pixels, (T, H, W).
-        classes: names of a classifier's outputs, in their order.
-    """
-
-    target: str | None = None
-    heads: int | None = None
-    decoder_heads: int | None = None
-    clip: tuple[int, int, int] | None = None
-    classes: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class FileHints:
-    """The same, from the file or its folder; None where it does not say."""
-
-    target: str | None = None
-    heads: int | None = None
-    decoder_heads: int | None = None
-    frames: int | None = None
-    size: tuple[int, int] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    classes: tuple[str, ...] | None = None
-    dropout: float | None = None  # of the features, before a classifier's head
-    notes: tuple[str, ...] = ()
-
-
-def read_file_hints(found: ForeignCheckpoint, family: str) -> FileHints:
-    """Return what a file says of its model.
-
-    Raises:
-        WeightsError: the config is of another model, or contradicts what is known.
-    """
-    if found.config:
-        return _hints_of_config(found, family)
-    args = found.args
-    normalized = args.get("norm_pix_loss", args.get("normlize_target"))
-    target = None
-    # VideoMAE's flag is type=bool: whatever was typed, it is a bool here.
-    if isinstance(normalized, bool):
-        target = "norm-pixel" if normalized else "pixel"
-    return FileHints(
-        target=target,
-        frames=_count(args.get("num_frames")),
-        size=_size(args.get("input_size")),
-        dropout=next(filter(None, (_share(args.get(key)) for key in _DROPOUTS)), None),
-    )
-
-
-# Of VideoMAE, VideoMAEv2 and mae_st.
-_DROPOUTS = ("fc_drop_rate", "head_drop_rate", "dropout")
-
-
-def _hints_of_config(found: ForeignCheckpoint, family: str) -> FileHints:
-    config = found.config
-    if "architecture" in config and "model_type" not in config:
-        return _hints_of_timm(found, family)
-    model = str(config.get("model_type"))
-    if HF_MODELS.get(model) != family:
-        msg = f"config.json is of a {model} model, the tensors are not"
-        raise WeightsError(msg, where=found.where, hint="put the right config.json next to them")
-    activation = config.get("hidden_act", "gelu")
-    if activation != "gelu":
-        msg = f"config.json has hidden_act {activation!r}; maekit computes gelu"
-        raise WeightsError(msg, where=found.where, hint="give weights trained with gelu")
-    notes = []
-    epsilon = _stated(config, "layer_norm_eps", _number, found.where)
-    if epsilon not in (None, 1e-6):
-        notes.append(
-            f"config.json has layer_norm_eps {epsilon}; maekit computes with 1e-6, as the papers' "
-            "code does: features differ from transformers' in about the fifth digit"
-        )
-    normalized = _stated(config, "norm_pix_loss", _flag, found.where)
-    target = None if normalized is None else ("norm-pixel" if normalized else "pixel")
-    return FileHints(
-        target=target,
-        heads=_stated(config, "num_attention_heads", _count, found.where),
-        decoder_heads=_stated(config, "decoder_num_attention_heads", _count, found.where),
-        frames=_stated(config, "num_frames", _count, found.where),
-        size=_stated(config, "image_size", _size, found.where),
-        mean=_stated(found.preprocessor, "image_mean", _floats, found.where),
-        std=_stated(found.preprocessor, "image_std", _deviations, found.where),
-        classes=_stated(config, "id2label", _names, found.where),
-        notes=tuple(notes),
-    )
-
-
-def _hints_of_timm(found: ForeignCheckpoint, family: str) -> FileHints:
-    """Read timm's hub folders: {"architecture": ..., "pretrained_cfg": {...}}."""
-    if family != "mae":
-        msg = f"config.json is of timm's {found.config['architecture']}, the tensors are not"
-        raise WeightsError(msg, where=found.where, hint="put the right config.json next to them")
-    said = found.config.get("pretrained_cfg")
-    config = said if isinstance(said, Mapping) else {}
-    size = _stated(config, "input_size", _channels_and_size, found.where)
-    return FileHints(
-        size=None if size is None else size[1:],
-        mean=_stated(config, "mean", _floats, found.where),
-        std=_stated(config, "std", _deviations, found.where),
-    )
-
-
-def _stated(
-    config: Mapping[str, Any], key: str, read: Callable[[object], T | None], where: str
-) -> T | None:
-    """Return what a file says under a key; None where the key is missing or null.
-
-    Raises:
-        WeightsError: it is not what the key is for.
-    """
-    value = config.get(key)
-    if value is None:
-        return None
-    found = read(value)
-    if found is None:
-        msg = f"{key} is {value!r}, which cannot be"
-        raise WeightsError(msg, where=where, hint="mend it, or delete the line")
-    return found
-
-
-def _names(value: object) -> tuple[str, ...] | None:
-    """Return the names of {"0": name, "1": name, ...} in the order of their numbers."""
-    if not isinstance(value, Mapping):
-        return None
-    names = {str(key): name for key, name in value.items() if isinstance(name, str)}
-    ordered = [names.get(str(number)) for number in range(len(value))]
-    found = tuple(name for name in ordered if name is not None)
-    return found if len(found) == len(value) else None
-
-
-def _share(value: object) -> float | None:
-    found = _number(value)
-    return found if found is not None and 0 <= found < 1 else None
-
-
-def _flag(value: object) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and _flag(value) is None and value > 0 else None
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and _flag(value) is None else None
-
-
-def _counts(value: object) -> tuple[int, ...]:
-    """Return whole numbers above 0; empty where one of them is not."""
-    counts = [_count(each) for each in value] if isinstance(value, (list, tuple)) else []
-    return () if None in counts else tuple(each for each in counts if each is not None)
-
-
-def _size(value: object) -> tuple[int, int] | None:
-    side = _count(value)
-    if side is not None:
-        return side, side
-    sizes = _counts(value)
-    return (sizes[0], sizes[1]) if len(sizes) == 2 else None
-
-
-def _channels_and_size(value: object) -> tuple[int, int, int] | None:
-    sizes = _counts(value)
-    return (sizes[0], sizes[1], sizes[2]) if len(sizes) == 3 else None
-
-
-def _floats(value: object) -> tuple[float, ...] | None:
-    numbers = [_number(each) for each in value] if isinstance(value, (list, tuple)) else [None]
-    found = tuple(each for each in numbers if each is not None)
-    return found if len(found) == len(numbers) else None
-
-
-def _deviations(value: object) -> tuple[float, ...] | None:
-    found = _floats(value)
-    return found if found is not None and all(each > 0 for each in found) else None

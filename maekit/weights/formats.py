@@ -22,6 +22,7 @@ COMPILED, PARALLEL = "_orig_mod.", "module."
 # two).
 OUTER = ("", "backbone.", "encoder.", "model.")
 _QV = ("q_bias", "v_bias")
+BIASES = ("attn.qkv.bias", "attn.q_bias", "attn.v_bias")
 MOCO, MOCO_REST = "base_encoder.", ("momentum_encoder.", "predictor.")
 
 
@@ -55,6 +56,11 @@ class Format:
     family: Family
     keys: KeyMap
     layout: Layout | None = None
+
+    @property
+    def biased(self) -> bool:
+        """Whether its attention has biases."""
+        return any(rule.ours.endswith(BIASES) for rule in self.keys.encoder)
 
 
 class FormatMatch(NamedTuple):
@@ -306,8 +312,11 @@ def _formats() -> Iterator[Format]:
         ("VideoMAE", "videomae", "videomae.", HF_VIDEOMAE, ({}, _BIASES_5)),
     )
     for model, family, prefix, keys, spellings in theirs:
-        for words in spellings:
-            spelled = keys.respelled(lambda key, words=words: _renamed(key, words))  # type: ignore[misc]
+        spelled_so = [
+            keys.respelled(lambda key, words=words: _renamed(key, words))  # type: ignore[misc]
+            for words in spellings
+        ]
+        for spelled in [*spelled_so, *map(without_biases, spelled_so)]:
             title = f"Hugging Face {model}"
             yield Format("hf", title, family, spelled)
             bare = spelled.respelled(lambda key, prefix=prefix: key.removeprefix(prefix))  # type: ignore[misc]
@@ -315,6 +324,15 @@ def _formats() -> Iterator[Format]:
             layout = _CLS if family == "mae" else _MEAN
             heads = classifier_keys(spelled, layout, "classifier")
             yield Format("hf", f"{title}'s classifier", family, heads, layout)
+
+
+def without_biases(keys: KeyMap) -> KeyMap:
+    """Return the map of a model whose attention has none (transformers' qkv_bias: false)."""
+    encoder, decoder = (
+        tuple(rule for rule in rules if not rule.ours.endswith(BIASES))
+        for rules in (keys.encoder, keys.decoder)
+    )
+    return KeyMap(encoder, decoder)
 
 
 FORMATS = tuple(_formats())

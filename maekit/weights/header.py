@@ -28,6 +28,7 @@ class ClassifierHeader(BaseModel):
     norm: Norm  # fresh: behind the pooling, in place of the encoder's own
     dropout: float = 0.0
     batch_norm: bool = False
+    norm_eps: float = 1e-6  # of the norm behind the pooling, where it is fresh
 
     def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
         """Return the tensors of norm and head on features of this width, by name."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from maekit.errors import RecipeError, WeightsError
+from maekit.layers import LAYER_NORM_EPS
 from maekit.weights.header import ClassifierHeader
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from maekit.weights.foreign import FileHints, UserHints
     from maekit.weights.formats import Layout
+    from maekit.weights.hints import FileHints, UserHints
 
 _LONGEST = 1 << 24  # characters
 _HINT = (
@@ -62,6 +63,7 @@ def describe_classifier(
         norm=layout.norm,
         dropout=file_hints.dropout or 0.0,
         batch_norm=layout.batch_norm,
+        norm_eps=LAYER_NORM_EPS if file_hints.pooled_eps is None else file_hints.pooled_eps,
     )
     return described, notes
 

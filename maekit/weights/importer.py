@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 from maekit.errors import RecipeError, WeightsError
 from maekit.weights import foreign
 from maekit.weights.checks import check_header, check_numbers, check_statistics
-from maekit.weights.foreign import FileHints, ForeignCheckpoint, UserHints, read_file_hints
+from maekit.weights.file_hints import read_file_hints
+from maekit.weights.foreign import ForeignCheckpoint
 from maekit.weights.formats import FormatMatch, recognize
 from maekit.weights.header import ClassifierHeader, Header
 from maekit.weights.heads import describe_classifier, named, numbers
+from maekit.weights.hints import FileHints, UserHints
 from maekit.weights.infer import family_of, infer, target_of
 from maekit.weights.keymap import WEIGHT_AND_BIAS, to_ours
 from maekit.weights.locate import TIMM, find_weights, is_foreign, local_path
 from maekit.weights.safetensors_io import CLASSIFIER, read_header, read_tensors
 from maekit.weights.timm import fetch_timm
+from maekit.weights.transformers_config import check_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,11 +181,28 @@ def read_foreign(
     """
     seen = _recognized(found)
     report = import_report(found, seen)
+    hints = read_file_hints(
+        found,
+        seen.format.name,
+        seen.format.family,
+        classifier=seen.format.layout is not None
+        or any(
+            name.endswith("classifier.weight") and not matches_any(name, allow_missing)
+            for name in seen.unexpected
+        ),
+    )
     report.check(found.where, allow_missing)
     tensors = _mapped(found, seen)
-    hints = read_file_hints(found, seen.format.family)
+    check_sizes(found.config, tensors, found.where)
     classifier, said_of_head = _classifier(tensors, seen, hints, user_hints, found.where)
-    inferred = infer(tensors, seen.format.family, hints, user_hints, found.where)
+    inferred = infer(
+        tensors,
+        seen.format.family,
+        hints,
+        user_hints,
+        found.where,
+        biased=seen.format.biased,
+    )
     fresh = frozenset(
         rule.ours
         for rule in seen.rules

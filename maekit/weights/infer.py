@@ -12,12 +12,12 @@ from torch import Tensor
 from maekit import registry
 from maekit.contracts import Grid, PartOptions
 from maekit.errors import RecipeError, WeightsError
-from maekit.layers import sincos_2d
+from maekit.layers import LAYER_NORM_EPS, Epsilons, sincos_2d
 from maekit.recipe.schema import BackboneSpec, DecoderSpec, TargetSpec
 from maekit.registry import spec_of
-from maekit.weights.foreign import IMAGENET, KINETICS, FileHints, UserHints
 from maekit.weights.formats import Family
 from maekit.weights.header import Header
+from maekit.weights.hints import IMAGENET, KINETICS, FileHints, UserHints
 
 BLOCK, DECODER_BLOCK = "backbone.transformer.{}.", "decoder.blocks.{}."
 # Widths besides the backbones' own sizes: VideoMAEv2's giant.
@@ -41,6 +41,7 @@ class _Evidence(NamedTuple):
         file: what the file says.
         user: what the user says, which counts for more.
         where: the file, for errors.
+        biased: whether its attention has biases.
         notes: grows on the way.
     """
 
@@ -49,6 +50,7 @@ class _Evidence(NamedTuple):
     file: FileHints
     user: UserHints
     where: str
+    biased: bool
     notes: list[str]
 
 
@@ -65,6 +67,8 @@ def infer(
     file_hints: FileHints,
     user_hints: UserHints,
     where: str,
+    *,
+    biased: bool,
 ) -> Inferred:
     """Describe the model that these tensors are of.
 
@@ -74,11 +78,14 @@ def infer(
         file_hints: what the file says.
         user_hints: what the user says, which counts for more.
         where: the file, for errors.
+        biased: whether its attention has biases.
 
     Raises:
         WeightsError: something is missing that no default can stand for.
     """
-    found = _Evidence(tensors, family, file_hints, user_hints, where, list(file_hints.notes))
+    found = _Evidence(
+        tensors, family, file_hints, user_hints, where, biased, list(file_hints.notes)
+    )
     _, channels, *sizes = _shape(found, "backbone.patch_embed.weight", 5)
     patch = (sizes[0], sizes[1], sizes[2])
     clip = _clip(found, patch)
@@ -210,7 +217,19 @@ def _backbone(
     elif found.family == "mae_st":
         chosen |= {"class_token": True, "qkv_bias": "all", "init": "mae"}
         chosen["positions"] = "learned-separable"
+    chosen |= _unlike_papers(found, found.file.last_eps)
     return spec_of(BackboneSpec, {"name": name} | chosen)
+
+
+def _unlike_papers(found: _Evidence, last_eps: float | None) -> dict[str, Any]:
+    """Return what transformers' models can have otherwise than the papers' code."""
+    options: dict[str, Any] = {} if found.biased else {"qkv_bias": "none"}
+    eps = Epsilons.of(found.file.eps, last_eps)
+    if eps.blocks != LAYER_NORM_EPS:
+        options["norm_eps"] = eps.blocks
+    if eps.last != eps.blocks:
+        options["last_norm_eps"] = eps.last
+    return options
 
 
 def _published(options: type[PartOptions]) -> dict[str, Any]:
@@ -246,6 +265,7 @@ def _decoder(
         chosen["positions"] = "sincos-1d" if one_slot else None
     else:
         chosen |= {"class_token": True, "positions": "learned-separable"}
+    chosen |= _unlike_papers(found, found.file.decoder_last_eps)
     return spec_of(DecoderSpec, {"name": "vit"} | chosen)
 
 
@@ -321,7 +341,10 @@ def _target(
     if name is None:
         found.notes.append(_UNKNOWN[found.family])
         return None
-    return target_of(found.family, name, out_dim, clip, (*patch, channels), found.where)
+    target = target_of(found.family, name, out_dim, clip, (*patch, channels), found.where)
+    if found.file.space is None:
+        return target
+    return target.with_options(target.options.model_copy(update={"space": found.file.space}))
 
 
 def target_of(

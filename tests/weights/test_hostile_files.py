@@ -21,7 +21,7 @@ from official import TINY, TINY_DECODER, mae
 
 from maekit.errors import WeightsError
 from maekit.weights.export_hf import export_hf
-from maekit.weights.foreign import IMAGENET, UserHints
+from maekit.weights.hints import IMAGENET, UserHints
 from maekit.weights.importer import Weights, open_weights
 
 HEADS = UserHints(heads=4, decoder_heads=2)

@@ -39,7 +39,8 @@ from maekit.weights.export import (
     export_timm,
     export_videomae,
 )
-from maekit.weights.foreign import ForeignCheckpoint, UserHints
+from maekit.weights.foreign import ForeignCheckpoint
+from maekit.weights.hints import UserHints
 from maekit.weights.importer import Weights, open_weights, read_foreign
 
 HEADS, CLASSES, WIDTH, DEPTH, PATCH = 4, 7, 48, 2, 8

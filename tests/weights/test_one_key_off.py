@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from official import TINY, TINY_DECODER, State, mae, mae_st, videomae, videomae_encoder
 
 from maekit.errors import WeightsError
-from maekit.weights.foreign import ForeignCheckpoint, UserHints
+from maekit.weights.foreign import ForeignCheckpoint
+from maekit.weights.hints import UserHints
 from maekit.weights.importer import read_foreign
 
 HEADS = UserHints(heads=4, decoder_heads=2)
@@ -30,7 +32,11 @@ def state_of(kind: str) -> State:
         decoder_hidden_size=32, decoder_num_hidden_layers=2, decoder_num_attention_heads=2,
         decoder_intermediate_size=128,
     )  # fmt: skip
+    CONFIGS[kind] = config.to_dict()
     return dict(ViTMAEForPreTraining(config).state_dict())
+
+
+CONFIGS: dict[str, dict[str, Any]] = {}
 
 
 STATES: dict[str, State] = {
@@ -42,9 +48,10 @@ STATES: dict[str, State] = {
 }
 
 
-def refusal(state: State) -> str:
+def refusal(state: State, kind: str) -> str:
+    found = ForeignCheckpoint(state, "weights", config=CONFIGS.get(kind, {}))
     with pytest.raises(WeightsError) as caught:
-        read_foreign(ForeignCheckpoint(state, "weights"), HEADS)
+        read_foreign(found, HEADS)
     assert caught.value.exit_code == 3
     return str(caught.value)
 
@@ -60,11 +67,11 @@ def test_one_key_off(kind: str, data: st.DataObject) -> None:
     state = dict(state_of(kind))
     key = data.draw(st.sampled_from(sorted(state)))
     tensor = state.pop(key)
-    assert names(key, refusal(state))
+    assert names(key, refusal(state, kind))
     place = data.draw(st.integers(0, len(key)))
     renamed = key[:place] + data.draw(st.sampled_from("xq7")) + key[place:]
     if renamed in state_of(kind):
         return
     state[renamed] = tensor
-    message = refusal(state)
+    message = refusal(state, kind)
     assert names(key, message)

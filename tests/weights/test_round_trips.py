@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from maekit.recipe.schema import TargetSpec
 from maekit.registry import spec_of
 from maekit.weights.export import Exporter, export_mae, export_maekit, export_timm, export_videomae
 from maekit.weights.export_hf import export_hf
-from maekit.weights.foreign import UserHints
 from maekit.weights.header import Header
+from maekit.weights.hints import UserHints
 from maekit.weights.importer import Weights, open_weights
 from maekit.weights.safetensors_io import model_tensors, write_weights
 
@@ -156,8 +157,10 @@ def test_reading_every_spelling_of_transformers(spelling: str, video: bool, tmp_
     theirs = kind.from_pretrained(tmp_path / "hf").eval()
     given = UserHints("norm-pixel", 4, 2, VIDEO_HEADER.clip if video else None)
     if spelling == "modules":
-        path = tmp_path / "modules.bin"
+        path = tmp_path / "modules" / "pytorch_model.bin"
+        path.parent.mkdir()
         torch.save(theirs.state_dict(), path)
+        shutil.copy(tmp_path / "hf" / "config.json", path.parent)
         back = open_weights(path, user_hints=given)
     else:
         theirs.save_pretrained(tmp_path / "saved", max_shard_size="60KB")

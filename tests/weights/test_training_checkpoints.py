@@ -23,7 +23,7 @@ import torch
 from official import TINY, TINY_DECODER, State, mae, mae_st, videomae
 
 from maekit.errors import WeightsError
-from maekit.weights.foreign import UserHints
+from maekit.weights.hints import UserHints
 from maekit.weights.importer import Weights, open_weights
 
 Content = dict[str, Any]
