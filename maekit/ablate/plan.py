@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maekit.ablate.reference import paper_table
 from maekit.errors import MaekitError, RecipeError
 from maekit.recipe.ablate import JUDGES, Ablate, Row, Step
 from maekit.recipe.dump import as_dict, dump, to_flow
@@ -44,6 +45,7 @@ class Job:
         source: the weights that it starts from, as ``--from`` takes them.
         after: the key of the job whose weights it starts from, instead.
         codes: the key of the tokenizer's job whose codes it predicts.
+        judge: the measure that it makes: linear, finetune ...; None: it only trains.
     """
 
     key: str
@@ -56,6 +58,7 @@ class Job:
     source: str | None = None
     after: str | None = None
     codes: str | None = None
+    judge: str | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -73,6 +76,7 @@ class PlannedRow:
         origin: where its weights come from, if not from a pre-training by its own recipe.
         position: the value of the only axis, where it is a number.
         jobs: by seed and role, the key of each job.
+        choices: by judge, the roles of which the best is taken; mostly one.
         pretrained: by seed, the key of the job that measures of pre-training are of.
         model: the recipe as its pre-training has it; None where nothing is pre-trained.
     """
@@ -82,12 +86,9 @@ class PlannedRow:
     origin: str
     position: float | None
     jobs: Mapping[int, Mapping[str, str]]
+    choices: Mapping[str, tuple[str, ...]]
     pretrained: Mapping[int, str]
     model: Recipe | None
-
-    def measured(self, seed: int, role: str) -> str | None:
-        """Return the key of the job that a judge, or ``pretrain``, is measured by."""
-        return self.pretrained.get(seed) if role == "pretrain" else self.jobs[seed].get(role)
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,19 @@ def make_plan(recipe: Recipe, seeds: Sequence[int] | None = None) -> Plan:
     return Plan(recipe, builder.files, tuple(planned), dict(jobs), chosen)
 
 
+def describe(recipe: Recipe) -> list[str]:
+    """Check all rows of a resolved recipe, with the paper's numbers; return their count in words.
+
+    Raises:
+        RecipeError: as ``make_plan`` and ``paper_table``.
+    """
+    plan = make_plan(recipe)
+    names = [row.name for row in plan.rows]
+    if plan.ablate.reference is not None:
+        paper_table(plan.ablate.reference, names)
+    return [f"{len(names)} rows ({', '.join(names)}): {len(plan.jobs)} runs"]
+
+
 def _rows(ablate: Ablate) -> dict[str, Row]:
     """Return the rows, of axes all combinations, named by their values."""
     if ablate.axes is None:
@@ -223,6 +237,7 @@ class _Builder:
             file = self._file(row.recipe)
             chain = self._chain(row, file)
             jobs: dict[int, dict[str, str]] = {}
+            choices: dict[str, dict[str, None]] = {}
             pretrained: dict[int, str] = {}
             for seed in seeds:
                 own, last = self._chained(chain, row, file, seed, slug)
@@ -231,18 +246,37 @@ class _Builder:
                     pretrained[seed] = last
                 end = next(reversed(own.values()), None)
                 source = row.from_ if not own else None
-                for judge in self._judges:
+                for judge, role, changes in self._judged():
                     verb = "finetune" if judge == "finetune" else "probe"
-                    jobs[seed][judge] = self._job(
-                        _Draft(judge, verb, file, row.set_, source, end), seed, slug
-                    )
+                    draft = _Draft(role, verb, file, {**row.set_, **changes}, source, end, judge)
+                    jobs[seed][role] = self._job(draft, seed, slug)
+                    choices.setdefault(judge, {})[role] = None
         except MaekitError as error:
             where = f"ablate row {name!r}" + ("" if error.where is None else f", {error.where}")
             raise type(error)(error.what, where=where, hint=error.hint) from error
         model = self._model(next(iter(pretrained.values()), None))
         return PlannedRow(
-            name, words_of(row.set_), _origin(row), self._position(row), jobs, pretrained, model
+            name=name,
+            words=words_of(row.set_),
+            origin=_origin(row),
+            position=self._position(row),
+            jobs=jobs,
+            choices={judge: tuple(roles) for judge, roles in choices.items()},
+            pretrained=pretrained,
+            model=model,
         )
+
+    def _judged(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Yield judges, the roles of their runs, and what those change besides."""
+        best_of = self.ablate.best_of or {}
+        key = next(iter(best_of), "")
+        for judge in self._judges:
+            section = "finetune" if judge == "finetune" else "probe"
+            if key.partition(".")[0] != section:
+                yield judge, judge, {}
+                continue
+            for value in best_of[key]:
+                yield judge, f"{judge}-{_slug(_named(value))}", {key: value}
 
     def _chain(self, row: Row, file: str) -> tuple[Step, ...]:
         if row.chain is not None:
@@ -284,7 +318,7 @@ class _Builder:
     def _job(self, draft: _Draft, seed: int, slug: str) -> str:
         """Return the key of a job, which is made unless there is one of the same run."""
         words = _read_by(draft.verb, words_of(draft.changes))
-        shown = (*words, f"probe.kind={draft.role}") if draft.verb == "probe" else words
+        shown = (*words, f"probe.kind={draft.judge}") if draft.verb == "probe" else words
         recipe = self._resolve(draft.file, draft.verb, shown)
         key = _digest(recipe, draft, seed)
         if key not in self.jobs:
@@ -299,6 +333,7 @@ class _Builder:
                 source=draft.source,
                 after=draft.after,
                 codes=draft.codes,
+                judge=draft.judge,
             )
         return key
 
@@ -339,8 +374,7 @@ class _Builder:
         return float(value) if is_number else None  # type: ignore[arg-type]
 
     def _slug(self, name: str) -> str:
-        slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") or "row"
-        free = next(each for each in _numbered(slug) if each not in self._slugs)
+        free = next(each for each in _numbered(_slug(name)) if each not in self._slugs)
         self._slugs.add(free)
         return free
 
@@ -353,7 +387,12 @@ class _Draft:
     changes: Mapping[str, Any]
     source: str | None
     after: str | None
+    judge: str | None = None
     codes: str | None = None
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "row"
 
 
 def _numbered(slug: str) -> Iterator[str]:

@@ -65,11 +65,7 @@ def paper_table(reference: Reference, rows: Iterable[str]) -> PaperTable:
     table = known[reference.table]
     header, body = list(table["columns"]), [list(row) for row in table["rows"]]
     if reference.transposed:
-        names = header
-        header = ["case", *(str(place) for place in range(len(body)))]
-        body = [
-            [name, *column] for name, column in zip(names, zip(*body, strict=True), strict=True)
-        ]
+        header, body = _transposed(header, body)
     for measure, column in reference.columns.items():
         if column not in header:
             hint = suggest(column, header) or f"one of {', '.join(header)}"
@@ -94,6 +90,17 @@ def paper_table(reference: Reference, rows: Iterable[str]) -> PaperTable:
     )
 
 
+def _transposed(header: list[str], body: list[list[Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Swap rows and columns; a first column of names becomes the heading."""
+    columns = [list(column) for column in zip(*body, strict=True)]
+    if isinstance(body[0][0], str):
+        return ["case", *columns[0]], [
+            [name, *column] for name, column in zip(header[1:], columns[1:], strict=True)
+        ]
+    names = ["value"] if len(body) == 1 else [f"value {place}" for place in range(len(body))]
+    return ["case", *names], [[name, *column] for name, column in zip(header, columns, strict=True)]
+
+
 def _row(
     name: str, reference: Reference, body: list[list[Any]], header: list[str]
 ) -> list[Any] | None:
@@ -109,6 +116,7 @@ def _row(
             where = f"{_WHERE}.rows.{name}"
             raise RecipeError(f"no row that begins with {cells}", where=where, hint=hint)
         return found
-    first = min(header.index(column) for column in reference.columns.values())
+    numbers = min(header.index(column) for column in reference.columns.values())
+    first = 1 if reference.transposed else numbers
     labels = (" ".join(str(cell) for cell in row[:first]) for row in body)
     return next((row for row, label in zip(body, labels, strict=True) if label == name), None)

@@ -95,7 +95,7 @@ def words_for(job: Job, plan: Plan, folder: Path, device: str | None = None) -> 
     if job.codes is not None:
         words.append(f"pretrain.target.weights={folder / plan.jobs[job.codes].folder}")
     if job.verb == "probe":
-        words += ["--kind", job.role]
+        words += ["--kind", str(job.judge)]
     words += ["--seed", str(job.seed)]
     source = job.source if job.after is None else str(folder / plan.jobs[job.after].folder)
     if source is not None:

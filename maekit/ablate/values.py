@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,21 +62,41 @@ def _of_row(
     for measure in plan.ablate.measure:
         if measure in COUNTED:
             continue
-        role = measure if measure in JUDGES else "pretrain"
-        for seed in plan.seeds:
-            key = row.measured(seed, role)
-            if key is None or key not in runs:
+        keys: Mapping[int, str] = row.pretrained
+        if measure in JUDGES:
+            role = _best(plan, row, measure, runs, found)
+            keys = {seed: row.jobs[seed][role] for seed in plan.seeds}
+        for seed, key in keys.items():
+            if key not in runs:
                 continue
             value = value_of(measure, runs[key])
             if value is not None:
                 found.values.setdefault(measure, {})[seed] = value
             if measure in JUDGES:
                 _add_predictions(found, measure, seed, key, folder / plan.jobs[key].folder, kept)
-    keys = dict.fromkeys(key for jobs in row.jobs.values() for key in jobs.values())
-    machines = (_machine(runs[key].environment) for key in keys if key in runs)
+    every = dict.fromkeys(key for jobs in row.jobs.values() for key in jobs.values())
+    machines = (_machine(runs[key].environment) for key in every if key in runs)
     found.machines = list(dict.fromkeys(machines))
     _count(plan, row, found)
     return found
+
+
+def _best(plan: Plan, row: PlannedRow, judge: str, runs: Mapping[str, Run], found: Measured) -> str:
+    """Return the role with the highest mean over seeds; the first, where nothing is judged yet."""
+    roles = row.choices[judge]
+    means: dict[str, float] = {}
+    for role in roles:
+        ours = [row.jobs[seed][role] for seed in plan.seeds]
+        values = [value_of(judge, runs[key]) for key in ours if key in runs]
+        known = [value for value in values if value is not None]
+        if known:
+            means[role] = statistics.fmean(known)
+    best = max(means, key=lambda role: means[role], default=roles[0])
+    if len(means) > 1:
+        key = next(iter(plan.ablate.best_of or {}))
+        chosen = best.removeprefix(f"{judge}-")
+        found.notes.append(f"{judge}: the best of {len(means)} values of {key}, {chosen}")
+    return best
 
 
 def _add_predictions(

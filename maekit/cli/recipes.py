@@ -25,7 +25,7 @@ def list_recipes(*, json: bool) -> int:
     rows = []
     for name, path in shipped().items():
         tree = read_tree(path)
-        verbs = [verb for verb in VERBS if verb in tree.fields]
+        verbs = [verb for verb in (*VERBS, "ablate") if verb in tree.fields]
         rows.append({"name": name, "verbs": verbs, "about": _about(path), "file": str(path)})
     if json:
         print_json(rows)
@@ -120,6 +120,10 @@ def _describe(source: str) -> list[str]:
         from maekit.evaluate.supervision import describe as describe_classifier
 
         lines += describe_classifier(resolve(loaded, "finetune"))
+    if recipe.ablate is not None:
+        from maekit.ablate.plan import describe as describe_sweep
+
+        lines += describe_sweep(recipe)
     return lines
 
 

@@ -87,6 +87,11 @@ class Ablate(Section):
     axes: dict[str, tuple[Any, ...]] | None = Field(
         None, description="keys and the values that they take; rows are all combinations"
     )
+    best_of: dict[str, tuple[Any, ...]] | None = Field(
+        None,
+        max_length=1,
+        description="a key of what judges, and values: each row takes its best one (MAE, figure 9)",
+    )
     compare_to: str | None = Field(
         None, description="the row that differences are taken to; unset: the first one"
     )
@@ -98,7 +103,7 @@ class Ablate(Section):
     seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="every row runs with each")
     reference: Reference | None = Field(None, description="the paper's numbers")
 
-    @field_validator("axes")
+    @field_validator("axes", "best_of")
     @classmethod
     def _axes_have_values(
         cls, axes: dict[str, tuple[Any, ...]] | None

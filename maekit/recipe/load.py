@@ -256,11 +256,11 @@ def shipped_folder() -> Path:
 
 @functools.cache
 def shipped() -> dict[str, Path]:
-    """List the recipes that maekit ships, name to file; ``ablations/x`` in a subfolder."""
+    """List the recipes that maekit ships, name to file; those of subfolders, ``a/x``, come last."""
     folder = shipped_folder()
     return {
         file.relative_to(folder).with_suffix("").as_posix(): file
-        for file in sorted(folder.rglob("*.yaml"))
+        for file in (*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml")))
     }
 
 

@@ -48,7 +48,8 @@ def _merge(base: Node, top: Node, path: KeyPath, *, inside_part: bool = False) -
         kept = _of_one_origin(base, top, kept)
     group = alternatives().get(path, ())
     if any(_given(top, key) for key in group):
-        kept = {key: node for key, node in kept.items() if key not in group}
+        # What both give is merged like any other key.
+        kept = {key: node for key, node in kept.items() if key not in group or _given(top, key)}
     inside_part = inside_part or (bool(path) and ("name" in base.fields or "name" in top.fields))
     for key, node in top.value.items():
         kept[key] = (
