@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.data.rendering import Rendering
 from maekit.datasets.folders import Tally
 from maekit.datasets.images import SUFFIXES as PICTURES
 from maekit.datasets.list_rows import columns_note, read_list
@@ -164,7 +166,15 @@ def _reader(inputs: NamedFiles, header: Header, located: LocatedWeights) -> View
         spec = spec.model_copy(update=how)
         resized = getattr(section, "views", section.augment).interpolation
         views = Views(interpolation=resized)
-    return view_reader(inputs, spec, views, size=header.clip[1:], channels=header.channels)
+    rendering = Rendering.of_weights(header.range, None if recipe is None else recipe.data)
+    return view_reader(
+        inputs,
+        spec,
+        views,
+        size=header.clip[1:],
+        channels=header.channels,
+        rendering=replace(rendering, float_ok=True),
+    )
 
 
 def _clips(reader: ViewReader) -> dict[str, Any]:
@@ -173,6 +183,8 @@ def _clips(reader: ViewReader) -> dict[str, Any]:
         "sampling": reader.spec.sampling,
         "rate": reader.spec.rate,
         "interpolation": reader.test.interpolation,
+        "fit": reader.rendering.fit,
+        "range": reader.rendering.span,
     }
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from maekit.atomic import write_text
 from maekit.cli.output import as_json, print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.data.rendering import Rendering
 from maekit.datasets.folders import Tally
 from maekit.datasets.named_files import find_files, output_stems
 from maekit.engine.build import required_pretrain
@@ -38,6 +39,7 @@ from maekit.weights.locate import LocatedWeights, newest_or_demo
 if TYPE_CHECKING:
     from maekit.datasets.named_files import NamedFile
     from maekit.recipe.schema import Recipe
+    from maekit.weights.header import Header
 
 PICTURES = Path("maekit-out")
 BAD_FILES = DataError.exit_code
@@ -99,7 +101,7 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
             models,
             found,
             masks,
-            _clips(recipe, native=native),
+            _clips(recipe, models.header, native=native),
             attention=attention,
             weights=located.caption,
         )
@@ -282,16 +284,17 @@ def _ratios(text: str | None) -> list[float]:
         raise RecipeError(msg, where="--ratio", hint="as in 0.75, or 0.5,0.75,0.9") from error
 
 
-def _clips(recipe: Recipe | None, *, native: bool) -> ClipOptions:
+def _clips(recipe: Recipe | None, header: Header, *, native: bool) -> ClipOptions:
+    rendering = Rendering.of_weights(header.range, None if recipe is None else recipe.data)
     if recipe is None:
-        return ClipOptions(native=native)
+        return ClipOptions(rendering=rendering, native=native)
     train = recipe.data.train
     return ClipOptions(
         train.stride,
         train.sampling,
         train.rate,
         required_pretrain(recipe).augment.interpolation,
-        recipe.data.stats is not None,
+        rendering,
         native,
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from maekit.data.clips import frame_ids
 from maekit.data.plan import Box, ColorChange, Plan
+from maekit.data.rendering import fitted_box, largest_box
 from maekit.recipe.sections import (
     ColorJitter,
     FixedCrop,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from maekit.contracts import Source
     from maekit.recipe.schema import DataSpec
-    from maekit.recipe.sections import Augment
+    from maekit.recipe.sections import Augment, Fit
 
 _TRIES = 10  # as torchvision
 # Quarters of the room that a multi-scale crop leaves, (down, right): a 5 x 5 lattice's corners,
@@ -37,6 +38,7 @@ def draw_plan(
     spec: DataSpec,
     size: tuple[int, int],
     rng: np.random.Generator | None,
+    fit: Fit = "crop",
 ) -> Plan:
     """Draw what to read of one opened sample.
 
@@ -47,10 +49,11 @@ def draw_plan(
         size: height and width of the model's own view, in pixels.
         rng: the sample's generator; None for the fixed view of held-out samples: the clip in the
             middle, no flip. A random crop has no fixed view.
+        fit: how a view that is not drawn at random shows a sample of another aspect.
     """
     ids = frame_ids(source.info.frames, spec, rng, source.info.fps)
     if isinstance(augment, NoAugment):
-        box = _center_box(source.info.height, source.info.width, size)
+        box = fitted_box(source.info.height, source.info.width, size, fit)
         flip = rng is not None and bool(rng.random() < augment.flip)
         return Plan(ids, box, "context", flip, augment.interpolation)
     if rng is None:
@@ -97,22 +100,6 @@ def _fixed_box(
         places.append((max(0.0, min(rng.integers(spare + 1) * pixel, limit - length)), length))
     (top, box_height), (left, box_width) = places
     return Box(top, left, box_height, box_width)
-
-
-def _center_box(height: int, width: int, size: tuple[int, int]) -> Box:
-    """Return the largest centered box: resize the short side, cut the center."""
-    box_height, box_width = largest_box(height, width, size)
-    return Box((height - box_height) / 2, (width - box_width) / 2, box_height, box_width)
-
-
-def largest_box(height: int, width: int, size: tuple[int, int]) -> tuple[float, float]:
-    """Return height and width of the largest box of the output's aspect.
-
-    They are whole numbers where the output is square.
-    """
-    if height * size[1] <= width * size[0]:
-        return height, height * size[1] / size[0]
-    return width * size[0] / size[1], width
 
 
 def _multi_scale_box(

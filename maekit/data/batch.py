@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # What samples may leave out, in words that follow a number.
 PADDED = "clips padded, as videos are too short"
+CUT = "samples cut by more than a tenth"
 FURTHER = "further pages or frames in picture files"
 
 

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from maekit.data.augment import draw_plan
-from maekit.data.batch import FURTHER, PADDED, BadFile, Layout, Sample
+from maekit.data.batch import CUT, FURTHER, PADDED, BadFile, Layout, Sample
 from maekit.data.clips import resample
 from maekit.data.masks import MaskDraw
 from maekit.data.pixels import DTYPES, apply, convertible, crop_resize, fill_holes, to_channels
+from maekit.data.rendering import (
+    MUCH,
+    PLAIN,
+    Placed,
+    Rendering,
+    cut_share,
+    extremes,
+    padded,
+    placed,
+)
 from maekit.data.rng import generator
 from maekit.errors import DataError, MaekitError, PartError, StorageError
+from maekit.recipe.sections import NoAugment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +63,7 @@ class SampleReader:
         repeats: R views and masks of each decoded sample.
         repeat_from: whether each repeat draws frames anew, or only box, flip and mask.
         held_out: fixed views: the clip in the middle, no flip.
-        float_ok: float pixels may be read: their statistics are known.
+        rendering: what is done to pixels that are not of the view's size, or not of a known range.
         transform: a further change of the pixels, alike for all frames of a clip.
 
     Raises:
@@ -72,7 +84,7 @@ class SampleReader:
     repeats: int = 1
     repeat_from: Literal["new-clip", "same-frames"] = "new-clip"
     held_out: bool = False
-    float_ok: bool = True
+    rendering: Rendering = PLAIN
     transform: Transform | None = None
     layout: Layout = field(init=False)
     hidden: MaskDraw | None = field(init=False)
@@ -116,7 +128,7 @@ class SampleReader:
             return self.bad(key, f"{type(error).__name__}: {error}")
         # Masks are drawn outside: what fails there is the masker, not the file.
         crops = views[0].transpose(0, 2, 3, 4, 1)
-        left_out = _left_out(source.info, plans)
+        left_out = self._left_out(source.info, plans)
         masks = self.masks(key, crops)
         return Sample(views, *masks, source.info.label, left_out=left_out, known=known)
 
@@ -133,12 +145,32 @@ class SampleReader:
         bad = BadFile(file, reason[:_LONGEST_REASON], key.index)
         return Sample((), *self.masks(key, crops), bad=bad)
 
+    def cuts(self, info: SourceInfo) -> float:
+        """Return how much of a sample no view can show, as it is of another aspect, 0 to 1.
+
+        Of views that are drawn at random, none is lost for good.
+        """
+        if not isinstance(self.augment, NoAugment) or self.rendering.fit != "crop":
+            return 0.0
+        return cut_share(info.height, info.width, self.views[0].size)
+
+    def _left_out(self, info: SourceInfo, plans: Sequence[Plan]) -> dict[str, int]:
+        """Return what a sample leaves out, by reason."""
+        found = {FURTHER: info.further} if info.further else {}
+        if any(len(set(plan.frame_ids)) < len(plan.frame_ids) for plan in plans):
+            found[PADDED] = 1
+        if self.cuts(info) > MUCH:
+            found[CUT] = 1
+        return found
+
     def plans(self, source: Source, key: Key) -> list[Plan]:
         """Draw what is read of an opened sample, for each repeat."""
         plans: list[Plan] = []
         for repeat in range(self.repeats):
             rng = None if self.held_out else self._rng("plan", key, repeat)
-            plan = draw_plan(self.augment, source, self.spec, self.views[0].size, rng)
+            plan = draw_plan(
+                self.augment, source, self.spec, self.views[0].size, rng, self.rendering.fit
+            )
             if self.repeat_from == "same-frames" and plans:
                 plan = replace(plan, frame_ids=plans[0].frame_ids)
             plans.append(plan)
@@ -173,10 +205,9 @@ class SampleReader:
         self, source: Source, plans: Sequence[Plan], key: Key
     ) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
         """Read each view ``[R, C, T, h, w]``, in the source's dtype, and which tokens are known."""
-        if source.info.dtype == "float32" and not self.float_ok:
-            what = "has float pixels, whose range is not known"
-            hint = "set data.stats to {mean, std}, or to auto"
-            raise DataError(what, where=source.info.id, hint=hint)
+        rendering = self.rendering
+        if source.info.dtype == "float32" and not rendering.span and not rendering.float_ok:
+            raise _without_range(source)
         _check_channels(source.info, self.channels)
         ids = [
             [resample(plan.frame_ids, frames, source.info.frames) for plan in plans]
@@ -189,29 +220,45 @@ class SampleReader:
             clip = _checked(source, source.read(wanted), len(wanted))
             frames = dict(zip(wanted, clip, strict=True))
         rows: list[list[np.ndarray]] = [[] for _ in self.views]
-        holes: dict[int, np.ndarray] = {}  # of the model's own view of some repeats
+        # Of the model's own view of some repeats: pixels that were filled, and what is padding.
+        holes: dict[int, np.ndarray] = {}
+        places: dict[int, Placed] = {}
         for repeat, plan in enumerate(plans):
             own = frames
             if frames is not None and self.transform is not None and whole:
                 changed = self.transform(list(frames.values()), key, repeat, source.info.id)
                 own = dict(zip(frames, changed, strict=True))
             for place, view in enumerate(self.views):
-                clip, filled = self._view(source, plan, view, ids[place][repeat], own)
+                info = source.info
+                where = placed(plan.box, info.height, info.width, view.size)
+                clip, filled = self._view(source, plan, view, where, ids[place][repeat], own)
                 if filled is not None and place == 0:
                     holes[repeat] = filled
+                if place == 0 and where.size != view.size:
+                    places[repeat] = where
                 if self.transform is not None and not whole:
                     clip = np.stack(self.transform(list(clip), key, repeat, source.info.id))
                 rows[place].append(clip.transpose(3, 0, 1, 2))
-        return tuple(np.stack(row) for row in rows), self._known(holes)
+        return tuple(np.stack(row) for row in rows), self._known(holes, places)
 
-    def _known(self, holes: Mapping[int, np.ndarray]) -> np.ndarray | None:
-        """Return which tokens hold no filled pixel, bool ``[R, N]``; None: all of them."""
-        if not holes or self.grid is None or not self.layout.tokens:
+    def _known(
+        self, holes: Mapping[int, np.ndarray], places: Mapping[int, Placed]
+    ) -> np.ndarray | None:
+        """Return which tokens hold no filled pixel, and not only padding, bool ``[R, N]``.
+
+        None: all of them.
+        """
+        if not (holes or places) or self.grid is None or not self.layout.tokens:
             return None
         known = np.ones((self.repeats, self.layout.tokens), np.bool_)
+        view, (_, down, across) = self.views[0].size, self.grid
+        for repeat, shown in places.items():
+            cells = np.zeros((down, view[0] // down, across, view[1] // across), np.bool_)
+            cells.reshape(view)[shown.rows, shown.columns] = True
+            known[repeat].reshape(self.grid)[:] = cells.any(axis=(1, 3))
         for repeat, filled in holes.items():
-            places = zip(np.nonzero(filled), self.grid, filled.shape, strict=True)
-            tokens = tuple(where * count // size for where, count, size in places)
+            found = zip(np.nonzero(filled), self.grid, filled.shape, strict=True)
+            tokens = tuple(where * count // size for where, count, size in found)
             known[repeat].reshape(self.grid)[tokens] = False
         return known
 
@@ -220,35 +267,44 @@ class SampleReader:
         source: Source,
         plan: Plan,
         view: View,
+        where: Placed,
         ids: Sequence[int],
         frames: dict[int, np.ndarray] | None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Read one view of one plan, ``[T, h, w, C]``, and where it was filled, ``[T, h, w]``."""
         if frames is None:
-            clip = _checked(source, source.read(ids, plan.box, view.size), len(ids))
+            clip = _checked(source, source.read(ids, where.box, where.size), len(ids))
         else:
             # The augmentation says how the model's own clip is resized, a target how its views.
             wanted = None if view is self.views[0] else view.interpolation
             interpolation = wanted or plan.interpolation
             parts = {
-                frame: crop_resize(frames[frame], plan.box, view.size, plan.edge, interpolation)
+                frame: crop_resize(frames[frame], where.box, where.size, plan.edge, interpolation)
                 for frame in set(ids)
             }
             clip = np.stack([parts[frame] for frame in ids])
         clip, filled = fill_holes(to_channels(clip, self.channels, source.info.id))
+        clip = self.rendering.spread(clip)
         if plan.color:
             clip = apply(clip, plan.color, source.info.id)
+        if where.size != view.size:
+            clip = padded(clip, where, view.size)
+            if filled is not None:
+                shown, filled = filled, np.zeros(clip.shape[:-1], np.bool_)
+                filled[:, where.rows, where.columns] = shown
         if plan.flip:
             clip, filled = clip[:, :, ::-1], None if filled is None else filled[:, :, ::-1]
         return clip, filled
 
 
-def _left_out(info: SourceInfo, plans: Sequence[Plan]) -> dict[str, int]:
-    """Return what a sample leaves out, by reason."""
-    found = {FURTHER: info.further} if info.further else {}
-    if any(len(set(plan.frame_ids)) < len(plan.frame_ids) for plan in plans):
-        found[PADDED] = 1
-    return found
+def _without_range(source: Source) -> DataError:
+    """Build the error of pixels that nobody knows the white of, and say what they are here."""
+    what = "has float pixels (or integers), whose range is not known"
+    with suppress(Exception):
+        low, high = extremes(source)
+        what += f"; here they go from {low:g} to {high:g}"
+    hint = "set data.range to [low, high] or auto, or data.stats to {mean, std} or auto"
+    return DataError(what, where=source.info.id, hint=hint)
 
 
 def _check_channels(info: SourceInfo, channels: int) -> None:

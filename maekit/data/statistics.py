@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from maekit.data.loader import Loader
 from maekit.data.order import Key
 from maekit.data.pixels import to_float01
 from maekit.data.reader import SampleReader
+from maekit.data.rendering import PLAIN, Rendering
 from maekit.errors import DataError, RecipeError
 from maekit.progress import counted
 from maekit.recipe.schema import Stats
@@ -67,6 +69,7 @@ def auto_stats(
     channels: int,
     workers: int,
     timeout: float,
+    rendering: Rendering = PLAIN,
     limit: int = LIMIT,
 ) -> Stats:
     """Compute statistics of the set's pixels in [0, 1] (floats as read), per channel.
@@ -86,6 +89,10 @@ def auto_stats(
         seed=0,
         purpose="stats",
         held_out=True,
+        # Padding has no statistics; float pixels are what they are taken for.
+        rendering=replace(
+            rendering, fit="stretch" if rendering.fit == "pad" else rendering.fit, float_ok=True
+        ),
     )
     keys = [Key(0, index) for index in samples_of(dataset, limit)]
     batches = [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
@@ -115,7 +122,13 @@ VERSION = 2  # raise it with every change of how statistics are computed
 
 
 def cache_key(
-    dataset: Dataset, spec: DataSpec, chosen: Sequence[int], *, size: tuple[int, int], channels: int
+    dataset: Dataset,
+    spec: DataSpec,
+    chosen: Sequence[int],
+    *,
+    size: tuple[int, int],
+    channels: int,
+    rendering: Rendering = PLAIN,
 ) -> str:
     """Return a digest of everything that decides on the statistics of some samples.
 
@@ -126,6 +139,8 @@ def cache_key(
     digest = hashlib.sha256()
     options = spec.model_dump(mode="json", exclude={"max_bad_fraction", "published"})
     digest.update(_plain([VERSION, options, size, channels, len(dataset)]))
+    if (rendering.fit, rendering.span) != ("crop", None):
+        digest.update(_plain([rendering.fit, rendering.span]))
     folders = list(_folders(options))
     for index in chosen:
         name = dataset.name(index)

@@ -14,8 +14,10 @@ from maekit.contracts import View
 from maekit.data.loader import Loader
 from maekit.data.order import Key, Order, Stream
 from maekit.data.reader import SampleReader
+from maekit.data.rendering import Rendering
 from maekit.data.split import SHOWN, split_off
 from maekit.data.statistics import auto_stats, cache_key, imagenet, keep, recall, samples_of
+from maekit.data.value_range import values_of
 from maekit.engine.build import required_pretrain
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
@@ -28,12 +30,16 @@ if TYPE_CHECKING:
     from maekit.contracts import Dataset
     from maekit.data.bad_files import BadFiles
     from maekit.data.batch import Batch
+    from maekit.data.value_range import Values
     from maekit.engine.left_out import SeenLeftOut
     from maekit.engine.schedule import BatchSplit
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.sections import TrainingSection
+    from maekit.weights.header import Header
 
 MOST_WORKERS = 16
+_GLANCE = 32  # samples, where a range is only to be judged
+_LITTLE = 0.25  # of a range: that less is used is told
 
 
 def open_dataset(spec: DataSpec, key: str) -> Dataset:
@@ -119,7 +125,15 @@ def _own_statistics(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -
     """Return the set's own statistics: from the cache, else computed and kept there."""
     data = recipe.data
     size, channels = data.height_width, data.channels
-    key = cache_key(dataset, data.train, samples_of(dataset), size=size, channels=channels)
+    rendering = Rendering.of(data)
+    key = cache_key(
+        dataset,
+        data.train,
+        samples_of(dataset),
+        size=size,
+        channels=channels,
+        rendering=rendering,
+    )
     found = recall(key)
     if found is not None:
         return found
@@ -130,12 +144,72 @@ def _own_statistics(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -
         channels=channels,
         workers=workers_of(data.workers, device),
         timeout=data.timeout,
+        rendering=rendering,
     )
     try:
         keep(key, found)
     except OSError as error:
         emit(Note(f"data.stats is computed again next time, as it cannot be cached: {error}"))
     return found
+
+
+def with_range(recipe: Recipe, span: tuple[float, float] | None) -> Recipe:
+    """Return the recipe with another data.range; None: unset."""
+    data = recipe.data.model_copy(update={"range_": span})
+    return recipe.model_copy(update={"data": data})
+
+
+def with_known_range(
+    recipe: Recipe, dataset: Dataset, emit: Emit, weights: Header | None = None
+) -> Recipe:
+    """Return the recipe with its data.range in numbers, and say what they are.
+
+    Args:
+        recipe: of the verb.
+        dataset: data.train.
+        emit: called with notes.
+        weights: those that the model starts from, which were trained on a range of their own: it is
+            taken where the recipe has none, or auto. None: there are none.
+
+    Raises:
+        DataError: all values of the set are the same.
+    """
+    wanted = recipe.data.range_
+    if isinstance(wanted, tuple):
+        _announce_use(wanted, values_of(dataset, _GLANCE), emit)
+        return recipe
+    if weights is not None and weights.range is not None:
+        low, high = weights.range
+        emit(Note(f"data.range: {low:g} to {high:g}, as of the weights"))
+        return with_range(recipe, weights.range)
+    if wanted is None:
+        values = values_of(dataset, _GLANCE)
+        if values.dtype == "uint16":
+            _announce_use((0, 65535), values, emit)
+        return recipe
+    values = values_of(dataset)
+    if values.dtype == "uint8":
+        _announce_use((0, 255), values, emit)
+        return with_range(recipe, None)
+    if values.low == values.high:
+        what = f"all pixels of {values.samples:,} samples are {values.low:g}"
+        raise DataError(what, where="data.range", hint="is it the right set?")
+    found = f"{values.low:g} to {values.high:g}, in {values.samples:,} samples looked at"
+    emit(Note(f"data.range: auto is {found}"))
+    return with_range(recipe, (values.low, values.high))
+
+
+def _announce_use(span: tuple[float, float], values: Values, emit: Emit) -> None:
+    """Say so where a set uses little of a range, or none of it."""
+    if values.dtype == "uint8":
+        emit(Note("data.range does nothing: all pixels looked at are 8-bit, which are 0 to 255"))
+        return
+    (low, high), (least, most) = span, (values.low, values.high)
+    used = max(0.0, min(high, most) - max(low, least)) / (high - low)
+    if used < _LITTLE:
+        what = f"data.train: pixels from {least:g} to {most:g} in {values.samples:,} samples looked"
+        text = f"{what} at use {used:.1%} of the range from {low:g} to {high:g}"
+        emit(Note(f"{text}; data.range: auto makes all of it count", warning=True))
 
 
 def train_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> SampleReader:
@@ -160,7 +234,7 @@ def train_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -> 
         mask_unit=model.backbone.mask_unit,
         repeats=pretrain.repeats,
         repeat_from=pretrain.repeat_from,
-        float_ok=recipe.data.stats is not None,
+        rendering=Rendering.of(recipe.data),
     )
 
 
@@ -179,7 +253,7 @@ def holdout_reader(recipe: Recipe, dataset: Dataset, model: MaskedAutoencoder) -
         grid=model.grid,
         mask_unit=model.backbone.mask_unit,
         held_out=True,
-        float_ok=recipe.data.stats is not None,
+        rendering=Rendering.of(recipe.data),
     )
 
 
@@ -199,7 +273,7 @@ def picture_reader(recipe: Recipe, verb: str, dataset: Dataset, *, held_out: boo
         seed=recipe.seed,
         purpose="holdout" if held_out else verb,
         held_out=held_out,
-        float_ok=recipe.data.stats is not None,
+        rendering=Rendering.of(recipe.data),
     )
 
 

@@ -61,6 +61,7 @@ def header_of(recipe: Recipe, statistics: Statistics) -> Header:
         channels=recipe.data.channels,
         mean=statistics.mean,
         std=statistics.std,
+        range=None if recipe.data.range_ == "auto" else recipe.data.range_,
     )
 
 

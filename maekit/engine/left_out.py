@@ -10,14 +10,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from maekit.data.batch import FURTHER, PADDED
+from maekit.data.batch import CUT, FURTHER, PADDED
 from maekit.engine.events import Emit, Note
+from maekit.errors import MaekitError
 from maekit.recipe.schema import SEGMENTS
 from maekit.text import counted
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset
     from maekit.data.batch import Batch
+    from maekit.data.order import Key
     from maekit.data.reader import SampleReader
 
 KEY = "left_out"  # of result.json, and of the state's extra, so that a resumed run keeps counting
@@ -91,18 +93,30 @@ class SeenLeftOut:
                 if reason not in self._announced:
                     self._announced.add(reason)
                     name = self.reader.dataset.name(key.index)
-                    self.emit(Note(f"{name} {_first(reason, count, self.reader)}"))
+                    self.emit(Note(f"{name} {_first(reason, count, self.reader, key)}"))
                 if key.epoch == 0:
                     self.counts[reason] = self.counts.get(reason, 0) + count
 
 
-def _first(reason: str, count: int, reader: SampleReader) -> str:
+def _first(reason: str, count: int, reader: SampleReader, key: Key) -> str:
     """Say what is left out of the first sample of its kind; there will be more of them."""
     if reason == PADDED:
         return _padding(reader)
+    if reason == CUT:
+        return _cutting(reader, key)
     if reason == FURTHER:
         return f"holds {counted(count, reason)}: of such files the first is taken"
     return f"leaves out {counted(count, reason)}"
+
+
+def _cutting(reader: SampleReader, key: Key) -> str:
+    high, wide = reader.views[0].size
+    hint = f"{high}x{wide} shows its middle; data.fit: pad or stretch shows all of such samples"
+    try:
+        info = reader.dataset.open(key.index).info
+    except (MaekitError, OSError):  # it could be read a moment ago
+        return f"is cut: {hint}"
+    return f"is {info.height}x{info.width}, {reader.cuts(info):.0%} of it is cut away: {hint}"
 
 
 def _padding(reader: SampleReader) -> str:

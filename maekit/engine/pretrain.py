@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from maekit.engine.batches import holdout_reader, statistics_of, train_reader
+from maekit.engine.batches import (
+    holdout_reader,
+    statistics_of,
+    train_reader,
+    with_known_range,
+)
 from maekit.engine.build import (
     build_model,
     compatible_header,
@@ -62,6 +67,9 @@ class PretrainJob(ValidatedJob):
     ) -> None:
         pretrain = required_pretrain(recipe)
         super().__init__(recipe, device, emit, bad_files_path=bad_files_path)
+        # ``auto`` is never looked for twice.
+        resumed = None if checkpoint is None else read_header(checkpoint.weights)
+        recipe = self.recipe = with_known_range(recipe, self.train, emit, resumed)
         header = self._header(source, checkpoint)
         self.model = build_model(header, recipe.seed)
         self.header = header.model_copy(update={"grid": self.model.grid})

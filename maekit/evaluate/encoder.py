@@ -92,6 +92,8 @@ def _header_of_recipe(found: Header, recipe: Recipe) -> Header:
     """Describe the encoder as the recipe does; what it leaves open is as in the weights."""
     data = recipe.data
     wanted = {"clip": (data.train.frames, *data.height_width), "channels": data.channels}
+    if isinstance(data.range_, tuple):
+        wanted["range"] = data.range_
     if recipe.model is not None:
         wanted["backbone"] = recipe.model.backbone
     given = data.stats == "imagenet" or isinstance(data.stats, Stats)
@@ -117,6 +119,7 @@ def untrained_encoder(recipe: Recipe, statistics: Statistics) -> tuple[MaskedAut
         channels=data.channels,
         mean=statistics.mean,
         std=statistics.std,
+        range=None if data.range_ == "auto" else data.range_,
         source="random initialization",
     )
     return build_model(header, recipe.seed).eval(), header

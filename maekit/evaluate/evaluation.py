@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 
 from maekit.data.identity import identify
+from maekit.data.rendering import Rendering
 from maekit.engine.batches import open_dataset, workers_of
 from maekit.engine.events import Emit, Note
 from maekit.engine.expected import compare
@@ -316,8 +317,15 @@ class Evaluation:
             self.views,
             size=data.height_width,
             channels=self.header.channels,
-            float_ok=data.stats is not None,
+            rendering=self.rendering,
         )
+
+    @property
+    def rendering(self) -> Rendering:
+        """What is done to pixels of another size or range; the recipe's range comes first."""
+        data = self.recipe.data
+        span = data.range_ if isinstance(data.range_, tuple) else self.header.range
+        return Rendering.of_weights(span, data)
 
     def _reading(self) -> Reading:
         at_once = self.section.batch.per_device or AT_ONCE
@@ -327,6 +335,8 @@ class Evaluation:
     def _about(self, request: Request) -> dict[str, Any]:
         """Return what scores depend on."""
         return {
+            "fit": self.rendering.fit,
+            "range": self.rendering.span,
             "weights": request.source,
             "sha256": digest_of_weights(self.model),
             "data": identify(self.val).model_dump(mode="json"),

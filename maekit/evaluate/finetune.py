@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from maekit.engine.batches import statistics_of
+from maekit.data.rendering import Rendering
+from maekit.engine.batches import statistics_of, with_known_range
 from maekit.engine.events import Measured
 from maekit.engine.job import Job
 from maekit.engine.loop import Periodic
@@ -65,7 +66,11 @@ class FinetuneJob(Job):
             source = self.find_source(recipe, source, emit)
         super().__init__(recipe, device, emit, bad_files_path=bad_files_path)
         self.task = self._task(options)
+        if source == SCRATCH and checkpoint is None:
+            self.recipe = with_known_range(recipe, self.train, emit)
         encoder, header = self._encoder(source, checkpoint)
+        recipe = self.recipe = with_known_range(self.recipe, self.train, emit, header)
+        header = header.model_copy(update={"range": recipe.data.range_})
         self.reader = train_reader(self, options, encoder)
         self.model, self.header = make_classifier(encoder, header, options, self.task, recipe.seed)
         self.model.to(device)
@@ -216,7 +221,7 @@ class FinetuneJob(Job):
             views if all_views else views.center,
             size=data.height_width,
             channels=data.channels,
-            float_ok=data.stats is not None,
+            rendering=Rendering.of(data),
         )
 
     def export(self, path: Path) -> None:

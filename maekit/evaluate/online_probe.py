@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from maekit.data.rendering import Rendering
 from maekit.engine.events import Emit, Measured, Note
 from maekit.engine.loop import Periodic
 from maekit.engine.step import eval_mode
@@ -175,7 +176,7 @@ def online_probe(job: PretrainJob) -> Sequence[Periodic]:
             Views(interpolation=job.section.augment.interpolation),
             size=data.height_width,
             channels=data.channels,
-            float_ok=data.stats is not None,
+            rendering=Rendering.of(data),
         )
         reading = Reading(job.device, _BATCH, job.workers, data.timeout)
         return LabeledSubset(reader, labels, options.samples, reading, job.emit)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from maekit.data.bad_files import BadFiles
+from maekit.data.rendering import Rendering
 from maekit.data.statistics import cache_key, samples_of
-from maekit.engine.batches import open_sets, workers_of
+from maekit.engine.batches import open_sets, with_known_range, workers_of
 from maekit.engine.events import Emit, Note
 from maekit.engine.precision import Precision
 from maekit.errors import RecipeError
@@ -72,7 +73,7 @@ TRAINED = ("epochs", "steps", "samples", "warmup", "batch", "optimizer", "augmen
 # What features depend on, of ``settings``.
 FEATURES = (
     *("pool", "layer", "clip", "mean", "std", "frames"),
-    *("views", "enlarge", "interpolation", "pixels", "precision"),
+    *("views", "enlarge", "fit", "range", "interpolation", "pixels", "precision"),
 )
 
 
@@ -131,6 +132,8 @@ class ProbeSetup:
             },
             "views": f"{views.clips}x{views.crops}",
             "enlarge": views.enlarge,
+            "fit": self.recipe.data.fit,
+            "range": self.recipe.data.range_,
             "interpolation": views.interpolation,
             "pixels": [clip[0], *reduced_size(*clip[1:], probe.pixels)],
             "precision": self.precision.name,
@@ -163,7 +166,7 @@ class ProbeSetup:
             views,
             size=self.header.clip[1:],
             channels=self.header.channels,
-            float_ok=self.recipe.data.stats is not None,
+            rendering=Rendering.of(self.recipe.data),
         )
 
     def readers(self) -> tuple[ViewReader, ViewReader]:
@@ -281,7 +284,14 @@ class ProbeSetup:
             "weights": self.source,
             "sha256": self.digest,
             "settings": {key: self.settings[key] for key in FEATURES},
-            "data": cache_key(dataset, reader.spec, chosen, size=size, channels=reader.channels),
+            "data": cache_key(
+                dataset,
+                reader.spec,
+                chosen,
+                size=size,
+                channels=reader.channels,
+                rendering=reader.rendering,
+            ),
         }
         return FeatureShards(kept / key, about)
 
@@ -327,7 +337,10 @@ def assemble_probe(
     labeled = check_labels(train, val)
     announce_labels(train, labeled, emit)
     _warn_sampling(data.train, spec, emit)
+    if source == SCRATCH:
+        recipe = with_known_range(recipe, train, emit)
     model, header = load_encoder(source, recipe)
+    recipe = with_known_range(recipe, train, emit, header)
     check_head(probe, model.backbone.width)
     pool = auto_pool(probe.pool, model.backbone.prefix_tokens)
     taken: Pool = "tokens" if probe.kind == "attentive" else pool

@@ -18,6 +18,7 @@ from torch.nn import functional
 from maekit.contracts import View
 from maekit.data.order import Order, Stream
 from maekit.data.reader import SampleReader
+from maekit.data.rendering import Rendering
 from maekit.data.rng import seeded
 from maekit.engine.job import Job
 from maekit.engine.loop import Periodic
@@ -140,6 +141,7 @@ class LinearProbeJob(Job):
         if checkpoint is None:
             _refuse_few_updates(probe, len(self.train), self.budget, self.split.effective)
         self.setup = assemble_probe(recipe, source, device, emit)
+        self.recipe = self.setup.recipe
         self.setup.bad_files = self.bad_files
         widths, classes = _widths(self.setup), len(self.setup.labeled.classes)
         self.model = Heads(widths, classes, recipe.seed).to(device)
@@ -163,7 +165,7 @@ class LinearProbeJob(Job):
             channels=data.channels,
             seed=self.recipe.seed,
             purpose=VERB,
-            float_ok=data.stats is not None,
+            rendering=Rendering.of(data),
         )
 
     def sizes(self) -> dict[str, int]:

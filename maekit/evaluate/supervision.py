@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maekit.contracts import View
 from maekit.data.reader import SampleReader
+from maekit.data.rendering import Rendering
 from maekit.data.rng import seeded
 from maekit.data.transform import Transform
 from maekit.engine.optim import layer_groups
@@ -104,7 +105,7 @@ def train_reader(job: Job, options: Finetune, encoder: MaskedAutoencoder) -> Sam
         purpose=VERB,
         repeats=options.repeats,
         repeat_from=options.repeat_from,
-        float_ok=recipe.data.stats is not None,
+        rendering=Rendering.of(recipe.data),
         transform=transform,
     )
 

@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from maekit.contracts import View
-from maekit.data.augment import largest_box
 from maekit.data.clips import frame_ids, linspace_frames, timed_frames, timed_window
 from maekit.data.plan import Box, Plan
 from maekit.data.reader import SampleReader
+from maekit.data.rendering import PLAIN, Rendering, fitted_box, largest_box
 from maekit.recipe.schema import SEGMENTS
 from maekit.recipe.sections import NoAugment, Views
 
 if TYPE_CHECKING:
-    from maekit.contracts import Dataset, Source
+    from maekit.contracts import Dataset, Source, SourceInfo
     from maekit.data.order import Key
     from maekit.recipe.schema import DataSpec
+    from maekit.recipe.sections import Fit
 
 _ROUNDING = 1e-6  # a resized side that is whole but for floating point is whole
 
@@ -49,12 +50,17 @@ class ViewReader(SampleReader):
     def _plans(self, source: Source, test: Views) -> list[Plan]:
         size = self.views[0].size
         height, width = source.info.height, source.info.width
-        boxes = [crop_box(height, width, size, test, crop) for crop in range(test.crops)]
+        fit = self.rendering.fit
+        boxes = [crop_box(height, width, size, test, crop, fit) for crop in range(test.crops)]
         return [
             Plan(ids, box, "context", flip=False, interpolation=test.interpolation)
             for ids in clip_frames(source.info.frames, self.spec, test.clips, source.info.fps)
             for box in boxes
         ]
+
+    def cuts(self, info: SourceInfo) -> float:
+        """Return how much of a sample no view can show; several crops lie along all of it."""
+        return super().cuts(info) if self.test.crops == 1 else 0.0
 
     @property
     def center_index(self) -> int:
@@ -69,7 +75,7 @@ def view_reader(
     *,
     size: tuple[int, int],
     channels: int,
-    float_ok: bool = True,
+    rendering: Rendering = PLAIN,
 ) -> ViewReader:
     """Make a reader of test views of a size (height, width), with ``spec``'s frames."""
     return ViewReader(
@@ -82,7 +88,7 @@ def view_reader(
         purpose="test",
         repeats=test.read,
         held_out=True,
-        float_ok=float_ok,
+        rendering=rendering,
         test=test,
     )
 
@@ -124,13 +130,17 @@ def clip_frames(
     ]
 
 
-def crop_box(height: int, width: int, size: tuple[int, int], test: Views, crop: int) -> Box:
+def crop_box(
+    height: int, width: int, size: tuple[int, int], test: Views, crop: int, fit: Fit = "crop"
+) -> Box:
     """Place crop number ``crop`` of a picture: of the output's aspect, at a whole resized pixel.
 
     One crop is centered: exactly, or with ``resize: whole-pixels`` at a pixel. Along the side that
     has room, the first crop touches one edge of the picture and the last the other; across it they
-    are centered.
+    are centered. A view that shows all of a sample has no room for several.
     """
+    if fit != "crop":
+        return fitted_box(height, width, size, fit, test.enlarge)
     if test.resize == "whole-pixels":
         return _whole_pixel_box(height, width, size, test, crop)
     largest = largest_box(height, width, size)

@@ -40,7 +40,7 @@ from maekit.errors import PartError
 from maekit.recipe.ablate import Ablate
 from maekit.recipe.finetune import Finetune
 from maekit.recipe.probe import OnlineProbe, Probe
-from maekit.recipe.sections import AdamW, ColorJitter, HeldOutSection, PositiveRate, Section
+from maekit.recipe.sections import AdamW, ColorJitter, Fit, HeldOutSection, PositiveRate, Section
 from maekit.recipe.tokenizer import Tokenizer
 from maekit.text import carried, restored
 
@@ -320,6 +320,19 @@ class Data(Section):
     train: DataSpec = Field(description="{name: a dataset, and its options}")
     val: HeldOutSpec | None = Field(None, description="held-out samples; without: no validation")
     size: Side | tuple[Side, Side] = Field(224, description="pixels: side, or [height, width]")
+    fit: Fit = Field(
+        "crop",
+        description="views that are not drawn at random (augment none, held-out samples, tests) of "
+        "samples of another aspect; crop: their center, cut to the view's; pad: all of them, with "
+        "their mean around, whose tokens do not count in the loss; stretch: all of them, distorted",
+    )
+    range_: tuple[float, float] | Literal["auto"] | None = Field(
+        None,
+        alias="range",
+        description="[low, high]: the values of 16-bit, integer and float pixels that become 0 and "
+        "1, others are clipped to them; auto: the least and the largest of data.train; unset: 0 "
+        "and 65535 of 16-bit pixels, others as read. 8-bit pixels are always 0 to 255",
+    )
     channels: int = Field(3, ge=1, le=4096, description="1 and 3 are converted to each other")
     stats: Stats | Literal["imagenet", "auto"] | None = Field(
         None,
@@ -348,6 +361,15 @@ class Data(Section):
         if val.frames != train.frames:
             raise _of_other_length(val.frames, train.frames)
         return val
+
+    @field_validator("range_")
+    @classmethod
+    def _range_rises(
+        cls, value: tuple[float, float] | Literal["auto"] | None
+    ) -> tuple[float, float] | Literal["auto"] | None:
+        if isinstance(value, tuple) and not value[0] < value[1]:
+            raise ValueError("range is [low, high], the lower one first")
+        return value
 
     @model_validator(mode="after")
     def _stats_fit_channels(self) -> Data:
@@ -453,6 +475,17 @@ class Recipe(Section):
                 raise ValueError(
                     f"{verb}.rand_augment is for 1 or 3 channels, and data.channels is "
                     f"{self.data.channels}; set it to null"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _crops_have_room(self) -> Self:
+        for verb in VERBS:
+            crops: int = getattr(getattr(getattr(self, verb), "views", None), "crops", 1)
+            if self.data.fit != "crop" and crops > 1:
+                raise ValueError(
+                    f"{verb}.views.crops: data.fit {self.data.fit} shows all of a sample, so that "
+                    f"{crops} crops are the same; set it to 1"
                 )
         return self
 

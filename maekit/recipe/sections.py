@@ -12,6 +12,9 @@ Interpolation = Literal["bicubic", "bilinear", "bilinear-aliased"]
 RESIZED = "how pixels are resized; bilinear-aliased: without widening for smaller pictures, as cv2"
 CROPS = "how crops are drawn"
 
+# Of views that are not drawn at random, and samples of another aspect.
+Fit = Literal["crop", "pad", "stretch"]
+
 
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values never change."""
@@ -33,7 +36,7 @@ class Section(BaseModel):
 
 
 class NoAugment(Section):
-    """Resize the short side and cut the center; no flip unless one is set."""
+    """Show each sample as data.fit says: its center, or all of it; no flip unless one is set."""
 
     name: Literal["none"] = Field(description=CROPS)
     flip: float = Field(0.0, ge=0, le=1, description="probability of a horizontal flip")

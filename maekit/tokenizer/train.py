@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from maekit.data.rng import seeded
-from maekit.engine.batches import picture_reader
+from maekit.engine.batches import picture_reader, with_known_range
 from maekit.engine.events import Note
 from maekit.engine.job import ValidatedJob
 from maekit.engine.optim import make_optimizer
@@ -108,6 +108,7 @@ class TokenizerJob(ValidatedJob):
         options = required_tokenizer(recipe)
         check_size(recipe, options)
         super().__init__(recipe, device, emit, bad_files_path=bad_files_path)
+        recipe = self.recipe = with_known_range(recipe, self.train, emit)
         with seeded(recipe.seed, purpose="init"):
             self.model = DVAE(options.dvae, recipe.data.channels)
         # Convolutions of few features are up to twice as fast with the channels last.

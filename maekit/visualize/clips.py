@@ -16,6 +16,7 @@ from maekit.data.order import Key
 from maekit.data.pixels import convertible, to_float01
 from maekit.data.plan import Box
 from maekit.data.reader import SampleReader
+from maekit.data.rendering import PLAIN, Rendering
 from maekit.errors import DataError
 from maekit.recipe.schema import SEGMENTS, DataSpec, Sampling
 from maekit.recipe.sections import NoAugment
@@ -43,7 +44,7 @@ class ClipOptions:
     sampling: Sampling = "dense"
     rate: float | None = None
     interpolation: Interpolation = "bicubic"
-    float_ok: bool = True
+    rendering: Rendering = PLAIN
     native: bool = False
 
 
@@ -135,7 +136,7 @@ def read_clip(
         seed=0,
         purpose="reconstruct",
         held_out=True,
-        float_ok=options.float_ok,
+        rendering=options.rendering,
     )
     sample = reader.read(_KEY)
     if sample.bad is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from maekit.data.masks import MaskDraw
 from maekit.data.pixels import to_channels, to_float01
 from maekit.data.rng import generator
 from maekit.datasets.named_files import NamedFiles
-from maekit.engine.batches import open_sets, stream_of, train_reader
+from maekit.engine.batches import open_sets, stream_of, train_reader, with_range
 from maekit.engine.build import required_pretrain
 from maekit.engine.schedule import BatchSplit, total_steps
 from maekit.errors import DataError, RecipeError
@@ -210,7 +211,7 @@ class TrainingStepMasks:
         if step > steps:
             msg = f"there is no training step {step}: the run has {steps:,}"
             raise RecipeError(msg, where="--like-training", hint=f"a step from 1 to {steps}")
-        return cls(train_reader(recipe, NamedFiles(()), model), stream, step)
+        return cls(train_reader(with_range(recipe, None), NamedFiles(()), model), stream, step)
 
     def draw(
         self,
@@ -269,11 +270,17 @@ class PictureMask:
         units = grid.over(unit)
         height, width = self._white.shape
         area = (0.0, 0.0, float(width), float(height))
-        cut = (height, width) == item.size
+        cut, picture = (height, width) == item.size, self._white
         if cut:
             top, left, down, across = item.box
-            area = (left, top, min(left + across, width), min(top + down, height))
-        white = Image.fromarray(self._white.astype(np.float32)).resize(
+            # A box that reaches beyond the input has padding there, which is not hidden.
+            ends = ((-top, top + down - height), (-left, left + across - width))
+            edges = [tuple(max(0, math.ceil(end)) for end in both) for both in ends]
+            picture = np.pad(self._white, edges)
+            top, left = top + edges[0][0], left + edges[1][0]
+            bottom, right = min(top + down, picture.shape[0]), min(left + across, picture.shape[1])
+            area = (left, top, right, bottom)
+        white = Image.fromarray(picture.astype(np.float32)).resize(
             (units.w, units.h), Image.Resampling.BOX, box=area
         )
         cells = np.broadcast_to(np.asarray(white) >= _WHITE, units)

@@ -73,6 +73,8 @@ class Header(FileHeader):
     channels: int
     mean: tuple[float, ...]  # of the [0, 1] pixels, per channel
     std: tuple[float, ...]
+    # The values of pixels that are not 8-bit that were 0 and 1 to it; None: those of their type.
+    range: tuple[float, float] | None = None
     grid: Grid | None = None  # filled in when the model is built
 
 

@@ -66,6 +66,8 @@ def header_text(header: FileHeader, *, exclude: Collection[str] = ()) -> str:
     weights are the same bytes, resumed or not.
     """
     plain = header.model_dump(mode="json", exclude=set(exclude))
+    if plain.get("range", ...) is None:  # as in files from before there were ranges
+        del plain["range"]
     return carried(json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":")))
 
 

@@ -11,6 +11,7 @@ from loader_fakes import BrightHidden, Fakes, HalfHidden, make_reader
 
 from maekit.contracts import Grid, Masker, Source, View
 from maekit.data.order import Key
+from maekit.data.rendering import Rendering
 from maekit.errors import PartError
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.sections import NoAugment
@@ -141,7 +142,8 @@ def test_a_declared_count_is_held_too() -> None:
 
 
 def test_float_pixels_need_statistics_and_wrong_channels_are_bad() -> None:
-    bad = make_reader(Fakes(dtype="float32"), float_ok=False).read(Key(0, 0)).bad
+    strict = Rendering(float_ok=False)
+    bad = make_reader(Fakes(dtype="float32"), rendering=strict).read(Key(0, 0)).bad
     assert "data.stats" in bad.reason
     bad = make_reader(Fakes(shape=(1, 20, 20, 5))).read(Key(0, 0)).bad
     assert bad.reason == "has 5 channels, data.channels is 3 (set data.channels to 5)"

@@ -48,6 +48,8 @@ PRETRAIN: Table = {
     "data.train.max_bad_fraction": "0.1",
     "data.train.published": ("https://example.org", "data.train.path=nowhere"),
     "data.size": "24",
+    "data.fit": "stretch",
+    "data.range": "auto",
     "data.channels": "1",
     "data.stats": "auto",
     "data.stats.mean": ("[0.1,0.2,0.3]", "data.stats={mean: [0.5,0.5,0.5], std: [1,1,1]}"),
