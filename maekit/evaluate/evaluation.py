@@ -278,7 +278,7 @@ class Evaluation:
         announce_set(self.val, VAL, self.emit)
         times = self.views.clips * self.views.crops
         self.emit(
-            Note(f"{len(self.task.outputs)} outputs, {counted(times, 'view')} of each sample")
+            Note(f"{len(self.task.outputs)} outputs, {counted(times, 'views')} of each sample")
         )
         shards = FeatureShards(path / KEPT, self._about(request))
         collect_shards(

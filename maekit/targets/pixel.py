@@ -30,7 +30,8 @@ class Pixel(PixelTarget):
 
     With ``frames: center`` there are ``ph*pw*C`` of the clip's frame ``T // 2``, and only the
     tokens of its time slot can be queries; with ``frames: double`` ``2*pt*ph*pw*C``, of twice the
-    frames over the same time. With a number F of the T frames there are ``F*pt/T*ph*pw*C``.
+    frames over the same time; with ``frames: first`` ``ph*pw*C``, of the first in each slot. With a
+    number F of the T frames there are ``F*pt/T*ph*pw*C``.
 
     Raises:
         PartError: a number of frames that the clip does not have, or that its time slots do not
@@ -43,11 +44,12 @@ class Pixel(PixelTarget):
             description="normalized: after data.stats (MAE); unit: [0, 1] pixels (VideoMAE)",
         )
         loss: LossName = Field("mse", description="per value, averaged over a patch")
-        frames: Literal["same", "center", "double"] | Annotated[int, Field(ge=1)] = Field(
+        frames: Literal["same", "center", "double", "first"] | Annotated[int, Field(ge=1)] = Field(
             "same",
             description="same: the clip that the encoder sees; center: its middle frame alone; "
-            "double: twice the frames at half the stride (VideoMAE table 1c); a number: as many of "
-            "its frames, evenly from the first to the last (mae_st: 8 of 16)",
+            "double: twice the frames at half the stride (VideoMAE table 1c); first: the first of "
+            "each time slot (PySlowFast: every second of 16); a number: as many of its frames, "
+            "evenly from the first to the last (mae_st: 8 of 16)",
         )
 
     def __init__(self, options: Options, context: PartContext) -> None:
@@ -163,12 +165,14 @@ def _places(which: str | int, frames: int, pt: int) -> Tensor:
     slots = frames // max(1, pt)
     if which == "same":
         return torch.arange(pt).expand(slots, -1)
+    if which == "first":
+        return torch.zeros(slots, 1, dtype=torch.int64)
     if not isinstance(which, int):
         return torch.full((slots, 1), frames // 2 % max(1, pt))
     if which > frames or which % slots:
         msg = f"{which} of {frames} frames do not share out over {slots} time slots"
         fitting = range(slots, frames + 1, slots)
-        hint = f"give {' or '.join(map(str, fitting))}, or same, center or double"
+        hint = f"give {' or '.join(map(str, fitting))}, or same, first, center or double"
         raise PartError(msg, where="pretrain.target.frames", hint=hint)
     # PyTorch's float32 linspace, as there: computed exactly, a few clips would round otherwise.
     return torch.linspace(0, frames - 1, which).long().view(slots, -1) % pt

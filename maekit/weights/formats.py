@@ -14,7 +14,10 @@ from typing import Literal, NamedTuple
 from maekit.weights.header import ClassifierHeader, Norm, Pool
 from maekit.weights.keymap import KeyMap, Rule, block, same
 
-Family = Literal["mae", "videomae", "mae_st"]
+Family = Literal["mae", "videomae", "mae_st", "slowfast"]
+# Learned positions apart in space and time, and a class token: mae_st's own code, and PySlowFast,
+# in which its published models were trained (FINETUNE.md).
+SEPARABLE: tuple[Family, ...] = ("mae_st", "slowfast")
 ENCODER, DECODER = "backbone.transformer.{i}", "decoder.blocks.{i}"
 # Wrappers of modules leave their names before the keys: torch.compile, DistributedDataParallel.
 COMPILED, PARALLEL = "_orig_mod.", "module."
@@ -197,6 +200,23 @@ MAE_ST = KeyMap(
     ),
 )
 
+# slowfast/models/masked.py and head_helper.py, MSSeparateHead; facebookresearch/mae_st#17 lists the
+# keys. The decoder gets the encoder's class token.
+_SLOWFAST = "pred_head.transforms.0"
+SLOWFAST = KeyMap(
+    encoder=MAE_ST.encoder,
+    decoder=(
+        Rule("decoder.mask_token", ("mask_token",)),
+        Rule("decoder.positions.spatial", ("dec_pos_embed_spatial",)),
+        Rule("decoder.positions.temporal", ("dec_pos_embed_temporal",)),
+        Rule("decoder.positions.prefix", ("dec_pos_embed_class",)),
+        *same("decoder.embed", "decoder_embed"),
+        *_split(DECODER, f"{_SLOWFAST}.{{i}}"),
+        *same("decoder.norm", f"{_SLOWFAST}.{{n}}"),
+        *same("decoder.head", "pred_head.projections.0"),
+    ),
+)
+
 HF_MAE = KeyMap(
     encoder=(
         Rule(_CLASS_TOKEN, ("vit.embeddings.cls_token",)),
@@ -269,6 +289,7 @@ LAYOUTS: Mapping[Family, tuple[Layout, ...]] = {
     "mae": (_MEAN, _CLS, _MEAN._replace(batch_norm=True), _CLS._replace(batch_norm=True)),
     "videomae": (_MEAN,),
     "mae_st": (_MEAN_OWN,),
+    "slowfast": (),
 }
 
 
@@ -297,6 +318,7 @@ def _formats() -> Iterator[Format]:
     yield Format("videomae", videomae, "videomae", VIDEOMAE)
     yield Format("videomae", f"{videomae} encoder", "videomae", VIDEOMAE_ENCODER)
     yield Format("mae_st", mae_st, "mae_st", MAE_ST)
+    yield Format("mae_st", f"{mae_st}'s published models (PySlowFast)", "slowfast", SLOWFAST)
     tuned: tuple[tuple[str, Family, str, KeyMap], ...] = (
         ("mae", "mae", f"{mae} (or timm's plain ViT)", MAE),
         ("videomae", "videomae", videomae, VIDEOMAE_ENCODER),

@@ -78,7 +78,7 @@ def _with_hints(found: Weights, user_hints: UserHints, allow_missing: Sequence[s
         raise _known(found.origin)
     channels, pt, ph, pw = found.tensors["backbone.patch_embed.weight"].shape[1:]
     target = target_of(
-        family_of(header.backbone),
+        family_of(header),
         str(user_hints.target),
         header.out_dim,
         header.clip,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from maekit.errors import RecipeError, WeightsError
 from maekit.layers import LAYER_NORM_EPS, Epsilons, sincos_2d
 from maekit.recipe.schema import BackboneSpec, DecoderSpec, TargetSpec
 from maekit.registry import spec_of
-from maekit.weights.formats import Family
+from maekit.weights.formats import SEPARABLE, Family
 from maekit.weights.header import Header
 from maekit.weights.hints import IMAGENET, KINETICS, FileHints, UserHints
 
@@ -26,6 +26,7 @@ DECODER_HEADS: Mapping[Family, Mapping[int, int]] = {
     "mae": {512: 16},
     "videomae": {192: 3, 384: 6, 512: 8, 640: 8},
     "mae_st": {512: 16},
+    "slowfast": {512: 8},  # head_helper.py: one for each 64 channels, half of what mae_st's has
 }
 CLIP = (16, 224, 224)  # of VideoMAE's released models, whose files do not say
 PIXELS = ("pixel", "norm-pixel")
@@ -108,12 +109,16 @@ def infer(
     return Inferred(header, tuple(found.notes))
 
 
-def family_of(backbone: BackboneSpec) -> Family:
+def family_of(header: Header) -> Family:
     """Return whose conventions a model of maekit's own ViTs follows."""
+    backbone, decoder = header.backbone, header.decoder
     if backbone.name == "image-vit":
         return "mae"
     separable = backbone.written.get("positions") == "learned-separable"
-    return "mae_st" if separable and backbone.written.get("class_token") else "videomae"
+    if not (separable and backbone.written.get("class_token")):
+        return "videomae"
+    own = decoder is None or decoder.written.get("class_token")
+    return "mae_st" if own else "slowfast"
 
 
 def _shape(found: _Evidence, name: str, dims: int) -> tuple[int, ...]:
@@ -178,7 +183,7 @@ def _square(
 
 def _places(found: _Evidence) -> tuple[int, int]:
     """Time slots, and positions in each, that a saved table is for."""
-    if found.family == "mae_st":
+    if found.family in SEPARABLE:
         slots = _shape(found, "backbone.positions.temporal", 3)[1]
         return slots, _shape(found, "backbone.positions.spatial", 3)[1]
     return 1, _shape(found, "backbone.positions.table", 3)[1] - 1
@@ -214,7 +219,7 @@ def _backbone(
         square = patch[1] == patch[2]
         chosen["patch"] = patch[1] if square else patch[1:]
         chosen["positions"] = _table_kind(found.tensors, "backbone", patch, clip)
-    elif found.family == "mae_st":
+    elif found.family in SEPARABLE:
         chosen |= {"class_token": True, "qkv_bias": "all", "init": "mae"}
         chosen["positions"] = "learned-separable"
     chosen |= _unlike_papers(found, found.file.last_eps)
@@ -264,7 +269,8 @@ def _decoder(
         chosen |= {"qkv_bias": "qv", "embed_bias": False, "init": "videomae"}
         chosen["positions"] = "sincos-1d" if one_slot else None
     else:
-        chosen |= {"class_token": True, "positions": "learned-separable"}
+        own = found.family == "mae_st"
+        chosen |= {"class_token": own, "positions": "learned-separable"}
     chosen |= _unlike_papers(found, found.file.decoder_last_eps)
     return spec_of(DecoderSpec, {"name": "vit"} | chosen)
 
@@ -371,23 +377,27 @@ def target_of(
     """
     frame = math.prod(patch[1:])
     predicted = out_dim // frame
-    # mae_st predicts some of the frames, the others all.
-    possible = range(1, patch[0] + 1) if family == "mae_st" else (patch[0],)
+    # mae_st predicts some of the frames, PySlowFast the first of each slot; the others all.
+    few = {"mae_st": range(1, patch[0] + 1), "slowfast": (1, patch[0])}
+    possible = few.get(family, (patch[0],))
     if out_dim % frame or predicted not in possible:
         msg = f"the decoder predicts {out_dim} values a token, the target has {patch[0] * frame}"
         raise WeightsError(msg, where=where, hint="leave --target out")
     if predicted == patch[0]:
         return target_part(family, name)
-    return target_part(family, name, predicted * (clip[0] // patch[0]))
+    first = family == "slowfast"
+    return target_part(family, name, "first" if first else predicted * (clip[0] // patch[0]))
 
 
-def target_part(family: Family, name: str, frames: int | None = None) -> TargetSpec:
+def target_part(
+    family: Family, name: str, frames: int | Literal["first"] | None = None
+) -> TargetSpec:
     """Return a pixel target as a family's code computes it.
 
     Args:
         family: whose.
         name: pixel or norm-pixel.
-        frames: how many of the clip's frames are predicted; None: all.
+        frames: how many of the clip's frames are predicted, or which; None: all.
 
     Raises:
         RecipeError: it is another target.
@@ -417,6 +427,10 @@ _UNKNOWN: Mapping[Family, str] = {
         "target unknown, no key names it: give --target norm-pixel (mae_st's command) or --target "
         f"pixel; {_GIVE}"
     ),
+    "slowfast": (
+        "target unknown, no key names it: give --target norm-pixel (FINETUNE.md says so of all "
+        f"that mae_st published) or --target pixel; {_GIVE}"
+    ),
 }
 
 
@@ -430,7 +444,7 @@ def _statistics(found: _Evidence, channels: int) -> tuple[tuple[float, ...], tup
         )
         return (0.0,) * channels, (1.0,) * channels
     whose, (mean, std) = (
-        ("mae_st's", KINETICS) if found.family == "mae_st" else ("ImageNet's", IMAGENET)
+        ("mae_st's", KINETICS) if found.family in SEPARABLE else ("ImageNet's", IMAGENET)
     )
     found.notes.append(
         f"mean and std are not in the file: {whose} are taken, as the official code's"

@@ -3,7 +3,7 @@
 A rule says which tensors of theirs make which of ours. ``{i}`` stands for a block's number. Three
 of theirs are the query, key and value parts of one fused tensor, in this order, joined along their
 first dimension; ``frame`` marks the weight of a convolution over pictures, ``[D, C, h, w]``, which
-is ``[D, C, 1, h, w]`` here.
+is ``[D, C, 1, h, w]`` here. ``{n}`` stands for the number behind the last block's.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def _numbered(rules: Iterable[Rule], depth: int) -> Iterator[Rule]:
         if "{i}" in rule.ours:
             yield from (rule.numbered(index) for index in range(depth))
         else:
-            yield rule
+            yield replace(
+                rule, theirs=tuple(name.replace("{n}", str(depth)) for name in rule.theirs)
+            )
 
 
 def _depth(rules: Iterable[Rule], keys: Iterable[str]) -> int:

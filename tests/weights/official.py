@@ -126,6 +126,24 @@ def mae_st(
     return state | _layer("decoder_pred", patch * patch * 3, inner, make)
 
 
+def slowfast(width: int, depth: int, patch: int, make: Make = random, **decoder: int) -> State:
+    """PySlowFast's masked.py, as mae_st#17 lists the keys of a published file: a count of 8 slots.
+
+    Its decoder is a head of blocks and a norm, which gets the encoder's class token.
+    """
+    state = mae_st(width, depth, patch, make=make, **decoder)
+    inner, blocks = decoder["decoder_width"], decoder["decoder_depth"]
+    head = "pred_head.transforms.0"
+    names = {f"decoder_blocks.{i}.": f"{head}.{i}." for i in range(blocks)}
+    names |= {"decoder_norm.": f"{head}.{blocks}.", "decoder_pred.": "pred_head.projections.0."}
+    names["decoder_pos_embed_"] = "dec_pos_embed_"
+    del state["decoder_cls_token"]
+    for old, new in names.items():
+        state = {key.replace(old, new): tensor for key, tensor in state.items()}
+    assert state[f"{head}.{blocks}.weight"].shape == (inner,)
+    return state
+
+
 def training_checkpoint(state: State, **args: Any) -> dict[str, Any]:
     """As MAE's util/misc.py saves it."""
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,7 @@ from official import (
     videomae_checkpoint,
     videomae_encoder,
 )
-from torch import Tensor
+from official_formulas import IMAGENET, KINETICS, logits
 
 from maekit.engine.build import load_model, require_whole
 from maekit.errors import RecipeError, WeightsError
@@ -46,90 +45,6 @@ from maekit.weights.importer import Weights, open_weights, read_foreign
 HEADS, CLASSES, WIDTH, DEPTH, PATCH = 4, 7, 48, 2, 8
 HINTS = UserHints(heads=HEADS)
 CLIP = UserHints(heads=HEADS, clip=(4, 32, 32))
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-KINETICS = ((0.45,) * 3, (0.225,) * 3)
-
-
-# ---- The models in float64, from their formulas, under their own names ----
-
-
-def layer_norm(x: Tensor, state: State, name: str) -> Tensor:
-    variance = x.var(-1, unbiased=False, keepdim=True)
-    scaled = (x - x.mean(-1, keepdim=True)) / (variance + 1e-6).sqrt()
-    return scaled * state[f"{name}.weight"] + state[f"{name}.bias"]
-
-
-def dense(x: Tensor, state: State, name: str) -> Tensor:
-    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
-
-
-def queries_keys_values(x: Tensor, state: State, name: str) -> list[Tensor]:
-    if f"{name}.q.weight" in state:  # mae_st
-        return [dense(x, state, f"{name}.{part}") for part in "qkv"]
-    parts = list((x @ state[f"{name}.qkv.weight"].T).chunk(3, -1))
-    if f"{name}.qkv.bias" in state:
-        biases = list(state[f"{name}.qkv.bias"].chunk(3))
-    else:  # VideoMAE: keys have no bias
-        q, v = state[f"{name}.q_bias"], state[f"{name}.v_bias"]
-        biases = [q, torch.zeros_like(q), v]
-    return [part + bias for part, bias in zip(parts, biases, strict=True)]
-
-
-def block(x: Tensor, state: State, name: str) -> Tensor:
-    normed = layer_norm(x, state, f"{name}.norm1")
-    size = WIDTH // HEADS
-    q, k, v = (
-        part.unflatten(-1, (HEADS, size)).transpose(1, 2)
-        for part in queries_keys_values(normed, state, f"{name}.attn")
-    )
-    seen = ((q @ k.transpose(-1, -2)) / math.sqrt(size)).softmax(-1) @ v
-    x = x + dense(seen.transpose(1, 2).flatten(2), state, f"{name}.attn.proj")
-    wide = dense(layer_norm(x, state, f"{name}.norm2"), state, f"{name}.mlp.fc1")
-    return x + dense(wide * (1 + torch.erf(wide / math.sqrt(2))) / 2, state, f"{name}.mlp.fc2")
-
-
-def cubes(pixels: Tensor, slots: int) -> Tensor:
-    """Tokens of normalized ``[B, C, T, H, W]``, in the order of a convolution's kernel."""
-    cut = pixels.unfold(2, slots, slots).unfold(3, PATCH, PATCH).unfold(4, PATCH, PATCH)
-    return cut.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(4).flatten(1, 3)
-
-
-def embedded(pixels: Tensor, state: State) -> Tensor:
-    kernel = state["patch_embed.proj.weight"]
-    slots = kernel.shape[2] if kernel.ndim == 5 else 1
-    x = cubes(pixels, slots) @ kernel.flatten(1).T + state["patch_embed.proj.bias"]
-    if "pos_embed" in state:  # MAE
-        first = (state["cls_token"] + state["pos_embed"][:, :1]).expand(len(x), -1, -1)
-        return torch.cat([first, x + state["pos_embed"][:, 1:]], 1)
-    if "pos_embed_spatial" in state:  # mae_st
-        space, time = state["pos_embed_spatial"], state["pos_embed_temporal"]
-        places = torch.cat([space + time[:, slot : slot + 1] for slot in range(time.shape[1])], 1)
-        first = (state["cls_token"] + state["pos_embed_class"]).expand(len(x), -1, -1)
-        return torch.cat([first, x + places], 1)
-    table = [
-        [
-            (math.cos if j % 2 else math.sin)(place / 10000 ** (2 * (j // 2) / WIDTH))
-            for j in range(WIDTH)
-        ]
-        for place in range(x.shape[1])
-    ]
-    return x + torch.tensor(table, dtype=torch.float64)
-
-
-def logits(pixels: Tensor, official: State, statistics: Any, *, pool: str) -> Tensor:
-    """Of pixels in [0, 1], as models_vit.py and modeling_finetune.py compute them."""
-    state = {name: tensor.double() for name, tensor in official.items()}
-    mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None, None] for v in statistics)
-    x = embedded((pixels.double() - mean) / std, state)
-    for index in range(DEPTH):
-        x = block(x, state, f"blocks.{index}")
-    prefix = 1 if "cls_token" in state else 0
-    pooled = x[:, 0] if pool == "cls" else x[:, prefix:].mean(1)
-    features = layer_norm(pooled, state, "fc_norm" if "fc_norm.weight" in state else "norm")
-    if "head.0.running_mean" not in state:
-        return dense(features, state, "head")
-    features = features - state["head.0.running_mean"]
-    return dense(features / (state["head.0.running_var"] + 1e-6).sqrt(), state, "head.1")
 
 
 # ---- The files ----
@@ -181,7 +96,7 @@ def test_logits_are_the_official_ones(name: str, tmp_path: Path) -> None:
     assert weights.report.matched == len(case.state)
     model, header = load_classifier(weights)
     pixels = torch.rand(case.shape)
-    expected = logits(pixels, case.state, case.statistics, pool=case.pool)
+    expected = logits(pixels, case.state, case.statistics, pool=case.pool, heads=HEADS)
     assert expected.std() > 0.1
     terms = numerics.vit_terms(3 * 2 * PATCH**2, WIDTH, DEPTH, 33) + 2 * WIDTH
     numerics.close(model(model.normalize(pixels)), expected, terms=terms)
