@@ -14,7 +14,7 @@ from torch import Tensor
 from maekit.engine.build import load_model, require_whole
 from maekit.errors import WeightsError
 from maekit.weights.export import export_maekit
-from maekit.weights.foreign import UserHints
+from maekit.weights.hints import UserHints
 from maekit.weights.importer import Weights, open_weights
 
 HINTS = UserHints("norm-pixel", 4, 2)
