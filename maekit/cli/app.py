@@ -118,7 +118,8 @@ def _root(
 
 
 # Options that several commands share.
-FORMS = "RUN, FILE, timm:NAME, hf:FOLDER or demo"  # of weights
+# Of weights; ENTRY is one of several models in a file, as `maekit weights inspect` lists them.
+FORMS = "RUN, FILE, FILE#ENTRY, timm:NAME, hf:FOLDER or demo"
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")
 ]
@@ -626,6 +627,14 @@ AllowMissing = Annotated[
         help="Keys that may be missing, or dropped, as 'head.*'; may be given several times.",
     ),
 ]
+EntryName = Annotated[
+    str | None,
+    typer.Option(
+        "--entry",
+        metavar="NAME",
+        help="Which model of a file with several: teacher, model_ema; the same as FILE#NAME.",
+    ),
+]
 Target = Annotated[
     str | None,
     typer.Option(
@@ -647,6 +656,7 @@ def weights_convert(  # noqa: PLR0917 - each is an option of the command line
     source: Source,
     destination: Destination,
     to: To,
+    entry: EntryName = None,
     allow_missing: AllowMissing = None,
     target: Target = None,
     heads: Heads = None,
@@ -668,6 +678,7 @@ def weights_inspect(
     source: Annotated[
         str, typer.Argument(metavar="FILE", help="A weights file, a run, or hf:FOLDER.")
     ],
+    entry: EntryName = None,
     json: Json = False,
 ) -> None:
     """Say what a weights file holds: format, model, tensors, parameters, checksum, license."""

@@ -11,6 +11,7 @@ from maekit.engine.build import load_model, require_whole, without_head
 from maekit.errors import MaekitError, RecipeError
 from maekit.progress import counted
 from maekit.weights import foreign
+from maekit.weights.entries import SeveralModelsError
 from maekit.weights.export import (
     Exported,
     Exporter,
@@ -34,13 +35,16 @@ from maekit.weights.importer import (
     open_weights,
     read_foreign,
 )
-from maekit.weights.locate import find_weights, local_path
+from maekit.weights.locate import entry_of, find_weights, local_path, with_entry
 from maekit.weights.safetensors_io import model_tensors, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
+
+    from maekit.weights.entries import Entry
+    from maekit.weights.foreign import ForeignCheckpoint
 
 
 def export_onnx(weights: Weights, path: Path) -> Exported:
@@ -76,6 +80,7 @@ def convert(
     destination: Path,
     *,
     to: str,
+    entry: str | None,
     allow_missing: list[str] | None,
     target: str | None,
     heads: int | None,
@@ -87,6 +92,7 @@ def convert(
 ) -> int:
     """Convert weights, and print what became of each tensor."""
     check_destination(destination, folder=to == "hf", overwrite=overwrite)
+    source = with_entry(source, entry)
     size = None if clip is None else _clip(clip)
     names = None if classes is None else read_classes(classes)
     given = UserHints(target, heads, decoder_heads, size, names)
@@ -130,8 +136,9 @@ def _clip(text: str) -> tuple[int, int, int]:
     return frames, height, width
 
 
-def inspect(source: str, *, json: bool) -> int:
+def inspect(source: str, *, entry: str | None, json: bool) -> int:
     """Print which model weights hold, even if they are incomplete or of an unknown format."""
+    source = with_entry(source, entry)
     with progress_shown():
         with counted(f"reading {source}"):
             facts, tensors, files = _facts(source)
@@ -145,10 +152,14 @@ def inspect(source: str, *, json: bool) -> int:
         print_json(facts | {"tensors": shapes})
         return 0
     print_table(("weights", ""), list(_rows(facts)))
+    rows = [[_shown(value) for value in each.values()] for each in facts.get("entries", [])]
+    if rows:
+        print_table(("entry", "tensors", "parameters", "bytes", "model"), rows)
     report = facts["report"] or {}
     for key in ("missing", "unexpected", "aside", "notes"):
         say("".join(f"{key}: {each}\n" for each in report.get(key, [])), nl=False)
-    print_table(("tensor", "shape", "type"), [[_shown(v) for v in t.values()] for t in shapes])
+    if shapes:
+        print_table(("tensor", "shape", "type"), [[_shown(v) for v in t.values()] for t in shapes])
     return 0
 
 
@@ -169,12 +180,29 @@ def _facts(source: str) -> tuple[dict[str, Any], Mapping[str, Tensor], Sequence[
     if path is None:
         hint = "convert it to a file first: maekit weights convert timm:NAME DST --to maekit"
         raise RecipeError("inspect reads files", where=source, hint=hint)
-    found = foreign.read(path)
     files = foreign.files_of(path)
+    nothing = dict.fromkeys(("header", "license", "report"))
+    try:
+        found = foreign.read(path, entry_of(source))
+    except SeveralModelsError as several:
+        unclear = {"source": str(path), "format": "several models", "unclear": str(several)}
+        return unclear | nothing | _entries(several.entries), {}, files
+    facts, tensors = _foreign_facts(found, nothing)
+    return facts | _entries(found.entries), tensors, files
+
+
+def _entries(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return the models and averages in a file, where there are several."""
+    return {"entries": [each._asdict() for each in entries]} if entries else {}
+
+
+def _foreign_facts(
+    found: ForeignCheckpoint, nothing: dict[str, None]
+) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     seen = recognize(found.tensors)
     if seen is None:
         unknown: dict[str, Any] = {"source": found.where, "format": "unknown"}
-        return unknown | dict.fromkeys(("header", "license", "report")), found.tensors, files
+        return unknown | nothing, found.tensors
     report = import_report(found, seen)
     known = LICENSES.get(seen.format.name)
     try:
@@ -182,8 +210,8 @@ def _facts(source: str) -> tuple[dict[str, Any], Mapping[str, Tensor], Sequence[
     except MaekitError as error:
         unclear = {"header": None, "license": known, "unclear": str(error)}
         facts = {"source": found.where, "format": report.kind, "report": report.as_dict()}
-        return facts | unclear, found.tensors, files
-    return _described(weights, report.kind, known), found.tensors, files
+        return facts | unclear, found.tensors
+    return _described(weights, report.kind, known), found.tensors
 
 
 def _described(weights: Weights, kind: str, known: str | None) -> dict[str, Any]:
@@ -200,7 +228,7 @@ def _described(weights: Weights, kind: str, known: str | None) -> dict[str, Any]
 def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Write a row for each fact, and for each entry of those that are mappings."""
     for key, value in facts.items():
-        if key == "report":
+        if key in ("report", "entries"):
             continue
         if not isinstance(value, dict):
             yield key, _shown(value)

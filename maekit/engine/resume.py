@@ -21,7 +21,7 @@ from maekit.recipe.dump import as_dict
 from maekit.recipe.load import load
 from maekit.recipe.schema import VERBS
 from maekit.runs import verb_of
-from maekit.weights.locate import SCRATCH, local_path
+from maekit.weights.locate import SCRATCH, entry_of, local_path, with_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,7 +117,7 @@ def _started_from(run: Path) -> str | None:
 def _plain_source(source: str | None) -> str | None:
     """Return a source as any working directory names it."""
     path = None if source in (None, SCRATCH) else local_path(source)
-    return source if path is None else str(path.resolve())
+    return source if path is None else with_entry(str(path.resolve()), entry_of(str(source)))
 
 
 def check_data(

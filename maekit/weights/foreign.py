@@ -7,10 +7,9 @@ keeps its arguments and numbers.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,14 @@ from torch import Tensor
 
 from maekit.errors import RecipeError, WeightsError
 from maekit.weights.checks import check_plain
+from maekit.weights.entries import Entry, take
 from maekit.weights.plain_pickles import read_pickle
 from maekit.weights.safetensors_io import read_tensors
 
-# Under which training code keeps a state dict: MAE and VideoMAE "model", mae_st also "model_state",
-# DeepSpeed "module", MoCo v3 "state_dict".
-WRAPPERS = ("model", "model_state", "module", "state_dict", "model_state_dict")
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 PREPROCESSORS = (PREPROCESSOR, "video_preprocessor_config.json")  # transformers 5 writes either
 _LONGEST_JSON = 1 << 26  # characters; an index of shards names every tensor
-NESTED = 8  # wrappers within wrappers; a file may also contain itself
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,7 @@ class ForeignCheckpoint:
         unread: what else was there: optimizer, scaler, epoch.
         args: the training's arguments, where the file keeps them.
         config, preprocessor: of a Hugging Face folder.
+        entries: the state dicts of the file, where it has several.
     """
 
     tensors: dict[str, Tensor]
@@ -50,6 +47,7 @@ class ForeignCheckpoint:
     args: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     preprocessor: Mapping[str, Any] = field(default_factory=dict)
+    entries: tuple[Entry, ...] = ()
 
 
 def is_safetensors(path: Path) -> bool:
@@ -58,18 +56,25 @@ def is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def read(path: Path) -> ForeignCheckpoint:
+def read(path: Path, entry: str | None = None) -> ForeignCheckpoint:
     """Read all tensors of a foreign file or Hugging Face folder, on the CPU.
 
+    Args:
+        path: the file or folder.
+        entry: the model to take, of a file that holds several.
+
     Raises:
-        RecipeError: nothing is there.
+        RecipeError: nothing is there, or no such entry.
         WeightsError: it cannot be read, holds no tensors, or a pickle tries to run code.
     """
     if path.is_dir():
+        if entry is not None:
+            msg = f"a folder holds one model, and no entry '{entry}'"
+            raise RecipeError(msg, where=str(path), hint="name a file, or leave the entry out")
         return _folder(path)
     if not path.is_file():
         raise RecipeError(f"no such weights file: {path}", hint="check the path")
-    return _file(path)
+    return _file(path, entry)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -83,54 +88,17 @@ def files_of(path: Path) -> list[Path]:
     return [file for index in indexes if index.is_file() for file in _shard_files(index)]
 
 
-def _file(path: Path) -> ForeignCheckpoint:
-    if is_safetensors(path):
-        found = ForeignCheckpoint(read_tensors(path), str(path))
-    else:
-        found = _unwrapped(read_pickle(path), str(path))
-        check_plain(found.tensors, path.stat().st_size, str(path))
+def _file(path: Path, entry: str | None = None) -> ForeignCheckpoint:
+    where, plain = str(path), is_safetensors(path)
+    taken = take(read_tensors(path) if plain else read_pickle(path), where, entry)
+    if not plain:
+        check_plain(taken.tensors, path.stat().st_size, where)
+    found = ForeignCheckpoint(
+        taken.tensors, where, taken.wrapper, taken.left, taken.args, entries=taken.entries
+    )
     if path.name in SINGLE and (path.parent / CONFIG).is_file():
         return _with_config(found, path.parent)
     return found
-
-
-def _unwrapped(found: Any, where: str) -> ForeignCheckpoint:  # noqa: ANN401 (whatever was saved)
-    """Take the state dict out of a training checkpoint."""
-    wrapper: tuple[str, ...] = ()
-    others: dict[str, None] = {}
-    read = set[str]()
-    args: Mapping[str, Any] = {}
-    for _ in range(NESTED):
-        if not isinstance(found, Mapping):
-            break
-        if isinstance(found.get("args"), argparse.Namespace):
-            args = vars(found["args"])
-            read.add("args")
-        inner = next((key for key in WRAPPERS if _holds_tensors(found.get(key))), None)
-        if inner is None:
-            break
-        others |= dict.fromkeys(str(key) for key in found if key != inner)
-        wrapper, found = (*wrapper, inner), found[inner]
-    tensors = {}
-    if isinstance(found, Mapping):
-        tensors = {str(name): each for name, each in found.items() if isinstance(each, Tensor)}
-        others |= dict.fromkeys(str(name) for name in found if str(name) not in tensors)
-    if not tensors:
-        held = f"it holds {', '.join(others)}" if others else f"it is a {type(found).__name__}"
-        msg = f"no state dict in this file: {held}"
-        hint = "give a state dict, alone or under " + ", ".join(WRAPPERS)
-        raise WeightsError(msg, where=where, hint=hint)
-    left = tuple(name for name in others if name not in read)
-    return ForeignCheckpoint(tensors, where, wrapper, left, args)
-
-
-def _holds_tensors(value: object, nested: int = NESTED) -> bool:
-    """Return whether a value is a state dict, or a wrapper around one."""
-    if not isinstance(value, Mapping) or not nested:
-        return False
-    if any(isinstance(each, Tensor) for each in value.values()):
-        return True
-    return any(_holds_tensors(value.get(key), nested - 1) for key in WRAPPERS)
 
 
 def _folder(path: Path) -> ForeignCheckpoint:
@@ -176,14 +144,11 @@ def _with_config(found: ForeignCheckpoint, folder: Path) -> ForeignCheckpoint:
     """Add what the folder says of its model."""
     config = _json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     beside = [folder / name for name in PREPROCESSORS if (folder / name).is_file()]
-    return ForeignCheckpoint(
-        found.tensors,
-        str(folder),
-        found.wrapper,
-        found.unread,
-        found.args,
-        config,
-        _json(beside[0]) if beside else {},
+    return replace(
+        found,
+        where=str(folder),
+        config=config,
+        preprocessor=_json(beside[0]) if beside else {},
     )
 
 

@@ -19,7 +19,7 @@ from maekit.weights.heads import describe_classifier, named, numbers
 from maekit.weights.hints import FileHints, UserHints
 from maekit.weights.infer import family_of, infer, target_of
 from maekit.weights.keymap import WEIGHT_AND_BIAS, to_ours
-from maekit.weights.locate import TIMM, find_weights, is_foreign, local_path
+from maekit.weights.locate import TIMM, entry_of, find_weights, is_foreign, local_path
 from maekit.weights.safetensors_io import CLASSIFIER, read_header, read_tensors
 from maekit.weights.timm import fetch_timm
 from maekit.weights.transformers_config import check_sizes
@@ -61,7 +61,7 @@ def _open(source: str | Path, user_hints: UserHints, allow_missing: Sequence[str
     path = local_path(source)
     if path is None:
         return _open_timm(str(source).removeprefix(TIMM), user_hints, allow_missing)
-    return read_foreign(foreign.read(path), user_hints, allow_missing)
+    return read_foreign(foreign.read(path, entry_of(source)), user_hints, allow_missing)
 
 
 def _with_hints(found: Weights, user_hints: UserHints, allow_missing: Sequence[str]) -> Weights:
@@ -134,7 +134,10 @@ def open_native(source: str | Path) -> Weights | None:
     """Open weights that maekit wrote; return None for somebody else's."""
     if is_foreign(source):
         return None
-    path = find_weights(source)
+    path, entry = find_weights(source), entry_of(source)
+    if entry is not None:
+        msg = f"maekit's own weights hold one model, and no entry '{entry}'"
+        raise RecipeError(msg, where=str(path), hint="leave the entry out")
     header, tensors = read_header(path), read_tensors(path)
     check_header(header, tensors, str(path))
     origin = f"{path} ({header.source or 'maekit'})"

@@ -205,8 +205,27 @@ def local_path(source: str | Path) -> Path | None:
     return None if text.startswith(TIMM) else _path(text.removeprefix(HF))
 
 
+ENTRY = "#"  # between a file and the name of one of its models
+
+
+def with_entry(source: str, entry: str | None) -> str:
+    """Return the word for one of a file's models: FILE#NAME."""
+    return source if entry is None else f"{source}{ENTRY}{entry}"
+
+
+def entry_of(source: str | Path) -> str | None:
+    """Return which of a file's models a source names; None where it names none."""
+    text = str(source)
+    file, mark, entry = text.rpartition(ENTRY)
+    if not mark or not entry or text.startswith(TIMM):
+        return None
+    return None if os.path.exists(text.removeprefix(HF)) or not file else entry  # noqa: PTH110
+
+
 def _path(text: str) -> Path:
     """Return the path that a word means: itself, or the weights in the package."""
+    entry = entry_of(text)
+    text = text if entry is None else text.removesuffix(f"{ENTRY}{entry}")
     named = text == PACKAGED and not os.path.exists(text)  # noqa: PTH110
     return demo.WEIGHTS if named else Path(text)
 
@@ -233,7 +252,7 @@ def is_foreign(source: str | Path) -> bool:
     """
     if str(source).startswith((HF, TIMM)):
         return True
-    path = Path(source)
+    path = _path(str(source))
     if not os.path.isfile(path):  # noqa: PTH113
         return os.path.isfile(path / foreign.CONFIG)  # noqa: PTH113
     if not foreign.is_safetensors(path):

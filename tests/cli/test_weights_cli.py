@@ -237,3 +237,39 @@ def test_names_that_do_not_fit_are_exit_2(cli: Cli, own: str) -> None:
     Path("names.txt").write_text("a\nb\n")
     assert cli("weights", "convert", own, "x.safetensors", "--to", "maekit",
                "--classes", "names.txt").code == 2  # fmt: skip
+
+
+def test_one_of_several_models_is_listed_and_taken(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of self-distillation: inspect lists them, --entry and FILE#NAME take one."""
+    monkeypatch.chdir(tmp_path)
+    model = build_model(HEADER.model_copy(update={"decoder": None, "target": None}))
+    write_weights(tmp_path / "one.safetensors", model_tensors(model), HEADER.model_copy(
+        update={"decoder": None, "target": None}))  # fmt: skip
+    assert cli("weights", "convert", "one.safetensors", "one.pth", "--to", "timm").code == 0
+    student = torch.load("one.pth")
+    teacher = {name: tensor + 1 for name, tensor in student.items()}
+    content = {"student": student, "teacher": teacher, "loss": {"center": torch.zeros(8)}}
+    torch.save(content, "both.pth")
+    found = cli("weights", "inspect", "both.pth", "--json")
+    assert found.code == 0
+    facts = json.loads(found.out)
+    assert facts["format"] == "several models"
+    count = sum(tensor.numel() for tensor in student.values())
+    entries = {each.pop("name"): each for each in facts["entries"]}
+    assert entries.keys() == {"student", "teacher", "loss"}
+    assert entries["teacher"]["format"] == entries["student"]["format"]
+    assert entries["loss"] == {"tensors": 1, "parameters": 8, "size": 32, "format": None}
+    assert (entries["teacher"]["parameters"], entries["teacher"]["size"]) == (count, 4 * count)
+    shown = cli("weights", "inspect", "both.pth")
+    assert (shown.code, f"{count:,}" in shown.out) == (0, True)
+    one = cli("weights", "inspect", "both.pth", "--entry", "teacher", "--json")
+    assert json.loads(one.out)["report"]["matched"] == len(student)
+    words = ("weights", "convert", "both.pth", "own.safetensors", "--to", "maekit", "--heads", "2")
+    refused = cli(*words)
+    assert (refused.code, "--entry student" in refused.err) == (3, True)
+    assert cli(*words, "--entry", "teachers").code == 2
+    assert cli(*words, "--entry", "teacher").code == 0
+    taken = read_tensors(Path("own.safetensors"))
+    assert torch.equal(taken["backbone.norm.weight"], teacher["norm.weight"])
