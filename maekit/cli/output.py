@@ -20,6 +20,8 @@ from maekit.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_COMMAND = "maekit "  # to be copied
+
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
     r"""Print text that holds names: what is not text in them is written out (``\x1b``).
@@ -29,12 +31,30 @@ def say(text: str, *, err: bool = False, nl: bool = True) -> None:
         err: to stderr. That nobody reads it ends nothing: the work and its exit code count.
         nl: end the line.
     """
+    shown = printable(text)
+    if err and sys.stderr.isatty():
+        shown = fitted(shown, shutil.get_terminal_size().columns)
     try:
-        typer.echo(printable(text), err=err, nl=nl)
+        typer.echo(shown, err=err, nl=nl)
     except OSError:
         if not err:
             raise
         silence(sys.stderr)
+
+
+def fitted(text: str, width: int) -> str:
+    """Break lines between words, and indent what follows; one with a command is left whole."""
+    from maekit.cli.table import broken
+
+    lines = []
+    for line in text.split("\n"):
+        within = line.lstrip(" ")
+        lead = line[: len(line) - len(within)]
+        further = f"{lead}  "
+        whole = _COMMAND in line or len(line) <= width
+        parts = [within] if whole else broken(within, width - len(further))
+        lines.append(lead + f"\n{further}".join(parts))
+    return "\n".join(lines)
 
 
 def silence(stream: TextIO) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from maekit.atomic import write_bytes
 from maekit.cli.output import print_json, print_table, say
+from maekit.cli.reporters import progress_shown
 from maekit.engine.run_folder import plain
 from maekit.errors import RecipeError, StorageError
 from maekit.visualize.report.numbers import elapsed, held_out, number, numbers_of
@@ -28,7 +29,8 @@ LEFT_OUT = ("not compared by sample", "with", "why")
 def report(runs: list[Path], out: Path | None, *, json: bool) -> int:
     """Write the page; return the exit code."""
     target = _target(runs, out)
-    page, records, pairing = render(runs)
+    with progress_shown():
+        page, records, pairing = render(runs)
     try:
         write_bytes(target, page)
     except OSError as error:

@@ -11,13 +11,11 @@ from rich.text import Text
 
 from maekit import progress
 from maekit.cli.bar import Bar
-from maekit.cli.table import broken
+from maekit.cli.output import fitted
 from maekit.engine.events import Emit, Event, Note, Saved, StepDone
 from maekit.engine.reporters import Seldom, describe, numbers
 from maekit.progress import Progress
 from maekit.text import printable
-
-_COMMAND = "maekit "  # a line that holds one is left whole, to be copied
 
 
 class Terminal:
@@ -66,9 +64,8 @@ class Terminal:
 
     def _say(self, text: str, style: str = "") -> None:
         line = printable(text, lines=False)
-        if self.console.is_terminal and _COMMAND not in text:
-            # A path stays whole: the terminal breaks it where it must.
-            line = "\n  ".join(broken(line, self.console.width - 2))
+        if self.console.is_terminal:
+            line = fitted(line, self.console.width)
         self._draw(lambda: self.console.print(Text(line, style=style), soft_wrap=True))
 
     def _draw(self, action: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from maekit.engine.resume import is_restarted
 from maekit.engine.run import Finished, RunOptions
 from maekit.engine.run_folder import PREDICTIONS
 from maekit.errors import INTERRUPTED
-from maekit.recipe.load import read
+from maekit.recipe.load import load, read
 from maekit.registry import resolve
 from maekit.verbs import JOBS, run_verb
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from maekit.recipe.schema import Recipe
 
-# What to type after a first run on drawn samples: the same recipe over the user's own files.
-OWN_FILES = {"quickstart": "images", "quickstart_video": "videos"}
+# Sets that maekit draws, and the recipe that shows on them what pre-training is worth.
+DRAWN = {"sample-images": "drawn_images", "sample-videos": "drawn_videos"}
 
 
 class Command(NamedTuple):
@@ -107,12 +107,25 @@ def print_training(verb: str, done: Finished, *, json: bool, quiet: bool) -> int
 
 
 def _after_pretraining(result: Mapping[str, Any], folder: Path) -> list[str]:
-    lines = []
-    recipe = result["recipe"]
-    if recipe in OWN_FILES:
-        kind = OWN_FILES[recipe]
-        words = f"data.train.name={kind} data.train.path=FOLDER ~data.val"
-        lines.append(f"next:     maekit pretrain {recipe} {words}")
+    """Name what the run is good for now: pictures, its page, labels where the recipe has them."""
+    recipe = load(folder / "recipe.yaml").recipe
+    drawn = recipe.data.train.name in DRAWN
+    file = "clip.mp4" if recipe.data.train.frames > 1 else "photo.jpg"
+    lines = [
+        f"next:     maekit reconstruct {file} --from {folder}",
+        f"          maekit report {folder}",
+    ]
+    if recipe.finetune is not None:
+        lines.append(f"          maekit finetune {recipe.name} --from {folder}")
+    elif drawn:
+        name = result["recipe"]
+        kind = "videos" if recipe.data.train.frames > 1 else "images"
+        own = f"data.train.name={kind} data.train.path=FOLDER ~data.val"
+        lines.append(f"          maekit pretrain {name} {own}")
+        lines.append(
+            "          too short to learn features by, a first look only; what pre-training is "
+            f"worth shows\n          in minutes: maekit pretrain {DRAWN[recipe.data.train.name]}"
+        )
     lines.append(f"python:   import maekit; model = maekit.load({str(folder)!r})")
     return lines
 

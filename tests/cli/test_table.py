@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from maekit.cli.output import print_table
+from maekit.cli.output import fitted, print_table
 from maekit.cli.table import table_lines
 
 ROWS = [
@@ -70,3 +70,17 @@ def test_wide_letters_count_as_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines == ["名前  x", "写真  1", "abcd  2"]
     print_table(("a", "b"), [["one\ntwo\x1b", "3"]])
     assert capsys.readouterr().out == "a             b\none\\ntwo\\x1b  3\n"
+
+
+def test_errors_are_broken_between_words_and_commands_are_not() -> None:
+    text = (
+        "error: INPUT: nothing to reconstruct: many: no pictures or videos in this folder\n"
+        "  try: pictures, videos, folders of them, or quoted patterns ('photos/**/*.jpg')\n"
+        "next:     maekit pretrain quickstart data.train.path=a/folder/of/mine ~data.val"
+    )
+    shown = fitted(text, 60)
+    assert text.split("\n")[2] in shown.split("\n")
+    assert shown.split() == text.split()
+    assert all(len(line) <= 60 for line in shown.split("\n")[:-1])
+    assert "\n    " in shown  # what follows a hint is further in than it
+    assert fitted(text, 200) == text

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from maekit.progress import counted
 from maekit.recipe.schema import VERBS
 from maekit.version import __version__
 from maekit.visualize.movies import evenly, open_picture, step_pictures
@@ -79,7 +80,11 @@ def render(paths: Sequence[Path]) -> Rendered:
     Raises:
         RecipeError: one of them is not a run folder.
     """
-    runs = [read_run(path) for path in paths]
+    with counted("reading runs", len(paths), "runs") as count:
+        runs: list[Run] = []
+        for path in paths:
+            count(len(runs))
+            runs.append(read_run(path))
     names = names_of(list(paths))
     charts, pairing = charts_of(runs), paired(runs)
     shown = [

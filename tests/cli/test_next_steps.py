@@ -1,0 +1,47 @@
+"""What is said after a run: what fits its state, as it can be typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maekit.cli.verbs import NEXT_STEPS
+from maekit.recipe.dump import dump
+from maekit.recipe.load import find, load
+from maekit.registry import resolve
+
+
+def after(tmp_path: Path, recipe: str, *overrides: str) -> str:
+    resolved = resolve(load(recipe, list(overrides)), "pretrain")
+    (tmp_path / "recipe.yaml").write_text(dump(resolved))
+    return "\n".join(NEXT_STEPS["pretrain"]({"recipe": resolved.name}, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "file", "kind"),
+    [
+        ("quickstart", "photo.jpg", "images"),
+        ("quickstart_video", "clip.mp4", "videos"),
+    ],
+)
+def test_a_quickstart_says_what_it_is_too_short_for(
+    tmp_path: Path, recipe: str, file: str, kind: str
+) -> None:
+    said = after(tmp_path, recipe)
+    assert f"maekit reconstruct {file} --from {tmp_path}" in said
+    assert f"maekit report {tmp_path}" in said
+    assert f"maekit pretrain {recipe} data.train.name={kind} data.train.path=FOLDER" in said
+    assert "too short to learn features by" in said
+    find(said.rpartition("maekit pretrain ")[2].split()[0])  # there is such a recipe
+
+
+def test_own_files_get_no_word_on_drawn_ones_and_labels_lead_on(tmp_path: Path) -> None:
+    own = ("data.train.name=images", "data.train.path=my/photos", "~data.val")
+    said = after(tmp_path, "quickstart", *own)
+    assert f"maekit reconstruct photo.jpg --from {tmp_path}" in said
+    assert "maekit pretrain" not in said
+    for recipe in ("drawn_images", "drawn_videos", "tiny_images"):
+        said = after(tmp_path, recipe)
+        assert f"maekit finetune {recipe} --from {tmp_path}" in said
+        assert "maekit pretrain" not in said
