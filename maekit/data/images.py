@@ -19,10 +19,10 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from maekit.data.header import Header, at_depth, check_pixels, known_dtype, upright
-from maekit.data.pages import further_pictures
+from maekit.data.pages import TIFF_MAGIC, further_pictures
 from maekit.data.pillow_pages import Alpha, PillowPages, limit_lifted
 from maekit.data.pixels import mark_holes
-from maekit.data.tiffs import MAGIC, TiffPages
+from maekit.data.tiffs import TiffPages
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def open_image(data: bytes, name: str, alpha: Alpha = "drop") -> OpenImage:
     with _reading(name):
         if name.lower().endswith(".npy") or data.startswith(_NPY_MAGIC):
             pages = _Array(data, name)
-        elif data.startswith(MAGIC):
+        elif data.startswith(TIFF_MAGIC):
             pages = TiffPages(data, name, alpha)
         else:
             pages = PillowPages(data, alpha)

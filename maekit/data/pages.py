@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUBFILE = 254  # NewSubfileType; bit 0: a reduced copy, bit 2: a transparency mask
 _COPY_OR_MASK = 0b101
 _MOST = 1 << 16  # pages that are counted
@@ -128,10 +129,7 @@ def _webp(data: bytes) -> int:
 
 
 _COUNTS: tuple[tuple[bytes, Callable[[bytes], int]], ...] = (
-    (b"II*\0", _tiff),
-    (b"MM\0*", _tiff),
-    (b"II+\0", _tiff),
-    (b"MM\0+", _tiff),
+    *((mark, _tiff) for mark in TIFF_MAGIC),
     (b"GIF8", _gif),
     (b"\x89PNG", _png),
     (b"RIFF", _webp),

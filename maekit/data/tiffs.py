@@ -27,7 +27,6 @@ from maekit.errors import DataError
 if TYPE_CHECKING:
     import tifffile
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS_PER_SAMPLE, _COMPRESSION, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 259, 338, 339
 # What Pillow's own libtiff unpacks: none, CCITT, LZW, JPEG, deflate, PackBits, LZMA, zstd.
 _PILLOWS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,8 +12,10 @@ import numpy as np
 from pydantic import Field
 
 from maekit.contracts import Label, PartOptions, Source, SourceInfo
-from maekit.data.files import read_bytes
+from maekit.data.files import MOST_CLIP_BYTES, check_regular, is_url, read_bytes
+from maekit.data.header import check_pixels
 from maekit.data.images import OpenImage, open_image
+from maekit.data.pages import TIFF_MAGIC, tiff_pages
 from maekit.datasets.file_lists import (
     WHERE,
     Files,
@@ -72,6 +76,31 @@ def image_source(image: OpenImage, label: Label, name: str, nodata: float | None
     return Source(info, read)
 
 
+def pages_source(image: OpenImage, label: Label, name: str, nodata: float | None = None) -> Source:
+    """Wrap a file of several pages as a video of as many frames, of the first one's size and depth.
+
+    Reading raises DataError where a page is unlike the first.
+    """
+    head, count = image.header, image.pages.count
+
+    def read(frame_ids: Sequence[int]) -> np.ndarray:
+        shape = (len(frame_ids), head.height, head.width, head.channels)
+        check_pixels(shape, head.dtype, name, most=MOST_CLIP_BYTES)
+        clip = np.empty(shape, head.dtype)
+        wanted = np.asarray(frame_ids)
+        for number in np.unique(wanted).tolist():
+            pixels = image.page(number).decode(nodata)
+            if pixels.shape != clip.shape[1:] or pixels.dtype != clip.dtype:
+                shapes = f"{pixels.dtype} {pixels.shape}, not {clip.dtype} {clip.shape[1:]}"
+                what = f"page {number} is unlike the first one: {shapes}"
+                raise DataError(what, where=name, hint="pages: all makes each a sample")
+            clip[wanted == number] = pixels
+        return clip
+
+    source = image_source(image, label, name)
+    return Source(source.info._replace(frames=count, further=0), read)
+
+
 class Images(FileSet):
     """Pictures of a folder, at any depth, or of a list.
 
@@ -99,11 +128,18 @@ class Images(FileSet):
             description="value of float pixels that hold no data, besides NaN; up to 1 % of a "
             "picture are filled with its mean, and their patches do not count in the loss",
         )
+        pages: Literal["first", "all", "clip"] = Field(
+            "first",
+            description="of TIFFs with several; first: the others are left out; all: each is a "
+            "sample; clip: they are the frames of a video",
+        )
 
     wanted = WANTED
 
     def __init__(self, options: Options) -> None:
         self._alpha, self._nodata = options.alpha, options.nodata
+        self._clips = options.pages == "clip"
+        self._pages: np.ndarray | None = None  # int64 [n, 2]: file and page of each sample
         # Of os.path, as pathlib raises on names that are too long or of an unknown user.
         path = Path(os.path.expanduser(options.path))  # noqa: PTH111
         if os.path.isdir(path):  # noqa: PTH112
@@ -120,6 +156,46 @@ class Images(FileSet):
             self._index_list(path, str(options.root or path.parent), options.labels)
         else:
             raise nothing_at("pictures", path, _LAYOUT)
+        if options.pages == "all":
+            self._count_pages()
+
+    def _count_pages(self) -> None:
+        """Make a sample of each page."""
+        counts = np.array([_page_count(self._files.place(i)) for i in range(len(self._files))])
+        files = np.repeat(np.arange(len(counts)), counts)
+        pages = np.arange(len(files)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self._pages = np.stack([files, pages], axis=1)
+        if self.labels is not None:
+            self.labels = self.labels[files]
+
+    def __len__(self) -> int:
+        return super().__len__() if self._pages is None else len(self._pages)
+
+    def name(self, index: int) -> str:
+        """Return the file, as it is listed; of further pages with their number, from 0."""
+        file, page = self._place(index)
+        return super().name(file) + (f"#page={page}" if page else "")
+
+    def sources(self, by: str) -> Sequence[str]:
+        """Return where each sample comes from; pages of one file come from that file."""
+        if self._pages is None:
+            return super().sources(by)
+        pages, self._pages = self._pages, None
+        try:
+            of_files = super().sources(by)
+        finally:
+            self._pages = pages
+        return [of_files[file] for file in pages[:, 0].tolist()]
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Return the file and the page of a sample."""
+        if self._pages is None:
+            return index, 0
+        if not 0 <= index < len(self._pages):
+            what = f"sample {index} of {len(self._pages)}"
+            raise IndexError(what)
+        file, page = self._pages[index].tolist()
+        return file, page
 
     def open(self, index: int) -> Source:
         """Read the file and its header.
@@ -128,9 +204,15 @@ class Images(FileSet):
             DataError: no file, or no picture.
             OSError: the system cannot read it.
         """
-        name = self.name(index)
-        image = open_image(read_bytes(self._files.place(index)), name, self._alpha)
-        return image_source(image, self._label(index), name, self._nodata)
+        name, (file, page) = self.name(index), self._place(index)
+        image = open_image(read_bytes(self._files.place(file)), name, self._alpha)
+        if self._clips and image.pages.count > 1:
+            return pages_source(image, self._label(index), name, self._nodata)
+        image = image.page(page) if page else image
+        source = image_source(image, self._label(index), name, self._nodata)
+        if self._pages is not None and image.pages.count > 1:
+            source = replace(source, info=source.info._replace(further=0))
+        return source
 
     def _index_list(self, path: Path, root: str, labels: Literal["auto", "none", "folder"]) -> None:
         refuse_folder_labels(labels, path)
@@ -139,6 +221,21 @@ class Images(FileSet):
         self._list(root, Paths.of(_label_rows(path, found, labeled=labels == "auto")), path)
         if found.seen:
             self.labels, self.classes = found.by_value()
+
+
+def _page_count(path: str) -> int:
+    """Count the pages of a TIFF; 1 of other files, and of those that cannot be read: it shows."""
+    try:
+        if is_url(path):
+            data = read_bytes(path)
+            return len(tiff_pages(io.BytesIO(data))) if data.startswith(TIFF_MAGIC) else 1
+        check_regular(path)
+        with open(path, "rb") as file:  # noqa: PTH123 - names that are not text
+            found = file.read(4) in TIFF_MAGIC
+            file.seek(0)
+            return len(tiff_pages(file)) if found else 1
+    except (DataError, OSError):
+        return 1
 
 
 _LOOKED_FOR = " ".join(sorted(SUFFIXES))

@@ -201,6 +201,8 @@ WORLDS = {
             "data.train.rate": "the same",
             "data.train.nodata": "these pixels are no floats (tests/data/test_nodata.py)",
             "data.val.nodata": "the same",
+            "data.train.pages": "no file has several (tests/datasets/test_tiff_pages.py)",
+            "data.val.pages": "the same",
             "data.val.stride": "as above",
             "data.val.sampling": "as above",
             "data.val.rate": "as above",
