@@ -428,7 +428,8 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         Literal["cls", "mean", "tokens"] | None,
         typer.Option(
             help="Class token, mean over patches, or all patch tokens, of --layer; "
-            "default: cls, or mean where there is no class token."
+            "default: cls, or mean where there is no class token; of a classifier what its head "
+            "gets."
         ),
     ] = None,
     layer: Annotated[

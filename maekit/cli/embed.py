@@ -29,6 +29,7 @@ from maekit.engine.left_out import announce_left_out
 from maekit.engine.lock import LOCK, held_lock
 from maekit.engine.precision import Precision, pick_device
 from maekit.errors import INTERRUPTED, DataError, Interrupted, RecipeError
+from maekit.evaluate.classifier import HeadFeatures, load_classifier
 from maekit.evaluate.embed import (
     Embedding,
     Format,
@@ -46,12 +47,14 @@ from maekit.evaluate.views import ViewReader, view_reader
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.sections import Views
 from maekit.stop import StopSignal
+from maekit.weights.importer import open_weights
 from maekit.weights.locate import LocatedWeights, newest_or_demo
 
 if TYPE_CHECKING:
     import torch
 
     from maekit.evaluate.features import Pool
+    from maekit.evaluate.predictions import Extractor
     from maekit.model import MaskedAutoencoder
     from maekit.weights.header import Header
 
@@ -91,21 +94,34 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         terminal(Note(note, warning=True))
     where = pick_device(device)
     with LoggingBridge(terminal).listening(), StopSignal():
-        model, header = load_model(located.source)
+        weights = open_weights(located.source)
+        model, header = load_model(weights)
         tally = Tally()
         found = find_files(
             list(_unlisted(inputs)), moving=header.clip[0] > 1, purpose=VERB, tally=tally
         )
-        pool = pool or auto_pool("auto", model.backbone.prefix_tokens)
+        head = weights.header.classifier
+        own = auto_pool("auto", model.backbone.prefix_tokens) if head is None else head.pool
+        pool = pool or own
         # First, as it refuses layers and pools that the encoder does not have.
-        way = Features(model.to(where), pool, layer, Precision("fp32", where.type))
+        way: Extractor = Features(model.to(where), pool, layer, Precision("fp32", where.type))
+        pooled = head is not None and layer is None and pool == own
+        if pooled:
+            way = HeadFeatures(load_classifier(weights)[0].to(where))
+        elif head is not None and layer is None and pool != "tokens":
+            text = f"the head of these weights was trained on pool {own}, not on {pool}"
+            terminal(Note(text, warning=True))
         reader = _reader(NamedFiles(found), header, located)
         about = _about(located, header, pool, layer, model) | _clips(reader)
+        if pooled:
+            about["norm"] = "after pooling"
         digest = digest_of_inputs(each.path for each in found)
         shards = FeatureShards(target.with_name(f"{target.name}.parts"), about | {"inputs": digest})
         with held_lock(shards.folder / LOCK, locks=lock):
             terminal(Note(f"weights: {located.description}"))
-            terminal(Note(f"{len(found):,} inputs, {_described(header, model, pool, layer)}"))
+            terminal(
+                Note(f"{len(found):,} inputs, {_described(header, model, pool, layer, pooled)}")
+            )
             announce_left_out("the inputs", tally.left_out, terminal)
             reading = _reading(batch, workers, where)
             try:
@@ -202,11 +218,15 @@ def _about(
     }
 
 
-def _described(header: Header, model: MaskedAutoencoder, pool: Pool, layer: int | None) -> str:
+def _described(
+    header: Header, model: MaskedAutoencoder, pool: Pool, layer: int | None, pooled: bool
+) -> str:
     t, h, w = header.clip
     width = model.backbone.width
     size = f"{model.grid.tokens} x {width}" if pool == "tokens" else f"{width}"
     after = "the last norm" if layer is None else f"block {layer}"
+    if pooled:
+        return f"clip {t}x{h}x{w}; what the classifier's head gets ({pool}): {size} numbers each"
     return f"clip {t}x{h}x{w}; {pool} after {after}: {size} numbers each"
 
 

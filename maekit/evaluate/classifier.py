@@ -121,6 +121,18 @@ class Classifier(nn.Module):
         return normalized
 
 
+class HeadFeatures:
+    """Turns pixels in [0, 1] into what a classifier's head gets, float32 ``[B, D]``."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier.eval()
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Compute the features of pixels ``[B, C, T, H, W]``."""
+        return self.classifier.features(self.classifier.normalize(pixels)).float()
+
+
 def load_classifier(
     source: str | Path | Weights,
     classes: Sequence[str] | None = None,

@@ -67,7 +67,11 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
         stats = recipe.data.stats
         given = stats if isinstance(stats, Stats) else imagenet(recipe.data.channels)
         return untrained_encoder(recipe, Statistics(tuple(given.mean), tuple(given.std)))
-    weights = without_head(open_weights(source))
+    opened = open_weights(source)
+    if opened.header.classifier is not None:
+        text = "a classifier's encoder is taken, without its head, which was trained on pool %s"
+        _log.info(text, opened.header.classifier.pool)
+    weights = without_head(opened)
     found = _encoder_only(weights.header)
     header, _ = compatible_header(found, _header_of_recipe(found, recipe), weights.origin)
     model = build_model(header, recipe.seed)

@@ -106,6 +106,7 @@ def official(cli: Cli, path: str, side: int = 32) -> None:
     for kind in ("weight", "bias"):
         state[f"fc_norm.{kind}"] = state.pop(f"norm.{kind}")
     torch.manual_seed(0)
+    state["fc_norm.weight"] = 1 + torch.randn(192) / 4
     state |= {"head.weight": torch.randn(2, 192), "head.bias": torch.zeros(2)}
     torch.save({"model": state, "epoch": 99}, path)
 
@@ -208,3 +209,47 @@ def test_videos_by_many_views_and_resumed(
     one = cli("evaluate", "tuned", "--views", "1x1", "--out", "one", "-q", "--json")
     assert json.loads(one.out)["top1"] == before["single_view"]["top1"]
     assert cli("evaluate", "tuned", "--views", "5", "--out", "bad").code == 2
+
+
+def test_what_other_verbs_take_of_a_classifier(
+    cli: Cli, tmp_path: Path, two: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embed gives what the head gets; pre-training says that its decoder is a fresh one."""
+    official(cli, "official.pth", side=32)
+    draw_sides(tmp_path / "set", 2, seed=5)
+    done = cli("embed", "set", "--from", "official.pth", "--out", "e.npz")
+    assert done.code == 0, done.err
+    assert "what the classifier's head gets (mean)" in done.err
+    made = np.load("e.npz")
+    model, _ = maekit.load_classifier("official.pth")
+    norm = maekit.load("official.pth").backbone.last_norm()
+    assert model.fc_norm is not None
+    assert norm is not None
+    assert torch.equal(norm.state_dict()["weight"], model.fc_norm.weight)
+    seen: list[torch.Tensor] = []
+    features = type(model).features
+
+    def noting(self: Any, pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(pixels)
+        return features(self, pixels)
+
+    monkeypatch.setattr(type(model), "features", noting)
+    again = cli("embed", "set", "--from", "official.pth", "--out", "again.npz", "--pool", "mean")
+    assert again.code == 0
+    with torch.inference_mode():
+        found = features(model, seen[0])
+    np.testing.assert_allclose(made["features"], found, atol=1e-5)
+    assert np.array_equal(made["features"], np.load("again.npz")["features"])
+    other = cli("embed", "set", "--from", "official.pth", "--out", "cls.npz", "--pool", "cls")
+    assert other.code == 0
+    assert "trained on pool mean, not on cls" in other.err
+    small = ("model.backbone.width=192", "model.backbone.heads=3", "model.backbone.depth=1")
+    words = (two, *small, "data.size=32", "pretrain.steps=1", "--from", "official.pth")
+    started = cli("pretrain", *words, "--out", "pre")
+    assert started.code == 0, started.err
+    assert "a classifier: the encoder with its head, without a decoder" in started.err
+    assert "decoder: none to a fresh one" in started.err
+    tuned = cli("finetune", *words[:-2], "finetune.steps=1", "--from", "official.pth",
+                "--out", "more")  # fmt: skip
+    assert tuned.code == 0, tuned.err
+    assert "a classifier's encoder is taken, without its head" in tuned.err
