@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+
+UTF8 = "PYTHONUTF8"
 
 
 def main() -> None:
@@ -10,7 +14,11 @@ def main() -> None:
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if usual:  # else it is ignored, as in a shell's background
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from maekit.cli.app import main as command_line
+    _leave_ascii()
+    from maekit.stop import leaving_at_once
+
+    with leaving_at_once():
+        from maekit.cli.app import main as command_line
 
     if usual:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -19,6 +27,19 @@ def main() -> None:
     finally:
         if usual:  # what was to be done is done, and the exit code stands
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _leave_ascii() -> None:
+    """Start anew with UTF-8, where the locale knows ASCII alone.
+
+    Recipes and lists are UTF-8 and name files; a Python that is held to ASCII (PYTHONUTF8=0, or
+    PYTHONCOERCECLOCALE=0 besides LC_ALL=C) can open none with another letter.
+    """
+    ascii_only = sys.getfilesystemencoding() in {"ascii", "us-ascii"}
+    if not ascii_only or os.name != "posix" or os.environ.get(UTF8) == "1" or not sys.executable:
+        return
+    os.environ[UTF8] = "1"  # for loader workers as well
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - no shell is meant
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ class Checkpoints:
 
     Args:
         folder: made with the first checkpoint.
-        keep: how many stay. The best one, and the newest that was written while updates were
-            finite, stay besides these.
+        keep: how many stay. The best one stays besides these, and once updates are not finite
+            any more the newest from before.
         emit: called with a note of what could not be removed.
     """
 
@@ -54,7 +54,6 @@ class Checkpoints:
         self.keep = keep
         self.emit = emit
         self._current: str | None = None  # holds the weights of the training as it is
-        self._finite: str | None = None  # the newest written while no update had to be skipped
         self._damaged: list[Path] = []
 
     def open(self) -> CheckpointOnDisk | None:
@@ -72,7 +71,6 @@ class Checkpoints:
         self._damaged = list(found.folders)
         if found.newest is not None:
             self._current = found.newest.folder.name
-            self._finite = self._newest_finite(found.newest)
             self._point(found.newest.record)
             self._rotate(found.newest.record, damaged=False)
         return found.newest
@@ -102,8 +100,6 @@ class Checkpoints:
             # The older ones are still there, should the disk not hold what it said it wrote.
             record = read_checkpoint(final).record
             self._current = final.name
-            if record.streak == 0:
-                self._finite = final.name
             self._point(record)
         except (OSError, WeightsError) as error:
             msg = f"the checkpoint could not be written: {error}"
@@ -111,6 +107,20 @@ class Checkpoints:
             raise StorageError(msg, where=str(final), hint=hint) from error
         self._rotate(record, damaged=True)
         return final
+
+    def from_before(self, finite: int) -> list[Path]:
+        """Return the newest checkpoints from before updates stopped being finite.
+
+        Args:
+            finite: the last update that was finite.
+
+        Returns:
+            The newest from before that update, and one of that very step. The latter may hold what
+            made the next ones infinite: it comes last.
+        """
+        there = [each for each in checkpoints_in(self.folder) if each not in self._damaged]
+        earlier = [each for each in there if each.name < _name_of(finite)]
+        return earlier[-1:] + [each for each in there if each.name == _name_of(finite)]
 
     def _point(self, record: Record) -> None:
         """Let the pointers say which checkpoint is the last and which the best."""
@@ -130,7 +140,9 @@ class Checkpoints:
         there = [each for each in checkpoints_in(self.folder) if each not in self._damaged]
         earlier = [each for each in there if each.name < name]
         dropped = earlier[: max(0, len(earlier) - self.keep + 1)]
-        kept = {_best_of(record), self._finite}
+        kept = {_best_of(record)}
+        if record.streak:
+            kept |= {each.name for each in self.from_before(record.step - record.streak)}
         useless = self._damaged if damaged else []
         for old in [*useless, *(each for each in dropped if each.name not in kept)]:
             if old.name == name:
@@ -142,17 +154,6 @@ class Checkpoints:
                 self.emit(Note(text, warning=True))
         if damaged:
             self._damaged = []
-
-    def _newest_finite(self, newest: CheckpointOnDisk) -> str | None:
-        """Return the newest checkpoint that was written while updates were finite."""
-        for folder in reversed(checkpoints_in(self.folder)):
-            try:
-                known = newest if folder == newest.folder else read_checkpoint(folder)
-            except (WeightsError, StorageError):
-                continue
-            if known.record.streak == 0:
-                return folder.name
-        return None
 
 
 def _name_of(step: int) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,7 +88,10 @@ class Dispensable(Generic[R]):
         try:
             action()
         except Exception as error:  # noqa: BLE001 - a full disk, a library that fails, anything
-            self._reporter = None
+            failed, self._reporter = self._reporter, None
+            if failed is not None:
+                with suppress(Exception):
+                    failed.close()
             text = f"{self._name} is not written any more: {type(error).__name__}: {error}"
             self._warn(Note(text, warning=True))
 
@@ -246,8 +251,14 @@ class TensorBoard:
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # What an interrupted run logged after its checkpoint is made again.
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self._hook = threading.excepthook
+        threading.excepthook = self._take_thread_error
+        try:
+            # What an interrupted run logged after its checkpoint is made again.
+            self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+        except Exception:
+            self._restore_hook()
+            raise
 
     @classmethod
     def if_installed(cls, folder: Path, step: int, warn: Emit) -> list[Reporter]:
@@ -277,5 +288,24 @@ class TensorBoard:
             self.writer.add_image("reconstructions", pixels, event.step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flush and close."""
-        self.writer.close()
+        """Flush and close.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        try:
+            self.writer.flush()  # raises what its thread met; close does not
+        finally:
+            try:
+                self.writer.close()
+            finally:
+                self._restore_hook()
+
+    def _restore_hook(self) -> None:
+        if threading.excepthook == self._take_thread_error:
+            threading.excepthook = self._hook
+
+    def _take_thread_error(self, args: threading.ExceptHookArgs, /) -> None:
+        """Leave out the traceback of TensorBoard's thread: the next call raises the same error."""
+        if not type(args.thread).__module__.startswith("tensorboard."):
+            self._hook(args)

@@ -48,6 +48,7 @@ from maekit.errors import Interrupted, NonFiniteError, RecipeError, StorageError
 from maekit.recipe.dump import dump
 from maekit.runs import RUNS, read_result
 from maekit.stop import StopSignal
+from maekit.weights.checkpoints import MODEL
 from maekit.weights.locate import local_path
 
 if TYPE_CHECKING:
@@ -228,6 +229,7 @@ def run_in_folder(
             nonlocal result
             if isinstance(error, NonFiniteError) and job is not None:
                 _capture(job, run)
+                run.emit(Note(_way_back(job, checkpoints), warning=True))
             if isinstance(error, Interrupted) and job is not None:
                 job.finish_pictures(path)
             result = make_result(verb, job, run.folder, code) | {"error": str(error)}
@@ -404,6 +406,15 @@ def _rising(losses: Mapping[str, float | None]) -> list[str]:
     if first is None or last is None or last <= first:
         return []
     return [f"the loss ended above its start: {last:.4g} after {first:.4g}; is the rate too high?"]
+
+
+def _way_back(job: Job, checkpoints: Checkpoints) -> str:
+    """Say what is left from before a training diverged."""
+    kept = checkpoints.from_before(job.state.step - int(job.state.nonfinite_streak))
+    if not kept:
+        return "no checkpoint is from before the updates that were not finite: start anew"
+    weights = kept[0] / MODEL
+    return f"a checkpoint from before is kept: --from {weights} starts a new run from it"
 
 
 def _capture(job: Job, run: OpenRun) -> None:

@@ -26,7 +26,7 @@ NAMED, SHOWN = 20, 5  # samples in result.json, and in a line
 NameSamples = Callable[[int], Sequence[str] | None]
 HINT = (
     "look at the samples that are named, lower the learning rate, set clip_grad, or use "
-    "precision: fp32; the last checkpoint from before is kept, --from starts from it"
+    "precision: fp32"
 )
 
 

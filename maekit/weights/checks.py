@@ -32,7 +32,7 @@ def check_numbers(tensors: Mapping[str, Tensor], where: str) -> None:
 
     Raises:
         WeightsError: one is not of floating point.
-        NonFiniteError: one holds NaN or infinity.
+        NonFiniteError: one holds NaN or infinity, or what float32 makes infinity of.
     """
     for name, tensor in tensors.items():
         integer = name.endswith(_COUNTER) or name.startswith(_PLUGINS)
@@ -41,9 +41,11 @@ def check_numbers(tensors: Mapping[str, Tensor], where: str) -> None:
             hint = "weights are float64, float32, float16 or bfloat16"
             raise WeightsError(msg, where=where, hint=hint)
     for name, tensor in tensors.items():
-        if tensor.dtype in _FLOATS and not bool(torch.isfinite(tensor).all()):
+        if tensor.dtype in _FLOATS and not bool(torch.isfinite(tensor.float()).all()):
             hint = "an earlier checkpoint of the run, or other weights"
-            raise NonFiniteError(f"{name} holds NaN or infinity", where=where, hint=hint)
+            finite = bool(torch.isfinite(tensor).all())
+            what = "numbers that are infinite as float32" if finite else "NaN or infinity"
+            raise NonFiniteError(f"{name} holds {what}", where=where, hint=hint)
 
 
 def check_header(header: Header, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -78,10 +80,14 @@ def check_statistics(header: Header, where: str) -> None:
     """Refuse a mean and a deviation that no picture can be normalized with.
 
     Raises:
-        WeightsError: one is not finite, a deviation is not above 0, or there are more or fewer of
-            them than channels.
+        WeightsError: one is not finite in float32, a deviation is not above 0, or there are more or
+            fewer of them than channels.
     """
-    finite = all(map(math.isfinite, (*header.mean, *header.std))) and min(header.std, default=0) > 0
+    most, least = torch.finfo(torch.float32).max, torch.finfo(torch.float32).tiny
+    # As models compute: what float32 makes infinity or 0 of is neither a mean nor a deviation.
+    finite = all(abs(each) <= most for each in header.mean) and all(
+        least <= each <= most for each in header.std
+    )
     if not finite or not len(header.mean) == len(header.std) == header.channels:
         mean, std = list(header.mean[:_SHOWN]), list(header.std[:_SHOWN])
         msg = f"mean {mean} and std {std} are not those of {header.channels} channels"

@@ -75,6 +75,8 @@ def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -
     try:
         save_file(dict(tensors), path, metadata)
         _order_metadata(path)
+    except ValueError as error:  # the header that was written is none
+        raise _differs(path) from error
     except SafetensorError as error:
         # safetensors wraps the system's error in its text; callers expect an OSError.
         msg = f"cannot write {path.name}: {error}"
@@ -119,7 +121,11 @@ def _check_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
     except SafetensorError:
         same = False
     if not same:
-        raise OSError(errno.EIO, "what was written reads back differently", str(path))
+        raise _differs(path)
+
+
+def _differs(path: Path) -> OSError:
+    return OSError(errno.EIO, "what was written reads back differently", str(path))
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -160,6 +161,11 @@ def test_a_loss_that_explodes_ends_with_a_capture(cli: Cli, small: str) -> None:
     assert all(len(keys) == 8 for keys in capture["steps"].values())
     assert read_tensors(Path("run/nan_capture/model.safetensors"))
     assert list(Path("run/checkpoints").glob("step-*"))
+    way_back = re.search(r"from before is kept: --from (\S+)", failed.err)
+    assert way_back is not None
+    assert cli("weights", "inspect", way_back[1]).code == 0
+    words[2] = "pretrain.checkpoint.steps=50"
+    assert "no checkpoint is from before" in cli("pretrain", small, *words, "--out", "late").err
 
 
 def test_too_many_bad_files_end_the_run(cli: Cli, small: str) -> None:

@@ -174,6 +174,24 @@ def test_the_last_before_updates_were_skipped_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "step-00000002").is_dir()
 
 
+def test_one_from_before_the_update_that_diverged_is_kept(tmp_path: Path) -> None:
+    """The last finite update may be what made the next ones infinite: step 2's is not enough."""
+    folder, state = Checkpoints(tmp_path, keep=2), make_state()
+    for streak in (0, 0, 1, 2, 3):
+        train(state, 1)
+        state.nonfinite_streak = torch.tensor(float(streak))
+        save(folder, state)
+    assert [each.name for each in folder.from_before(2)] == ["step-00000001", "step-00000002"]
+    state.nonfinite_streak = torch.tensor(0.0)
+    for _ in range(2):
+        train(state, 1)
+        save(folder, state)
+    names = [each.name for each in checkpoints.checkpoints_in(tmp_path)]
+    assert names == ["step-00000006", "step-00000007"]
+    assert [each.name for each in folder.from_before(7)] == names
+    assert folder.from_before(5) == []
+
+
 @pytest.mark.parametrize("pointer", ["best", "last"])
 def test_a_folder_in_a_pointers_place_is_put_aside(tmp_path: Path, pointer: str) -> None:
     folder, state = Checkpoints(tmp_path, keep=1), make_state()

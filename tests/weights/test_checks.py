@@ -71,6 +71,9 @@ def changed(*path: str, to: Any) -> Any:
     changed("std", to=[0.0, 0.0, 0.0]),
     changed("std", to=[-1.0, 1.0, 1.0]),
     changed("std", to=[1.0]),
+    changed("mean", to=[0.0, 1e300, 0.0]),
+    changed("std", to=[1e300, 1.0, 1.0]),
+    changed("std", to=[1.0, 1e-300, 1.0]),
     changed("source", to=["x"]),
     changed("backbone", "mlp_ratio", to=1e308),
     changed("decoder", "mlp_ratio", to=1e300),
@@ -103,6 +106,16 @@ def test_weights_that_are_not_finite_are_refused_by_all_that_open_them(
     path = native(tmp_path / "w.safetensors", spoil)
     for opens in (open_weights, load_model):
         with pytest.raises(NonFiniteError, match=r"decoder.norm.bias holds NaN or infinity"):
+            opens(path)
+
+
+def test_weights_that_float32_cannot_hold_are_refused(tmp_path: Path) -> None:
+    def swell(_: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        tensors["decoder.norm.bias"] = tensors["decoder.norm.bias"].double() + 1e200
+
+    path = native(tmp_path / "w.safetensors", swell)
+    for opens in (open_weights, load_model):
+        with pytest.raises(NonFiniteError, match=r"decoder.norm.bias .* infinite as float32"):
             opens(path)
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from maekit.errors import WeightsError
 from maekit.recipe.schema import BackboneSpec
 from maekit.registry import spec_of
+from maekit.weights import safetensors_io
 from maekit.weights.header import Header
 from maekit.weights.safetensors_io import (
     read_header,
@@ -46,6 +47,25 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         write_weights(tmp_path / "nowhere" / "w.safetensors", {"a": torch.ones(2)})
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("start", [0, 8, -4])
+def test_a_write_that_the_disk_dropped_is_no_file(
+    start: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk may answer that it wrote, and hold zeros: in the length, the header, or a tensor."""
+
+    def lying(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        save_file(tensors, path, metadata)
+        content = bytearray(path.read_bytes())
+        content[start:] = bytes(len(content[start:]))
+        path.write_bytes(content)
+
+    monkeypatch.setattr(safetensors_io, "save_file", lying)
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(OSError, match="reads back differently"):
+        write_weights(path, {"a": torch.ones(4)}, HEADER)
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
