@@ -23,7 +23,7 @@ _TO_CARRIED = 0x10FE80 - 0xDC80
 _PLURAL = re.compile(r"(?<![\w.])(file|page|frame|clip|folder|picture|sample)s\b")
 
 
-def counted(count: int, things: str) -> str:
+def quantity(count: int, things: str) -> str:
     """Put a number before things: ``1 .txt file``, ``1,200 .txt files``."""
     named = _PLURAL.sub(r"\1", things) if count == 1 else things
     return f"{count:,} {named}"

@@ -71,14 +71,17 @@ def auto_stats(
     timeout: float,
     rendering: Rendering = PLAIN,
     limit: int = LIMIT,
-) -> Stats:
+) -> tuple[Stats, list[str]]:
     """Compute statistics of the set's pixels in [0, 1] (floats as read), per channel.
 
     Taken over up to ``limit`` evenly spaced samples, resized and cut to the center; the same at
     every call. Bad samples are left out here, and counted when they are trained on.
 
+    Returns:
+        The statistics, and what is odd about them in words.
+
     Raises:
-        DataError: no sample can be read, or a channel is constant.
+        DataError: no sample can be read, or a channel is constant, or as good as.
     """
     reader = SampleReader(
         dataset,
@@ -96,29 +99,83 @@ def auto_stats(
     )
     keys = [Key(0, index) for index in samples_of(dataset, limit)]
     batches = [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
-    count, total, squares = 0, np.zeros(channels), np.zeros(channels)
-    reason = ""
+    moments, reason = Moments(channels), ""
     counts = counted("statistics of pixels", len(keys), "samples")
     with counts as seen, Loader(reader, batches, workers=workers, timeout=timeout) as loader:
         for place, batch in enumerate(loader):
             seen(place * _BATCH)
             reason = batch.bad[0].reason if batch.bad else reason
-            pixels = to_float01(batch.views[0][batch.weight > 0]).astype(np.float64)
-            count += pixels.size // channels
-            total += pixels.sum(axis=(0, 2, 3, 4))
-            squares += np.square(pixels).sum(axis=(0, 2, 3, 4))
-    if not count:
+            moments.add(to_float01(batch.views[0][batch.weight > 0]))
+    if not moments.count:
         what = f"none of {len(keys)} samples can be read, the last one: {reason}"
         raise DataError(what, where="data.train.path")
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
-    if not (std > 0).all():
-        what = f"channel {int(np.argmin(std))} has the same value in all pixels looked at"
-        raise DataError(what, where="data.stats", hint="set data.stats to {mean, std}")
-    return Stats(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    mean, std = moments.mean, moments.std
+    flat = std <= _RESOLVED * np.abs(mean)
+    if flat.any():
+        channel = int(np.argmax(flat))
+        what = f"channel {channel} has the same value in all pixels looked at, {mean[channel]:.6g}"
+        if std[channel] > 0:
+            what += f", but for {std[channel]:.2g}, which float32 does not resolve"
+        hint = "set data.stats to {mean, std}, or subtract what is constant from the files"
+        raise DataError(what, where="data.stats", hint=hint)
+    notes = [
+        f"data.stats: 98 % of channel {channel}'s pixels lie within {width / std[channel]:.1%} "
+        f"of a standard deviation ({std[channel]:.4g}): a few extreme ones decide, the largest "
+        f"{moments.largest[channel]:.4g}; are they missing pixels (data.train.nodata)?"
+        for channel, width in enumerate(moments.widths)
+        if 0 < width < _NARROW * std[channel]
+    ]
+    return Stats(mean=tuple(mean.tolist()), std=tuple(std.tolist())), notes
 
 
-VERSION = 2  # raise it with every change of how statistics are computed
+_RESOLVED = 8 * float(np.finfo(np.float32).eps)  # of the mean: the least deviation that is seen
+_NARROW = 0.05  # of a deviation: the range of 98 % of the pixels where a few extreme ones decide
+_KEPT = 2048  # pixels of a batch and channel whose distribution is looked at
+
+
+class Moments:
+    """Mean and deviation of pixels by channel, in a way that does not cancel.
+
+    Batches are merged by their own means and squared deviations (Chan, Golub and LeVeque, 1979):
+    the difference of two large sums would lose what is small beside a large mean.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.count = 0
+        self.mean, self._squares = np.zeros(channels), np.zeros(channels)
+        self.largest = np.zeros(channels)  # in absolute value
+        self._kept: list[np.ndarray] = []  # [C, n] each
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Add pixels ``[B, C, T, H, W]``."""
+        values = pixels.swapaxes(0, 1).reshape(pixels.shape[1], -1).astype(np.float64)
+        new = values.shape[1]
+        if not new:
+            return
+        mean = values.mean(axis=1)
+        squares = np.square(values - mean[:, None]).sum(axis=1)
+        shift, whole = mean - self.mean, self.count + new
+        self._squares += squares + np.square(shift) * self.count * new / whole
+        self.mean += shift * new / whole
+        self.count = whole
+        self.largest = np.maximum(self.largest, np.abs(values).max(axis=1))
+        self._kept.append(values[:, :: -(-new // _KEPT)])
+
+    @property
+    def std(self) -> np.ndarray:
+        """Standard deviations, ``[C]``."""
+        deviations: np.ndarray = np.sqrt(self._squares / max(1, self.count))
+        return deviations
+
+    @property
+    def widths(self) -> list[float]:
+        """The range of the middle 98 % of the pixels, of each channel."""
+        low, high = np.quantile(np.concatenate(self._kept, axis=1), (0.01, 0.99), axis=1)
+        widths: list[float] = (high - low).tolist()
+        return widths
+
+
+VERSION = 3  # raise it with every change of how statistics are computed
 
 
 def cache_key(

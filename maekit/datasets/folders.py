@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from maekit.data.sniff import Family, content_of
 from maekit.errors import DataError
-from maekit.text import counted
+from maekit.text import quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ class Tally:
         """Say what is taken; None where that is files of one suffix."""
         if len(self.taken) < 2 and NO_SUFFIX not in self.taken:
             return None
-        kinds = (counted(count, _files(suffix)) for suffix, count in self.taken.most_common())
+        kinds = (quantity(count, _files(suffix)) for suffix, count in self.taken.most_common())
         known = ", known by their first bytes" if NO_SUFFIX in self.taken else ""
         return ", ".join(kinds) + known
 
@@ -99,7 +99,7 @@ class Tally:
         """Say what a folder holds in which nothing was found, and what may be done with it."""
         if not self.left:
             return "the folder is empty"
-        what = ", ".join(counted(count, reason) for reason, count in self.left_out.items())
+        what = ", ".join(quantity(count, reason) for reason, count in self.left_out.items())
         for suffix, _ in self.left.most_common():
             found = content_of(self.example[suffix])
             if found is not None and found.hint:

@@ -137,7 +137,7 @@ def _own_statistics(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -
     found = recall(key)
     if found is not None:
         return found
-    found = auto_stats(
+    found, notes = auto_stats(
         dataset,
         data.train,
         size=size,
@@ -146,6 +146,10 @@ def _own_statistics(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -
         timeout=data.timeout,
         rendering=rendering,
     )
+    for note in notes:
+        emit(Note(note, warning=True))
+    if notes:
+        return found  # not kept, so that the next run is told too
     try:
         keep(key, found)
     except OSError as error:

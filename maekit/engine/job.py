@@ -31,6 +31,7 @@ from maekit.engine.left_out import (
     KEY,
     LeftOut,
     SeenLeftOut,
+    announce_overlap,
     announce_set,
     count_batches,
     left_out_of,
@@ -38,6 +39,7 @@ from maekit.engine.left_out import (
 from maekit.engine.loop import Periodic, TrainState
 from maekit.engine.precision import Precision
 from maekit.engine.schedule import BatchSplit, base_lr, make_schedule, total_steps
+from maekit.engine.settings import check_schedule, doubtful
 from maekit.engine.step import eval_mode
 from maekit.errors import DataError, RecipeError
 from maekit.weights.safetensors_io import write_weights
@@ -116,8 +118,10 @@ class Job(ABC):
             section.batch, samples=len(self.train), where=f"{self.verb}.batch"
         )
         announce_set(self.train, "data.train", emit)
+        self.shared: str | None = None  # what data.val has of data.train, in words
         if self.val is not None:
             announce_set(self.val, "data.val", emit)
+            self.shared = announce_overlap(self.train, self.val, emit)
         announce_watch(self.workers, data.timeout, emit)
         self.stream = stream_of(recipe, len(self.train), self.split.effective)
         self.bad_files_path = bad_files_path
@@ -144,6 +148,10 @@ class Job(ABC):
         )
         for note in notes:
             self.emit(Note(note))
+        check_schedule(schedule, f"{self.verb}.optimizer")
+        odd = doubtful(self.recipe, self.verb, section, schedule, self.split, len(self.train))
+        for text in odd:
+            self.emit(Note(text, warning=True))
         return TrainState(
             model=model,
             optimizer=optimizer,
@@ -305,9 +313,12 @@ class Job(ABC):
 
     def doubts(self) -> list[str]:
         """Return what a finished run should be looked at again for, in words."""
-        if self.state.extra.get("beat_mean_fill", True):
-            return []
-        return ["the held-out error never beat that of filling in the mean of what is visible"]
+        found = [] if self.shared is None else [self.shared]
+        if not self.state.extra.get("beat_mean_fill", True):
+            found.append(
+                "the held-out error never beat that of filling in the mean of what is visible"
+            )
+        return found
 
     def exported(self) -> dict[str, Tensor]:
         """Return what the final weights hold."""

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from maekit.data.batch import CUT, FURTHER, PADDED
+from maekit.data.overlap import overlap
 from maekit.engine.events import Emit, Note
 from maekit.errors import MaekitError
 from maekit.recipe.schema import SEGMENTS
-from maekit.text import counted
+from maekit.text import quantity
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset
@@ -36,6 +37,20 @@ def announce_set(dataset: Dataset, key: str, emit: Emit) -> None:
     announce_left_out(key, dataset.left_out, emit)
 
 
+def announce_overlap(train: Dataset, val: Dataset, emit: Emit) -> str | None:
+    """Warn where data.val holds files of data.train; return what was said."""
+    found = overlap(train, val)
+    if found is None:
+        return None
+    about = "" if found.copies == 0 else " or copies of them"
+    text = (
+        f"{found.samples:,} of {len(val):,} samples of data.val are files of data.train{about}, "
+        f"the first {found.first}: what is measured on them says nothing about new ones"
+    )
+    emit(Note(text, warning=True))
+    return text
+
+
 def announce_left_out(of: str, counts: Mapping[str, int], emit: Emit) -> None:
     """Say in one line what is left out, if anything is."""
     if counts:
@@ -44,7 +59,7 @@ def announce_left_out(of: str, counts: Mapping[str, int], emit: Emit) -> None:
 
 def listed(counts: Mapping[str, int]) -> str:
     """Put counts by reason into words."""
-    return ", ".join(counted(count, reason) for reason, count in counts.items())
+    return ", ".join(quantity(count, reason) for reason, count in counts.items())
 
 
 def left_out_of(sets: Mapping[str, Dataset | None], seen: Mapping[str, Any]) -> LeftOut:
@@ -105,8 +120,8 @@ def _first(reason: str, count: int, reader: SampleReader, key: Key) -> str:
     if reason == CUT:
         return _cutting(reader, key)
     if reason == FURTHER:
-        return f"holds {counted(count, reason)}: of such files the first is taken"
-    return f"leaves out {counted(count, reason)}"
+        return f"holds {quantity(count, reason)}: of such files the first is taken"
+    return f"leaves out {quantity(count, reason)}"
 
 
 def _cutting(reader: SampleReader, key: Key) -> str:

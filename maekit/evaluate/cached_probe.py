@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from maekit.engine.expected import compare
-from maekit.engine.left_out import announce_set, left_out_of
+from maekit.engine.left_out import announce_overlap, announce_set, left_out_of
 from maekit.engine.resume import record_source
 from maekit.engine.run_folder import PREDICTIONS
 from maekit.evaluate.encoder import weights_or_newest
@@ -58,12 +58,14 @@ def _judged(
     sets = {TRAIN: setup.train, VAL: setup.val}
     for key, dataset in sets.items():
         announce_set(dataset, key, emit)
+    shared = announce_overlap(setup.train, setup.val, emit)
     setup.make_features(kept)
     judged = setup.evaluate_cached(kept)
     judged[MODEL].predictions.write(path / PREDICTIONS)
     more = {
         "bad_files": len(setup.bad_files),
         "left_out": left_out_of(sets, {}),
+        "doubts": [] if shared is None else [shared],
         "weights": source,
         "predictions": str(path / PREDICTIONS),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from loader_fakes import Fakes
@@ -14,6 +16,12 @@ SPEC = DataSpec(name="fakes")
 
 
 def stats_of(dataset: Fakes, channels: int = 3, workers: int = 0, limit: int = 1000) -> Stats:
+    return noted_stats_of(dataset, channels, workers, limit)[0]
+
+
+def noted_stats_of(
+    dataset: Fakes, channels: int = 3, workers: int = 0, limit: int = 1000
+) -> tuple[Stats, list[str]]:
     return auto_stats(
         dataset, SPEC, size=(16, 16), channels=channels, workers=workers, timeout=120, limit=limit
     )
@@ -54,3 +62,55 @@ def test_nothing_readable_and_constant_channels_are_errors() -> None:
 
     with pytest.raises(DataError, match="channel 1 has the same value"):
         stats_of(Flat())
+
+
+@dataclass
+class Shifted(Fakes):
+    """Random float pixels, multiplied and moved, and one in so many replaced."""
+
+    scale: float = 1.0
+    base: float = 0.0
+    outlier: float | None = None
+    every: int = 1000
+
+    def clip(self, index: int) -> np.ndarray:
+        clip = (super().clip(index).astype(np.float64) * self.scale + self.base).astype(np.float32)
+        if self.outlier is not None:
+            clip.reshape(-1)[index :: self.every] = self.outlier
+        return clip
+
+
+def test_a_small_deviation_beside_a_large_mean_is_not_lost() -> None:
+    dataset = Shifted(shape=(1, 16, 16, 3), dtype="float32", scale=300.0, base=1e7)
+    pixels = np.stack([dataset.clip(index) for index in range(24)]).astype(np.float64)
+    stats, notes = noted_stats_of(dataset)
+    np.testing.assert_allclose(stats.std, pixels.std(axis=(0, 1, 2, 3)), rtol=1e-6)
+    assert notes == []
+
+
+@pytest.mark.parametrize(("scale", "base"), [(0.0, 0.0), (0.0, 7.5), (1e-3, 1e7), (1e-9, 1.0)])
+def test_what_float32_does_not_resolve_is_constant(scale: float, base: float) -> None:
+    with pytest.raises(DataError, match="the same value in all pixels"):
+        stats_of(Shifted(dtype="float32", scale=scale, base=base))
+
+
+@pytest.mark.parametrize(("outlier", "every", "told"), [
+    (None, 1, False), (-1e15, 2000, True), (-9999.0, 700, True), (3.0, 500, False),
+])  # fmt: skip
+def test_a_few_extreme_pixels_that_decide_are_told(
+    outlier: float | None, every: int, told: bool
+) -> None:
+    dataset = Shifted(shape=(1, 16, 16, 3), dtype="float32", outlier=outlier, every=every)
+    _, notes = noted_stats_of(dataset)
+    assert bool(notes) is told
+    assert all("nodata" in note for note in notes)
+
+
+def test_sparse_pictures_are_nothing_odd() -> None:
+    class Sparse(Fakes):
+        def clip(self, index: int) -> np.ndarray:
+            clip = np.zeros((1, 16, 16, 3), np.uint8)
+            clip[0, index % 16, index % 16] = 255
+            return clip
+
+    assert noted_stats_of(Sparse(shape=(1, 16, 16, 3)))[1] == []
