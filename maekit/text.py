@@ -20,7 +20,7 @@ _CARRIED = re.compile("[\U0010fe80-\U0010feff]")
 _TO_CARRIED = 0x10FE80 - 0xDC80
 
 
-_PLURAL = re.compile(r"(?<![\w.])(file|page|frame|clip|folder|picture|sample)s\b")
+_PLURAL = re.compile(r"(?<![\w.])(file|page|frame|clip|folder|picture|view|sample|video)s\b")
 
 
 def quantity(count: int, things: str) -> str:

@@ -52,7 +52,7 @@ def doubtful(
     found = [
         *_of_rates(section, schedule),
         *_of_budget(section, schedule, split, samples),
-        *_beyond_the_end(section, schedule.steps),
+        *_beyond_the_end(section, schedule.steps, measured=recipe.data.val is not None),
         *_without_effect(recipe, section, split),
     ]
     return [f"{verb}: {text}" for text in found]
@@ -99,13 +99,14 @@ def _of_budget(
         )
 
 
-def _beyond_the_end(section: TrainingSection, steps: int) -> Iterator[str]:
-    given = {
-        "checkpoint.steps": section.checkpoint.steps,
+def _beyond_the_end(section: TrainingSection, steps: int, *, measured: bool) -> Iterator[str]:
+    given = {"checkpoint.steps": section.checkpoint.steps}
+    measurements = {
         "validate.every": _given(getattr(section, "validate_", None), "every"),
         "pictures.every": _given(getattr(section, "pictures", None), "every"),
         "online_probe.every": _given(getattr(section, "online_probe", None), "every"),
     }
+    given |= measurements if measured else {}
     late = [
         f"{key} {every:,}" for key, every in given.items() if every is not None and every > steps
     ]

@@ -37,7 +37,7 @@ from maekit.recipe.probe import Probe
 from maekit.recipe.yaml12 import Mark, Node, tree
 from maekit.registry import resolve
 from maekit.runs import run_of
-from maekit.text import counted
+from maekit.text import quantity
 from maekit.weights.heads import numbers
 from maekit.weights.importer import UserHints, Weights, open_weights
 from maekit.weights.locate import is_foreign
@@ -278,7 +278,7 @@ class Evaluation:
         announce_set(self.val, VAL, self.emit)
         times = self.views.clips * self.views.crops
         self.emit(
-            Note(f"{len(self.task.outputs)} outputs, {counted(times, 'views')} of each sample")
+            Note(f"{len(self.task.outputs)} outputs, {quantity(times, 'views')} of each sample")
         )
         shards = FeatureShards(path / KEPT, self._about(request))
         collect_shards(

@@ -13,6 +13,7 @@ from maekit.recipe.finetune import Finetune
 from maekit.recipe.schema import Data, Pretrain, Recipe
 
 PARTS = {"masker": {"name": "random"}, "target": {"name": "pixel"}}
+SETS = {"train": {"name": "images"}, "val": {"name": "images"}}
 GOOD = {"epochs": 10, "warmup": {"epochs": 1}, "batch": {"global": 10}}
 
 
@@ -26,9 +27,7 @@ def said(
     parsed: Any = (Finetune if verb == "finetune" else Pretrain).model_validate(
         words if verb == "finetune" else PARTS | words
     )
-    recipe = Recipe.model_construct(
-        name="x", data=Data.model_validate({"train": {"name": "images"}} | (data or {}))
-    )
+    recipe = Recipe.model_construct(name="x", data=Data.model_validate(SETS | (data or {})))
     split = BatchSplit.of(parsed.batch, samples=samples)
     per_epoch = samples / split.effective
     steps = total_steps(
@@ -49,6 +48,7 @@ def test_what_is_sound_is_not_talked_about() -> None:
     assert said({}) == ""
     assert said({"checkpoint": {"steps": 50}, "validate": {"every": 100}}) == ""
     assert said({"ema": 0.9}) == ""
+    assert said({"validate": {"every": 500}}, {"val": None}) == ""
     window = {"shuffle": "window", "shuffle_window": 50}
     assert said({"repeats": 2, "repeat_from": "same-frames"}, window) == ""
 
