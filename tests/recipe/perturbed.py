@@ -125,7 +125,7 @@ PRETRAIN: Table = {
     "pretrain.optimizer.eps": "0.01",
     "pretrain.optimizer.weight_decay": "5",
     "pretrain.optimizer.decay_tokens": ("false", "pretrain.optimizer.weight_decay=50"),
-    "pretrain.optimizer.min_lr": "0.01",
+    "pretrain.optimizer.min_lr": "0.002",
     "pretrain.optimizer.min_lr_scaled": ("true", "pretrain.optimizer.min_lr=0.001"),
     "pretrain.optimizer.lr_counts_repeats": ("true", "pretrain.repeats=2"),
     "pretrain.precision": "bf16",
@@ -319,5 +319,5 @@ PROBE: Table = {
     "probe.optimizer.base_lr: sgd": (["probe.optimizer.base_lr=2"], SGD),
     "probe.optimizer.momentum: sgd": (["probe.optimizer.momentum=0.5"], SGD),
     "probe.optimizer.weight_decay: sgd": (["probe.optimizer.weight_decay=0.1"], SGD),
-    "probe.optimizer.min_lr: sgd": (["probe.optimizer.min_lr=0.3"], SGD),
+    "probe.optimizer.min_lr: sgd": (["probe.optimizer.min_lr=0.1"], SGD),
 }
