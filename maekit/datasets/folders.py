@@ -91,9 +91,10 @@ class Tally:
         """Say what is taken; None where that is files of one suffix."""
         if len(self.taken) < 2 and NO_SUFFIX not in self.taken:
             return None
-        kinds = (quantity(count, _files(suffix)) for suffix, count in self.taken.most_common())
-        known = ", known by their first bytes" if NO_SUFFIX in self.taken else ""
-        return ", ".join(kinds) + known
+        return ", ".join(
+            quantity(count, _files(suffix)) + ("" if suffix else " (known by their first bytes)")
+            for suffix, count in self.taken.most_common()
+        )
 
     def strangers(self) -> str:
         """Say what a folder holds in which nothing was found, and what may be done with it."""

@@ -10,6 +10,7 @@ from maekit.data.rendering import Rendering
 from maekit.engine.batches import statistics_of, with_known_range
 from maekit.engine.events import Measured
 from maekit.engine.job import Job
+from maekit.engine.left_out import KEY as LEFT_OUT
 from maekit.engine.loop import Periodic
 from maekit.engine.optim import make_adamw
 from maekit.engine.run_folder import PREDICTIONS
@@ -177,6 +178,7 @@ class FinetuneJob(Job):
         values = self.task.measure(found.single)
         if "test" not in state.extra:
             warn_at_chance(self.task, found.single, self.emit)
+        state.extra.setdefault(LEFT_OUT, {})["data.val"] = dict(found.left_out)
         state.extra["test"] = values
         value = values[self.task.best]
         if value is not None and (self.best is None or value > self.best[self.task.best]):

@@ -7,8 +7,9 @@ so is one file that is listed twice (VideoMAE's merge takes them for one).
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from maekit.atomic import write_text
 from maekit.data.loader import Loader
 from maekit.data.order import Key
+from maekit.engine.left_out import count_batches
 from maekit.engine.step import to_device_float01
 from maekit.errors import DataError, NonFiniteError
 from maekit.progress import counted
@@ -45,6 +47,7 @@ class Predictions:
         labels: int64 ``[n]``.
         scores: float64 ``[n, K]``, averaged over views.
         single: float64 ``[n, K]``, of the center view.
+        left_out: what of the samples was not shown, counts by reason.
     """
 
     rows: np.ndarray
@@ -52,6 +55,7 @@ class Predictions:
     labels: np.ndarray
     scores: np.ndarray
     single: np.ndarray
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_views(
@@ -234,6 +238,7 @@ def predict(
     names: list[str] = []
     means: list[np.ndarray] = []
     single: list[np.ndarray] = []
+    left_out: Counter[str] = Counter()
     views = reader.repeats
     keys = batches_of(range(len(reader.dataset)), max(1, reading.batch // views))
 
@@ -245,6 +250,7 @@ def predict(
         for read, made in run_extractors(loader, {"scores": scores}, reading.device, views):
             count(len(rows))
             refuse_bad(read)
+            left_out += count_batches([read])
             here = [key.index for key in read.keys]
             called = [reader.dataset.name(row) for row in here]
             mean, one = _average(made["scores"].cpu().numpy(), reader.center_index, called)
@@ -254,5 +260,10 @@ def predict(
             single.append(one)
     places = np.array(rows, np.int64)
     return Predictions(
-        places, tuple(names), labels[places], np.concatenate(means), np.concatenate(single)
+        places,
+        tuple(names),
+        labels[places],
+        np.concatenate(means),
+        np.concatenate(single),
+        dict(left_out),
     )

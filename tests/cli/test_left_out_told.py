@@ -33,7 +33,10 @@ def test_pretrain_tells_what_it_leaves_out(cli: Callable[..., object], small: st
     assert log.count("moves.gif holds 4 further pages or frames in picture files") == 1
     result = json.loads(Path("run/result.json").read_text())
     assert result["left_out"] == {"data.train": expected}
-    dry = cli("pretrain", small, *words, "--dry-run", "--json", "--device", "cpu")
+    both = ("data.val.path=pictures/train", "pretrain.checkpoint.steps=900")
+    dry = cli("pretrain", small, *words[:-1], *both, "--dry-run", "--json", "--device", "cpu")
+    assert "51 of 51 samples of data.val are files of data.train" in dry.err
+    assert "checkpoint.steps 900, validate.every 6: beyond the end of 3 updates" in dry.err
     of_files = json.loads(dry.out)["left_out"]["data.train"]
     assert {key: of_files[key] for key in (".cr2 files", ".txt files")} == {
         ".cr2 files": 3, ".txt files": 1,

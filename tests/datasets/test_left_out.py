@@ -60,9 +60,8 @@ def test_pictures_without_a_suffix_are_taken_by_their_first_bytes(
     assert len(found) == 5
     assert [found.open(index).info.height for index in range(5)] == [12] * 5
     assert found.left_out == {"files without a suffix": 1}
-    assert found.notes == (
-        "4 files without a suffix, 1 .png file, known by their first bytes",
-    )  # fmt: skip
+    taken = "4 files without a suffix (known by their first bytes), 1 .png file"
+    assert found.notes == (taken,)
 
 
 def test_arrays_and_videos_without_a_suffix(tmp_path: Path, video: Callable[..., Path]) -> None:

@@ -12,6 +12,7 @@ import torch
 from numerics import close
 from toys import Clips, clip_source
 
+from maekit.data.batch import PADDED
 from maekit.errors import DataError, NonFiniteError
 from maekit.evaluate.predictions import Predictions, Reading, predict, top_k
 from maekit.evaluate.views import view_reader
@@ -188,3 +189,9 @@ def test_scores_that_are_not_finite_are_an_error_not_right(lost: float) -> None:
     reader = view_reader(dataset, DataSpec(name="videos"), Views(), size=(10, 10), channels=3)
     with pytest.raises(NonFiniteError, match=r"lost\.mp4.*not finite"):
         predict(reader, np.zeros(2, int), diverged, Reading(CPU, 2, 0, 1.0))
+
+
+def test_what_of_the_samples_is_not_shown_is_counted() -> None:
+    dataset = Clips([clip_source(frames, 10, 10) for frames in (1, 9, 1)])  # clips are of two
+    assert judge(dataset, Views(clips=3)).left_out == {PADDED: 2}
+    assert judge(Clips([clip_source(9, 10, 10)]), Views()).left_out == {}
