@@ -51,6 +51,9 @@ _TELLING = frozenset(
 _INTRA = frozenset({"dnxhd", "mjpeg", "png", "prores", "rawvideo"})
 # 8,192 x 8,192; decoders keep up to 16 frames to predict others from.
 _MOST_PIXELS = 2**26
+# Where FFmpeg's own 5 MB and 5 s do not reach the first keyframe, and with it a stream's size: a
+# recording that begins between two of them.
+_DEEPER = {"probesize": str(2**27), "analyzeduration": str(120 * 10**6)}
 # Filters and transforms that make pixels of what was parsed: without them as many frames come, at
 # the same times, and damage stops the decoder at the same place.
 _ONLY_PARSED = {"skip_loop_filter": "all", "skip_idct": "all"}
@@ -90,15 +93,11 @@ def opened(
     Strict: damage that a decoder notices is an error; else most of it is painted over, from the
     frames decoded before. Without pixels, frames come but for what is in them.
     """
-    # "file:", for names that look like URLs to FFmpeg ("12:30.mp4"). The list of protocols keeps
-    # a playlist that calls itself x.mp4 from leading anywhere else.
-    source = io.BytesIO(file) if isinstance(file, bytes) else f"file:{file}"
-    with av.open(source, "r", options={"protocol_whitelist": "file"}) as container:
-        # The picture on the cover of a song is a video stream, too.
-        videos = (
-            s for s in container.streams.video if not s.disposition & Disposition.attached_pic
-        )
-        stream = next(videos, None)
+    container, stream = _open(file, {})
+    if stream is None or not stream.codec_context.width:
+        container.close()
+        container, stream = _open(file, _DEEPER)
+    with container:
         if stream is None:
             what = "has no video stream"
             raise ValueError(what)
@@ -108,6 +107,17 @@ def opened(
             options["err_detect"] = "crccheck+bitstream+buffer+explode"
         stream.codec_context.options = options if pixels else options | _ONLY_PARSED
         yield container, stream
+
+
+def _open(file: str | bytes, probing: dict[str, str]) -> tuple[InputContainer, VideoStream | None]:
+    """Open a container, and find its first video stream."""
+    # "file:", for names that look like URLs to FFmpeg ("12:30.mp4"). The list of protocols keeps
+    # a playlist that calls itself x.mp4 from leading anywhere else.
+    source = io.BytesIO(file) if isinstance(file, bytes) else f"file:{file}"
+    container = av.open(source, "r", options={"protocol_whitelist": "file"} | probing)
+    # The picture on the cover of a song is a video stream, too.
+    videos = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
+    return container, next(videos, None)
 
 
 def decoded(packets: Iterable[Packet[VideoStream]]) -> Iterator[VideoFrame]:

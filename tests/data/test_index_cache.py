@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -244,3 +245,40 @@ def test_processes_write_at_once(
             found += 1
     assert found == 120 if limit > 30_000 else found > 5
     assert (tmp_path / "kept" / "all.idx").stat().st_size <= limit + 4 * 600
+
+
+FIVE_MINUTES = {
+    "long.mp4": Recipe(options={"preset": "ultrafast", "g": "250"}, frames=7500),
+    "long.ts": Recipe(options={"preset": "ultrafast", "g": "250"}, frames=7500),
+    "long.avi": Recipe("mpeg4", options={"g": "250"}, frames=7500),
+    "long.webm": Recipe("libvpx", options={"deadline": "realtime", "cpu-used": "8"}, frames=7500),
+}
+
+
+@pytest.mark.nightly
+def test_opening_50_videos_again_costs_little_more_than_their_indices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five minutes each: at most 2 ms of CPU more than reading their index (issue 14)."""
+    paths: list[str] = []
+    for name, recipe in FIVE_MINUTES.items():
+        first = made(tmp_path / name, replace(recipe, rate=25))
+        for number in range(13 if len(paths) < 26 else 12):
+            paths.append(str(first.with_name(f"{number} {name}")))
+            os.link(first, paths[-1])
+    assert len(paths) == 50
+    times: dict[str, list[float]] = {"first": [], "again": [], "index": []}
+    for turn in ("first", "again", "index"):
+        cache = IndexCache(tmp_path / "kept")
+        monkeypatch.setattr(video_module, "index_cache", cache)
+        for path in paths:
+            key, start = key_of(Path(path)), time.process_time()
+            if turn == "index":
+                assert cache._read(key) is not None
+            else:
+                assert open_video(path).info.frames == 7500
+            times[turn].append(time.process_time() - start)
+    more = np.array(times["again"]) - np.array(times["index"])
+    shown = {turn: f"{1000 * np.mean(each):.2f} ms" for turn, each in times.items()}
+    print(shown, f"more: {1000 * more.max():.2f} ms at most")  # noqa: T201
+    assert more.max() < 2e-3, shown

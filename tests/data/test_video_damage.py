@@ -123,6 +123,25 @@ def test_damaged_frames_without_prediction_are_bad(
         video.decode([3])
 
 
+def test_a_stream_whose_first_keyframe_comes_late_is_read(tmp_path: Path) -> None:
+    """After more than the 5 MB that FFmpeg looks at by itself: it would know no size."""
+    shots = np.random.default_rng(0).integers(0, 256, (70, 176, 240, 3), dtype=np.uint8)
+    late = {"preset": "ultrafast", "qp": "1", "x264-params": "keyint=62:scenecut=0:bframes=0"}
+    path = encode(tmp_path / "a.ts", Recipe(options=late), shots)
+    whole = path.read_bytes()
+    path.write_bytes(whole[188 * (len(whole) // 188 // 40) :])  # without the first keyframe
+    assert path.stat().st_size > 5_600_000
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.width == 0
+    deeper = {"probesize": "100000000", "analyzeduration": "100000000"}
+    with av.open(str(path), options=deeper) as container:
+        truth = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    for source in (str(path), path.as_uri()):
+        video = open_video(source)
+        assert video.info.frames == len(truth) > 4
+        np.testing.assert_array_equal(video.decode([len(truth) - 1, 0]), [truth[-1], truth[0]])
+
+
 def test_a_video_that_changes_its_size_is_bad_from_there_on(tmp_path: Path) -> None:
     small = encode(tmp_path / "a.h264", Recipe(), clip(10))
     large = encode(tmp_path / "b.h264", Recipe(), clip(10, 64, 96))
