@@ -77,7 +77,7 @@ class IndexCache:
     def put(self, key: Key, index: Index) -> Index:
         """Keep an index, for this process and for others."""
         if _settled(key) and not index.passing:
-            with suppress(OSError):  # a full or read-only disk costs only time
+            with suppress(OSError, RuntimeError):  # a full or read-only disk costs only time
                 self._write(key, index)
         return self._remember(key, index)
 
@@ -94,7 +94,7 @@ class IndexCache:
         wanted = _packed(key)
         try:
             content = self._file(wanted).read_bytes()
-        except OSError:
+        except (OSError, RuntimeError):  # no such file, or nobody's home for it to be in
             return None
         place = len(content)
         while (place := content.rfind(wanted, 0, place)) >= 0:

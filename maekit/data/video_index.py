@@ -54,9 +54,9 @@ _MOST_PIXELS = 2**26
 # Where FFmpeg's own 5 MB and 5 s do not reach the first keyframe, and with it a stream's size: a
 # recording that begins between two of them.
 _DEEPER = {"probesize": str(2**27), "analyzeduration": str(120 * 10**6)}
-# Filters and transforms that make pixels of what was parsed: without them as many frames come, at
-# the same times, and damage stops the decoder at the same place.
-_ONLY_PARSED = {"skip_loop_filter": "all", "skip_idct": "all"}
+# What makes pixels of what was parsed: without filters and transforms, and an eighth as large where
+# the codec can, as many frames come, at the same times, and damage stops it at the same place.
+_ONLY_PARSED = {"skip_loop_filter": "all", "skip_idct": "all", "lowres": "3"}
 _MOST_REORDERED = 32  # frames that a decoder may hold back: 16 of H.264, fields of each
 _PASSING = {errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES, errno.ENOENT}
 

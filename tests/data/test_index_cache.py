@@ -162,6 +162,20 @@ def test_a_cache_that_cannot_be_written_costs_only_time(place: str, tmp_path: Pa
         IndexCache(kept).get(key_of(path), missing)
 
 
+def test_who_has_no_home_has_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"a")
+    os.utime(path, ns=(LONG_AGO, LONG_AGO))
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    index = an_index()
+    assert IndexCache().get(key_of(path), lambda _: index) is index
+
+
 def test_what_may_be_wrong_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"a")  # now: a second change might not show in its time

@@ -71,7 +71,18 @@ def test_damage_never_gives_other_frames_than_a_plain_decode(name: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    "name", ["mpeg4.avi", "mjpeg.avi", "libx264.ts", "mpeg2video.ts", "libvpx.nut", "libx265.ts"]
+    "name",
+    [
+        "mpeg4.avi",
+        "mjpeg.avi",
+        "msmpeg4.avi",
+        "flv.flv",
+        "libx264.ts",
+        "mpeg2video.ts",
+        "mpeg1video.mpg",
+        "libvpx.nut",
+        "libx265.ts",
+    ],
 )
 def test_damaged_files_are_counted_as_a_plain_decode_goes(name: str, tmp_path: Path) -> None:
     """Counting leaves out what makes pixels; not one frame and not one time more or less comes."""
