@@ -19,11 +19,11 @@ from maekit.weights.export import (
     count_parameters,
     export_mae,
     export_maekit,
-    export_timm,
     export_videomae,
 )
 from maekit.weights.export_hf import export_hf
 from maekit.weights.export_onnx import export_encoder
+from maekit.weights.export_timm import TIMM_VIT, export_timm
 from maekit.weights.formats import recognize
 from maekit.weights.heads import read_classes
 from maekit.weights.hints import UserHints
@@ -102,7 +102,8 @@ def convert(
                 open_weights(source, user_hints=given, allow_missing=allow_missing or [])
             )
         left_out: tuple[str, ...] = ()
-        if weights.header.classifier is not None and to in ENCODERS_ONLY:
+        timms_own = to == "timm" and weights.header.backbone.name == TIMM_VIT
+        if weights.header.classifier is not None and (to in ENCODERS_ONLY or timms_own):
             left_out = (f"left out: the classifier's norm and head; {to} gets the encoder",)
             weights = without_head(weights)
         with counted(f"writing {destination}"), writing(destination):

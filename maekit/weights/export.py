@@ -29,16 +29,6 @@ from maekit.weights.infer import DECODER_HEADS, PIXELS, published_heads, target_
 from maekit.weights.keymap import KeyMap, to_theirs
 from maekit.weights.safetensors_io import OURS, TARGET, write_weights
 
-TIMM_SIZE = 224  # pixels a side that timm's names below stand for
-TIMM_NAMES = {  # (width, depth, heads), patch
-    ((192, 12, 3), 16): "vit_tiny_patch16_224",
-    ((384, 12, 6), 16): "vit_small_patch16_224",
-    ((768, 12, 12), 16): "vit_base_patch16_224",
-    ((1024, 24, 16), 16): "vit_large_patch16_224",
-    ((1280, 32, 16), 14): "vit_huge_patch14_224",
-}
-TIMM_OTHER = ((768, 12, 12), 16)
-
 
 class Exported(NamedTuple):
     """Tensors that a conversion wrote, and notes for the user."""
@@ -57,7 +47,7 @@ def export_mae(weights: Weights, path: Path) -> Exported:
     """Write a pickle of {"model": ...} for facebookresearch/mae, with decoder or head if any."""
     structure = require_exportable(weights.header, "mae", "facebookresearch/mae")
     tensors = rename_tensors(keys_of(MAE, weights.header), structure, weights)
-    _pickle(path, {"model": tensors})
+    write_pickle(path, {"model": tensors})
     notes = list(left_out_notes(weights))
     if weights.header.clip[1] != weights.header.clip[2]:
         notes.append("not square: the file does not say its grid; give --clip to read it again")
@@ -69,37 +59,11 @@ def export_videomae(weights: Weights, path: Path) -> Exported:
     structure = require_exportable(weights.header, "videomae", "MCG-NJU/VideoMAE")
     own = VIDEOMAE if weights.header.classifier is None else VIDEOMAE_ENCODER
     tensors = rename_tensors(keys_of(own, weights.header), structure, weights)
-    _pickle(path, {"model": tensors})
+    write_pickle(path, {"model": tensors})
     clip = "x".join(map(str, weights.header.clip))
     kept = f"the file does not say its clip, {clip}; give it with --clip to read it again"
     missing = _missing_facts(weights.header, structure, "videomae")
     return Exported(tensors, (*left_out_notes(weights), kept, *missing))
-
-
-def export_timm(weights: Weights, path: Path) -> Exported:
-    """Write a state dict for timm, with the head if any, by the suffix safetensors or a pickle.
-
-    Raises:
-        WeightsError: a linear probe, whose batch norm timm has no place for.
-    """
-    title = "timm's plain ViT, with a class token and one frame,"
-    structure = require_exportable(weights.header, "mae", title, encoder=True)
-    described = weights.header.classifier
-    if described is not None and described.batch_norm:
-        hint = "--to mae or maekit"
-        raise WeightsError(f"{title} has no batch norm before its head", where="--to", hint=hint)
-    tensors = rename_tensors(keys_of(MAE, weights.header), structure, weights)
-    if path.suffix == ".safetensors":
-        write_weights(path, tensors)
-    else:
-        _pickle(path, tensors)
-    behind = sum(name.startswith("decoder.") for name in weights.tensors)
-    notes = list(left_out_notes(weights))
-    if behind:
-        notes.append(f"left out: {behind} tensors of the decoder; timm holds encoders")
-    notes += other_epsilons(structure._replace(decoder=None), "timm's")
-    notes.append(f"load it: {timm_call(weights.header, structure, patch_of(weights), path)}")
-    return Exported(tensors, tuple(notes))
 
 
 def keys_of(encoder: KeyMap, header: Header) -> KeyMap:
@@ -107,35 +71,6 @@ def keys_of(encoder: KeyMap, header: Header) -> KeyMap:
     if header.classifier is None:
         return encoder
     return classifier_keys(encoder, Layout.of(header.classifier))
-
-
-def timm_call(header: Header, structure: Structure, patch: tuple[int, int, int], path: Path) -> str:
-    """Return the line of Python that builds timm's model.
-
-    It names only what differs from the architecture.
-    """
-    shape = structure.backbone.shape
-    key = ((shape.width, shape.depth, shape.heads), patch[1])
-    square = patch[1] == patch[2]
-    name = TIMM_NAMES.get(key) if square else None
-    described = header.classifier
-    settings: dict[str, Any] = {"num_classes": 0 if described is None else len(described.outputs)}
-    if described is not None and described.pool == "mean":
-        settings["global_pool"] = "avg"
-    if name is None:
-        name, (_, usual) = TIMM_NAMES[TIMM_OTHER], TIMM_OTHER
-        settings |= {"embed_dim": shape.width, "depth": shape.depth, "num_heads": shape.heads}
-        if patch[1:] != (usual, usual):
-            settings["patch_size"] = patch[1] if square else patch[1:]
-    if structure.backbone.mlp_ratio != 4:
-        settings["mlp_ratio"] = structure.backbone.mlp_ratio
-    if header.clip[1:] != (TIMM_SIZE, TIMM_SIZE):
-        height, width = header.clip[1:]
-        settings["img_size"] = height if height == width else (height, width)
-    if header.channels != 3:
-        settings["in_chans"] = header.channels
-    said = ", ".join(f"{key}={value!r}" for key, value in settings.items())
-    return f"timm.create_model({name!r}, {said}, checkpoint_path={str(path)!r})"
 
 
 def rename_tensors(keys: KeyMap, structure: Structure, weights: Weights) -> dict[str, Tensor]:
@@ -214,7 +149,7 @@ def _target_note(header: Header, family: Family) -> str:
     return f"{note}, with {', '.join(differ)}, unlike {family}'s" if differ else note
 
 
-def _pickle(path: Path, value: object) -> None:
+def write_pickle(path: Path, value: object) -> None:
     """Write as ``torch.save`` does, whole or not at all."""
 
     def write(draft: Path) -> None:

@@ -71,6 +71,13 @@ class TimmModel(NamedTuple):
         return header, tensors, aside
 
 
+def version() -> str:
+    """Return timm's version."""
+    import timm
+
+    return str(timm.__version__)
+
+
 def fetch_timm(name: str) -> TimmModel:
     """Fetch a pre-trained model through timm, from its cache where it is there.
 

@@ -14,8 +14,9 @@ from maekit.engine.build import build_model, load_model, require_whole
 from maekit.errors import WeightsError
 from maekit.recipe.schema import TargetSpec
 from maekit.registry import spec_of
-from maekit.weights.export import Exporter, export_mae, export_maekit, export_timm, export_videomae
+from maekit.weights.export import Exporter, export_mae, export_maekit, export_videomae
 from maekit.weights.export_hf import export_hf
+from maekit.weights.export_timm import export_timm
 from maekit.weights.header import Header
 from maekit.weights.hints import UserHints
 from maekit.weights.importer import Weights, open_weights
@@ -231,6 +232,40 @@ def test_timm_loads_the_encoder_as_it_is_told(
         given = UserHints(heads=4)
         back = open_weights(path, user_hints=given).tensors
         assert same(back, {k: v for k, v in weights.tensors.items() if "backbone" in k})
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("vit_wee_patch16_reg1_gap_256", 256),  # its norm stands behind the pooling
+        ("eva02_tiny_patch14_224", 224),
+        ("convnext_atto", 64),  # it has a norm in its head
+    ],
+)
+def test_timm_loads_its_own_models_of_a_run(name: str, side: int, tmp_path: Path) -> None:
+    """As it is told, with features equal to the run's."""
+    import timm
+
+    header = Header(
+        backbone={"name": "timm-vit", "model": name}, clip=(1, side, side), channels=2,
+        mean=(0.0, 0.0), std=(1.0, 1.0),
+    )  # fmt: skip
+    weights = written(header, tmp_path)
+    path = tmp_path / "encoder.safetensors"
+    notes = export_timm(weights, path).notes
+    told = notes[-1].removeprefix("load it: ")
+    assert ("strict=False" in told) == (name == "convnext_atto")
+    assert ("head.norm.weight" in notes[0]) == (name == "convnext_atto")
+    pasted: dict[str, Any] = {"timm": timm}
+    exec(told if told.startswith("model = ") else f"model = {told}", pasted)
+    theirs = pasted["model"].eval()
+    ours, _ = load_model(weights)
+    pixels = torch.randn(1, 2, side, side)
+    with torch.no_grad():
+        features = theirs.forward_features(pixels)
+        if features.ndim == 4:
+            features = features.flatten(2).transpose(1, 2)
+        torch.testing.assert_close(ours.encode(pixels[:, :, None]), features, atol=1e-5, rtol=1e-5)
 
 
 def changed(header: Header, part: str, **options: Any) -> Header:
