@@ -21,6 +21,7 @@ TOKEN_STD = 0.02  # of fresh class tokens, mask tokens and positions, in all thr
 EXPLICIT_BELOW = 512
 
 QKVBias = Literal["all", "qv", "none"]
+ResizePositions = Literal["resample", "rebuild"]
 PositionKind = Literal["sincos-1d", "sincos-2d", "sincos-3d", "learned", "learned-separable"]
 Init = Literal["mae", "mae-st", "videomae"]
 

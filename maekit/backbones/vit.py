@@ -23,6 +23,7 @@ from maekit.layers import (
     PositionKind,
     Positions,
     QKVBias,
+    ResizePositions,
     init_patch_embedding,
     init_token,
     init_transformer,
@@ -54,7 +55,7 @@ class ViTOptions(PartOptions):
     """Options of all these encoders, besides the patch; the defaults are MAE's."""
 
     load_time: ClassVar[frozenset[str]] = frozenset(
-        {"drop_path", "init", "positions", "positions_grid"}
+        {"drop_path", "init", "positions", "positions_grid", "resize_positions"}
     )
     inherited: ClassVar[frozenset[str]] = frozenset({"norm_eps", "last_norm_eps"})
 
@@ -70,6 +71,12 @@ class ViTOptions(PartOptions):
         None,
         description="[t, h, w] tokens that a fixed position table was made for, to be resized from;"
         " unset: the model's own. Weights loaded at another size set it",
+    )
+    resize_positions: ResizePositions = Field(
+        "resample",
+        description="fixed positions of weights at another size; resample: from the table that "
+        "they were trained with, so that every place keeps its meaning; rebuild: a table made for "
+        "the new grid, as VideoMAE's code does",
     )
     init: Init = Field(
         "mae",

@@ -18,6 +18,7 @@ from maekit.layers import (
     PositionKind,
     Positions,
     QKVBias,
+    ResizePositions,
     init_token,
     init_transformer,
 )
@@ -36,7 +37,9 @@ class ViTDecoder(Decoder, nn.Module):
     """
 
     class Options(PartOptions):
-        load_time: ClassVar[frozenset[str]] = frozenset({"init", "positions", "positions_grid"})
+        load_time: ClassVar[frozenset[str]] = frozenset(
+            {"init", "positions", "positions_grid", "resize_positions"}
+        )
         inherited: ClassVar[frozenset[str]] = frozenset({"norm_eps", "last_norm_eps"})
 
         width: int = Field(512, ge=4, description="values a token")
@@ -61,6 +64,7 @@ class ViTDecoder(Decoder, nn.Module):
         positions_grid: tuple[Tokens, Tokens, Tokens] | None = Field(
             None, description="as the backbone's: the grid that a fixed table was made for"
         )
+        resize_positions: ResizePositions = Field("resample", description="as the backbone's")
         norm_eps: float | None = Field(None, ge=0, description="as the backbone's")
         last_norm_eps: float | None = Field(
             None, ge=0, description="as the backbone's (transformers' VideoMAE: 1e-5)"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from maekit.weights.header import Header
 
 _PATCH = frozenset({"patch"})  # compared apart: it may grow from one frame to several
-_PLACED = frozenset({"positions", "positions_grid"})
+_PLACED = frozenset({"positions", "positions_grid", "resize_positions"})
 _PLACE = frozenset({"weights"})  # the path of a file that is known by its checksum
 
 
@@ -201,7 +201,16 @@ def _placed(
         placed["positions"] = kind
     # A fixed table is not among the tensors. At another grid it is resampled from the one that the
     # weights were trained with, so the header has to remember which grid that was.
-    if kind == old.kind and kind in FIXED:
+    anew = options.resize_positions == "rebuild" and old.grid != new.grid
+    if anew and (kind not in FIXED or kind != old.kind):
+        what = f"{key}.resize_positions: {old.kind} positions cannot be rebuilt"
+        return part, [f"{what} as {kind}" if kind in FIXED else f"{what}, as they are trained"]
+    if anew and options.positions_grid is not None:
+        said = f"resize_positions rebuild and positions_grid {list(options.positions_grid)}"
+        return part, [f"{key}: {said} contradict each other"]
+    if anew:
+        placed["positions_grid"] = None
+    elif kind == old.kind and kind in FIXED:
         made_for, wanted = tuple(old.made_for), options.positions_grid
         if wanted is not None and tuple(wanted) != made_for:
             return part, _difference(f"{key}.positions_grid", list(made_for), list(wanted))

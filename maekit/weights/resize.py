@@ -12,7 +12,7 @@ import torch
 
 from maekit.errors import WeightsError
 from maekit.grid import Grid
-from maekit.layers import PatchEmbedding, Positions, resample_rows
+from maekit.layers import FIXED, PatchEmbedding, Positions, resample_rows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -147,6 +147,8 @@ def _place(
         rows = _of_another_kind(name, old, new, mine, where)
     elif new.kind == "learned-separable":
         rows = _separable(mine, old.grid, new.grid)
+    elif new.kept and new.table is not None and new.kind in FIXED and new.made_for != old.made_for:
+        rows = {"table": new.table.detach().clone()}  # made anew, not from the weights'
     elif new.kept:
         rows = {"table": _resampled(mine["table"], old, new)}
     else:
@@ -219,6 +221,8 @@ def _change(name: str, old: Positions, new: Positions) -> Change:
         how.append("bicubic in space")
     if old.grid.t != new.grid.t:
         how.append("linear in time" if old.grid.t > 1 else "one slot for all times")
-    if not new.kept:
+    if new.kind in FIXED and old.kind == new.kind and new.made_for != old.made_for:
+        how = [f"a table made anew for {new.made_for}"]
+    elif not new.kept:
         how.append(f"from the table made for {new.made_for}")
     return Change(name, before, after, ", ".join(how) or "trained from now on")

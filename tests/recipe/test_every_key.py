@@ -208,6 +208,8 @@ WORLDS = {
             "data.val.rate": "as above",
             "data.val.frames": "data.train's, or an error (test_held_out_frames.py)",
             "data.val.labels": "pre-training uses no labels",
+            "model.backbone.resize_positions": "for weights of another size (test_resize.py)",
+            "model.decoder.resize_positions": "the same",
             "pretrain.repeat_from": "an image has one frame (tests/data/test_reader.py)",
             "pretrain.optimizer.name": "there is one optimizer",
             "expected": "compared after the run, by whoever asks",
@@ -237,7 +239,7 @@ WORLDS = {
         ),
         draw_clips,
         CLIPS,
-        {},
+        {"video-vit.resize_positions": "for weights of another size (test_resize.py)"},
         {},
     ),
     "finetune": World(

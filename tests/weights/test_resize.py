@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from resized_models import (
     DECODER,
+    FIXED,
     IMAGE,
     KINDS,
     VIDEO,
     bicubic,
     everything,
     header,
+    moved,
     run,
     saved,
     trained,
@@ -23,7 +25,7 @@ from resized_models import (
 
 import maekit
 from maekit.engine.build import build_model, compatible_header, load_into, load_model
-from maekit.errors import PartError
+from maekit.errors import PartError, WeightsError
 from maekit.grid import Grid
 from maekit.layers import resample_rows, sincos_1d
 from maekit.weights.importer import ImportReport, Weights
@@ -134,6 +136,59 @@ def test_a_chain_of_sizes_resizes_a_fixed_table_from_the_first(tmp_path: Path) -
     torch.testing.assert_close(
         back.backbone.positions(), sincos_1d(Grid(4, 4, 6), 24), atol=0, rtol=0
     )
+
+
+@pytest.mark.parametrize("kind", sorted(FIXED))
+@pytest.mark.parametrize("prefix", [False, True])
+@pytest.mark.parametrize("part", ["backbone", "decoder"])
+def test_a_fixed_table_is_rebuilt_where_that_is_asked_for(
+    tmp_path: Path, kind: str, prefix: bool, part: str
+) -> None:
+    """VideoMAE's code makes its table for whatever it runs at; the other part is resampled."""
+    backbone = VIDEO | {"positions": kind, "class_token": prefix}
+    decoder = DECODER | {"positions": kind}
+    old, new = Grid(2, 4, 6), Grid(4, 2, 3)
+    described = header((4, 32, 48), backbone, decoder=decoder)
+    anew = {"resize_positions": "rebuild"}
+    asked = header(
+        (8, 16, 24),
+        backbone | (anew if part == "backbone" else {}),
+        decoder=decoder | (anew if part == "decoder" else {}),
+    )
+    agreed, _ = compatible_header(described, asked, "weights")
+    model = moved(described, asked)
+    for each, width in (("backbone", 24), ("decoder", 12)):
+        rows = getattr(model, each).positions()[prefix:]
+        made = FIXED[kind](new, width)
+        if each == part:
+            assert torch.equal(rows, made)
+            assert getattr(agreed, each).written["positions_grid"] is None
+        else:
+            torch.testing.assert_close(
+                rows, bicubic(FIXED[kind](old, width), old, new), atol=1e-5, rtol=1e-5
+            )
+            assert not torch.allclose(rows, made, atol=1e-2)
+    run(model)
+    # What was trained so is loaded as it is.
+    path = saved(tmp_path / "w.safetensors", agreed, model)
+    again, _ = load_model(path)
+    assert torch.equal(getattr(again, part).positions(), getattr(model, part).positions())
+    assert torch.equal(run(again), run(model))
+
+
+def test_what_was_trained_is_not_rebuilt() -> None:
+    for kind in ("learned", "learned-separable"):
+        backbone = VIDEO | {"positions": kind}
+        described = header((4, 32, 48), backbone)
+        asked = header((4, 16, 24), backbone | {"resize_positions": "rebuild"})
+        with pytest.raises(WeightsError, match=r"resize_positions: .* as they are trained"):
+            compatible_header(described, asked, "weights")
+        # At the size of the weights there is nothing to rebuild.
+        same_size = header((4, 32, 48), backbone | {"resize_positions": "rebuild"})
+        compatible_header(described, same_size, "weights")
+    grid = VIDEO | {"resize_positions": "rebuild", "positions_grid": [2, 4, 6]}
+    with pytest.raises(WeightsError, match="contradict each other"):
+        compatible_header(header((4, 32, 48), VIDEO), header((4, 16, 24), grid), "weights")
 
 
 def test_a_decoder_keeps_the_kind_that_followed_from_one_slot(tmp_path: Path) -> None:
