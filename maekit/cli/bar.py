@@ -46,7 +46,7 @@ class Line:
     welcome: Sequence[str] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width - 1  # the last column would wrap some terminals
+        width = options.max_width - 3  # with a ^C behind it, too, it is one line that can be erased
         yield Text(self.fitted(width, ascii_only=options.ascii_only), no_wrap=True, overflow="crop")
 
     def fitted(self, width: int, *, ascii_only: bool = False) -> str:

@@ -118,7 +118,9 @@ def lay_out() -> None:
             Path(folder).mkdir(parents=True, exist_ok=True)
             draw_clip(Path(folder) / f"{place}.mp4", frames=40)
     draw_picture(Path("photo.jpg"))
-    Image.new("L", (56, 40), 255).save("mask.png")
+    mask = Image.new("L", (56, 40))
+    mask.paste(255, (0, 0, 28, 40))
+    mask.save("mask.png")
     for name in ("train", "val"):
         Path(f"lists/{name}.csv").write_text("path,label\n0.mp4,0\n1.mp4,1\n2.mp4,0\n")
 
