@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 README = Path(__file__).parents[2] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 
-# Not run here: they install, or want the network or files that only their authors publish.
+# Not run here: they install, want the network or files that only their authors publish, or run for
+# minutes what tests/ablate does in small.
 ELSEWHERE = (
+    "maekit ablate ablations/mae_mask_sampling_tiny",
+    "maekit report sweep",
     "pip install",
     "pytest",
     "maekit weights get",

@@ -173,6 +173,14 @@ class PageRun:
         return read_pictures(self.run.path / "pictures")
 
     @property
+    def moving(self) -> bool:
+        """Whether its samples are clips; what a recipe says, where there is one that is whole."""
+        value: Any = self.run.recipe
+        for key in ("data", "train", "frames"):
+            value = value.get(key) if isinstance(value, dict) else None
+        return isinstance(value, int) and value > 1
+
+    @property
     def tiles(self) -> list[tuple[str, str, str]]:
         """Its numbers with a title above each and a remark below."""
         found = self.numbers
