@@ -30,6 +30,7 @@ class StopSignal:
     def __init__(self, *, signals: bool = True) -> None:
         self.requested: str | None = None
         self.raises = False  # whether the first signal ends what is being done, wherever it is
+        self.deferred = False  # whether it only asks: several processes must leave together
         self._signals = signals
         self._before: dict[int, Any] = {}
         self._token: Token[StopSignal | None] | None = None
@@ -58,7 +59,7 @@ class StopSignal:
         if self.requested is not None:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
-        if self.raises:
+        if self.raises and not self.deferred:
             raise Interrupted("interrupted")
 
 
@@ -103,7 +104,7 @@ def check() -> None:
         Interrupted: it has.
     """
     stop = _current.get()
-    if stop is not None and stop.requested:
+    if stop is not None and stop.requested and not stop.deferred:
         raise Interrupted("interrupted")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maekit.atomic import write_bytes
+from maekit.engine import distributed
 from maekit.engine.events import Emit, Note, Saved
 from maekit.engine.job import Job
 from maekit.engine.loop import Periodic
@@ -57,8 +58,10 @@ class PicturedPretrainJob(PretrainJob):
     def pictures(self, folder: Path) -> list[Periodic]:
         """Draw reconstructions of held-out samples, where the target is pixels."""
         shown, section = self.shown, self.section.pictures
-        if shown is None or section is None or not predicts_pixels(self.model):
+        if section is None or not predicts_pixels(self.model):
             return []
+        if shown is None:
+            return others_draw(section.every)
         pictures = Pictures(
             lambda: reconstructions(self.model, shown, self.precision), folder, self.emit
         )
@@ -75,14 +78,21 @@ class PicturedTokenizerJob(TokenizerJob):
     def pictures(self, folder: Path) -> list[Periodic]:
         """Draw held-out pictures next to what is rebuilt from their codes."""
         shown, section = self.shown, self.section.pictures
-        if shown is None or section is None:
+        if section is None:
             return []
+        if shown is None:
+            return others_draw(section.every)
         pictures = Pictures(lambda: rebuilt(self.model, shown, self.precision), folder, self.emit)
         return [Periodic(section.every, pictures)]
 
     def finish_pictures(self, folder: Path) -> None:
         """Make a time-lapse of the pictures."""
         film(folder, self.state.step, self.emit)
+
+
+def others_draw(every: int) -> list[Periodic]:
+    """Return what a rank other than the first does where pictures are due: nothing."""
+    return [] if distributed.is_first() else [Periodic(every, lambda _: None)]
 
 
 class Pictures:

@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from contextlib import nullcontext
+from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -42,7 +43,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
     if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold what its encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
-    command_tree()(args=None if argv is None else list(argv), prog_name="maekit")
+    words = sys.argv[1:] if argv is None else list(argv)
+    token = _words.set(words)
+    try:
+        command_tree()(args=words, prog_name="maekit")
+    finally:
+        _words.reset(token)
+
+
+_words: ContextVar[list[str]] = ContextVar("words")  # of the command line, for further ranks
 
 
 @functools.cache
@@ -80,6 +89,13 @@ def runs(
             from maekit.stop import leaving_at_once
 
             def body() -> int:
+                if "devices" in options:
+                    from maekit.ranks import devices_of, follow_parent, start
+
+                    follow_parent()
+                    number = devices_of(options.pop("devices"), options.get("device"))
+                    if number > 1:
+                        return start([sys.executable, "-m", "maekit", *_words.get()], number)
                 module, _, name = target.partition(":")
                 function = getattr(import_module(f"maekit.cli.{module}"), name)
                 code: int = function(**options, **fixed)
@@ -172,6 +188,14 @@ CompareExpected = Annotated[
     bool,
     typer.Option("--compare-expected", help="Say whether results lie in the recipe's bands."),
 ]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="N|all",
+        help="Processes that train together, each on its own device; default: all GPUs, or 1.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
@@ -203,6 +227,7 @@ def pretrain(  # noqa: PLR0917 - each is an option of the command line
     dry_run: DryRun = False,
     seed: Seed = None,
     device: Device = None,
+    devices: Devices = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -230,6 +255,7 @@ def tokenizer(  # noqa: PLR0917 - each is an option of the command line
     dry_run: DryRun = False,
     seed: Seed = None,
     device: Device = None,
+    devices: Devices = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -263,6 +289,7 @@ def finetune(  # noqa: PLR0917 - each is an option of the command line
     compare_expected: CompareExpected = False,
     seed: Seed = None,
     device: Device = None,
+    devices: Devices = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -294,6 +321,7 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
     compare_expected: CompareExpected = False,
     seed: Seed = None,
     device: Device = None,
+    devices: Devices = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

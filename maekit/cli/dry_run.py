@@ -63,7 +63,7 @@ def _read_two(job: Job) -> dict[str, float]:
     samples = sum(map(len, keys))
     seconds = (time.perf_counter() - began) / samples
     for batch in batches:
-        seen.add(batch)
+        seen.add(batch.left_out)
     return {"seconds": seconds, "bad": sum(len(batch.bad) for batch in batches), "samples": samples}
 
 
@@ -96,7 +96,7 @@ def _activations(job: Job, batch: Batch) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss, _ = job.step.loss(batch)
+        loss = job.step.loss(job.step.weigh(batch))
     kept = sum(storages.values())
     del loss
     return kept

@@ -21,6 +21,7 @@ from maekit.errors import (
     MaekitError,
     code_of,
 )
+from maekit.ranks import HEARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,8 @@ def run(body: Callable[[], int], *, verbose: bool = False) -> int:
 
 def _report(error: Exception, *, verbose: bool) -> None:
     code = code_of(error)
+    if any(error is each for each in HEARD):
+        return
     if isinstance(error, MaekitError):
         say(f"error: {error}", err=True)
     elif code == OUT_OF_MEMORY:

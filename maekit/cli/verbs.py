@@ -12,12 +12,14 @@ from rich.console import Console
 from maekit.cli.dry_run import dry_run as rehearse
 from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.cli.result import print_result
+from maekit.engine import distributed
 from maekit.engine.events import Note
 from maekit.engine.precision import pick_device
 from maekit.engine.resume import is_restarted
 from maekit.engine.run import Finished, RunOptions
 from maekit.engine.run_folder import PREDICTIONS
 from maekit.errors import INTERRUPTED
+from maekit.ranks import is_speaker
 from maekit.recipe.load import load, read
 from maekit.registry import resolve
 from maekit.verbs import JOBS, run_verb
@@ -46,12 +48,12 @@ def prepared(
     """Resolve a recipe, and show on the terminal what happens while the context lasts."""
     loaded = read(recipe, overrides)
     resolved = resolve(loaded, verb)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, quiet=not is_speaker())
     with closing(Terminal(console, title=verb, quiet=quiet, verbose=verbose)) as terminal:
         for note in loaded.notes:
             terminal(Note(note))
         where = pick_device(device)
-        with LoggingBridge(terminal).listening():
+        with LoggingBridge(terminal).listening(), distributed.joined(where):
             yield Command(resolved, where, terminal)
 
 
@@ -100,6 +102,8 @@ def print_training(verb: str, done: Finished, *, json: bool, quiet: bool) -> int
     result, folder = done
     if result["exit"] == INTERRUPTED:
         return INTERRUPTED
+    if not is_speaker():
+        return 0
     print_result(
         result, folder, next_steps=NEXT_STEPS[verb](result, folder), json=json, quiet=quiet
     )

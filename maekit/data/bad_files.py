@@ -25,18 +25,26 @@ class BadFiles:
         samples: size of the set.
         max_fraction: of the set that may be bad.
         section: of the recipe, which errors point to.
+        writes: False: only reads what is there, as others write it.
 
     Raises:
         DataError: the file exists and does not hold such records.
     """
 
     def __init__(
-        self, path: Path | None, samples: int, max_fraction: float, section: str = "data.train"
+        self,
+        path: Path | None,
+        samples: int,
+        max_fraction: float,
+        section: str = "data.train",
+        *,
+        writes: bool = True,
     ) -> None:
         self._path = path
         self._samples = samples
         self._max_fraction = max_fraction
         self._section = section
+        self._writes = writes
         self._files: set[str] = set()
         self._indices: set[int] = set()
         if path is not None and path.exists():
@@ -75,7 +83,7 @@ class BadFiles:
             self._check(last)
 
     def _write(self, text: str) -> None:
-        if self._path is None:
+        if self._path is None or not self._writes:
             return
         try:
             with self._path.open("a", encoding="utf-8") as file:
@@ -101,7 +109,7 @@ class BadFiles:
     def _continue(self, path: Path) -> None:
         text = path.read_bytes()
         whole = text.rfind(b"\n") + 1
-        if whole < len(text):
+        if whole < len(text) and self._writes:
             # The run was ended in the middle of a line.
             with path.open("r+b") as file:
                 file.truncate(whole)

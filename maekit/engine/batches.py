@@ -18,6 +18,7 @@ from maekit.data.rendering import Rendering
 from maekit.data.split import SHOWN, split_off
 from maekit.data.statistics import auto_stats, cache_key, imagenet, keep, recall, samples_of
 from maekit.data.value_range import values_of
+from maekit.engine import distributed
 from maekit.engine.build import required_pretrain
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
@@ -53,7 +54,8 @@ def open_dataset(spec: DataSpec, key: str) -> Dataset:
         DataError: nothing is in it.
     """
     try:
-        dataset: Dataset = registry.build(spec)
+        # What a set keeps on disk (drawn samples, an index) is made once, then found.
+        dataset: Dataset = distributed.first_alone(lambda: registry.build(spec))
     except DataError as error:
         # A dataset does not know which of the recipe's sets it is, nor where it is published.
         if error.where is None or not error.where.startswith("data."):
@@ -108,7 +110,7 @@ def statistics_of(recipe: Recipe, dataset: Dataset, device: str, emit: Emit) -> 
     """
     stats, channels = recipe.data.stats, recipe.data.channels
     if stats == "auto":
-        found = _own_statistics(recipe, dataset, device, emit)
+        found = distributed.on_first(lambda: _own_statistics(recipe, dataset, device, emit))
     elif stats is None or stats == "imagenet":
         found = imagenet(channels)
     else:
@@ -191,7 +193,7 @@ def with_known_range(
         if values.dtype == "uint16":
             _announce_use((0, 65535), values, emit)
         return recipe
-    values = values_of(dataset)
+    values = distributed.on_first(lambda: values_of(dataset))
     if values.dtype == "uint8":
         _announce_use((0, 255), values, emit)
         return with_range(recipe, None)
@@ -330,9 +332,12 @@ class TrainBatches:
         self._loader.close()
 
     def _keys(self) -> Iterator[Sequence[Key]]:
-        size = self.split.per_device
+        size, ranks = self.split.per_device, self.split.world
         for step in range(self.start, self.stop):
             keys = self.stream.keys(step)
+            if ranks > 1:  # one after the other, as one process would accumulate them
+                share = size * self.split.accumulation
+                keys = keys[distributed.rank() * share :][:share]
             yield from (keys[first : first + size] for first in range(0, len(keys), size))
 
     def __iter__(self) -> Iterator[Sequence[Batch]]:
@@ -344,9 +349,12 @@ class TrainBatches:
         batches = iter(self._loader)
         for step in range(self.start, self.stop):
             update = [next(batches) for _ in range(self.split.accumulation)]
-            for batch in update:
-                self.bad_files.add(batch.bad, step)
-                self.left_out.add(batch)
+            found = [(each.bad, each.left_out) for each in update if each.bad or each.left_out]
+            if self.split.world > 1:
+                found = distributed.gather_if_any(found)
+            for bad, left_out in found:
+                self.bad_files.add(bad, step)
+                self.left_out.add(left_out)
             yield update
 
 
@@ -358,8 +366,18 @@ def read_holdout(
     bad_files: BadFiles,
     workers: int,
     timeout: float,
+    shared: bool,
 ) -> list[Batch]:
     """Read up to ``samples`` held-out samples, evenly spaced in the set, into memory.
+
+    Args:
+        reader: reads them.
+        samples: how many at most.
+        size: of a batch.
+        bad_files: records those that cannot be read.
+        workers: loader processes.
+        timeout: seconds that one sample may take.
+        shared: only this rank's batches; the others have theirs.
 
     Raises:
         DataError: too many files are bad.
@@ -368,16 +386,18 @@ def read_holdout(
     chosen = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(int))
     keys = [Key(0, int(index)) for index in chosen]
     groups = [keys[first : first + size] for first in range(0, len(keys), size)]
+    if shared:
+        groups = distributed.share(groups)
     batches: list[Batch] = []
     with (
-        counted("reading held-out samples", len(keys), "samples") as count,
+        counted("reading held-out samples", sum(map(len, groups)), "samples") as count,
         Loader(reader, groups, workers=min(workers, len(groups)), timeout=timeout) as loader,
     ):
         for batch in loader:
             batches.append(batch)
             count(len(batches) * size)
-    for batch in batches:
-        bad_files.add(batch.bad, 0)
+    bad = [each for batch in batches for each in batch.bad]
+    bad_files.add(distributed.gather_if_any(bad) if shared else bad, 0)
     return batches
 
 

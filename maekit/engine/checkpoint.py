@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from maekit.atomic import make_folder_atomically, remove_folder, sweep, write_text
+from maekit.engine import distributed
 from maekit.engine.events import Emit, Note
 from maekit.engine.run_folder import free_name
 from maekit.errors import StorageError, WeightsError
@@ -202,11 +203,24 @@ def restore(state: TrainState, saved: CheckpointOnDisk) -> dict[str, Tensor]:
     return read_tensors(saved.folder / MODEL)
 
 
-def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
-    """Return the optimizer's moments as ``exp_avg/NAME`` ..., and torch's random states."""
-    tensors = {"rng/cpu": torch.get_rng_state()}
+def random_states() -> dict[str, Tensor]:
+    """Return torch's random states of this process."""
+    states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
+    """Return the optimizer's moments as ``exp_avg/NAME`` ..., and each rank's random states.
+
+    Those are ``rng/cpu``, ``rng/cuda`` of rank 0, and ``rng/cpu/1`` ... of the others.
+    """
+    tensors = {
+        _random_name(device, rank): value
+        for rank, states in enumerate(state.random or [random_states()])
+        for device, value in states.items()
+    }
     for group in state.optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for moment, value in state.optimizer.state.get(parameter, {}).items():
@@ -233,9 +247,28 @@ def load_optimizer(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
             state.optimizer.state[parameter] = {
                 moment: _laid_out_as(parameter, value) for moment, value in found.items()
             }
-    torch.set_rng_state(tensors["rng/cpu"])
-    if "rng/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng/cuda"])
+    _restore_random(tensors)
+
+
+def _random_name(device: str, rank: int) -> str:
+    return f"{RANDOM}/{device}/{rank}" if rank else f"{RANDOM}/{device}"
+
+
+def _restore_random(tensors: Mapping[str, Tensor]) -> None:
+    """Put this rank's random states back; one that the run did not have draws by itself.
+
+    What a model draws (drop path, dropout) is the same again only with as many ranks as before.
+    """
+    rank = distributed.rank()
+    own = tensors.get(_random_name("cpu", rank))
+    if own is None:
+        seed = int(tensors[_random_name("cpu", 0)][:4].sum())
+        torch.manual_seed(distributed.seed_of_rank(seed))
+        return
+    torch.set_rng_state(own)
+    name = _random_name("cuda", rank)
+    if name in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[name])
 
 
 def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:

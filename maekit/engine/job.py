@@ -17,6 +17,7 @@ import torch
 
 from maekit.data.bad_files import BadFiles
 from maekit.data.batch import BatchBuilder
+from maekit.engine import distributed
 from maekit.engine.batches import (
     TrainBatches,
     announce_watch,
@@ -25,7 +26,7 @@ from maekit.engine.batches import (
     stream_of,
     workers_of,
 )
-from maekit.engine.checkpoint import Checkpoints, restore
+from maekit.engine.checkpoint import Checkpoints, random_states, restore
 from maekit.engine.events import Emit, Measured, Note, Saved
 from maekit.engine.left_out import (
     KEY,
@@ -115,7 +116,10 @@ class Job(ABC):
         data = recipe.data
         self.train, self.val = open_sets(recipe, emit)
         self.split = BatchSplit.of(
-            section.batch, samples=len(self.train), where=f"{self.verb}.batch"
+            section.batch,
+            distributed.size(),
+            samples=len(self.train),
+            where=f"{self.verb}.batch",
         )
         announce_set(self.train, "data.train", emit)
         self.shared: str | None = None  # what data.val has of data.train, in words
@@ -125,7 +129,12 @@ class Job(ABC):
         announce_watch(self.workers, data.timeout, emit)
         self.stream = stream_of(recipe, len(self.train), self.split.effective)
         self.bad_files_path = bad_files_path
-        self.bad_files = BadFiles(bad_files_path, len(self.train), data.train.max_bad_fraction)
+        self.bad_files = self._ledger(len(self.train), data.train.max_bad_fraction, "data.train")
+
+    def _ledger(self, samples: int, tolerated: float, section: str) -> BadFiles:
+        """Open the record of bad files of a set; every rank counts all, and rank 0 writes."""
+        writes = distributed.is_first()
+        return BadFiles(self.bad_files_path, samples, tolerated, section, writes=writes)
 
     def initial_state(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, *, counted: int | None = None
@@ -260,7 +269,7 @@ class Job(ABC):
         samples = self.state.extra.setdefault("train_samples", len(self.train))
         if checkpoint is None:
             # Seeds what a model draws itself (drop path, dropout); checkpoints keep the state.
-            torch.manual_seed(self.recipe.seed)
+            torch.manual_seed(distributed.seed_of_rank(self.recipe.seed))
             self.start_fresh()
             return
         samples = checkpoint.record.extra.get("train_samples", samples)
@@ -283,10 +292,11 @@ class Job(ABC):
                 builder = BatchBuilder(self.reader.layout, [key])
                 builder.put(0, self.reader.read(key))
                 try:
-                    loss, weight = self.step.loss(builder.finish())
+                    weighed = self.step.weigh(builder.finish())
+                    loss = self.step.loss(weighed)
                 except RuntimeError:  # a step that cannot take a single sample
                     continue
-                if weight and not math.isfinite(float(loss)):
+                if weighed.weight and not math.isfinite(float(loss)):
                     names.append(self.train.name(key.index))
         return None if len(names) == len(keys) > 1 else names
 
@@ -300,10 +310,14 @@ class Job(ABC):
         return self.best is not None and self.best["step"] == state.step
 
     def save(self, checkpoints: Checkpoints) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; the other ranks wait."""
         self.state.extra["seconds"] = self.seconds
-        path = checkpoints.save(self.state, self.tensors(), self.described())
-        self.emit(Saved(self.state.step, "checkpoint", str(path)))
+        self.state.random = distributed.gather(random_states())
+
+        def write() -> str:
+            return str(checkpoints.save(self.state, self.tensors(), self.described()))
+
+        self.emit(Saved(self.state.step, "checkpoint", distributed.on_first(write)))
 
     @property
     def left_out(self) -> LeftOut:
@@ -326,7 +340,7 @@ class Job(ABC):
 
     def export(self, path: Path) -> None:
         """Write the final weights, with a header that says how to rebuild the model."""
-        write_weights(path, self.exported(), self.described())
+        distributed.on_first(lambda: write_weights(path, self.exported(), self.described()))
         self.emit(Saved(self.state.step, "weights", str(path)))
 
     @property
@@ -353,7 +367,7 @@ class ValidatedJob(Job):
     """A job whose error on fixed held-out samples is measured on the way."""
 
     section: HeldOutSection
-    held_out: Sequence[Batch] = ()
+    held_out: Sequence[Batch] | None = None  # of this rank; it may have none of them
     shown: Batch | None = None  # held-out samples that pictures are drawn of
 
     @abstractmethod
@@ -379,10 +393,10 @@ class ValidatedJob(Job):
             self.emit(Note("no data.val: no held-out error, no pictures"))
             return
         tolerated = self.recipe.data.val.max_bad_fraction
-        bad_files = BadFiles(self.bad_files_path, len(self.val), tolerated, section="data.val")
+        bad_files = self._ledger(len(self.val), tolerated, "data.val")
         reader = self.holdout_reader(self.val)
 
-        def read(samples: int, size: int) -> list[Batch]:
+        def read(samples: int, size: int, *, shared: bool) -> list[Batch]:
             return read_holdout(
                 reader,
                 samples,
@@ -390,18 +404,19 @@ class ValidatedJob(Job):
                 bad_files=bad_files,
                 workers=self.workers,
                 timeout=self.recipe.data.timeout,
+                shared=shared,
             )
 
         size = min(self.split.per_device, BATCH_HELD_OUT)
-        self.held_out = read(self.section.validate_.samples, size)
+        self.held_out = read(self.section.validate_.samples, size, shared=True)
         self.state.extra.setdefault(KEY, {})["data.val"] = dict(count_batches(self.held_out))
-        if self.section.pictures is not None:
+        if self.section.pictures is not None and distributed.is_first():
             shown = self.section.pictures.samples
-            self.shown = read(shown, shown)[0]
+            self.shown = read(shown, shown, shared=False)[0]
 
     def validate(self, state: TrainState) -> None:
         """Measure the held-out error and keep it in the state."""
-        if not self.held_out:
+        if self.held_out is None:
             return
         values = self.measure()
         state.extra.setdefault("holdout_start", values)

@@ -7,11 +7,12 @@ is known once it is read: it is counted over the first pass, so that each sample
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maekit.data.batch import CUT, FURTHER, PADDED
 from maekit.data.overlap import overlap
+from maekit.engine import distributed
 from maekit.engine.events import Emit, Note
 from maekit.errors import MaekitError
 from maekit.recipe.schema import SEGMENTS
@@ -77,13 +78,18 @@ def left_out_of(sets: Mapping[str, Dataset | None], seen: Mapping[str, Any]) -> 
     return {key: counts for key, counts in found.items() if counts}
 
 
-def count_batches(batches: Iterable[Batch]) -> Counter[str]:
+def counts_of(batches: Iterable[Batch]) -> Counter[str]:
     """Count what the samples of batches leave out, by reason."""
     found: Counter[str] = Counter()
     for batch in batches:
         for _, counts in batch.left_out:
             found.update(counts)
     return found
+
+
+def count_batches(batches: Iterable[Batch]) -> Counter[str]:
+    """Count what the samples of all ranks' batches leave out, by reason."""
+    return sum(distributed.gather(counts_of(batches)), Counter())
 
 
 class SeenLeftOut:
@@ -101,9 +107,9 @@ class SeenLeftOut:
         self.counts: dict[str, int] = extra.setdefault(KEY, {}).setdefault(key, {})
         self._announced: set[str] = set()
 
-    def add(self, batch: Batch) -> None:
-        """Count a batch's samples."""
-        for key, found in batch.left_out:
+    def add(self, left_out: Sequence[tuple[Key, Mapping[str, int]]]) -> None:
+        """Count what a batch's samples leave out."""
+        for key, found in left_out:
             for reason, count in found.items():
                 if reason not in self._announced:
                     self._announced.add(reason)

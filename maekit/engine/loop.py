@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from maekit.engine import distributed
 from maekit.engine.events import Emit, StepDone, Throughput
 from maekit.engine.skipped import (
     APPLIED,
@@ -32,6 +33,7 @@ from maekit.stop import StopSignal, check
 if TYPE_CHECKING:
     from maekit.data.batch import Batch
     from maekit.engine.schedule import Schedule
+    from maekit.tokens import Mask
 
 
 # Reading numbers back from an accelerator makes it wait; a CPU has nothing to wait for.
@@ -56,8 +58,8 @@ class Periodic:
     or_when: Callable[[TrainState], bool] | None = None
     _last: float = field(default_factory=time.monotonic)
 
-    def is_due(self, state: TrainState) -> bool:
-        """Return whether to call the function now."""
+    def is_due(self, state: TrainState, now: float | None = None) -> bool:
+        """Return whether to call the function now, by the monotonic clock of rank 0."""
         if state.finished:
             return True
         if state.step == 0:
@@ -66,7 +68,7 @@ class Periodic:
             return True
         if isinstance(self.every, int):
             return state.step % self.every == 0
-        return time.monotonic() - self._last >= self.every.total_seconds()
+        return (now or time.monotonic()) - self._last >= self.every.total_seconds()
 
     def call(self, state: TrainState) -> None:
         """Call it, and start the clock anew."""
@@ -104,6 +106,7 @@ def train(
             last of them.
     """
     meter = Meter(state, emit, Skipped(state, emit, name_samples))
+    stop.deferred = distributed.size() > 1  # ranks leave together, between two updates
     try:
         _train(state, step, callbacks, meter, batches=batches, save=save, stop=stop)
     except Interrupted as error:
@@ -124,8 +127,13 @@ def _train(
     save: Periodic,
     stop: StopSignal,
 ) -> None:
+    ranks = distributed.Synchronized(state.model, step.loss)
+    first = state.step + 1
     while True:
-        if stop.requested:
+        stops, now = distributed.sums(
+            float(bool(stop.requested)), time.monotonic() if distributed.is_first() else 0.0
+        )
+        if stops:
             raise Interrupted("interrupted")
         if state.finished:
             meter.flush()
@@ -140,7 +148,7 @@ def _train(
         for callback in due:
             callback.call(state)
         arrived, state.last_evaluated = state.last_evaluated < state.step, state.step
-        if arrived and save.is_due(state):
+        if arrived and save.is_due(state, now):
             meter.flush()
             save.call(state)
         if state.finished:
@@ -149,13 +157,21 @@ def _train(
         meter.restart(pause=bool(due))
         with meter.waiting():
             micro_batches = next(batches)
-        before = Rewind(state)
-        try:
-            made = update(state, step, micro_batches)
-        except Interrupted:
-            before.restore()
-            raise
-        meter.add(made)
+        meter.add(_whole_update(state, step, micro_batches, ranks))
+        if state.step == first:
+            distributed.check_equal(state.model, first)
+
+
+def _whole_update(
+    state: TrainState, step: Step, batches: Sequence[Batch], ranks: distributed.Synchronized
+) -> Update:
+    """Make an update; where a signal comes amidst, leave the state as it was before."""
+    before = Rewind(state)
+    try:
+        return update(state, step, batches, ranks)
+    except Interrupted:
+        before.restore()
+        raise
 
 
 class Rewind:
@@ -196,49 +212,58 @@ class Update(NamedTuple):
     outcome: Tensor
 
 
-def update(state: TrainState, step: Step, batches: Sequence[Batch]) -> Update:
+def update(
+    state: TrainState,
+    step: Step,
+    batches: Sequence[Batch],
+    ranks: distributed.Synchronized | None = None,
+) -> Update:
     """Make one optimizer step over an effective batch; skip a non-finite one on the device.
 
-    The gradient is that of (sum of losses) / (sum of weights) over all micro-batches, however many
-    of their samples count.
+    The gradient is that of (sum of losses) / (sum of weights) over all micro-batches of all ranks,
+    however many of their samples count.
+
+    Args:
+        state: is changed in place.
+        step: computes the loss.
+        batches: this rank's micro-batches.
+        ranks: lets gradients meet; default: this process is alone.
 
     Raises:
         Interrupted: a signal asked for it between two micro-batches; nothing was learned.
     """
+    ranks = ranks or distributed.Synchronized(state.model, step.loss)
     lr = state.schedule.lr(state.step)
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)  # layer-wise, where there is a decay
     state.optimizer.zero_grad(set_to_none=True)
-    total, weights, nominal = None, 0.0, 0.0
-    for batch in batches:
-        check()
-        loss, weight = step.loss(batch)
-        # The true sum of weights is known only after the last micro-batch; a nominal one keeps
-        # float16 gradients in range, and is put right below where samples were bad.
-        nominal = nominal or max(weight, 1.0) * len(batches)
-        scaled = loss / nominal
-        (state.scaler.scale(scaled) if state.scaler else scaled).backward()
-        total = loss.detach() if total is None else total + loss.detach()
-        weights += weight
-    if total is None:
-        msg = "an update needs at least one micro-batch"
-        raise ValueError(msg)
-    state.step += 1
+    weighed = [step.weigh(batch) for batch in batches]
+    (weights,) = distributed.sums(sum(each.weight for each in weighed))
     if weights == 0:  # every sample was bad: there is nothing to learn from
-        nothing = torch.full_like(total, NO_SAMPLES)
-        return Update(torch.full_like(total, math.nan), torch.zeros_like(total), nothing)
-    norm = _finish_gradients(state, nominal / weights)
+        state.step += 1
+        device = next(state.model.parameters()).device
+        return Update(*torch.tensor([math.nan, 0.0, float(NO_SAMPLES)], device=device))
+    total = None
+    for number, each in enumerate(weighed, start=1):
+        check()
+        with ranks.collecting(last=number == len(weighed)):
+            loss = ranks.loss(each)
+            scaled = loss / (weights / distributed.size())  # gradients are averaged over ranks
+            (state.scaler.scale(scaled) if state.scaler else scaled).backward()
+        total = loss.detach() if total is None else total + loss.detach()
+    assert total is not None  # noqa: S101 - something was weighed
+    state.step += 1
+    total = distributed.add_up(total)
+    norm = _finish_gradients(state)
     return Update(total / weights, norm, _skip_or_step(state, norm, total))
 
 
-def _finish_gradients(state: TrainState, correction: float) -> Tensor:
-    """Unscale, correct the denominator, clip; return the norm before clipping."""
+def _finish_gradients(state: TrainState) -> Tensor:
+    """Unscale and clip; return the norm before clipping."""
     if state.scaler:
         state.scaler.unscale_(state.optimizer)
     parameters = state.trained()
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if correction != 1.0:
-        torch._foreach_mul_(gradients, correction)
     norm = torch.nn.utils.get_total_norm(gradients)
     if state.clip_grad is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, state.clip_grad, norm)
@@ -318,9 +343,9 @@ class Meter:
     def _pace(self, steps: int) -> Throughput:
         now = time.perf_counter()
         seconds = max(now - self.began, 1e-9)
+        waited, self.began, self.waited = distributed.largest(self.waited), now, 0.0
         per_step = seconds / steps
         self.rate = per_step if self.rate is None else 0.9 * self.rate + 0.1 * per_step
-        waited, self.began, self.waited = self.waited, now, 0.0
         return Throughput(
             total_steps=self.state.schedule.steps,
             samples_per_second=self.state.samples_per_step / per_step,
@@ -354,11 +379,29 @@ def peak_memory(device: torch.device) -> float:
     return float(peak if sys.platform == "darwin" else peak * 1024)
 
 
+class Weighed(NamedTuple):
+    """A micro-batch whose share in an update is known, before anything is computed of it.
+
+    Attributes:
+        batch: as it was read.
+        weight: the sum of the weights that its loss will be summed with.
+        mask: of its tokens, where there are masks; still on the CPU.
+    """
+
+    batch: Batch
+    weight: float
+    mask: Mask | None = None
+
+
 class Step(Protocol):
     """Loss of one verb: pre-training, fine-tuning, probes and the tokenizer each bring one."""
 
-    def loss(self, batch: Batch) -> tuple[Tensor, float]:
-        """Return the weighted sum of a micro-batch's loss, and the sum of its weights."""
+    def weigh(self, batch: Batch) -> Weighed:
+        """Weigh a micro-batch; nothing of it is on the device yet."""
+        ...
+
+    def loss(self, weighed: Weighed) -> Tensor:
+        """Return the weighted sum of a micro-batch's loss."""
         ...
 
 
@@ -386,6 +429,7 @@ class TrainState:
     last_evaluated: int = -1
     nonfinite_streak: Tensor = field(default_factory=lambda: torch.zeros(()))
     extra: dict[str, Any] = field(default_factory=dict)  # plain values that a verb keeps
+    random: list[dict[str, Tensor]] = field(default_factory=list)  # of each rank, when saved
 
     @property
     def finished(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import torch
 
 from maekit.errors import RecipeError
+from maekit.ranks import place_of
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,12 @@ def pick_device(name: str | None) -> torch.device:
     Raises:
         RecipeError: the device is unknown, or not there.
     """
+    local = place_of(os.environ).local
+    if name == "cuda" and local:
+        name = f"cuda:{local}"
     if name is None:
         if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
+            return torch.device("cuda", local or torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     hint = "cpu, cuda, cuda:N or mps"
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from maekit.engine import distributed
 from maekit.engine.batches import (
     holdout_reader,
     statistics_of,
@@ -166,12 +167,21 @@ class PretrainJob(ValidatedJob):
                 self.emit(Note(str(change)))
             if self.decoder_reset_reason is None:
                 return
-        self.model.required_target().fit(self._views_to_fit())
+        fits = self.model.required_target()
+
+        def fitted() -> dict[str, Tensor]:
+            fits.fit(self._views_to_fit())
+            return {name: tensor.cpu() for name, tensor in fits.state().items()}
+
+        state = distributed.on_first(fitted)
+        if not distributed.is_first():
+            fits.load_state(state)
 
     def _views_to_fit(self) -> Iterator[Sequence[Tensor]]:
         """Yield views of the first training batches, as ``Target.encode`` gets them."""
         updates = -(-FIT_SAMPLES // self.split.effective)
         source = self.batches()
+        source.split = self.split.alone
         source.stop = min(updates, source.stop)
         with source as micro_batches:
             for update in micro_batches:
@@ -191,4 +201,4 @@ class PretrainJob(ValidatedJob):
 
     def measure(self) -> dict[str, float | None]:
         """Return the masked loss, and for targets that paint the errors of pixels."""
-        return validation_errors(self.model, self.held_out, self.precision)
+        return validation_errors(self.model, self.held_out or (), self.precision)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maekit import progress
 from maekit.atomic import write_text
+from maekit.engine import distributed
 from maekit.engine.checkpoint import Checkpoints, write_state
-from maekit.engine.events import Emit, Note
+from maekit.engine.events import Emit, Event, Note
 from maekit.engine.expected import compare
 from maekit.engine.job import Job, section_of
 from maekit.engine.left_out import announce_left_out
@@ -110,7 +111,7 @@ class OpenRun(NamedTuple):
         try:
             yield
         except BaseException as error:
-            known = self._own_storage_error(error) or error
+            known = self._own_storage_error(error) or distributed.lost_rank(error) or error
             code = code_of(known)
             what = "".join(traceback.format_exception(error))
             if isinstance(error, (Interrupted, KeyboardInterrupt)):  # as was asked for
@@ -150,6 +151,11 @@ def open_run(path: Path, listener: Emit, *, locks: bool = True) -> Iterator[Open
     Raises:
         StorageError: another process holds it, or it cannot be written.
     """
+    if not distributed.is_first():
+        # Rank 0 speaks and writes for all.
+        unheard = Dispensable(lambda: LogFile(Path(os.devnull)), os.devnull, _silent)
+        yield OpenRun(RunFolder(path, writes=False), Reporters(_silent), unheard)
+        return
     with RunFolder(path, locks=locks) as folder:
         log = Dispensable(lambda: LogFile(path / "log.txt"), str(path / "log.txt"), listener)
         emit = Reporters(listener, log)
@@ -158,6 +164,10 @@ def open_run(path: Path, listener: Emit, *, locks: bool = True) -> Iterator[Open
                 yield OpenRun(folder, emit, log)
         finally:
             emit.close()
+
+
+def _silent(event: Event) -> None:
+    """Take an event of which rank 0 speaks."""
 
 
 def choose_folder(verb: str, recipe: Recipe, options: RunOptions) -> Path:
@@ -206,7 +216,7 @@ def run_in_folder(
             began.
     """
     verb = kind.verb
-    path = choose_folder(verb, recipe, options)
+    path = distributed.on_first(lambda: choose_folder(verb, recipe, options))
     with (
         StopSignal(signals=options.signals) as stop,
         open_run(path, listener, locks=options.locks) as run,
@@ -215,8 +225,12 @@ def run_in_folder(
         checkpoints = Checkpoints(
             run.folder.checkpoints, section_of(recipe, verb).checkpoint.keep, run.emit
         )
-        checkpoint = _resume_point(verb, recipe, run, checkpoints, options.source)
-        before = read_result(path)
+        checkpoint, before = distributed.on_first(
+            lambda: (
+                _resume_point(verb, recipe, run, checkpoints, options.source),
+                read_result(path),
+            )
+        )
         if checkpoint is not None and _is_finished(before, verb):
             run.emit(Note(f"{path} is finished"))
             if options.compare or "expected" in before:  # the recipe may expect others by now
@@ -227,10 +241,10 @@ def run_in_folder(
 
         def failed(error: BaseException, code: int) -> dict[str, Any]:
             nonlocal result
-            if isinstance(error, NonFiniteError) and job is not None:
+            if isinstance(error, NonFiniteError) and job is not None and distributed.is_first():
                 _capture(job, run)
                 run.emit(Note(_way_back(job, checkpoints), warning=True))
-            if isinstance(error, Interrupted) and job is not None:
+            if isinstance(error, Interrupted) and job is not None and distributed.is_first():
                 job.finish_pictures(path)
             result = make_result(verb, job, run.folder, code) | {"error": str(error)}
             return result
@@ -239,27 +253,17 @@ def run_in_folder(
             with run.recorded(failed):
                 job = _build(kind, recipe, device, run, options, checkpoint)
             # A refusal leaves a resumed run as it was here, too.
-            data = check_data(
-                path,
-                {"data.train": job.train, "data.val": job.val},
-                resumed=checkpoint is not None,
-                accept=options.accept_data,
-                emit=run.emit,
+            sets, resumed = {"data.train": job.train, "data.val": job.val}, checkpoint is not None
+            data = distributed.on_first(
+                lambda: check_data(
+                    path, sets, resumed=resumed, accept=options.accept_data, emit=run.emit
+                )
             )
             with run.recorded(failed):
-                record_data(path, data)
+                distributed.on_first(lambda: record_data(path, data))
                 _begin(job, run, checkpoint)
                 _train(job, run, checkpoints, stop)
-                job.export(path / "weights.safetensors")
-                job.finish_pictures(path)
-                for key, counts in job.left_out.items():
-                    announce_left_out(key, counts, run.emit)
-                result = make_result(verb, job, run.folder, 0)
-                for doubt in result["doubts"]:
-                    run.emit(Note(doubt, warning=True))
-                if options.compare:
-                    result["expected"] = compare(recipe.expected, verb, result)
-                run.folder.write_result(result)
+                result = _finish(job, run, compared=options.compare)
         except Interrupted as error:
             text = f"{error}; continue with --resume --out {path}"
             run.emit(Note(text, warning=True))
@@ -306,12 +310,17 @@ def _build(
 ) -> Job:
     """Describe the run in its folder, and build its job."""
     folder, emit = run.folder, run.emit
-    run.describe(recipe, kind.verb, device)
-    source = None
-    if checkpoint is None:
+
+    def describe() -> str | None:
+        run.describe(recipe, kind.verb, device)
+        if checkpoint is not None:
+            return None
         source = options.source or recorded_source(folder.path)
         source = kind.find_source(recipe, source, emit)
         record_source(folder.path, source)
+        return source
+
+    source = distributed.on_first(describe)
     return kind(
         recipe,
         device,
@@ -326,12 +335,13 @@ def _begin(job: Job, run: OpenRun, checkpoint: CheckpointOnDisk | None) -> None:
     """Bring the job to where it starts or resumes, and open what its numbers go to."""
     folder, emit = run.folder, run.emit
     job.prepare(checkpoint)
-    for note in folder.trim_metrics(job.state.step, job.state.last_evaluated):
-        emit(Note(note, warning=True))
-    emit.members.append(JsonLines(folder.path / "metrics.jsonl"))
-    emit.members += TensorBoard.if_installed(
-        folder.path / "tensorboard", job.state.step, emit.listener
-    )
+    if distributed.is_first():
+        for note in folder.trim_metrics(job.state.step, job.state.last_evaluated):
+            emit(Note(note, warning=True))
+        emit.members.append(JsonLines(folder.path / "metrics.jsonl"))
+        emit.members += TensorBoard.if_installed(
+            folder.path / "tensorboard", job.state.step, emit.listener
+        )
     _announce_start(job)
 
 
@@ -369,6 +379,23 @@ def _train(job: Job, run: OpenRun, checkpoints: Checkpoints, stop: StopSignal) -
             stop=stop,
             name_samples=job.nonfinite_samples,
         )
+
+
+def _finish(job: Job, run: OpenRun, *, compared: bool) -> dict[str, Any]:
+    """Write what a finished training leaves; return the contents of result.json."""
+    path = run.folder.path
+    job.export(path / "weights.safetensors")
+    if distributed.is_first():
+        job.finish_pictures(path)
+    for key, counts in job.left_out.items():
+        announce_left_out(key, counts, run.emit)
+    result = make_result(job.verb, job, run.folder, 0)
+    for doubt in result["doubts"]:
+        run.emit(Note(doubt, warning=True))
+    if compared:
+        result["expected"] = compare(job.recipe.expected, job.verb, result)
+    run.folder.write_result(result)
+    return result
 
 
 def make_result(verb: str, job: Job | None, folder: RunFolder, code: int) -> dict[str, Any]:

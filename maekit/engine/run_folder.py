@@ -33,10 +33,12 @@ class RunFolder:
     Args:
         path: is made.
         locks: False: no lock is taken; for file systems that have none.
+        writes: False: another process has it, and nothing is made or written here.
     """
 
-    def __init__(self, path: Path, *, locks: bool = True) -> None:
+    def __init__(self, path: Path, *, locks: bool = True, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
         self._locks = locks
         self._held = ExitStack()
 
@@ -61,6 +63,8 @@ class RunFolder:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json."""
+        if not self.writes:
+            return
         text = json.dumps(plain(result), indent=2, allow_nan=False)
         write_text(self.path / "result.json", text + "\n")
 

@@ -26,6 +26,12 @@ class BatchSplit:
     accumulation: int
     world: int = 1
 
+    @property
+    def alone(self) -> BatchSplit:
+        """The same batch on one device, in as many micro-batches as all devices have."""
+        accumulation = self.accumulation * self.world
+        return BatchSplit(self.effective, self.per_device, accumulation)
+
     @classmethod
     def of(
         cls, batch: Batch, world: int = 1, *, samples: int = 0, where: str = "batch"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from maekit.engine.loop import Weighed
 from maekit.tokens import Mask
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class PretrainStep:
-    """Masks, encodes, decodes and compares; ``loss(batch) -> (sum, weight)``."""
+    """Mask, encode, decode and compare."""
 
     def __init__(
         self,
@@ -38,14 +39,18 @@ class PretrainStep:
             torch.compile(model.masked_loss) if compiled else model.masked_loss
         )
 
-    def loss(self, batch: Batch) -> tuple[Tensor, float]:
-        """Return the weighted sum of the loss over queries, and the sum of the weights."""
+    def weigh(self, batch: Batch) -> Weighed:
+        """Build the mask; the weight is the sum of those of all queries."""
         mask = make_mask(self.model, batch, self.loss_on)
-        weight = float(mask.weight.sum())  # still on the CPU: nothing waits
-        device = self.model.device
-        views = [to_device_float01(view, device) for view in batch.views]
+        return Weighed(batch, float(mask.weight.sum()), mask)
+
+    def loss(self, weighed: Weighed) -> Tensor:
+        """Return the weighted sum of the loss over queries."""
+        device, mask = self.model.device, weighed.mask
+        assert mask is not None  # noqa: S101 - ``weigh`` built it
+        views = [to_device_float01(view, device) for view in weighed.batch.views]
         with self.precision.autocast():
-            return self._loss(views, mask.to(device)), weight
+            return self._loss(views, mask.to(device))
 
 
 def make_mask(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from maekit.contracts import PixelTarget
+from maekit.engine import distributed
 from maekit.engine.step import eval_mode, make_mask, to_device_float01
 from maekit.tokens import (
     Mask,
@@ -54,7 +55,7 @@ def validation_errors(
             sums[1] += float(mask.weight.sum())
             if paints:
                 sums[2:] += _pixel_errors(model, views[0], mask, precision)
-    total, weight, *errors = (float(value) for value in sums)
+    total, weight, *errors = distributed.sums(*sums.tolist())
     if weight == 0:
         return dict.fromkeys(KEYS)
     values: list[float | None] = [

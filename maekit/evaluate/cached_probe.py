@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from maekit.engine import distributed
 from maekit.engine.expected import compare
 from maekit.engine.left_out import announce_overlap, announce_set, left_out_of
 from maekit.engine.resume import record_source
@@ -50,9 +51,14 @@ def _judged(
 ) -> dict[str, Any]:
     path, emit = run.folder.path, run.emit
     kept = path / KEPT
-    source = weights_or_newest(recipe, options.source or source_of(kept / VAL), emit)
-    run.describe(recipe, VERB, device)
-    record_source(path, source)
+
+    def begin() -> str:
+        source = weights_or_newest(recipe, options.source or source_of(kept / VAL), emit)
+        run.describe(recipe, VERB, device)
+        record_source(path, source)
+        return source
+
+    source = distributed.on_first(begin)
     listed = path / "bad_files.jsonl"
     setup = assemble_probe(recipe, source, device, emit, bad_files_path=listed)
     sets = {TRAIN: setup.train, VAL: setup.val}
@@ -60,13 +66,17 @@ def _judged(
         announce_set(dataset, key, emit)
     shared = announce_overlap(setup.train, setup.val, emit)
     setup.make_features(kept)
-    judged = setup.evaluate_cached(kept)
-    judged[MODEL].predictions.write(path / PREDICTIONS)
-    more = {
-        "bad_files": len(setup.bad_files),
-        "left_out": left_out_of(sets, {}),
-        "doubts": [] if shared is None else [shared],
-        "weights": source,
-        "predictions": str(path / PREDICTIONS),
-    }
-    return setup.result(judged) | more
+
+    def judge() -> dict[str, Any]:
+        judged = setup.evaluate_cached(kept)
+        judged[MODEL].predictions.write(path / PREDICTIONS)
+        more = {
+            "bad_files": len(setup.bad_files),
+            "left_out": left_out_of(sets, {}),
+            "doubts": [] if shared is None else [shared],
+            "weights": source,
+            "predictions": str(path / PREDICTIONS),
+        }
+        return setup.result(judged) | more
+
+    return distributed.on_first(judge)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from maekit.engine import distributed
 from maekit.engine.build import load_model, without_head
 from maekit.errors import PartError, WeightsError
 from maekit.evaluate.features import pool_then_norm, required_norm
@@ -194,6 +195,30 @@ def load_classifier_tensors(
     load_exactly(classifier, own, where)
 
 
+class FeatureNorm(nn.BatchNorm1d):
+    """A batch norm of frozen features, by the statistics of the batches of all ranks.
+
+    torch's own for several ranks needs a GPU, and a gradient that frozen features do not have.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalize ``[B, D]``."""
+        if not self.training or distributed.size() == 1:
+            return super().forward(features)
+        (count,) = distributed.sums(len(features))
+        mean = distributed.add_up(features.sum(dim=0)) / count
+        squares = distributed.add_up((features - mean).square().sum(dim=0))
+        running_mean, running_var = self.running_mean, self.running_var
+        assert running_mean is not None  # noqa: S101 - it tracks them
+        assert running_var is not None  # noqa: S101
+        assert self.num_batches_tracked is not None  # noqa: S101
+        momentum = float(self.momentum or 0.0)
+        running_mean.lerp_(mean, momentum)
+        running_var.lerp_(squares / max(1.0, count - 1), momentum)
+        self.num_batches_tracked += 1
+        return (features - mean) * torch.rsqrt(squares / count + self.eps)
+
+
 def make_head(
     width: int,
     outputs: int,
@@ -215,7 +240,7 @@ def make_head(
     """
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if batch_norm:
-        parts["batch_norm"] = nn.BatchNorm1d(width, affine=False, eps=BATCH_NORM_EPS)
+        parts["batch_norm"] = FeatureNorm(width, affine=False, eps=BATCH_NORM_EPS)
     parts["dropout"] = nn.Dropout(dropout)
     linear = nn.Linear(width, outputs)
     std = init_std if init_scale is None else LINEAR_STD * init_scale

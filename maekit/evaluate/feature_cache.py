@@ -21,6 +21,7 @@ import numpy as np
 
 from maekit.atomic import write_atomically, write_text
 from maekit.data.batch import BadFile
+from maekit.engine import distributed
 from maekit.errors import NonFiniteError, RecipeError, StorageError
 from maekit.evaluate.predictions import Reading, batches_of, refuse_bad, run_extractors
 from maekit.progress import counted
@@ -56,6 +57,10 @@ class FeatureShards:
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
         self.folder = folder
+        distributed.on_first(lambda: self._open(about))
+
+    def _open(self, about: Mapping[str, Any]) -> None:
+        folder = self.folder
         text = json.dumps(about, indent=1, sort_keys=True)
         manifest = folder / _MANIFEST
         if manifest.is_file() and manifest.read_text(encoding="utf-8") != text:
@@ -231,6 +236,12 @@ class FeatureSet:
             tuple(unread),
         )
 
+    def in_order(self) -> Self:
+        """Return the same by the order of the set."""
+        order = np.argsort(self.rows)
+        features = {name: each[order] for name, each in self.features.items()}
+        return type(self)(self.rows[order], features, self.unread)
+
 
 def collect_features(
     reader: ViewReader,
@@ -266,7 +277,7 @@ def collect_shards(
     on_bad: OnBad = raise_on_bad,
     what: str,
 ) -> None:
-    """Make the features of a set that are not kept yet.
+    """Make the features of a set that are not kept yet; each rank makes some of the shards.
 
     Args:
         reader: reads its views.
@@ -283,7 +294,10 @@ def collect_shards(
         StorageError: a shard cannot be written.
     """
     total = len(reader.dataset)
-    missing = [place for place in range(-(-total // size)) if not shards.has(place)]
+    missing = distributed.on_first(
+        lambda: [place for place in range(-(-total // size)) if not shards.has(place)]
+    )
+    missing = distributed.share(missing)
     at_once = max(1, reading.batch // reader.repeats)
     batches = {
         place: batches_of(range(place * size, min(total, (place + 1) * size)), at_once)
@@ -291,7 +305,8 @@ def collect_shards(
     }
     keys = [batch for place in missing for batch in batches[place]]
     counts = counted(what, sum(map(len, keys)), "samples")
-    with counts as count, closing(_batches(reader, extractors, keys, reading, on_bad)) as made:
+
+    def make() -> None:
         done = 0
 
         def shown(some: Iterable[FeatureSet]) -> Iterator[FeatureSet]:
@@ -301,10 +316,13 @@ def collect_shards(
                 done += len(each.rows) + len(each.unread)
                 count(done)
 
-        for place in missing:
-            max_rows = sum(map(len, batches[place]))
-            here = shown(islice(made, len(batches[place])))
-            shards.save(place, FeatureSet.concatenate(here, max_rows))
+        with counts as count, closing(_batches(reader, extractors, keys, reading, on_bad)) as made:
+            for place in missing:
+                max_rows = sum(map(len, batches[place]))
+                here = shown(islice(made, len(batches[place])))
+                shards.save(place, FeatureSet.concatenate(here, max_rows))
+
+    distributed.together(make)
 
 
 def _batches(

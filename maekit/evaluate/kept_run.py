@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from maekit.engine import distributed
 from maekit.engine.events import Emit, Note
 from maekit.engine.resume import check_same, check_source, check_verb
 from maekit.engine.run import Finished, OpenRun, RunOptions, choose_folder, open_run
@@ -45,7 +46,7 @@ def run_kept(judging: Judging, recipe: Recipe, options: RunOptions, listener: Em
     Args, returned value and errors are those of ``maekit.engine.run.run_in_folder``.
     """
     verb, kept = judging.verb, judging.kept
-    path = choose_folder(verb, recipe, options)
+    path = distributed.on_first(lambda: choose_folder(verb, recipe, options))
 
     def compared(result: dict[str, Any]) -> dict[str, Any]:
         return result | {"expected": judging.compare(result)} if options.compare else result
@@ -55,11 +56,13 @@ def run_kept(judging: Judging, recipe: Recipe, options: RunOptions, listener: Em
         open_run(path, listener, locks=options.locks) as run,
     ):
         # What is refused here leaves the run as it was, its result.json included.
-        before = refuse_other(verb, path, recipe, options.source, kept)
+        before = distributed.on_first(
+            lambda: refuse_other(verb, path, recipe, options.source, kept)
+        )
         if before.get("exit") == 0:
             run.emit(Note(f"{path} is finished"))
             if (path / kept).is_dir():  # killed right after its result was written
-                shutil.rmtree(path / kept)
+                distributed.on_first(lambda: shutil.rmtree(path / kept))
             return Finished(compared(before), path)
         begun, began = begun_result(verb, recipe), time.perf_counter()
         try:
@@ -69,7 +72,7 @@ def run_kept(judging: Judging, recipe: Recipe, options: RunOptions, listener: Em
                 made["seconds"] = round(time.perf_counter() - began, 1)
                 result = compared(made)
                 run.folder.write_result(result)
-                shutil.rmtree(path / kept)
+                distributed.on_first(lambda: shutil.rmtree(path / kept))
                 return Finished(result, path)
         except Interrupted:
             text = f"interrupted, {judging.what} are kept; continue with --resume --out {path}"

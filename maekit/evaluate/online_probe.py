@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from maekit.data.rendering import Rendering
+from maekit.engine import distributed
 from maekit.engine.events import Emit, Measured, Note
 from maekit.engine.loop import Periodic
 from maekit.engine.step import eval_mode
@@ -65,7 +66,7 @@ class LabeledSubset:
         self._kept: list[Batch] | None = list(self._read()) if size <= KEPT_BYTES else None
 
     def _read(self) -> Iterator[Batch]:
-        keys = batches_of(self.rows, self._reading.batch)
+        keys = distributed.share(batches_of(self.rows, self._reading.batch))
         with self._reading.loader(self._reader, keys) as loader:
             yield from loader
 
@@ -75,18 +76,28 @@ class LabeledSubset:
         Raises:
             DataError: nothing can.
         """
-        found: list[Tensor] = []
-        labels: list[int] = []
-        unread: list[BadFile] = []
-        device, batches = self._reading.device, self._read() if self._kept is None else self._kept
-        for batch, made in run_extractors(batches, {"features": extractor}, device, views=1):
-            good = torch.from_numpy(batch.weight > 0).to(device)
-            found.append(made["features"][good, 0])
-            bad = {each.index for each in batch.bad}
-            unread += batch.bad
-            labels += [int(self.labels[key.index]) for key in batch.keys if key.index not in bad]
-        self._announce_unread(unread)
-        return torch.cat(found), torch.tensor(labels, device=device)
+        device = self._reading.device
+
+        def make() -> list[tuple[list[int], Tensor, Sequence[BadFile]]]:
+            found: list[tuple[list[int], Tensor, Sequence[BadFile]]] = []
+            batches = self._read() if self._kept is None else self._kept
+            for batch, made in run_extractors(batches, {"features": extractor}, device, views=1):
+                good = torch.from_numpy(batch.weight > 0).to(device)
+                features = made["features"][good, 0]
+                bad = {each.index for each in batch.bad}
+                rows = [key.index for key in batch.keys if key.index not in bad]
+                found.append((rows, features if alone else features.cpu(), batch.bad))
+            return found
+
+        alone = distributed.size() == 1
+        parts = sorted(
+            (part for of_rank in distributed.together(make) for part in of_rank),
+            key=lambda part: part[0],
+        )
+        self._announce_unread([each for _, _, bad in parts for each in bad])
+        labels = [int(self.labels[row]) for rows, _, _ in parts for row in rows]
+        features = torch.cat([features.to(device) for _, features, _ in parts])
+        return features, torch.tensor(labels, device=device)
 
     def _announce_unread(self, unread: Sequence[BadFile]) -> None:
         """Say once what the probe leaves out."""

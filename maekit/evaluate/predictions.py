@@ -19,7 +19,8 @@ from torch import Tensor
 from maekit.atomic import write_text
 from maekit.data.loader import Loader
 from maekit.data.order import Key
-from maekit.engine.left_out import count_batches
+from maekit.engine import distributed
+from maekit.engine.left_out import counts_of
 from maekit.engine.step import to_device_float01
 from maekit.errors import DataError, NonFiniteError
 from maekit.progress import counted
@@ -234,36 +235,38 @@ def predict(
         DataError: a sample cannot be read.
         NonFiniteError: a score is not finite.
     """
-    rows: list[int] = []
-    names: list[str] = []
-    means: list[np.ndarray] = []
-    single: list[np.ndarray] = []
-    left_out: Counter[str] = Counter()
     views = reader.repeats
     keys = batches_of(range(len(reader.dataset)), max(1, reading.batch // views))
 
     def scores(pixels: Tensor) -> Tensor:
         return activation(logits(pixels))
 
-    counts = counted("judging", len(reader.dataset), "samples")
-    with counts as count, reading.loader(reader, keys) as loader:
-        for read, made in run_extractors(loader, {"scores": scores}, reading.device, views):
-            count(len(rows))
-            refuse_bad(read)
-            left_out += count_batches([read])
-            here = [key.index for key in read.keys]
-            called = [reader.dataset.name(row) for row in here]
-            mean, one = _average(made["scores"].cpu().numpy(), reader.center_index, called)
-            rows += here
-            names += called
-            means.append(mean)
-            single.append(one)
-    places = np.array(rows, np.int64)
+    def judge() -> list[tuple[list[int], np.ndarray, np.ndarray, Counter[str]]]:
+        own = distributed.share(keys)
+        if not own:
+            return []
+        found: list[tuple[list[int], np.ndarray, np.ndarray, Counter[str]]] = []
+        counts = counted("judging", sum(map(len, own)), "samples")
+        with counts as count, reading.loader(reader, own) as loader:
+            for read, made in run_extractors(loader, {"scores": scores}, reading.device, views):
+                count(len(found) * len(own[0]))
+                refuse_bad(read)
+                rows = [key.index for key in read.keys]
+                called = [reader.dataset.name(row) for row in rows]
+                averaged = _average(made["scores"].cpu().numpy(), reader.center_index, called)
+                found.append((rows, *averaged, counts_of([read])))
+        return found
+
+    parts = sorted(
+        (part for of_rank in distributed.together(judge) for part in of_rank),
+        key=lambda part: part[0],
+    )
+    places = np.array([row for part in parts for row in part[0]], np.int64)
     return Predictions(
         places,
-        tuple(names),
+        tuple(reader.dataset.name(row) for row in places.tolist()),
         labels[places],
-        np.concatenate(means),
-        np.concatenate(single),
-        dict(left_out),
+        np.concatenate([means for _, means, _, _ in parts]),
+        np.concatenate([single for _, _, single, _ in parts]),
+        dict(sum((counts for _, _, _, counts in parts), Counter())),
     )

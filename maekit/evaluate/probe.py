@@ -7,7 +7,7 @@ differences of their frames.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import torch
 from maekit.data.bad_files import BadFiles
 from maekit.data.rendering import Rendering
 from maekit.data.statistics import cache_key, samples_of
+from maekit.engine import distributed
 from maekit.engine.batches import open_sets, with_known_range, workers_of
 from maekit.engine.events import Emit, Note
 from maekit.engine.precision import Precision
@@ -30,8 +31,10 @@ from maekit.evaluate.baselines import (
 from maekit.evaluate.encoder import digest_of_weights, load_encoder
 from maekit.evaluate.feature_cache import (
     SHARD_SIZE,
+    FeatureArrays,
     FeatureSet,
     FeatureShards,
+    Name,
     OnBad,
     collect_features,
     collect_shards,
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from maekit.contracts import Dataset
+    from maekit.data.batch import BadFile, Batch
     from maekit.evaluate.features import Pool
     from maekit.evaluate.predictions import Extractor
     from maekit.model import MaskedAutoencoder
@@ -194,7 +198,14 @@ class ProbeSetup:
         train, val = self.readers()
         # First data.val, where whatever cannot be read ends everything.
         self._make(VAL, val, kept, raise_on_bad)
-        self._make(TRAIN, train, kept, count_bad(self.bad_files))
+        bad: list[BadFile] = []
+
+        def count(read: Batch, made: FeatureArrays, name: Name) -> Sequence[BadFile]:
+            bad.extend(read.bad)
+            return count_bad(self.bad_files)(read, made, name)
+
+        self._make(TRAIN, train, kept, count)
+        self.bad_files.add(distributed.gather_if_any(bad), 0)
 
     def evaluate_cached(self, kept: Path) -> dict[str, ProbeResult]:
         """Fit a head on each kind of the features of data.train, and evaluate it on data.val.
@@ -233,8 +244,14 @@ class ProbeSetup:
             NonFiniteError: features are not finite.
         """
         self.emit(Note(f"{VAL}: features of {len(reader.dataset):,} samples"))
-        val = collect_features(reader, self.extractors, range(len(reader.dataset)), self.reading)
-        return self._evaluate(fits, val, reader)
+        rows = range(len(reader.dataset))
+
+        def collect() -> FeatureSet:
+            own = distributed.share(rows)
+            return collect_features(reader, self.extractors, own, self.reading)
+
+        parts = distributed.together(collect)
+        return self._evaluate(fits, FeatureSet.concatenate(parts, len(rows)).in_order(), reader)
 
     def _evaluate(
         self, fits: Mapping[str, FittedHead], val: FeatureSet, reader: ViewReader
@@ -362,7 +379,12 @@ def assemble_probe(
         ),
         encoder=model,
         source=source,
-        bad_files=BadFiles(bad_files_path, len(train), data.train.max_bad_fraction),
+        bad_files=BadFiles(
+            bad_files_path,
+            len(train),
+            data.train.max_bad_fraction,
+            writes=distributed.is_first(),
+        ),
         emit=emit,
     )
 

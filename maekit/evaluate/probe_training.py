@@ -20,8 +20,9 @@ from maekit.data.order import Order, Stream
 from maekit.data.reader import SampleReader
 from maekit.data.rendering import Rendering
 from maekit.data.rng import seeded
+from maekit.engine import distributed
 from maekit.engine.job import Job
-from maekit.engine.loop import Periodic
+from maekit.engine.loop import Periodic, Weighed
 from maekit.engine.optim import LARS, make_sgd, parameter_groups
 from maekit.engine.run_folder import PREDICTIONS, plain
 from maekit.engine.schedule import total_steps
@@ -81,30 +82,35 @@ class Heads(nn.Module):
 
 
 class ProbeStep:
-    """Encodes, and compares what each head says; ``loss(batch) -> (sum, weight)``."""
+    """Encode, and compare what each head says."""
 
     def __init__(self, setup: ProbeSetup, heads: Heads) -> None:
         self.setup = setup
         self.heads = heads
         self.labels = torch.from_numpy(setup.labeled.train)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, float]:
-        """Sum all heads' cross-entropies over good rows; returns how many rows there are, too."""
-        device = self.setup.device
+    def weigh(self, batch: Batch) -> Weighed:
+        """Count the rows that are good; too few for a batch norm count as none."""
+        good, alone = int((batch.weight > 0).sum()), distributed.size() == 1
+        return Weighed(batch, float(0 if alone and good < _LEAST else good))
+
+    def loss(self, weighed: Weighed) -> Tensor:
+        """Sum all heads' cross-entropies over good rows."""
+        batch, device = weighed.batch, self.setup.device
+        if not weighed.weight and distributed.size() == 1:
+            return sum(p.sum() * 0 for p in self.heads.parameters())  # type: ignore[return-value]
         good = torch.from_numpy(batch.weight > 0)
-        if int(good.sum()) < _LEAST:
-            return sum(p.sum() * 0 for p in self.heads.parameters()), 0.0  # type: ignore[return-value]
         labels = self.labels[[key.index for key in batch.keys]][good].to(device)
         total = torch.zeros((), device=device)
         for name, features in self._features(batch.views[0][good.numpy()]).items():
             logits = self.heads.of[name](features)
             total = total + functional.cross_entropy(logits, labels, reduction="sum")
-        return total, float(good.sum())
+        return total
 
     def _features(self, clips: np.ndarray) -> dict[str, Tensor]:
         """Encode clips ``[m, T, H, W, C]``, some at once: only the heads need the whole batch."""
         made: dict[str, list[Tensor]] = {name: [] for name in self.setup.extractors}
-        for first in range(0, len(clips), AT_ONCE):
+        for first in range(0, max(1, len(clips)), AT_ONCE):
             check()
             pixels = to_device_float01(clips[first : first + AT_ONCE], self.setup.device)
             for name, extractor in self.setup.extractors.items():

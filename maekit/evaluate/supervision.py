@@ -14,6 +14,7 @@ from maekit.data.reader import SampleReader
 from maekit.data.rendering import Rendering
 from maekit.data.rng import seeded
 from maekit.data.transform import Transform
+from maekit.engine.loop import Weighed
 from maekit.engine.optim import layer_groups
 from maekit.engine.step import to_device_float01
 from maekit.errors import RecipeError
@@ -167,7 +168,7 @@ def describe(recipe: Recipe) -> list[str]:
 
 
 class FinetuneStep:
-    """Normalizes, erases, mixes, classifies and compares; ``loss(batch) -> (sum, weight)``."""
+    """Normalize, erase, mix, classify and compare."""
 
     def __init__(
         self,
@@ -193,9 +194,13 @@ class FinetuneStep:
             torch.compile(model.forward) if compiled else model.forward
         )
 
-    def loss(self, batch: Batch) -> tuple[Tensor, float]:
-        """Sum the loss over good rows; returns how many there are, too."""
-        device = self.model.device
+    def weigh(self, batch: Batch) -> Weighed:
+        """Count the rows that are good."""
+        return Weighed(batch, float(batch.weight.sum()))
+
+    def loss(self, weighed: Weighed) -> Tensor:
+        """Sum the loss over good rows."""
+        batch, device = weighed.batch, self.model.device
         weight = torch.from_numpy(batch.weight)
         pixels = self.model.normalize(to_device_float01(batch.views[0], device))
         targets = self.task.targets([key.index for key in batch.keys], self.repeats).to(device)
@@ -208,4 +213,5 @@ class FinetuneStep:
         with self.precision.autocast():
             logits = self._logits(pixels)
         each = self.task.loss(logits, targets)
-        return (each * weight.to(device)).sum(), float(weight.sum())
+        total: Tensor = (each * weight.to(device)).sum()
+        return total

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from maekit.data.rng import generator
+from maekit.engine import distributed
 from maekit.engine.step import eval_mode, to_device_float01
 from maekit.engine.validation import psnr
 from maekit.targets.dvae_networks import as_pictures, map_pixels, unmap_pixels
@@ -132,7 +133,7 @@ def validation_errors(
     entropy of their frequencies. All None where every sample is bad.
     """
     device = next(model.parameters()).device
-    errors, values = torch.zeros(2, dtype=torch.float64), 0
+    errors, values = torch.zeros(2, dtype=torch.float64), 0.0
     counts = torch.zeros(model.sizes.vocabulary, dtype=torch.int64)
     with eval_mode(model):
         for batch in batches:
@@ -146,10 +147,12 @@ def validation_errors(
                 errors[place] += (guess.float() - pixels).square().sum().cpu().double()
             values += pixels.numel()
             counts += torch.bincount(codes.flatten(), minlength=len(counts)).cpu()
+    values, *summed = distributed.sums(values, *errors.tolist())
+    counts = distributed.add_up(counts)
     if not values:
         return dict.fromkeys(KEYS)
     used = int((counts > 0).sum())
-    ours, plain = (psnr(error / values) for error in errors.tolist())
+    ours, plain = (psnr(error / values) for error in summed)
     return {
         "psnr": ours,
         "mean_color_psnr": plain,

@@ -12,6 +12,7 @@ from maekit.data.rng import seeded
 from maekit.engine.batches import picture_reader, with_known_range
 from maekit.engine.events import Note
 from maekit.engine.job import ValidatedJob
+from maekit.engine.loop import Weighed
 from maekit.engine.optim import make_optimizer
 from maekit.engine.step import recompute, to_device_float01
 from maekit.errors import RecipeError, WeightsError
@@ -39,7 +40,7 @@ VERB = "tokenizer"
 
 
 class TokenizerStep:
-    """Encodes, relaxes, decodes and compares; ``loss(batch) -> (sum, weight)``."""
+    """Encode, relax, decode and compare."""
 
     def __init__(
         self, model: DVAE, options: Tokenizer, precision: Precision, state: TrainState, seed: int
@@ -54,9 +55,13 @@ class TokenizerStep:
             torch.compile(relaxed_bound) if options.compile else relaxed_bound
         )
 
-    def loss(self, batch: Batch) -> tuple[Tensor, float]:
+    def weigh(self, batch: Batch) -> Weighed:
+        """Count the samples that are good."""
+        return Weighed(batch, float(batch.weight.sum()))
+
+    def loss(self, weighed: Weighed) -> Tensor:
         """Return the weighted sum of the bound over samples; a clip counts as its frames' mean."""
-        device = next(self.model.parameters()).device
+        batch, device = weighed.batch, next(self.model.parameters()).device
         clips = to_device_float01(batch.views[0], device)
         if not self._checked:  # once: reading it back makes an accelerator wait
             check_range(clips, "data.train")
@@ -73,8 +78,8 @@ class TokenizerStep:
                 self.model, self.options.loss, pixels, noise.flatten(0, 1), temperature, kl_weight
             )
         sample = each.float().unflatten(0, (-1, frames)).mean(dim=1)
-        weight = torch.from_numpy(batch.weight)
-        return (sample * weight.to(device)).sum(), float(weight.sum())
+        total: Tensor = (sample * torch.from_numpy(batch.weight).to(device)).sum()
+        return total
 
     def _annealed(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return temperature and KL weight of the coming update.
@@ -183,7 +188,7 @@ class TokenizerJob(ValidatedJob):
 
     def measure(self) -> dict[str, float | None]:
         """Measure how well pictures are rebuilt from their codes, and how many codes they use."""
-        return validation_errors(self.model, self.held_out, self.precision)
+        return validation_errors(self.model, self.held_out or (), self.precision)
 
     def result(self) -> dict[str, Any]:
         """Return the held-out errors, the number of codes, and the pixels along a side of each."""

@@ -14,7 +14,7 @@ from numerics import close
 from torch import Tensor, nn
 
 from maekit.engine.events import Event, StepDone
-from maekit.engine.loop import Periodic, TrainState, train, update
+from maekit.engine.loop import Periodic, TrainState, Weighed, train, update
 from maekit.engine.optim import parameter_groups
 from maekit.engine.schedule import Schedule
 from maekit.errors import Interrupted, NonFiniteError
@@ -33,9 +33,13 @@ class ToyStep:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
-    def loss(self, batch: ToyBatch) -> tuple[Tensor, float]:
+    def weigh(self, batch: ToyBatch) -> Weighed:
+        return Weighed(batch, float(batch.weight.sum()))  # type: ignore[arg-type]
+
+    def loss(self, weighed: Weighed) -> Tensor:
+        batch: Any = weighed.batch
         each = (self.model(batch.x)[:, 0] - batch.x.sum(1)).square()
-        return (each * batch.weight).sum(), float(batch.weight.sum())
+        return (each * batch.weight).sum()
 
 
 def toy_state(steps: int = 10, **settings: Any) -> TrainState:

@@ -53,7 +53,9 @@ def test_the_loss_is_over_the_tokens_asked_for(target: dict[str, Any], loss_on: 
     weight = np.ones(2, np.float32)
     batch = Batch(views, hidden, None, weight, np.zeros(2, np.int64), (), ())
     precision = Precision.of("fp32", torch.device("cpu"))
-    total, weights = PretrainStep(model, precision, loss_on=loss_on).loss(batch)
+    step = PretrainStep(model, precision, loss_on=loss_on)
+    weighed = step.weigh(batch)
+    total, weights = step.loss(weighed), weighed.weight
 
     asked = np.ones((2, 12), bool) if loss_on == "all" else hidden.copy()
     if target.get("frames") == "center":

@@ -149,9 +149,9 @@ def test_float_sets_of_any_channels_train_measure_and_are_shown(
     before = job.measure()
     with job.batches() as batches:
         for [batch] in batches:
-            loss, weight = job.step.loss(batch)
+            weighed = job.step.weigh(batch)
             job.state.optimizer.zero_grad()
-            (loss / weight).backward()
+            (job.step.loss(weighed) / weighed.weight).backward()
             for group in job.state.optimizer.param_groups:
                 group["lr"] = 3e-3
             job.state.optimizer.step()

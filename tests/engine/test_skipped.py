@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from maekit.engine.events import Event, Note, StepDone
-from maekit.engine.loop import Periodic, TrainState, train, update
+from maekit.engine.loop import Periodic, TrainState, Weighed, train, update
 from maekit.engine.optim import parameter_groups
 from maekit.engine.schedule import Schedule
 from maekit.engine.skipped import APPLIED, NONFINITE, SCALER, summary
@@ -29,10 +29,13 @@ class Chosen:
     breaks: Callable[[int], bool]
     made: int = 0
 
-    def loss(self, batch: object) -> tuple[Tensor, float]:
+    def weigh(self, batch: Any) -> Weighed:
+        return Weighed(batch, 2.0)
+
+    def loss(self, weighed: Weighed) -> Tensor:
         loss = self.model(torch.ones(2, 1)).square().sum()
         broken, self.made = self.breaks(self.made), self.made + 1
-        return (loss * math.inf if broken else loss), 2.0
+        return loss * math.inf if broken else loss
 
 
 def trained(

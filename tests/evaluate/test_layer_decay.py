@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from toys import model
 
 from maekit.engine.build import build_model
-from maekit.engine.loop import TrainState, update
+from maekit.engine.loop import TrainState, Weighed, update
 from maekit.engine.optim import layer_groups
 from maekit.engine.schedule import Schedule
 from maekit.evaluate.classifier import Classifier, make_head
@@ -113,8 +115,11 @@ def test_the_loop_multiplies_the_schedule_by_the_scale() -> None:
     state = TrainState(layers, optimizer, Schedule(4, 2, 0.1, 0.0), 1, 1.0)
 
     class Step:
-        def loss(self, batch: object) -> tuple[torch.Tensor, float]:
-            return layers(torch.ones(1, 2)).sum(), 1.0
+        def weigh(self, batch: Any) -> Weighed:
+            return Weighed(batch, 1.0)
+
+        def loss(self, weighed: Weighed) -> torch.Tensor:
+            return layers(torch.ones(1, 2)).sum()
 
     seen = []
     for _ in range(4):

@@ -183,7 +183,9 @@ def step_loss(
         (),
         (),
     )
-    return PretrainStep(model, Precision.of("fp32", torch.device("cpu"))).loss(batch)
+    step = PretrainStep(model, Precision.of("fp32", torch.device("cpu")))
+    weighed = step.weigh(batch)
+    return step.loss(weighed), weighed.weight
 
 
 def test_dual_masking_is_videomaev2s_loss() -> None:

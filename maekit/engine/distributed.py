@@ -1,0 +1,305 @@
+"""The ranks of a run: processes that train one model, each on its share of every batch.
+
+Whatever ranks share or agree on goes through here; nothing else imports ``torch.distributed``.
+With one process every function returns at once, and that module is never imported.
+
+Collectives must be called by every rank, in the same order. What only rank 0 does (write, choose
+a folder, read a clock) is wrapped in ``on_first``, which tells the others of its errors.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from maekit.errors import RankError
+from maekit.ranks import HEARD, Place, place_of
+
+if TYPE_CHECKING:
+    from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+# Rank 0 may write a checkpoint or draw samples while the others wait.
+TIMEOUT = timedelta(hours=2)
+
+_place = Place()
+
+
+def rank() -> int:
+    """Return the number of this process among the ranks, from 0."""
+    return _place.rank
+
+
+def size() -> int:
+    """Return the number of ranks."""
+    return _place.size
+
+
+def is_first() -> bool:
+    """Return whether this is rank 0, which writes and speaks for all."""
+    return _place.rank == 0
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Join the other ranks, as the launcher's environment says, while the context lasts.
+
+    Raises:
+        RankError: the others do not answer, or one of them has ended.
+    """
+    global _place  # noqa: PLW0603 - a process is one rank
+    place = place_of(os.environ)
+    if place.size == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        _join(dist, place, device)
+    except (RuntimeError, ValueError) as error:
+        what = f"rank {place.rank} of {place.size} cannot join the others: {error}"
+        hint = "is MASTER_ADDR reachable and MASTER_PORT free on every node?"
+        raise RankError(what, where="ranks", hint=hint) from error
+    _place = place
+    try:
+        yield
+    except RuntimeError as error:
+        raise lost_rank(error) or error from error
+    finally:
+        _place = Place()
+        dist.destroy_process_group()
+
+
+def _join(dist: Any, place: Place, device: torch.device) -> None:  # noqa: ANN401 - a module
+    os.environ.setdefault("RANK", str(place.rank))
+    os.environ.setdefault("WORLD_SIZE", str(place.size))
+    os.environ.setdefault("MASTER_ADDR", _first_host(os.environ.get("SLURM_STEP_NODELIST", "")))
+    job = os.environ.get("SLURM_JOB_ID", "0")
+    os.environ.setdefault("MASTER_PORT", str(15000 + int(job[-4:])))
+    # Host tensors and objects are shared over gloo, next to a GPU's NCCL.
+    backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
+    dist.init_process_group(backend, timeout=TIMEOUT)
+
+
+def _first_host(nodes: str) -> str:
+    """Return the first of SLURM's node list: ``gpu[03-05,9]`` is gpu03, gpu04, gpu05, gpu9."""
+    name, bracket, rest = nodes.partition("[")
+    if not bracket:
+        return name.partition(",")[0] or "127.0.0.1"
+    if "," in name:
+        return name.partition(",")[0]
+    inside, _, suffix = rest.partition("]")
+    return name + inside.replace("-", ",").partition(",")[0] + suffix.partition(",")[0]
+
+
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out")
+
+
+def lost_rank(error: BaseException) -> RankError | None:
+    """Return what a failed collective means: another rank has ended; None for other errors."""
+    text = str(error)
+    if size() == 1 or not isinstance(error, RuntimeError):
+        return None
+    if "NCCL" not in text and not any(each in text for each in _LOST):
+        return None
+    hint = "look at what it said last; then continue with --resume"
+    return RankError("another rank has ended or does not answer", where=f"rank {rank()}", hint=hint)
+
+
+def sums(*values: float) -> list[float]:
+    """Add up host numbers over ranks; float64, so that counts stay exact."""
+    if size() == 1:
+        return list(values)
+    import torch.distributed as dist
+
+    found = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(found)
+    numbers: list[float] = found.tolist()
+    return numbers
+
+
+def add_up(tensor: Tensor) -> Tensor:
+    """Add up a tensor over ranks, in place, without waiting for it; return it."""
+    if size() > 1:
+        import torch.distributed as dist
+
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def largest(value: float) -> float:
+    """Return the largest of a host number over ranks."""
+    return max(gather(value)) if size() > 1 else value
+
+
+def gather(value: T) -> list[T]:
+    """Return every rank's value, in their order; any object that can be pickled."""
+    if size() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    found: list[Any] = [None] * size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def gather_if_any(values: Sequence[T]) -> list[T]:
+    """Return all ranks' items, those of rank 0 first; one small sum where there are none."""
+    if size() == 1:
+        return list(values)
+    if not sums(len(values))[0]:
+        return []
+    return [each for of_rank in gather(list(values)) for each in of_rank]
+
+
+def on_first(function: Callable[[], T]) -> T:
+    """Do something on rank 0 alone; every rank gets what it returns, or the error it raised."""
+    if size() == 1:
+        return function()
+    import torch.distributed as dist
+
+    outcome: list[Any] = [None, None]
+    if is_first():
+        with _alone():
+            try:
+                outcome[0] = function()
+            except Exception as error:  # noqa: BLE001 - it is raised again on every rank
+                outcome[1] = error
+    dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1] if is_first() else _heard(outcome[1])
+    found: T = outcome[0]
+    return found
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let what rank 0 does alone find no other ranks."""
+    global _place  # noqa: PLW0603 - a process is one rank
+    before, _place = _place, Place()
+    try:
+        yield
+    finally:
+        _place = before
+
+
+def _heard(error: Exception) -> Exception:
+    """Remember that the rank that met an error says it."""
+    HEARD.append(error)
+    return error
+
+
+def together(function: Callable[[], T]) -> list[T]:
+    """Do something on every rank, each its share; return what all made, in their order.
+
+    Raises:
+        Exception: the first rank's that failed, on every rank.
+    """
+    if size() == 1:
+        return [function()]
+    made: list[T] = []
+    failure: Exception | None = None
+    try:
+        made.append(function())
+    except Exception as error:  # noqa: BLE001 - it is raised again on every rank
+        failure = error
+    outcomes = gather((made, failure))
+    for _, failed in outcomes:
+        if failed is not None:
+            raise failure or _heard(failed)
+    return [value for values, _ in outcomes for value in values]
+
+
+def first_alone(function: Callable[[], T]) -> T:
+    """Do something on rank 0, then on all the others, each for itself."""
+    made: list[T] = []
+    on_first(lambda: made.append(function()))
+    return made[0] if made else function()
+
+
+def share(items: Sequence[T]) -> list[T]:
+    """Return those of a sequence's items that are this rank's: every so manieth."""
+    return list(items[rank() :: size()])
+
+
+def seed_of_rank(seed: int) -> int:
+    """Return the seed of what a model draws itself, which differs between ranks."""
+    return seed + rank()
+
+
+class Root(nn.Module):
+    """What ranks synchronize: a model, whose ``forward`` is the loss of a step.
+
+    Only the forward pass of the wrapped module makes gradients meet; calling another method of the
+    model would train each rank by itself, without a word.
+    """
+
+    def __init__(self, model: nn.Module, loss: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, weighed: Any) -> Tensor:  # noqa: ANN401 - the step knows
+        """Return the weighted sum of a micro-batch's loss."""
+        return self.loss(weighed)
+
+
+class Synchronized:
+    """The loss of a step, whose gradients are averaged over ranks in the backward pass."""
+
+    def __init__(self, model: nn.Module, loss: Callable[[Any], Tensor]) -> None:
+        self._loss = loss
+        self._ranks: DistributedDataParallel | None = None
+        if size() > 1:
+            from torch.nn.parallel import DistributedDataParallel
+
+            # Buffers (mean and deviation of pixels) are the same everywhere, and stay so. torch
+            # calls the option anew from 2.14 on.
+            names = inspect.signature(DistributedDataParallel).parameters
+            buffers = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in names)
+            options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True}
+            self._ranks = DistributedDataParallel(Root(model, loss), **options)
+
+    def loss(self, weighed: Any) -> Tensor:  # noqa: ANN401 - the step knows
+        """Return the loss of a micro-batch."""
+        loss: Tensor = self._loss(weighed) if self._ranks is None else self._ranks(weighed)
+        return loss
+
+    def collecting(self, *, last: bool) -> AbstractContextManager[object]:
+        """Return a context for forward and backward pass of a micro-batch.
+
+        Args:
+            last: of the update: only then do gradients meet, those of all its micro-batches.
+        """
+        if self._ranks is None or last:
+            return nullcontext()
+        return self._ranks.no_sync()
+
+
+def check_equal(model: nn.Module, step: int) -> None:
+    """Compare the parameters of all ranks.
+
+    Raises:
+        RankError: they differ, so that gradients did not meet.
+    """
+    if size() == 1:
+        return
+    sums_here = (
+        torch.stack([parameter.detach().double().sum() for parameter in model.parameters()])
+        .cpu()
+        .nan_to_num()
+    )
+    found = gather(sums_here)
+    if any(not torch.equal(each, found[0]) for each in found):
+        what = f"the ranks' parameters differ after step {step}"
+        hint = "report this; does a part train parameters outside of the loss?"
+        raise RankError(what, where="ranks", hint=hint)

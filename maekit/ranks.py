@@ -1,0 +1,231 @@
+"""Which of several processes this one is, and the start of those of one machine; torch-free.
+
+``maekit VERB … --devices N`` starts its own ranks. Under torchrun, srun or mpirun they are there
+already, and nothing is started. torch's own launcher loses exit codes, starts a run again that
+asked to be requeued, and leaves ranks behind on SIGUSR1; so this one is ours.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from maekit.errors import RankError, RecipeError
+from maekit.stop import watched
+
+# What launchers call rank, number of ranks, and both of this machine; the first that is there.
+_LAUNCHERS = (
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),  # torchrun, and this module
+    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+    (
+        *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        *("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ),
+)
+PARENT = "MAEKIT_STARTED_BY"  # the process whose end ends a rank
+# Errors that rank 0 met, and says: the others only leave with them.
+HEARD: list[BaseException] = []
+# Seconds that ranks get to notice that one of them is gone: a collective fails at once, but a
+# checkpoint that is being written is finished first.
+GRACE = 60.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands among the ranks of a run.
+
+    Attributes:
+        rank: from 0; rank 0 writes and speaks.
+        size: number of ranks.
+        local: the rank among those of this machine; it chooses the device.
+        local_size: number of ranks on this machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+    local_size: int = 1
+
+
+def place_of(environment: Mapping[str, str]) -> Place:
+    """Return what a launcher says; one process where there is none.
+
+    Raises:
+        RecipeError: it says nothing that fits together.
+    """
+    for names in _LAUNCHERS:
+        if names[0] not in environment or names[1] not in environment:
+            continue
+        try:
+            rank, size = int(environment[names[0]]), int(environment[names[1]])
+            local = int(environment.get(names[2], "0"))
+            # SLURM writes 2(x3) for three nodes of two.
+            local_size = int(environment.get(names[3], "1").partition("(")[0])
+        except ValueError:
+            rank, size, local, local_size = -1, 0, 0, 0
+        if not 0 <= rank < size or not local >= 0:
+            said = ", ".join(f"{each}={environment.get(each)}" for each in names)
+            raise RecipeError(
+                f"these are no ranks: {said}", where="environment", hint="unset them, or use srun"
+            )
+        if _is_interactive(environment, names[0]):
+            return Place()
+        return Place(rank, size, local, max(local_size, local + 1))
+    return Place()
+
+
+def is_speaker() -> bool:
+    """Return whether this process prints results: one of several ranks does."""
+    return place_of(os.environ).rank == 0
+
+
+def _is_interactive(environment: Mapping[str, str], name: str) -> bool:
+    """Return whether SLURM's variables are those of a shell in an allocation, not of ``srun``."""
+    shell = environment.get("SLURM_JOB_NAME") in ("bash", "sh", "zsh", "interactive")
+    return name.startswith("SLURM") and (shell or "SLURM_STEP_ID" not in environment)
+
+
+def devices_of(requested: str | None, device: str | None) -> int:
+    """Return how many ranks a command starts: as many as it says, by default one a GPU.
+
+    Args:
+        requested: ``--devices``: a number or ``all``.
+        device: ``--device``: one that is named by its number is one.
+
+    Raises:
+        RecipeError: it is no number, or there are fewer GPUs.
+    """
+    if place_of(os.environ).size > 1 or PARENT in os.environ:
+        return 1  # they were started already
+    cuda = device in (None, "cuda")
+    here = _visible_gpus() if cuda else 0
+    if requested in (None, "all"):
+        return max(1, here)
+    if not requested.isdecimal() or int(requested) < 1:
+        msg = f"'{requested}' is no number of devices"
+        raise RecipeError(msg, where="--devices", hint="a number from 1, or all")
+    number = int(requested)
+    if cuda and here and number > here:
+        msg = f"{number} devices requested, and {here} GPUs are visible"
+        raise RecipeError(msg, where="--devices", hint=f"--devices {here}, or --device cpu")
+    return number
+
+
+def _visible_gpus() -> int:
+    """Count the GPUs that CUDA would show, without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if visible is None:
+        return there
+    named = [each for each in visible.split(",") if each.strip() not in ("", "-1")]
+    return len(named) if there else 0
+
+
+def start(command: Sequence[str], devices: int) -> int:
+    """Run a command once a device, and return the exit code of all.
+
+    It is that of the rank that failed first, 0 if none did. Signals are passed on to every rank,
+    each once. Where a rank ends with an error the others follow within ``GRACE`` seconds, or are
+    ended.
+
+    Args:
+        command: a program and its arguments; ``maekit`` finds in the environment which rank it is.
+        devices: how many.
+
+    Raises:
+        RankError: a rank was killed (exit 8).
+    """
+    port = _free_port()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    shared = {
+        "WORLD_SIZE": str(devices),
+        "LOCAL_WORLD_SIZE": str(devices),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        PARENT: str(os.getpid()),
+    }
+    shared.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // devices)))
+    started: list[subprocess.Popen[bytes]] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for rank in started:
+            with suppress(ProcessLookupError):
+                rank.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in watched()}
+    try:
+        for rank in range(devices):
+            own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            # A session of its own: a terminal's Ctrl-C comes once, through this process.
+            environment = {**os.environ, **own}
+            started.append(
+                subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
+            )
+        return _wait(started)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for each in started:
+            if each.poll() is None:
+                _end(each)
+
+
+def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait for all ranks; once one has failed the others have GRACE seconds."""
+    failed: tuple[int, int] | None = None  # rank and exit code of the first
+    until = float("inf")
+    while True:
+        running = [each for each in started if each.poll() is None]
+        for rank, each in enumerate(started):
+            if each.returncode and failed is None:
+                failed, until = (rank, each.returncode), time.monotonic() + GRACE
+        if not running:
+            break
+        if time.monotonic() > until:
+            for each in running:
+                _end(each)
+        time.sleep(0.02)
+    if failed is None:
+        return 0
+    rank, code = failed
+    if code < 0:
+        what = f"rank {rank} was ended by {signal.Signals(-code).name}"
+        hint = "out of memory? else look at the machine's log; then continue with --resume"
+        raise RankError(what, where=f"device {rank}", hint=hint)
+    return code
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a rank and its loader's workers, which are in its session."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def follow_parent() -> None:
+    """Let this process die with the one that started it, where the system can (Linux)."""
+    parent = os.environ.get(PARENT)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(death_signal, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(parent):  # it ended before that
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,111 @@
+"""Run ``maekit`` on several ranks, each a fork of one process that has imported everything.
+
+    python -m tests.distributed.forked FOLDER < cases.json
+
+A case is ``{"name": ..., "ranks": N, "words": [...]}``; they run one after the other in FOLDER,
+and what each rank said and its exit code end up in ``FOLDER/<name>.<rank>.txt`` and on stdout. With
+``"rewound": [RUN, STEP]`` it begins in a copy of a run's folder as it was after its checkpoint of
+that step, had it been killed then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+
+import PIL.Image
+
+from maekit.cli import app
+
+# What the ranks would import, each anew.
+IMPORTED = (
+    "maekit.cli.probe",
+    "maekit.cli.verbs",
+    "maekit.evaluate.finetune",
+    "maekit.evaluate.probe_training",
+    "maekit.tokenizer",
+    "torch._dynamo",
+    "torch.distributed",
+    "torch.nn.parallel",
+    "torch.utils.tensorboard",
+)
+
+
+def run(name: str, ranks: int, words: Sequence[str], folder: Path) -> list[int]:
+    """Run a command on so many ranks; return their exit codes."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    children = []
+    for rank in range(ranks):
+        child = os.fork()
+        if child == 0:
+            if ranks > 1:
+                os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank))
+                os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            _be_a_rank(words, folder, folder / f"{name}.{rank}.txt")
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def _be_a_rank(words: Sequence[str], folder: Path, said: Path) -> NoReturn:
+    code = 1
+    try:
+        os.chdir(folder)
+        output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for place in (1, 2):
+            os.dup2(output, place)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        try:
+            app.main(list(words))
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:  # noqa: BLE001 - whatever it is, it is told and judged
+        traceback.print_exc()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def main() -> None:
+    for name in IMPORTED:
+        with suppress(ImportError):
+            import_module(name)
+    PIL.Image.init()
+    app.command_tree()
+    folder = Path(sys.argv[1])
+    cases = json.load(sys.stdin)
+    codes = {}
+    for case in cases:
+        if "rewound" in case:
+            _rewind(folder, case["name"], *case["rewound"])
+        codes[case["name"]] = run(case["name"], case["ranks"], case["words"], folder)
+    sys.stdout.write(json.dumps(codes) + "\n")
+
+
+def _rewind(folder: Path, name: str, run_name: str, step: int) -> None:
+    copy = folder / name
+    shutil.copytree(folder / run_name, copy)
+    for made in ("result.json", "weights.safetensors"):
+        (copy / made).unlink()
+    for checkpoint in (copy / "checkpoints").glob("step-*"):
+        if int(checkpoint.name.partition("-")[2]) > step:
+            shutil.rmtree(checkpoint)
+
+
+if __name__ == "__main__":
+    main()

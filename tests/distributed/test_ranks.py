@@ -1,0 +1,277 @@
+"""Several ranks compute what one process does: the same losses, weights, scores and files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_recipes import (
+    IMAGES,
+    VIDEOS,
+    Recipe,
+    draw_sides,
+    draw_smooth,
+    draw_tints,
+    sets,
+    write_noise,
+    write_recipe,
+)
+
+from maekit.engine.run_folder import read_lines
+from maekit.weights.safetensors_io import read_tensors
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+KEY_BIAS = "qkv.bias"  # its middle third has no gradient but rounding
+STEPS: Recipe = {
+    "pretrain": {
+        "steps": 6,
+        "warmup": {"steps": 1},
+        "clip_grad": 0.5,
+        "optimizer": {"name": "adamw", "base_lr": 0.03},
+        "checkpoint": {"steps": 3},
+        "validate": {"every": 3, "samples": 7},
+    },
+}
+FEW: Recipe = {"pretrain": {"validate": {"every": 3, "samples": 3}}}  # one batch, for one rank
+FINETUNE: Recipe = {
+    "finetune": {
+        "steps": 6,
+        "warmup": {"steps": 1},
+        "batch": {"global": 8},
+        "optimizer": {"name": "adamw", "base_lr": 0.1},
+        "layer_decay": 0.7,
+        "mixup": 0.8,
+        "ema": 0.9,
+        "checkpoint": {"steps": 3},
+        "validate": {"every": 3},
+        "views": {"clips": 1, "crops": 3},
+    },
+}
+PROBE: Recipe = {
+    "probe": {
+        "kind": "linear",
+        "protocol": "paper",
+        "pixels": 8,
+        "steps": 60,
+        "warmup": {"steps": 1},
+        "batch": {"global": 12},
+        "optimizer": {"base_lr": 10},
+    },
+}
+CACHED: Recipe = {"probe": {"kind": "knn", "protocol": "cached", "pixels": 8, "knn": {"k": 3}}}
+TOKENIZER: Recipe = {
+    "tokenizer": {
+        "dvae": {"vocabulary": 32, "width": 16, "init_width": 16, "groups": 3, "blocks": 1},
+        "steps": 4,
+        "warmup": {"steps": 1},
+        "batch": {"global": 8},
+        "checkpoint": {"steps": 2},
+        "validate": {"every": 3, "samples": 7},
+    },
+}
+FITTED: Recipe = {"pretrain": {"target": {"name": "pca", "components": 8}}}
+SGD: Recipe = {"pretrain": {"optimizer": {"name": "adamw", "base_lr": 1e-4}}}
+SPLIT = {
+    "pretrain": "pretrain.batch.accumulation",
+    "finetune": "finetune.batch.accumulation",
+    "tokenizer": "tokenizer.batch.accumulation",
+}
+
+
+@dataclass
+class Runs:
+    """The folders that all cases left, and their exit codes."""
+
+    folder: Path
+    codes: dict[str, list[int]]
+
+    def said(self, name: str) -> str:
+        return "".join(path.read_text() for path in sorted(self.folder.glob(f"{name}.*.txt")))
+
+    def steps(self, name: str) -> list[tuple[int, float, float]]:
+        lines = read_lines(self.folder / name / "metrics.jsonl")
+        return [(each["step"], each["loss"], each["grad_norm"]) for each in lines if "loss" in each]
+
+    def held_out(self, name: str) -> list[dict[str, Any]]:
+        measured = [
+            {key: value for key, value in each.items() if key != "time"}
+            for each in read_lines(self.folder / name / "metrics.jsonl")
+            if "loss" not in each
+        ]
+        assert measured
+        return measured
+
+    def weights(self, name: str) -> dict[str, torch.Tensor]:
+        return read_tensors(self.folder / name / "weights.safetensors")
+
+    def result(self, name: str) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads((self.folder / name / "result.json").read_text())
+        return record
+
+
+def draw(folder: Path) -> None:
+    draw_smooth(folder / "smooth/train", 20, seed=0)
+    draw_smooth(folder / "smooth/val", 9, seed=1)
+    draw_sides(folder / "sides/train", 20, seed=0)
+    draw_sides(folder / "sides/val", 7, seed=1)
+    draw_tints(folder / "tints/train", 12, seed=0)
+    draw_tints(folder / "tints/val", 3, seed=1)
+    draw_smooth(folder / "bad/train", 20, seed=0)
+    (folder / "bad/train/007.png").write_bytes(b"this is no picture")
+    draw_smooth(folder / "bad/val", 9, seed=1)
+    for split, count in (("train", 8), ("val", 3)):
+        for number in range(count):
+            write_noise(folder / "clips" / split / f"{number}.mp4", 8 + number)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    folder = tmp_path_factory.mktemp("ranks")
+    draw(folder)
+    cases: list[dict[str, Any]] = []
+
+    def recipe(name: str, data: str, base: Recipe, *layers: Recipe) -> str:
+        path = folder / f"{name}.yaml"
+        if not path.exists():
+            write_recipe(path, base, sets(folder / data), *layers)
+        return path.name
+
+    def case(name: str, verb: str, file: str, ranks: int, *words: str) -> None:
+        cases.append({"name": name, "ranks": ranks, "words": [verb, file, "--out", name, *words]})
+
+    def both(name: str, verb: str, file: str, *words: str) -> None:
+        case(f"{name}-1", verb, file, 1, f"{SPLIT[verb]}=2", *words)
+        case(f"{name}-2", verb, file, 2, *words)
+
+    scratch = ("--from", "scratch")
+    both("image", "pretrain", recipe("image", "smooth", IMAGES, STEPS))
+    clips = {"pretrain": {"batch": {"global": 4}}}
+    both("video", "pretrain", recipe("video", "clips", VIDEOS, STEPS, clips))
+    both("bad", "pretrain", recipe("bad", "bad", IMAGES, STEPS, FEW))
+    both("fitted", "pretrain", recipe("fitted", "smooth", IMAGES, STEPS, FITTED))
+    both("tokenizer", "tokenizer", recipe("tokenizer", "smooth", IMAGES, TOKENIZER))
+    both("finetune", "finetune", recipe("finetune", "sides", IMAGES, FINETUNE), *scratch)
+    for ranks in (1, 4):
+        case(f"whole-{ranks}", "pretrain", "image.yaml", ranks)
+    for ranks in (1, 2):
+        case(f"probe-{ranks}", "probe", recipe("probe", "tints", IMAGES, PROBE), ranks, *scratch)
+        case(f"knn-{ranks}", "probe", recipe("knn", "tints", IMAGES, CACHED), ranks, *scratch)
+    # Saved by two ranks and continued by one, and the other way round.
+    for name, before, ranks, words in (
+        ("image-21", "image-2", 1, ("pretrain.batch.accumulation=2",)),
+        ("image-12", "image-1", 2, ()),
+        ("finetune-22", "finetune-2", 2, ("--from", "scratch")),
+        ("tokenizer-21", "tokenizer-2", 1, ("tokenizer.batch.accumulation=2",)),
+    ):
+        kind = name.partition("-")[0]
+        verb = {"image": "pretrain"}.get(kind, kind)
+        case(name, verb, f"{kind}.yaml", ranks, "--resume", *words)
+        cases[-1]["rewound"] = [before, 3 if kind != "tokenizer" else 2]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.distributed.forked", str(folder)],
+        cwd=ROOT,
+        input=json.dumps(cases),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return Runs(folder, json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_every_rank_ends_well(runs: Runs) -> None:
+    for name, codes in runs.codes.items():
+        assert set(codes) == {0}, runs.said(name)
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "fitted", "tokenizer"])
+def test_two_ranks_are_accumulation_two_bit_for_bit(runs: Runs, kind: str) -> None:
+    assert runs.steps(f"{kind}-1") == runs.steps(f"{kind}-2")
+    one, two = runs.weights(f"{kind}-1"), runs.weights(f"{kind}-2")
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+    for ours, theirs in zip(runs.held_out(f"{kind}-1"), runs.held_out(f"{kind}-2"), strict=True):
+        assert ours["step"] == theirs["step"]
+        # Sums over batches, in float64, in another order.
+        assert ours["holdout"] == pytest.approx(theirs["holdout"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("resumed", "unbroken"),
+    [("image-21", "image-1"), ("image-12", "image-2"), ("tokenizer-21", "tokenizer-1")],
+)
+def test_a_run_continues_on_another_number_of_ranks(
+    runs: Runs, resumed: str, unbroken: str
+) -> None:
+    assert runs.steps(resumed) == runs.steps(unbroken)
+    found, expected = runs.weights(resumed), runs.weights(unbroken)
+    for name in expected:
+        assert torch.equal(found[name], expected[name]), name
+
+
+def test_four_ranks_are_one_up_to_rounding(runs: Runs) -> None:
+    for one, four in zip(runs.steps("whole-1"), runs.steps("whole-4"), strict=True):
+        assert one == pytest.approx(four, rel=1e-5)
+    assert_moved_alike(runs.weights("whole-1"), runs.weights("whole-4"))
+
+
+def assert_moved_alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Compare weights; AdamW's first steps have the size of the rate whatever the gradient is."""
+    for name, ours in one.items():
+        if name.endswith(KEY_BIAS):
+            continue
+        gap = (ours - other[name]).abs().max()
+        assert gap <= 1e-3 * max(float(ours.abs().max()), 1e-2), (name, gap)
+
+
+def test_a_bad_file_on_one_rank_counts_nowhere(runs: Runs) -> None:
+    for one, two in zip(runs.steps("bad-1"), runs.steps("bad-2"), strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+    for name in ("bad-1", "bad-2"):
+        lines = list(read_lines(runs.folder / name / "bad_files.jsonl"))
+        assert [Path(line["file"]).name for line in lines] == ["007.png"]
+        assert runs.result(name)["bad_files"] == 1
+
+
+def test_finetuning_by_two_ranks(runs: Runs) -> None:
+    """Mixing goes by sample, so that scores of each sample are the same, and in order."""
+    for one, two in zip(runs.steps("finetune-1"), runs.steps("finetune-2"), strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+    assert_moved_alike(runs.weights("finetune-1"), runs.weights("finetune-2"))
+    scores = [
+        list(read_lines(runs.folder / name / "predictions.jsonl"))
+        for name in ("finetune-1", "finetune-2")
+    ]
+    assert len(scores[0]) == 7
+    for ours, theirs in zip(*scores, strict=True):
+        assert (ours["row"], ours["id"], ours["label"]) == tuple(
+            theirs[key] for key in ("row", "id", "label")
+        )
+        assert ours["scores"] == pytest.approx(theirs["scores"], abs=2e-5)
+    assert runs.steps("finetune-22") == runs.steps("finetune-2")
+    resumed, unbroken = runs.weights("finetune-22"), runs.weights("finetune-2")
+    assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
+
+
+def test_probes_by_two_ranks(runs: Runs) -> None:
+    """The paper's batch norm is of the whole batch; cached features are made by shares."""
+    for one, two in zip(runs.steps("probe-1"), runs.steps("probe-2"), strict=True):
+        assert one == pytest.approx(two, rel=1e-4)
+    for kind in ("probe", "knn"):
+        one, two = runs.result(f"{kind}-1"), runs.result(f"{kind}-2")
+        for key in ("top1", "floor", "per_class", "train_samples", "val_samples"):
+            if key in one:
+                assert one[key] == pytest.approx(two[key], abs=1e-6), key
+
+
+def test_rank_0_speaks_for_all(runs: Runs) -> None:
+    """Its stdout is that of one process; the others say nothing."""
+    assert "holdout loss" in (runs.folder / "image-2.0.txt").read_text()
+    assert (runs.folder / "image-2.1.txt").read_text() == ""

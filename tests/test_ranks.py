@@ -1,0 +1,155 @@
+"""The starter of ranks: exit codes, signals, and nobody left behind; no torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from maekit import ranks
+from maekit.errors import RankError, RecipeError
+from maekit.ranks import Place, devices_of, place_of, start
+
+PYTHON = (sys.executable, "-c")
+
+
+def ends(*codes: int) -> list[str]:
+    """Return a command whose rank r ends with the code r, after r fifths of a second."""
+    text = f"import os, sys, time; r = int(os.environ['RANK']); time.sleep(r / 5); {list(codes)}"
+    return [*PYTHON, f"{text}[r] and sys.exit({list(codes)}[r])"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"), [((0, 0, 0), 0), ((0, 6, 75), 6), ((75, 75, 0), 75), ((0, 0, 3), 3)]
+)
+def test_the_code_is_that_of_the_first_failure(codes: tuple[int, ...], expected: int) -> None:
+    assert start(ends(*codes), len(codes)) == expected
+
+
+def test_ranks_know_their_place(tmp_path: Path) -> None:
+    names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]
+    text = (
+        "import os, pathlib; pathlib.Path(os.environ['RANK']).write_text("
+        f"' '.join(os.environ[each] for each in {names}))"
+    )
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        assert start([*PYTHON, text], 2) == 0
+    finally:
+        os.chdir(before)
+    found = [(tmp_path / str(rank)).read_text().split() for rank in (0, 1)]
+    assert [each[:4] for each in found] == [["0", "2", "0", "2"], ["1", "2", "1", "2"]]
+    assert found[0][4:] == found[1][4:]
+
+
+def test_a_killed_rank_is_said_and_the_others_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "GRACE", 0.2)
+    text = (
+        "import os, signal, time\n"
+        "if os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(600)"
+    )
+    with pytest.raises(RankError, match="rank 1 was ended by SIGKILL"):
+        start([*PYTHON, text], 3)
+
+
+def test_a_signal_reaches_every_rank_once(tmp_path: Path) -> None:
+    text = (
+        "import os, pathlib, signal, sys, time\n"
+        f"place = pathlib.Path({str(tmp_path)!r}, os.environ['RANK'])\n"
+        "got = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: got.append(1))\n"
+        "place.touch()\n"
+        "while not got: time.sleep(0.01)\n"
+        "time.sleep(0.3)\n"
+        "place.write_text(str(len(got)))\n"
+        "sys.exit(75)"
+    )
+
+    def send() -> None:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send).start()
+    assert start([*PYTHON, text], 2) == 75
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["1", "1"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="death signals are Linux's")
+def test_ranks_die_with_their_starter(tmp_path: Path) -> None:
+    rank = (
+        "import os, pathlib, time; from maekit.ranks import follow_parent; follow_parent();"
+        f"pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch(); time.sleep(600)"
+    )
+    text = f"import sys; from maekit.ranks import start; start([sys.executable, '-c', {rank!r}], 2)"
+    with subprocess.Popen([*PYTHON, text]) as starter:
+        until = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        starter.kill()
+    started = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(started) == 2
+    while any(_lives(each) for each in started):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def _lives(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # whoever adopts it may not have looked yet
+
+
+OF_SLURM = {"SLURM_PROCID": "5", "SLURM_NTASKS": "6", "SLURM_LOCALID": "2"}
+OF_MPI = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"}
+LOCAL_MPI = {"OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}
+OF_TORCH = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Place()),
+        (OF_TORCH, Place(3, 8, 1, 2)),
+        ({**OF_SLURM, "SLURM_NTASKS_PER_NODE": "3", "SLURM_STEP_ID": "0"}, Place(5, 6, 2, 3)),
+        # A shell in an allocation, and a batch script: nothing was started by srun.
+        ({**OF_SLURM, "SLURM_JOB_NAME": "bash", "SLURM_STEP_ID": "0"}, Place()),
+        (OF_SLURM, Place()),
+        (OF_MPI | LOCAL_MPI, Place(1, 4, 1, 4)),
+    ],
+)
+def test_launchers_are_known(environment: dict[str, str], expected: Place) -> None:
+    assert place_of(environment) == expected
+
+
+@pytest.mark.parametrize(
+    "environment", [{"RANK": "2", "WORLD_SIZE": "2"}, {"RANK": "x", "WORLD_SIZE": "2"}]
+)
+def test_ranks_that_make_no_sense_are_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(RecipeError, match="RANK="):
+        place_of(environment)
+
+
+def test_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "_visible_gpus", lambda: 4)
+    assert devices_of(None, None) == 4
+    assert devices_of("all", "cuda") == 4
+    assert devices_of(None, "cpu") == devices_of(None, "cuda:2") == 1
+    assert devices_of("3", "cpu") == 3
+    with pytest.raises(RecipeError, match="4 GPUs"):
+        devices_of("5", None)
+    for wrong in ("0", "-1", "two"):
+        with pytest.raises(RecipeError, match="no number of devices"):
+            devices_of(wrong, "cpu")
+    monkeypatch.setenv(ranks.PARENT, "1")  # a rank starts no further ones
+    assert devices_of("3", "cpu") == 1
