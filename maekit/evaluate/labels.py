@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from maekit.engine.events import Emit, Note
+from maekit.engine.left_out import listed
 from maekit.errors import DataError
 from maekit.evaluate.chance import LEVEL, as_good_by_luck, matches_by_luck
 from maekit.evaluate.predictions import TOP, top_k
@@ -55,6 +56,8 @@ def labels_of(dataset: Dataset, key: str) -> np.ndarray:
     """
     if dataset.classes is None:
         hint = "give a list with labels, or one folder for each class"
+        known = [*dataset.notes, *([listed(dataset.left_out)] if dataset.left_out else [])]
+        hint = "; ".join([hint, *known])  # a stray file, or columns that are no labels
         raise DataError("the set has no labels", where=f"{key}.path", hint=hint)
     if dataset.labels is not None:
         return np.asarray(dataset.labels, np.int64)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 from toys import Clips, clip_source
 
+from maekit.datasets.images import Images
 from maekit.engine.events import Event, Note
 from maekit.errors import DataError
 from maekit.evaluate.labels import announce_labels, chance_level, check_labels, warn_of_accuracy
@@ -80,3 +84,19 @@ def test_chance_is_warned_of() -> None:
     assert "no better than chance" in said[0].text
     assert not warn_of_accuracy(right(33), labels, said.append)
     assert len(said) == 1
+
+
+def test_unlabeled_sets_say_what_took_their_labels(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/1.png", "cover.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    stray = Images(Images.Options(path=tmp_path))
+    (tmp_path / "list.csv").write_text("file_name,breed\ncat/1.png,cat\ndog/1.png,dog\n")
+    table = Images(Images.Options(path=tmp_path / "list.csv"))
+    for dataset, words in (
+        (stray, "beside them: cover.png"),
+        (table, "no labels; not known: breed"),
+    ):
+        with pytest.raises(DataError, match="the set has no labels") as error:
+            check_labels(dataset, dataset)
+        assert words in str(error.value)
