@@ -225,7 +225,7 @@ class _Builder:
         self.jobs: dict[str, Job] = {}
         self.files = {RECIPE: dump(recipe)}
         self._trees = {RECIPE: _loaded(self.files[RECIPE])}
-        self._resolved: dict[tuple[str, str, tuple[str, ...]], Recipe] = {}
+        self._resolved: dict[tuple[str, str | None, tuple[str, ...]], Recipe] = {}
         self._slugs: set[str] = set()
         self._named: dict[str, str] = {}  # files, by what the recipe calls them
         self._judges = [each for each in ablate.measure if each in JUDGES]
@@ -235,6 +235,7 @@ class _Builder:
         slug = self._slug(name)
         try:
             file = self._file(row.recipe)
+            self._resolve(file, None, words_of(row.set_))  # also what no job of it reads
             chain = self._chain(row, file)
             jobs: dict[int, dict[str, str]] = {}
             choices: dict[str, dict[str, None]] = {}
@@ -343,7 +344,7 @@ class _Builder:
         job = self.jobs[key]
         return self._resolve(job.recipe, job.verb, job.words)
 
-    def _resolve(self, file: str, verb: str, words: tuple[str, ...]) -> Recipe:
+    def _resolve(self, file: str, verb: str | None, words: tuple[str, ...]) -> Recipe:
         known = self._resolved.get((file, verb, words))
         if known is None:
             loaded = self._trees[file]

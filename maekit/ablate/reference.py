@@ -117,6 +117,8 @@ def _row(
             raise RecipeError(f"no row that begins with {cells}", where=where, hint=hint)
         return found
     numbers = min(header.index(column) for column in reference.columns.values())
-    first = 1 if reference.transposed else numbers
-    labels = (" ".join(str(cell) for cell in row[:first]) for row in body)
-    return next((row for row, label in zip(body, labels, strict=True) if label == name), None)
+    for count in range(1 if reference.transposed else numbers, 0, -1):
+        same = [row for row in body if " ".join(str(cell) for cell in row[:count]) == name]
+        if len(same) == 1:
+            return same[0]
+    return None

@@ -110,7 +110,8 @@ def sentences(table: SweepTable) -> list[str]:
     return [*found, *table.notes]
 
 
-def _legend(table: SweepTable) -> str:
+def legend(table: SweepTable) -> str:
+    """Say how the table's numbers are to be read."""
     spread = "mean ± standard deviation over seeds" if len(table.plan.seeds) > 1 else "one seed"
     return (
         f"Values: {spread}. To {table.plan.base.name}: the difference ± its standard error, paired "
@@ -127,7 +128,7 @@ def as_markdown(table: SweepTable) -> str:
         if each.row is table.plan.base:
             row[0] = f"**{row[0]}**"
         lines.append(_line(row))
-    lines += ["", _legend(table), ""]
+    lines += ["", legend(table), ""]
     lines += [f"- {sentence}".replace("\n", "\n  ") for sentence in sentences(table)]
     return "\n".join(lines) + "\n"
 

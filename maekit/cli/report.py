@@ -6,6 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maekit.ablate.page import render_sweep
+from maekit.ablate.run import sweep_in
+from maekit.ablate.table import plain_table
+from maekit.ablate.write import cells, columns
 from maekit.atomic import write_bytes
 from maekit.cli.output import print_json, print_table, say
 from maekit.cli.reporters import progress_shown
@@ -18,6 +22,7 @@ from maekit.visualize.report.paired import Paired, Unpaired
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from maekit.ablate.plan import Plan
     from maekit.visualize.report.run import Run
 
 FILE = "report.html"
@@ -29,13 +34,12 @@ LEFT_OUT = ("not compared by sample", "with", "why")
 def report(runs: list[Path], out: Path | None, *, json: bool) -> int:
     """Write the page; return the exit code."""
     target = _target(runs, out)
+    plans = [sweep_in(folder) for folder in runs]
+    if any(plans):
+        return _report_sweep(runs, plans[0], target, json=json)
     with progress_shown():
         page, records, pairing = render(runs)
-    try:
-        write_bytes(target, page)
-    except OSError as error:
-        msg = f"the report cannot be written: {error.strerror}"
-        raise StorageError(msg, where=str(target), hint="another file with --out") from error
+    _write(target, page)
     if json:
         rows = [
             {"run": str(run.path), "state": run.verdict.state, **asdict(numbers_of(run))}
@@ -55,6 +59,31 @@ def report(runs: list[Path], out: Path | None, *, json: bool) -> int:
             print_table(LEFT_OUT, [tuple(value or "-" for value in row.values()) for row in rows])
         say(f"report: {target}", err=True)
     return 0
+
+
+def _report_sweep(runs: list[Path], plan: Plan | None, target: Path, *, json: bool) -> int:
+    """Write the page of a sweep, which stands alone; return the exit code."""
+    if plan is None or len(runs) > 1:
+        msg = "a sweep of maekit ablate has a page of its own"
+        raise RecipeError(msg, where="command line", hint="report it alone, or name runs below it")
+    with progress_shown():
+        (page, _, _), table = render_sweep(plan, runs[0])
+    _write(target, page)
+    if json:
+        result = {"verb": "report", "exit": 0, "output": str(target), "bytes": len(page)}
+        print_json(plain(result | {"sweep": plain_table(table)}))
+    else:
+        print_table(columns(table), [cells(each, table) for each in table.rows])
+        say(f"report: {target}", err=True)
+    return 0
+
+
+def _write(target: Path, page: bytes) -> None:
+    try:
+        write_bytes(target, page)
+    except OSError as error:
+        msg = f"the report cannot be written: {error.strerror}"
+        raise StorageError(msg, where=str(target), hint="another file with --out") from error
 
 
 def _pair(pair: Paired, runs: Sequence[Run]) -> dict[str, Any]:

@@ -241,7 +241,10 @@ def check_exists(source: str | Path) -> None:
     if path is None:
         pretrained(str(source).removeprefix(TIMM))
     elif not os.path.exists(path):  # noqa: PTH110
-        hint = f"give a run folder, a weights file, hf:FOLDER, timm:NAME or {PACKAGED}"
+        hint = (
+            f"give a run folder, a weights file, hf:FOLDER, timm:NAME or {PACKAGED}; "
+            "`maekit weights get` fetches what authors published"
+        )
         raise RecipeError(f"no such run or weights file: {source}", where="--from", hint=hint)
 
 

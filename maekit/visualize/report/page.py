@@ -74,8 +74,49 @@ class Rendered(NamedTuple):
     pairing: Pairing
 
 
-def render(paths: Sequence[Path]) -> Rendered:
+class SortedCell(NamedTuple):
+    """What a cell of a sweep's table shows, and what it is sorted by; None comes last."""
+
+    text: str
+    key: float | None
+
+
+@dataclass(frozen=True)
+class SweepSection:
+    """What the page of a sweep shows above its runs.
+
+    Attributes:
+        title: of the sweep.
+        scale: what was run, in words.
+        columns: headings of its table.
+        rows: cells, the row's name first.
+        base: the place of the row that others are compared with.
+        legend: how numbers are to be read.
+        sentences: what they say.
+        plot: the address of its picture, with everything in it; None where there is none.
+        left_out: why runs that were made are not shown below; empty where all are.
+    """
+
+    title: str
+    scale: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[SortedCell]]
+    base: int
+    legend: str
+    sentences: Sequence[str]
+    plot: str | None
+    left_out: str = ""
+
+
+def render(
+    paths: Sequence[Path], *, names: Sequence[str] | None = None, sweep: SweepSection | None = None
+) -> Rendered:
     """Write the page about these runs.
+
+    Args:
+        paths: their folders.
+        names: what they are called; unset: the ends of their paths.
+        sweep: the table that they are rows of.
 
     Raises:
         RecipeError: one of them is not a run folder.
@@ -85,7 +126,7 @@ def render(paths: Sequence[Path]) -> Rendered:
         for path in paths:
             count(len(runs))
             runs.append(read_run(path))
-    names = names_of(list(paths))
+    names = names_of(list(paths)) if names is None else names
     charts, pairing = charts_of(runs), paired(runs)
     shown = [
         PageRun(run, name, color_of(place))
@@ -101,7 +142,8 @@ def render(paths: Sequence[Path]) -> Rendered:
         curves=_json([packed(chart) for chart in charts]),
         names=names,
         runs=shown,
-        sections=_sections(shown, figures=bool(charts)),
+        sweep=sweep,
+        sections=(["Table"] if sweep else []) + _sections(shown, figures=bool(charts)),
         compared=_compared(shown),
         figures=[_figure(chart, names) for chart in charts],
         curve_hints=_curve_hints(charts),

@@ -371,3 +371,23 @@ function plain(value, digits) {
     advance();
   });
 })();
+
+// Sorts the table of a sweep by the column whose heading is pressed; what is missing comes last.
+(() => {
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const body = table.tBodies[0];
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, place) => {
+      head.querySelector("button").addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        for (const other of heads) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const rows = [...body.rows].map((row) => ({ row, key: row.cells[place].dataset.sort }));
+        const known = rows.filter((each) => each.key !== "");
+        known.sort((one, other) => (down ? -1 : 1) * (Number(one.key) - Number(other.key)));
+        body.append(...known.map((each) => each.row));
+        body.append(...rows.filter((each) => each.key === "").map((each) => each.row));
+      });
+    });
+  }
+})();
