@@ -26,20 +26,30 @@ class Values(NamedTuple):
     dtype: str  # of the widest: "uint16" or "float32"; "uint8" where all are 8-bit
 
 
-def values_of(dataset: Dataset, limit: int = LOOKED_AT) -> Values:
+def values_of(dataset: Dataset, limit: int = LOOKED_AT, *, plain: int = 8) -> Values:
     """Look at whole pictures, and the middle frame of videos, of evenly spaced samples.
 
     8-bit ones are left out, as their range is known, and so are those that cannot be read.
+
+    Args:
+        dataset: what to look at.
+        limit: samples.
+        plain: so many 8-bit samples, before any other, and the set is taken for 8-bit: to open
+            videos, whose frames may have to be counted, takes time.
 
     Returns:
         The least and the largest value; of 8-bit samples alone, 0 and 255.
     """
     low, high, count, dtypes = np.inf, -np.inf, 0, set[str]()
+    left = plain
     for index in samples_of(dataset, limit):
         check()
         try:
             source = dataset.open(index)
             if source.info.dtype == "uint8":
+                left -= 1
+                if left <= 0 and not count:
+                    break
                 continue
             least, most = extremes(source)
         except (MaekitError, OSError):

@@ -189,7 +189,7 @@ def with_known_range(
         emit(Note(f"data.range: {low:g} to {high:g}, as of the weights"))
         return with_range(recipe, weights.range)
     if wanted is None:
-        values = values_of(dataset, _GLANCE)
+        values = values_of(dataset, _GLANCE, plain=1)
         if values.dtype == "uint16":
             _announce_use((0, 65535), values, emit)
         return recipe

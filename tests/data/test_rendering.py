@@ -259,6 +259,23 @@ def test_values_are_the_least_and_the_largest_of_what_is_not_8_bit() -> None:
     assert values_of(Arrays(plain, plain)) == (0, 255, 0, "uint8")
 
 
+def test_8_bit_sets_are_hardly_looked_at() -> None:
+    opened: list[int] = []
+
+    class Counting(Arrays):
+        def open(self, index: int) -> Source:
+            opened.append(index)
+            return super().open(index)
+
+    plain, deep = np.zeros((1, 4, 4, 1), np.uint8), np.full((1, 4, 4, 1), 7, np.uint16)
+    for count, look in ((8, 8), (1, 1)):
+        opened.clear()
+        assert values_of(Counting(*[plain] * 40), plain=count).dtype == "uint8"
+        assert len(opened) == look
+    assert values_of(Counting(*[plain] * 7, deep)) == (7, 7, 1, "uint16")
+    assert values_of(Counting(deep, *[plain] * 20, deep)) == (7, 7, 2, "uint16")
+
+
 def test_pixels_without_a_range_say_what_they_are() -> None:
     array = np.array([[-120, 3021], [0, 5]], np.float32)[None, ..., None]
     options = {"channels": 1, "rendering": Rendering(float_ok=False)}
