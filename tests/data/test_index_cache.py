@@ -19,6 +19,7 @@ from maekit.data import video_index
 from maekit.data.index_cache import IndexCache, Key
 from maekit.data.video import open_video
 from maekit.data.video_index import Index
+from maekit.errors import DataError
 
 KINDS = {
     "a.mp4": Recipe(frames=30),
@@ -160,6 +161,28 @@ def test_a_cache_that_cannot_be_written_costs_only_time(place: str, tmp_path: Pa
     assert cache.get(key_of(path), never) is index
     with pytest.raises(FileNotFoundError):
         IndexCache(kept).get(key_of(path), missing)
+
+
+def test_what_is_found_damaged_on_reading_is_kept_and_a_failing_disk_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = made(tmp_path / "a.mp4", KINDS["a.mp4"])
+    monkeypatch.setattr(video_module, "index_cache", IndexCache(tmp_path / "kept"))
+    video = open_video(str(path))
+    assert video.index.timed
+    with monkeypatch.context() as patch:  # as a disk that is away for a moment
+
+        def failing(*_: object, **__: object) -> None:
+            raise av.error.InvalidDataError(1, "gone")
+
+        patch.setattr(type(video), "_fill", failing)
+        with pytest.raises(DataError):
+            video.decode([3])
+    assert IndexCache(tmp_path / "kept").get(key_of(path), never).timed
+    times = video.index.times + (np.arange(30) == 10)  # and as packets that say something else
+    wrong = replace(video, index=replace(video.index, times=times))
+    assert wrong.decode([10]).shape == (1, 48, 64, 3)
+    assert not IndexCache(tmp_path / "kept").get(key_of(path), never).timed
 
 
 def test_who_has_no_home_has_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
