@@ -23,7 +23,7 @@ EXPLICIT_BELOW = 512
 QKVBias = Literal["all", "qv", "none"]
 ResizePositions = Literal["resample", "rebuild"]
 PositionKind = Literal["sincos-1d", "sincos-2d", "sincos-3d", "learned", "learned-separable"]
-Init = Literal["mae", "mae-st", "videomae"]
+Init = Literal["mae", "mae-st", "videomae", "timm"]
 
 
 class Epsilons(NamedTuple):
@@ -355,11 +355,15 @@ def init_transformer(module: nn.Module, init: Init = "mae") -> None:
     """Initialize as the papers do: Linear xavier uniform, biases 0, LayerNorm 1 and 0.
 
     A fused qkv counts as one ``[3D, D]`` matrix in MAE and VideoMAE; mae_st has three layers there
-    (util/video_vit.py), whose bounds are wider by the root of 2.
+    (util/video_vit.py), whose bounds are wider by the root of 2. timm 0.3.2, by which MAE trains
+    from scratch, draws from a normal with a deviation of 0.02.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear):
-            nn.init.xavier_uniform_(part.weight)
+            if init == "timm":
+                nn.init.normal_(part.weight, std=TOKEN_STD)
+            else:
+                nn.init.xavier_uniform_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
         elif isinstance(part, nn.LayerNorm):
@@ -375,9 +379,9 @@ def init_transformer(module: nn.Module, init: Init = "mae") -> None:
 def init_patch_embedding(embedding: PatchEmbedding, init: Init) -> None:
     """Initialize as MAE and mae_st: xavier on the flat weight, the bias as a convolution's.
 
-    VideoMAE keeps the default of both.
+    VideoMAE and timm 0.3.2 keep the default of both.
     """
-    if init != "videomae":
+    if init not in ("videomae", "timm"):
         nn.init.xavier_uniform_(embedding.weight.view(embedding.weight.shape[0], -1))
 
 

@@ -44,7 +44,7 @@ class VideoViT(VisionTransformer):
             "videomae",
             description="mae: xavier patch embedding, normal tokens; mae-st: also queries, keys "
             "and values each by itself; videomae: PyTorch's own patch embedding, truncated normal "
-            "tokens",
+            "tokens; timm: normal everywhere but in its patch embedding",
         )
         inflate: Annotated[Literal["average", "center"], BeforeValidator(american)] = Field(
             "average",

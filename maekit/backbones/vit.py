@@ -81,7 +81,8 @@ class ViTOptions(PartOptions):
     init: Init = Field(
         "mae",
         description="mae: xavier patch embedding, normal tokens; mae-st: also queries, keys and "
-        "values each by itself; videomae: PyTorch's own patch embedding, truncated normal tokens",
+        "values each by itself; videomae: PyTorch's own patch embedding, truncated normal tokens; "
+        "timm: normal everywhere but in its patch embedding (supervised, from scratch)",
     )
     drop_path: float = Field(
         0.0,

@@ -16,6 +16,11 @@ import torch
 from recipe_models import shallow_model
 from torch import Tensor
 
+from maekit.engine.build import build_model
+from maekit.recipe.load import load
+from maekit.registry import resolve
+from maekit.weights.header import Header
+
 Law = Callable[[str, Tensor], None]
 CHECKED = 200_000  # values of a tensor, at most
 CRITICAL = 2.6  # of Kolmogorov's statistic times sqrt(n): by chance in 3 of 1,000,000 tensors
@@ -146,6 +151,26 @@ def test_every_tensor_follows_its_law(recipe: str) -> None:
         LAWS[recipe][laws[0]](name, values)
         used.add(laws[0])
     assert used == LAWS[recipe].keys()
+
+
+def test_from_scratch_weights_follow_timms_law() -> None:
+    """timm 0.3.2, vision_transformer.py: trunc_normal_(std=.02); its convolution is PyTorch's."""
+    recipe = resolve(load("mae_scratch_vit_b", ["model.backbone.depth=1"]), "finetune")
+    assert recipe.model is not None
+    backbone = recipe.model.backbone
+    model = build_model(
+        Header(backbone=backbone, clip=(1, 224, 224), channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    )
+    laws: dict[str, Law] = {
+        r".*norm[12]?\.weight": constant(1.0),
+        r".*norm[12]?\.bias|.*(qkv|proj|fc1|fc2)\.bias": ZERO,
+        r".*class_token|.*\.positions\.table|.*(qkv|proj|fc1|fc2)\.weight": normal,
+        r"backbone\.patch_embed\.(weight|bias)": torch_default(3 * 16 * 16),
+    }
+    for name, values in model.named_parameters():
+        (law,) = (law for pattern, law in laws.items() if re.fullmatch(pattern, name))
+        law(name, values)
+        assert values.requires_grad
 
 
 def test_another_seed_gives_other_weights() -> None:

@@ -73,8 +73,7 @@ def test_images(name: str) -> None:
     std = 0.02 if name.startswith("mae_scratch") else 2e-5
     assert (options.head.init_std or 2e-5, options.head.init_scale) == (std, None)
     assert options.rand_augment_fill == "mean"
-    if not name.startswith("mae_scratch"):
-        assert options.views.resize == "whole-pixels"
+    assert options.views.resize == "whole-pixels"
     assert (options.views.clips, options.views.crops) == (1, 1)
     assert round(224 * options.views.enlarge) == 256
     assert options.clip_grad is None
