@@ -89,7 +89,7 @@ def hints_of_config(found: ForeignCheckpoint, family: str, *, classifier: bool) 
         # Of a classifier, the norm behind its pooling is the last that was trained.
         last_eps=PYTORCH_EPS if video and classifier else eps,
         decoder_last_eps=PYTORCH_EPS if video else eps,
-        pooled_eps=PYTORCH_EPS,
+        pooled_eps=PYTORCH_EPS if video else None,
         space="normalized" if video and config.get("num_channels", 3) != 3 else None,
         notes=tuple(notes),
     )
