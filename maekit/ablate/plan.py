@@ -150,19 +150,22 @@ def required_ablate(recipe: Recipe) -> Ablate:
     return recipe.ablate
 
 
-def make_plan(recipe: Recipe, seeds: Sequence[int] | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe, seeds: Sequence[int] | None = None, *, kept: Path | None = None
+) -> Plan:
     """Lay out the rows of a resolved recipe.
 
     Args:
         recipe: as ``registry.resolve`` returns it for no verb.
         seeds: other ones than the recipe's.
+        kept: a sweep's folder, whose copies of rows' own recipes are read instead of those.
 
     Raises:
         RecipeError: a row changes what it cannot, names a recipe that is not there, or leaves
             nothing to measure.
     """
     ablate = required_ablate(recipe)
-    builder = _Builder(recipe, ablate)
+    builder = _Builder(recipe, ablate, kept)
     chosen = tuple(ablate.seeds if seeds is None else seeds)
     rows = _rows(ablate)
     if ablate.compare_to is not None and ablate.compare_to not in rows:
@@ -220,8 +223,9 @@ def words_of(changes: Mapping[str, Any]) -> tuple[str, ...]:
 class _Builder:
     """Makes jobs, and finds those that are there already."""
 
-    def __init__(self, recipe: Recipe, ablate: Ablate) -> None:
+    def __init__(self, recipe: Recipe, ablate: Ablate, kept: Path | None) -> None:
         self.ablate = ablate
+        self._kept = kept
         self.jobs: dict[str, Job] = {}
         self.files = {RECIPE: dump(recipe)}
         self._trees = {RECIPE: _loaded(self.files[RECIPE])}
@@ -362,7 +366,9 @@ class _Builder:
             name = next(
                 each for stem in stems if (each := f"recipes/{stem}.yaml") not in self.files
             )
-            self.files[name] = dump(resolve(read(recipe)))
+            copy = None if self._kept is None else self._kept / name
+            there = copy is not None and copy.is_file()
+            self.files[name] = dump(resolve(read(copy if copy is not None and there else recipe)))
             self._trees[name] = _loaded(self.files[name])
             self._named[recipe] = name
         return self._named[recipe]

@@ -21,7 +21,7 @@ from maekit.engine.run import OpenRun, RunOptions, choose_folder, open_run
 from maekit.errors import INTERRUPTED, RecipeError
 from maekit.recipe.load import read
 from maekit.registry import resolve
-from maekit.runs import verb_of
+from maekit.runs import read_result, verb_of
 from maekit.stop import StopSignal
 
 if TYPE_CHECKING:
@@ -190,7 +190,11 @@ def _check_resumed(path: Path, recipe: Recipe, plan: Plan) -> None:
 
 
 def sweep_in(folder: Path) -> Plan | None:
-    """Return the plan of a sweep's folder; None where it is not one."""
+    """Return the plan of a sweep's folder, with the rows and seeds that it ran; None: no sweep."""
     if verb_of(folder) != ABLATE or not (folder / RECIPE).is_file():
         return None
-    return make_plan(resolve(read(folder / RECIPE)))
+    result = read_result(folder)
+    seeds, rows = result.get("seeds"), result.get("rows")
+    plan = make_plan(resolve(read(folder / RECIPE)), seeds or None, kept=folder)
+    names = [row["row"] for row in rows] if isinstance(rows, list) else []
+    return plan.only(names) if names else plan

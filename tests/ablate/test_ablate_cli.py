@@ -103,13 +103,17 @@ def test_missing_weights_are_one_rows_failure(
 
 
 def test_the_page_of_a_sweep(fake: Path, typed: Callable[..., tuple[int, str, str]]) -> None:
-    swept(fake / "S", {"ablate": {"title": "Masks <b>"}}, only=["random 50", "random 75"])
+    rows = {"only": ["random 50", "random 75"], "seeds": [4, 5, 6]}
+    swept(fake / "S", {"ablate": {"title": "Masks <b>"}}, **rows)
     code, out, err = typed("report", "S")
     assert code == 0, err
     assert "random 75" in out
+    assert "scratch" not in out, "the page has the rows that were run"
+    code, out, _ = typed("report", "S", "--json")
+    assert json.loads(out)["sweep"]["seeds"] == [4, 5, 6]
     page = (fake / "S" / "report.html").read_text()
     assert "<h1>Masks &lt;b&gt;</h1>" in page.replace("\n", "")
     assert page.count('<th scope="col"><button type="button">') == 7
     assert "twice their standard error" in page
-    code, _, err = typed("report", "S", "S/runs/random-50/0/pretrain")
+    code, _, err = typed("report", "S", "S/runs/random-50/4/pretrain")
     assert (code, "a page of its own" in err) == (2, True)
