@@ -8,10 +8,11 @@ asked to be requeued, and leaves ranks behind on SIGUSR1; so this one is ours.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -32,6 +33,9 @@ _LAUNCHERS = (
     ),
 )
 PARENT = "MAEKIT_STARTED_BY"  # the process whose end ends a rank
+# The file in which its ranks find each other: a port that is free now may not be so when they have
+# imported torch.
+MEETING = "MAEKIT_MEETING"
 # Errors that rank 0 met, and says: the others only leave with them.
 HEARD: list[BaseException] = []
 # Seconds that ranks get to notice that one of them is gone: a collective fails at once, but a
@@ -144,43 +148,46 @@ def start(command: Sequence[str], devices: int) -> int:
     Raises:
         RankError: a rank was killed (exit 8).
     """
-    port = _free_port()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     shared = {
         "WORLD_SIZE": str(devices),
         "LOCAL_WORLD_SIZE": str(devices),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
         PARENT: str(os.getpid()),
     }
     shared.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // devices)))
     started: list[subprocess.Popen[bytes]] = []
 
+    signals: list[float] = []
+
     def forward(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        signals.append(time.monotonic())
         for rank in started:
             with suppress(ProcessLookupError):
                 rank.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in watched()}
+    meeting = tempfile.mkdtemp(prefix="maekit-")
     try:
         for rank in range(devices):
             own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            own[MEETING] = str(Path(meeting, "ranks"))
             # A session of its own: a terminal's Ctrl-C comes once, through this process.
             environment = {**os.environ, **own}
             started.append(
                 subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
             )
-        return _wait(started)
+        return _wait(started, signals)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         for each in started:
             if each.poll() is None:
                 _end(each)
+        shutil.rmtree(meeting, ignore_errors=True)
 
 
-def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait for all ranks; once one has failed the others have GRACE seconds."""
+def _wait(started: Sequence[subprocess.Popen[bytes]], signals: Sequence[float]) -> int:
+    """Wait for all ranks; once one has failed, or a second signal came, they have GRACE seconds."""
     failed: tuple[int, int] | None = None  # rank and exit code of the first
     until = float("inf")
     while True:
@@ -190,7 +197,7 @@ def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int:
                 failed, until = (rank, each.returncode), time.monotonic() + GRACE
         if not running:
             break
-        if time.monotonic() > until:
+        if time.monotonic() > min([until, *(came + GRACE for came in signals[1:])]):
             for each in running:
                 _end(each)
         time.sleep(0.02)
@@ -209,13 +216,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def follow_parent() -> None:

@@ -33,7 +33,7 @@ def test_the_code_is_that_of_the_first_failure(codes: tuple[int, ...], expected:
 
 
 def test_ranks_know_their_place(tmp_path: Path) -> None:
-    names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]
+    names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MAEKIT_MEETING"]
     text = (
         "import os, pathlib; pathlib.Path(os.environ['RANK']).write_text("
         f"' '.join(os.environ[each] for each in {names}))"

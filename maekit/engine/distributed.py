@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from maekit.errors import RankError
-from maekit.ranks import HEARD, Place, place_of
+from maekit.ranks import HEARD, MEETING, Place, place_of
 
 if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
@@ -80,13 +80,18 @@ def joined(device: torch.device) -> Iterator[None]:
 
 
 def _join(dist: Any, place: Place, device: torch.device) -> None:  # noqa: ANN401 - a module
+    # Host tensors and objects are shared over gloo, next to a GPU's NCCL.
+    backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
+    meeting = os.environ.get(MEETING)
+    if meeting is not None:
+        where = {"init_method": f"file://{meeting}", "rank": place.rank, "world_size": place.size}
+        dist.init_process_group(backend, timeout=TIMEOUT, **where)
+        return
     os.environ.setdefault("RANK", str(place.rank))
     os.environ.setdefault("WORLD_SIZE", str(place.size))
     os.environ.setdefault("MASTER_ADDR", _first_host(os.environ.get("SLURM_STEP_NODELIST", "")))
     job = os.environ.get("SLURM_JOB_ID", "0")
     os.environ.setdefault("MASTER_PORT", str(15000 + int(job[-4:])))
-    # Host tensors and objects are shared over gloo, next to a GPU's NCCL.
-    backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
     dist.init_process_group(backend, timeout=TIMEOUT)
 
 
