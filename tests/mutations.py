@@ -327,14 +327,14 @@ MUTATIONS = [
     ),
     Mutation(
         "lr not divided by 256",
-        "return optimizer.base_lr * batch / LR_BATCH",
-        "return optimizer.base_lr * batch",
+        "return base_lr(optimizer, batch) * batch / LR_BATCH",
+        "return base_lr(optimizer, batch) * batch",
         ("test_schedule.py",),
     ),
     Mutation(
         "lr not scaled by the batch",
-        "return optimizer.base_lr * batch / LR_BATCH",
-        "return optimizer.base_lr",
+        "return base_lr(optimizer, batch) * batch / LR_BATCH",
+        "return base_lr(optimizer, batch)",
         ("test_schedule.py",),
     ),
     Mutation(
