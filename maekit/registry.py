@@ -250,7 +250,7 @@ def with_set_names(tree: Node) -> Node:
             continue
         name = spec.fields.get("name")
         if name is None:
-            found = _reader_of(path.value, f"data.{key}", str(path.mark))
+            found = reader_of(path.value, f"data.{key}", str(path.mark))
             named_it = Node({"data": _inside(key, "name", Node(found, path.mark))}, path.mark)
             tree = merge(tree, named_it)
         elif isinstance(name.value, str):
@@ -276,7 +276,18 @@ def _readers_of(path: str) -> list[str]:
     return found
 
 
-def _reader_of(path: str, key: str, where: str) -> str:
+def reader_of(path: str, key: str, where: str | None = None) -> str:
+    """Return the name of the one data set that reads what lies at a path.
+
+    Args:
+        path: a folder or a list.
+        key: of the recipe.
+        where: of the path, for errors.
+
+    Raises:
+        DataError: none does.
+        RecipeError: several do.
+    """
     found = _readers_of(path)
     if len(found) == 1:
         return found[0]

@@ -602,6 +602,26 @@ def recipes_copy(
     """Copy a recipe to change it."""
 
 
+@recipes.command("new")
+@runs("new_recipe:new")
+def recipes_new(
+    source: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Pictures or videos: a folder, or a list.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Default: <folder's name>.yaml here."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
+) -> None:
+    """Look at data, and write a short recipe that is sized for it.
+
+    Example: maekit recipes new my/photos --out mine.yaml
+    """
+
+
 @recipes.command("validate")
 @runs("recipes:validate")
 def recipes_validate(
@@ -633,6 +653,21 @@ def plugins_list(
     json: Json = False,
 ) -> None:
     """List the installed parts, built-in and from plugins, without importing them."""
+
+
+@plugins.command("show")
+@runs("recipes:show_part")
+def plugins_show(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="masker, target, backbone, decoder or dataset.")
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As a recipe names it.")],
+    json: Json = False,
+) -> None:
+    """Show a part's options, with their defaults and what they mean.
+
+    Example: maekit plugins show masker block
+    """
 
 
 Source = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,12 @@ from maekit.recipe.dump import dump, to_yaml
 from maekit.recipe.explain import suggest, validated
 from maekit.recipe.json_schema import PartSchema, json_schema
 from maekit.recipe.load import find, read, read_file, read_tree, shipped
+from maekit.recipe.merge import CORE_OWNED
+from maekit.recipe.naming import name_for, renamed
 from maekit.recipe.schema import VERBS, Recipe
 from maekit.registry import KINDS, listed, names_of, options_of, resolve, with_set_names
+from maekit.registry import entry as find_entry
+from maekit.registry import find as find_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,15 +70,16 @@ def show(recipe: str, overrides: list[str] | None, resolved: bool) -> int:
 
 
 def copy(recipe: str, destination: Path | None, overwrite: bool) -> int:
-    """Copy a recipe, comments and all, and print where to."""
+    """Copy a recipe, comments and all, under the name of its file, and print where to."""
     path = find(recipe)
     target = Path(path.name) if destination is None else destination
     if target.is_dir():
         target /= path.name
+    read_file(path)  # raises where it is no recipe
     try:
-        content = path.read_bytes()
-        with writing(target), target.open("wb" if overwrite else "xb") as file:
-            file.write(content)
+        text = renamed(path.read_text(encoding="utf-8-sig"), name_for(target))
+        with writing(target), target.open("w" if overwrite else "x", encoding="utf-8") as file:
+            file.write(text)
     except FileExistsError as error:
         raise RecipeError(
             "this file exists already", where=str(target), hint="another name, or --overwrite"
@@ -176,11 +180,77 @@ def list_parts(kind: str | None, *, json: bool) -> int:
     return 0
 
 
-def _kind(word: str) -> str:
+def show_part(kind: str, name: str, *, json: bool) -> int:
+    """Print a part's options, with defaults and descriptions."""
+    plural = _kind(kind, "KIND")
+    options, found = options_of(plural, name), find_entry(plural, name)
+    schema = options.model_json_schema(by_alias=True)
+    described = schema.get("properties", {})
+    rows = []
+    for key, field in options.model_fields.items():
+        about = described.get(field.alias or key, {})
+        default = "required" if field.is_required() else _as_written(about.get("default"))
+        rows.append((field.alias or key, default, _type(about), str(about.get("description", ""))))
+    if json:
+        print_json({"kind": plural, "name": names_of(found)[0], "options": schema})
+        return 0
+    say(f"{found}: {_about_part(plural, name)}")
+    if plural == "datasets":
+        core = ", ".join(sorted(CORE_OWNED))
+        say(f"beside its options, as every data set: {core}")
+    if not rows:
+        say("it has no options")
+        return 0
+    print_table(("option", "default", "values", "meaning"), rows)
+    return 0
+
+
+def _about_part(kind: str, name: str) -> str:
+    return (find_part(kind, name).__doc__ or "").strip().partition("\n")[0]
+
+
+def _as_written(value: object) -> str:
+    return "null" if value is None else to_yaml({"value": value}).partition(":")[2].strip()
+
+
+def _type(about: dict[str, Any]) -> str:
+    """Return what an option may be, from its JSON Schema, in few words."""
+    if "enum" in about:
+        return " | ".join(map(str, about["enum"]))
+    if "const" in about:
+        return str(about["const"])
+    if "anyOf" in about:
+        return " | ".join(dict.fromkeys(_type(each) for each in about["anyOf"]))
+    kind = str(about.get("type", "mapping"))
+    if kind == "array":
+        inner: dict[str, Any] = about.get("items") or next(iter(about.get("prefixItems", [])), {})
+        return f"list of {_type(inner)}"
+    limits = [
+        f"{sign} {about[key]:g}"
+        for key, sign in (
+            ("minimum", ">="),
+            ("exclusiveMinimum", ">"),
+            ("maximum", "<="),
+            ("exclusiveMaximum", "<"),
+        )
+        if key in about
+    ]
+    return " ".join([_WORDS.get(kind, kind), *limits])
+
+
+_WORDS = {
+    "string": "text",
+    "boolean": "true | false",
+    "integer": "whole number",
+    "object": "mapping",
+}
+
+
+def _kind(word: str, where: str = "--kind") -> str:
     plural = word if word.endswith("s") else f"{word}s"
     if plural not in KINDS:
         raise PartError(
-            f"--kind {word}: no such kind of part",
+            f"{where} {word}: no such kind of part",
             where="command line",
             hint=suggest(plural, KINDS) or f"one of {', '.join(KINDS)}",
         )

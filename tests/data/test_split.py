@@ -125,6 +125,8 @@ def test_a_column_of_a_list_keeps_sources_together(tmp_path: Path, form: str) ->
         lines = [text.format(*row) for row in rows]
     listed = tmp_path / f"list.{form}"
     listed.write_text("\n".join(lines), encoding="utf-8")
+    for name, _, _ in rows:
+        (tmp_path / name).touch()
     pictures = Images(Images.Options(path=listed))
     train, val, _ = split_off(pictures, 0.2, "patient")
     assert len(val) == 12
