@@ -8,7 +8,9 @@ Each says what happened, where, and what to try. Exit codes: 0 done, 1 a bug, 2 
 from __future__ import annotations
 
 import errno
+import os
 import sys
+import tempfile
 from typing import ClassVar
 
 from maekit.text import printable
@@ -120,10 +122,23 @@ def code_of(error: BaseException) -> int:
     if _out_of_memory(error):
         return OUT_OF_MEMORY
     if isinstance(error, FileNotFoundError):
-        return RecipeError.exit_code
+        return BUG if _is_internal(error) else RecipeError.exit_code
     if isinstance(error, OSError) and error.errno in _STORAGE:
         return StorageError.exit_code
     return BUG
+
+
+# Names that Python gives to what a program needs for itself.
+_INTERNAL = ("psm_", "pymp-", "tmp", "sem.", "listener-")
+
+
+def _is_internal(error: FileNotFoundError) -> bool:
+    """Return whether the file is none that a user named: no advice to check the path helps then."""
+    if not isinstance(error.filename, str | bytes):
+        return error.filename is None
+    folder, name = os.path.split(os.fsdecode(error.filename))
+    own = folder in {"", "/", "/dev/shm", tempfile.gettempdir()}  # noqa: S108 - compared
+    return own and name.startswith(_INTERNAL)
 
 
 _NO_MEMORY = ("DefaultCPUAllocator: can't allocate", "can't start new thread")

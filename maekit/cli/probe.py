@@ -80,7 +80,7 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
         )
         done = run_verb(VERB, command.recipe, command.device, options, command.terminal)
     if steps:
-        return print_training(VERB, done, json=json, quiet=quiet)
+        return print_training(VERB, recipe, done, json=json, quiet=quiet)
     if done.result["exit"] == INTERRUPTED:
         return INTERRUPTED
     _tell(done.result, done.folder, json=json, compare=compare_expected, quiet=quiet)

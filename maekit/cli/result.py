@@ -57,7 +57,7 @@ def _rows(result: dict[str, Any]) -> Iterator[Sequence[str]]:
         if single.get(key) not in (None, result.get(key)):  # of one view both are the same
             yield f"one view: {key}", f"{single[key]:.4f}"
     if result["bad_files"]:
-        yield "bad files", f"{result['bad_files']}"
+        yield "bad files", f"{result['bad_files']}, listed in bad_files.jsonl"
 
 
 def print_comparison(records: Sequence[Mapping[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -94,63 +95,68 @@ def train(  # noqa: PLR0917 - each is an option of the command line
             accept_data=accept_data,
         )
         done = run_verb(verb, command.recipe, command.device, options, command.terminal)
-    return print_training(verb, done, json=json, quiet=quiet)
+    return print_training(verb, recipe, done, json=json, quiet=quiet)
 
 
-def print_training(verb: str, done: Finished, *, json: bool, quiet: bool) -> int:
-    """Print what a training left, unless a signal stopped it; return the exit code."""
+def print_training(verb: str, recipe: str, done: Finished, *, json: bool, quiet: bool) -> int:
+    """Print what a training left, unless a signal stopped it; return the exit code.
+
+    Args:
+        verb: the command.
+        recipe: as it was named on the command line.
+        done: what the run left.
+        json: print result.json.
+        quiet: print the numbers alone.
+    """
     result, folder = done
     if result["exit"] == INTERRUPTED:
         return INTERRUPTED
     if not is_speaker():
         return 0
-    print_result(
-        result, folder, next_steps=NEXT_STEPS[verb](result, folder), json=json, quiet=quiet
-    )
+    next_steps = NEXT_STEPS[verb](recipe, result, folder)
+    print_result(result, folder, next_steps=next_steps, json=json, quiet=quiet)
     return 0
 
 
-def _after_pretraining(result: Mapping[str, Any], folder: Path) -> list[str]:
-    """Name what the run is good for now: pictures, its page, labels where the recipe has them."""
-    recipe = load(folder / "recipe.yaml").recipe
-    drawn = recipe.data.train.name in DRAWN
-    file = "clip.mp4" if recipe.data.train.frames > 1 else "photo.jpg"
+def _after_pretraining(recipe: str, _result: Mapping[str, Any], folder: Path) -> list[str]:
+    """Name what the run is good for now: pictures, its page, what the recipe has sections for."""
+    made, where = load(folder / "recipe.yaml").recipe, shlex.quote(str(folder))
+    file = "clip.mp4" if made.data.train.frames > 1 else "photo.jpg"
     lines = [
-        f"next:     maekit reconstruct {file} --from {folder}",
-        f"          maekit report {folder}",
+        f"next:     maekit reconstruct {file} --from {where}",
+        f"          maekit report {where}",
     ]
-    if recipe.finetune is not None:
-        lines.append(f"          maekit finetune {recipe.name} --from {folder}")
-    elif drawn:
-        name = result["recipe"]
-        kind = "videos" if recipe.data.train.frames > 1 else "images"
-        own = f"data.train.name={kind} data.train.path=FOLDER ~data.val"
-        lines.append(f"          maekit pretrain {name} {own}")
-        lines.append(
-            "          too short to learn features by, a first look only; what pre-training is "
-            f"worth shows\n          in minutes: maekit pretrain {DRAWN[recipe.data.train.name]}"
-        )
+    judges = [verb for verb in ("finetune", "probe") if getattr(made, verb) is not None]
+    lines += [f"          maekit {verb} {shlex.quote(recipe)} --from {where}" for verb in judges]
+    if made.data.train.name in DRAWN:
+        lines.append("          maekit recipes new FOLDER   # a recipe for your own files")
+        if made.finetune is None:
+            lines.append(
+                "          too short to learn features by, a first look only; what pre-training is "
+                f"worth shows\n          in minutes: maekit pretrain {DRAWN[made.data.train.name]}"
+            )
     lines.append(f"python:   import maekit; model = maekit.load({str(folder)!r})")
     return lines
 
 
-def _after_finetuning(_result: Mapping[str, Any], folder: Path) -> list[str]:
+def _after_finetuning(_recipe: str, _result: Mapping[str, Any], folder: Path) -> list[str]:
     return [
+        f"next:     maekit report {shlex.quote(str(folder))}",
         f"scores:   {folder / PREDICTIONS}",
         f"python:   import maekit; model, header = maekit.load_classifier({str(folder)!r})",
     ]
 
 
-def _after_tokenizer(result: Mapping[str, Any], folder: Path) -> list[str]:
+def _after_tokenizer(_recipe: str, result: Mapping[str, Any], folder: Path) -> list[str]:
     target = f"pretrain.target={{name: dvae-token, weights: {folder}, "
     sizes = f"vocabulary: {result['vocabulary']}, stride: {result['stride']}}}"
     return [f'next:     maekit pretrain RECIPE "{target}{sizes}"']
 
 
 # What to type next, after a run has finished.
-NEXT_STEPS: dict[str, Callable[[Mapping[str, Any], Path], list[str]]] = {
+NEXT_STEPS: dict[str, Callable[[str, Mapping[str, Any], Path], list[str]]] = {
     "pretrain": _after_pretraining,
     "finetune": _after_finetuning,
     "tokenizer": _after_tokenizer,
-    "probe": lambda _, folder: [f"scores:   {folder / PREDICTIONS}"],
+    "probe": lambda _recipe, _result, folder: [f"scores:   {folder / PREDICTIONS}"],
 }

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -45,7 +47,16 @@ from maekit.engine.run_folder import (
     read_lines,
 )
 from maekit.engine.skipped import KEY, summary
-from maekit.errors import Interrupted, NonFiniteError, RecipeError, StorageError, code_of
+from maekit.errors import (
+    DataError,
+    Interrupted,
+    NonFiniteError,
+    PartError,
+    RecipeError,
+    StorageError,
+    WeightsError,
+    code_of,
+)
 from maekit.recipe.dump import dump
 from maekit.runs import RUNS, read_result
 from maekit.stop import StopSignal
@@ -59,6 +70,8 @@ if TYPE_CHECKING:
     from maekit.weights.checkpoints import CheckpointOnDisk
 
 MOST_CAPTURED = 100  # steps whose samples nan_capture names
+# What a run's folder holds once something was done in it.
+BEGUN = ("metrics.jsonl", "checkpoints", "bad_files.jsonl", "nan_capture", "features")
 DEFAULT_MINUTES = 10.0  # between checkpoints, where the recipe does not say
 
 
@@ -219,6 +232,7 @@ def run_in_folder(
     path = distributed.on_first(lambda: choose_folder(verb, recipe, options))
     with (
         StopSignal(signals=options.signals) as stop,
+        no_trace_of_a_failed_start(path, options),
         open_run(path, listener, locks=options.locks) as run,
     ):
         # What is refused here leaves the run as it was, its result.json included.
@@ -265,9 +279,33 @@ def run_in_folder(
                 _train(job, run, checkpoints, stop)
                 result = _finish(job, run, compared=options.compare)
         except Interrupted as error:
-            text = f"{error}; continue with --resume --out {path}"
+            text = f"{error}; continue with {resume_command(verb, path, options)}"
             run.emit(Note(text, warning=True))
     return Finished(result, path)
+
+
+@contextmanager
+def no_trace_of_a_failed_start(path: Path, options: RunOptions) -> Iterator[None]:
+    """Remove a numbered folder made for a run that was refused before it did anything.
+
+    A wrong path is said on the terminal; it needs no number, nor a folder without a run. What was
+    named by ``--out``, or holds anything of a training, stays.
+    """
+    fresh = options.out is None and not any(path.iterdir())
+    try:
+        yield
+    except (RecipeError, PartError, WeightsError, DataError):
+        if fresh and not any((path / name).exists() for name in BEGUN):
+            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):
+                path.parent.rmdir()  # unless it holds others
+        raise
+
+
+def resume_command(verb: str, path: Path, options: RunOptions) -> str:
+    """Return what to type to go on with a run: its own recipe has all overrides."""
+    words = ["maekit", verb, str(path / "recipe.yaml"), "--resume", "--out", str(path)]
+    return shlex.join([*words, *([] if options.locks else ["--no-lock"])])
 
 
 def _is_finished(result: dict[str, Any], verb: str) -> bool:
@@ -291,9 +329,10 @@ def _resume_point(
     folder = run.folder
     check_verb(folder.path, verb)
     checkpoint = checkpoints.open()
-    if checkpoint is not None:
+    if checkpoint is not None or (folder.path / "recipe.yaml").is_file():
         check_same(folder.path, recipe, verb)
         check_source(folder.path, source)
+    if checkpoint is not None:
         run.emit(Note(f"resuming {folder.path} at step {checkpoint.step}"))
     else:
         run.emit(Note(f"run folder: {folder.path}"))

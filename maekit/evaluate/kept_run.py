@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from maekit.engine import distributed
 from maekit.engine.events import Emit, Note
 from maekit.engine.resume import check_same, check_source, check_verb
-from maekit.engine.run import Finished, OpenRun, RunOptions, choose_folder, open_run
+from maekit.engine.run import (
+    Finished,
+    OpenRun,
+    RunOptions,
+    choose_folder,
+    no_trace_of_a_failed_start,
+    open_run,
+    resume_command,
+)
 from maekit.engine.run_folder import plain
 from maekit.errors import INTERRUPTED, Interrupted
+from maekit.recipe.schema import VERBS
 from maekit.runs import read_result
 from maekit.stop import StopSignal
 
@@ -53,6 +62,7 @@ def run_kept(judging: Judging, recipe: Recipe, options: RunOptions, listener: Em
 
     with (
         StopSignal(signals=options.signals),
+        no_trace_of_a_failed_start(path, options),
         open_run(path, listener, locks=options.locks) as run,
     ):
         # What is refused here leaves the run as it was, its result.json included.
@@ -75,7 +85,10 @@ def run_kept(judging: Judging, recipe: Recipe, options: RunOptions, listener: Em
                 distributed.on_first(lambda: shutil.rmtree(path / kept))
                 return Finished(result, path)
         except Interrupted:
-            text = f"interrupted, {judging.what} are kept; continue with --resume --out {path}"
+            how = f"--resume --out {path}"
+            if verb in VERBS:
+                how = resume_command(verb, path, options)
+            text = f"interrupted, {judging.what} are kept; continue with {how}"
             run.emit(Note(text, warning=True))
             return Finished(begun | {"exit": INTERRUPTED}, path)
 
@@ -91,7 +104,8 @@ def refuse_other(
     """
     check_verb(path, verb)
     before = read_result(path)
-    if before.get("exit") == 0 or any((path / name).is_dir() for name in (kept, "checkpoints")):
+    made = ("recipe.yaml", kept, "checkpoints")
+    if before.get("exit") == 0 or any((path / name).exists() for name in made):
         check_same(path, recipe, verb)
         check_source(path, source)
     return before

@@ -86,9 +86,15 @@ class Predictions:
         """Return the share of rows whose label is among the ``k`` highest scores."""
         return top_k(self.single if single else self.scores, self.labels, k)
 
+    @property
+    def right(self) -> np.ndarray:
+        """Whether the highest score of each row is its label's: bool ``[n]``."""
+        found: np.ndarray = self.scores.argmax(axis=1) == self.labels
+        return found
+
     def per_class(self, classes: Sequence[str]) -> dict[str, float | None]:
         """Return top-1 of each class; None where the set has no row of it."""
-        right = self.scores.argmax(axis=1) == self.labels
+        right = self.right
         found: dict[str, float | None] = {}
         for label, name in enumerate(classes):
             here = self.labels == label

@@ -6,6 +6,7 @@ differences of their frames.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,12 @@ if TYPE_CHECKING:
 TRAIN, VAL = "data.train", "data.val"
 # What is evaluated; only clips have differences of frames.
 MODEL, RANDOM, PIXELS, DIFFERENCES = "model", "random", "pixels", "differences"
+SAID = {
+    RANDOM: "the same encoder untrained",
+    PIXELS: "raw pixels",
+    DIFFERENCES: "raw differences of frames",
+}
+SIGMAS = 2.0  # standard errors that a difference must be large to count
 AT_ONCE = 64  # views that are encoded together, where the recipe does not say
 # What the numbers of a trained probe depend on.
 TRAINED = ("epochs", "steps", "samples", "warmup", "batch", "optimizer", "augment", "clip_grad")
@@ -265,8 +272,29 @@ class ProbeSetup:
             found[name] = ProbeResult(made, fitted)
             self.emit(Note(f"{name}: top-1 {made.top(1):.4f}"))
         model = found[MODEL].predictions
-        warn_of_accuracy(model.scores, model.labels, self.emit)
+        if not warn_of_accuracy(model.scores, model.labels, self.emit):
+            self._warn_of_floor(found)
         return found
+
+    def _warn_of_floor(self, found: Mapping[str, ProbeResult]) -> None:
+        """Warn where the encoder is no better than the best of what was not pre-trained, and why.
+
+        By the difference over the same samples and its standard error, as they are paired.
+        """
+        right = {name: each.predictions.right for name, each in found.items()}
+        floors = {name: each for name, each in right.items() if name != MODEL}
+        name, floor = max(floors.items(), key=lambda each: float(each[1].mean()))
+        apart = right[MODEL].astype(float) - floor
+        least = max(SIGMAS * float(apart.std()) / math.sqrt(len(apart)), 1 / len(apart))
+        if apart.mean() > least or self.source == SCRATCH:
+            return
+        text = (
+            f"the encoder (top-1 {right[MODEL].mean():.3f}) does not beat {SAID[name]} "
+            f"({floor.mean():.3f}) by more than chance: {len(apart):,} samples of data.val show "
+            f"differences above {least:.3f} only. What helps: longer pre-training, more samples "
+            "(they need no labels), or --from weights of a larger pre-training"
+        )
+        self.emit(Note(text, warning=True))
 
     def result(self, judged: Mapping[str, ProbeResult]) -> dict[str, Any]:
         """Return what result.json holds; accuracies are fractions."""

@@ -15,23 +15,18 @@ from maekit.registry import resolve
 def after(tmp_path: Path, recipe: str, *overrides: str) -> str:
     resolved = resolve(load(recipe, list(overrides)), "pretrain")
     (tmp_path / "recipe.yaml").write_text(dump(resolved))
-    return "\n".join(NEXT_STEPS["pretrain"]({"recipe": resolved.name}, tmp_path))
+    return "\n".join(NEXT_STEPS["pretrain"](recipe, {"recipe": resolved.name}, tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("recipe", "file", "kind"),
-    [
-        ("quickstart", "photo.jpg", "images"),
-        ("quickstart_video", "clip.mp4", "videos"),
-    ],
+    ("recipe", "file"),
+    [("quickstart", "photo.jpg"), ("quickstart_video", "clip.mp4")],
 )
-def test_a_quickstart_says_what_it_is_too_short_for(
-    tmp_path: Path, recipe: str, file: str, kind: str
-) -> None:
+def test_a_quickstart_says_what_it_is_too_short_for(tmp_path: Path, recipe: str, file: str) -> None:
     said = after(tmp_path, recipe)
     assert f"maekit reconstruct {file} --from {tmp_path}" in said
     assert f"maekit report {tmp_path}" in said
-    assert f"maekit pretrain {recipe} data.train.name={kind} data.train.path=FOLDER" in said
+    assert "maekit recipes new FOLDER" in said
     assert "too short to learn features by" in said
     find(said.rpartition("maekit pretrain ")[2].split()[0])  # there is such a recipe
 
@@ -43,5 +38,6 @@ def test_own_files_get_no_word_on_drawn_ones_and_labels_lead_on(tmp_path: Path) 
     assert "maekit pretrain" not in said
     for recipe in ("drawn_images", "drawn_videos", "tiny_images"):
         said = after(tmp_path, recipe)
-        assert f"maekit finetune {recipe} --from {tmp_path}" in said
+        for verb in ("finetune", "probe"):
+            assert f"maekit {verb} {recipe} --from {tmp_path}" in said
         assert "maekit pretrain" not in said
