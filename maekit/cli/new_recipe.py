@@ -22,7 +22,7 @@ from maekit.errors import DataError, RecipeError
 from maekit.recipe.dump import to_yaml
 from maekit.recipe.naming import MODELINE, SCHEMA, name_for
 from maekit.recipe.schema import DataSpec
-from maekit.text import counted
+from maekit.progress import counted
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset, SourceInfo
