@@ -22,7 +22,7 @@ from maekit.errors import DataError, RecipeError
 from maekit.recipe.dump import to_yaml
 from maekit.recipe.naming import MODELINE, SCHEMA, name_for
 from maekit.recipe.schema import DataSpec
-from maekit.progress import counted
+from maekit.text import quantity
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset, SourceInfo
@@ -204,7 +204,7 @@ def _described(seen: Seen) -> str:
     shapes = Counter((each.width, each.height) for each in seen.infos).most_common()
     sizes = f"{shapes[0][0][0]}x{shapes[0][0][1]}"
     sizes += " and others" if len(shapes) > 1 else ""
-    channels = counted(seen.channels, "channels")
+    channels = quantity(seen.channels, "channels")
     kinds = "/".join(sorted({each.dtype for each in seen.infos}))
     labels = "no labels"
     if seen.labeled:
