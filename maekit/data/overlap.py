@@ -45,7 +45,7 @@ def overlap(train: Dataset, val: Dataset) -> Overlap | None:
     """Return what ``val`` shares with ``train``; None where nothing is found."""
     if max(len(train), len(val)) > _MOST_SAMPLES:
         return None
-    names = [os.path.normpath(val.name(index)) for index in range(len(val))]
+    names = [_normal(val.name(index)) for index in range(len(val))]
     own = set(names)
     # By the last two parts of a path, as train/cat/1.png and val/cat/1.png; by the last alone where
     # it is val's only one.
@@ -55,7 +55,7 @@ def overlap(train: Dataset, val: Dataset) -> Overlap | None:
     same: set[str] = set()
     candidates: dict[str, str] = {}  # a file of val, to one of its name in train
     for index in range(len(train)):
-        name = os.path.normpath(train.name(index))
+        name = _normal(train.name(index))
         if name in own:
             same.add(name)
         elif (twin := twins.get(_last_two(name)) or twins.get(_last(name))) is not None:
@@ -69,6 +69,11 @@ def overlap(train: Dataset, val: Dataset) -> Overlap | None:
         return None
     first = next((name for name in names if name in same), equal[0] if equal else "")
     return Overlap(shared, round(len(equal) / max(1, len(compared)) * len(left)), first)
+
+
+def _normal(name: str) -> str:
+    """Return a path in one spelling; most have it, and a set may have a million."""
+    return os.path.normpath(name) if "/." in name or "//" in name else name
 
 
 def _last(name: str) -> str:
