@@ -245,8 +245,13 @@ def _shown(value: Any) -> str:  # noqa: ANN401 (any JSON value)
     return f"{value:,}" if isinstance(value, int) else _line(value)
 
 
+_SHOWN = 10
+
+
 def _line(value: Any) -> str:  # noqa: ANN401 (any JSON value)
-    """Write on one line; a part with the options that it sets."""
+    """Write on one line; a part with the options that it sets, of many names the first ones."""
+    if isinstance(value, list) and len(value) > _SHOWN:
+        return f"[{', '.join(map(str, value[:_SHOWN]))}, ... {len(value):,} in all]"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_line(each)}" for key, each in value.items() if each is not None)
     return "-" if value is None else str(value)

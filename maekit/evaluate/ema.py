@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-EMA = "ema."  # before the average's tensors, in a checkpoint
+from maekit.weights.safetensors_io import AVERAGE
 
 
 class MovingAverage:
@@ -39,9 +39,9 @@ class MovingAverage:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint keeps."""
-        return {f"{EMA}{name}": tensor for name, tensor in self.model.state_dict().items()}
+        return {f"{AVERAGE}{name}": tensor for name, tensor in self.model.state_dict().items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Load what ``tensors`` returned; other names are ignored."""
-        own = {k.removeprefix(EMA): v for k, v in tensors.items() if k.startswith(EMA)}
+        own = {k.removeprefix(AVERAGE): v for k, v in tensors.items() if k.startswith(AVERAGE)}
         self.model.load_state_dict(own)

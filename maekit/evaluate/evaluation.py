@@ -36,11 +36,11 @@ from maekit.recipe.merge import merge
 from maekit.recipe.probe import Probe
 from maekit.recipe.yaml12 import Mark, Node, tree
 from maekit.registry import resolve
-from maekit.runs import run_of
+from maekit.runs import read_result, run_of
 from maekit.text import quantity
 from maekit.weights.heads import numbers
 from maekit.weights.importer import UserHints, Weights, open_weights
-from maekit.weights.locate import is_foreign
+from maekit.weights.locate import FINAL, is_foreign
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,6 +94,7 @@ def evaluate(
         WeightsError: the weights hold no classifier.
         RecipeError: no labeled set is named.
     """
+    _refuse_cached(request.source)
     weights = open_weights(request.source, user_hints=UserHints(classes=request.classes))
     described = weights.header.classifier
     if described is None:
@@ -111,6 +112,19 @@ def evaluate(
     )
     own = replace(options, source=request.source)
     return run_kept(judging, way.recipe, own, listener)
+
+
+def _refuse_cached(source: str) -> None:
+    """Refuse a probe on cached features, which leaves scores and no classifier.
+
+    Raises:
+        RecipeError: the source is one.
+    """
+    folder = Path(source)
+    if read_result(folder).get("verb") == "probe" and not (folder / FINAL).is_file():
+        msg = "this probe judged cached features and left no classifier"
+        hint = "probe with probe.kind=linear probe.protocol=paper, which leaves one"
+        raise RecipeError(msg, where=source, hint=hint)
 
 
 class Way(NamedTuple):

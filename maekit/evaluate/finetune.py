@@ -17,7 +17,7 @@ from maekit.engine.run_folder import PREDICTIONS
 from maekit.engine.step import eval_mode, recompute
 from maekit.errors import DataError, RecipeError
 from maekit.evaluate.classifier import Classifier, classifier_tensors, load_classifier_tensors
-from maekit.evaluate.ema import EMA, MovingAverage
+from maekit.evaluate.ema import MovingAverage
 from maekit.evaluate.encoder import (
     load_encoder,
     resumed_encoder,
@@ -29,6 +29,7 @@ from maekit.evaluate.predictions import Predictions, Reading, predict
 from maekit.evaluate.supervision import VERB, groups_of, make_classifier, make_step, train_reader
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.weights.locate import SCRATCH
+from maekit.weights.safetensors_io import AVERAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,7 +145,7 @@ class FinetuneJob(Job):
 
     def load(self, tensors: dict[str, Tensor], where: str) -> None:
         """Put a checkpoint's tensors in place."""
-        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(EMA)}
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(AVERAGE)}
         load_classifier_tensors(self.model, own, where)
         if self.average is not None:
             self.average.load(tensors)

@@ -23,6 +23,7 @@ _HINT = (
     "lines with one name each, in the order of the outputs; or JSON: a list of names, or an object "
     "of numbers and names"
 )
+_MOST_OUTPUTS = 1 << 20
 HEAD = "classifier.head.linear.weight"
 
 
@@ -46,6 +47,9 @@ def describe_classifier(
     if len(shape) != 2 or 0 in shape:
         msg = f"the head's weight is {list(shape)} in the file: expected outputs x width"
         raise WeightsError(msg, where=where, hint="give an unchanged file")
+    if shape[0] > _MOST_OUTPUTS:
+        msg = f"the head has {shape[0]:,} outputs"
+        raise WeightsError(msg, where=where, hint="is it a classifier? --allow-missing 'head.*'")
     notes, count = [], shape[0]
     known = file_hints.classes
     outputs = known if known is not None and usable_names(known, count) else numbers(count)

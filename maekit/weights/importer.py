@@ -20,7 +20,7 @@ from maekit.weights.hints import FileHints, UserHints
 from maekit.weights.infer import family_of, infer, target_of
 from maekit.weights.keymap import WEIGHT_AND_BIAS, to_ours
 from maekit.weights.locate import TIMM, entry_of, find_weights, is_foreign, local_path
-from maekit.weights.safetensors_io import CLASSIFIER, read_header, read_tensors
+from maekit.weights.safetensors_io import AVERAGE, CLASSIFIER, OURS, read_header, read_tensors
 from maekit.weights.timm import fetch_timm
 from maekit.weights.transformers_config import check_sizes
 
@@ -138,10 +138,18 @@ def open_native(source: str | Path) -> Weights | None:
     if entry is not None:
         msg = f"maekit's own weights hold one model, and no entry '{entry}'"
         raise RecipeError(msg, where=str(path), hint="leave the entry out")
-    header, tensors = read_header(path), read_tensors(path)
+    header, tensors = read_header(path), _averaged(read_tensors(path))
     check_header(header, tensors, str(path))
     origin = f"{path} ({header.source or 'maekit'})"
     return Weights(header, tensors, origin, ImportReport("maekit", len(tensors)))
+
+
+def _averaged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the moving average of a checkpoint, which is what is judged; else all as it is."""
+    own = {n.removeprefix(AVERAGE): t for n, t in tensors.items() if n.startswith(AVERAGE)}
+    if not own:
+        return tensors
+    return {n if n.startswith(OURS) else f"{CLASSIFIER}{n}": tensor for n, tensor in own.items()}
 
 
 # Of what each project has released; a file that somebody trained with its code is their own.

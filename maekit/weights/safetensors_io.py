@@ -246,6 +246,7 @@ def sha256(path: Path) -> str:
 OURS = ("backbone.", "decoder.")
 TARGET = "target."  # before what a target fitted
 CLASSIFIER = "classifier."  # before what fine-tuning put on the encoder
+AVERAGE = "ema."  # in a checkpoint, before the moving average of a classifier
 SHOWN = 5  # names in an error
 
 

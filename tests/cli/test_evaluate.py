@@ -41,7 +41,8 @@ def scores(run: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def tuned(cli: Cli, two: str) -> str:
     """Fine-tune on two classes."""
-    done = cli("finetune", two, "finetune.steps=3", *SCRATCH, "--out", "tuned", "-q")
+    words = ("finetune.steps=3", "finetune.ema=0.5", *SCRATCH)
+    done = cli("finetune", two, *words, "--out", "tuned", "-q")
     assert done.code == 0, done.err
     return "tuned"
 
@@ -63,6 +64,13 @@ def test_a_run_is_judged_as_it_judged_itself(cli: Cli, tuned: str) -> None:
     assert scores("inside") == scores(tuned) == scores("alone")
     assert "no recipe: the center of each picture is judged" in alone.err
     assert "top1" in alone.out
+    # Of a checkpoint the moving average is judged, as its run judged it.
+    saved = f"{tuned}/checkpoints/step-00000003/model.safetensors"
+    assert cli("evaluate", saved, "--out", "saved", "-q").code == 0
+    assert scores("saved") == scores(tuned)
+    side_by_side = cli("report", "again", tuned, "--out", "both.html")
+    assert side_by_side.code == 0
+    assert "does not predict labels" not in side_by_side.out
     assert result_of("alone")["protocol"] == "evaluate/1x1"
 
 
@@ -86,6 +94,11 @@ def test_other_samples_and_classes_by_name(cli: Cli, tuned: str) -> None:
 def test_what_cannot_be_judged_is_refused(cli: Cli, two: str) -> None:
     done = cli("pretrain", two, "pretrain.steps=1", "--out", "pre", "-q")
     assert done.code == 0, done.err
+    probe = cli("probe", two, "--kind", "knn", "--from", "pre", "--out", "knn", "-q")
+    assert probe.code == 0, probe.err
+    cached = cli("evaluate", "knn", "--out", "x")
+    assert cached.code == 2
+    assert "judged cached features and left no classifier" in cached.err
     none = cli("evaluate", "pre", "--data", "pictures/val", "--out", "x")
     assert none.code == 3
     assert "hold no classifier" in none.err

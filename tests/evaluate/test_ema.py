@@ -6,7 +6,8 @@ import torch
 from numerics import close
 from torch import nn
 
-from maekit.evaluate.ema import EMA, MovingAverage
+from maekit.evaluate.ema import MovingAverage
+from maekit.weights.safetensors_io import AVERAGE
 
 
 def test_the_average_begins_at_the_first_weights_and_follows_its_recursion() -> None:
@@ -24,7 +25,7 @@ def test_the_average_begins_at_the_first_weights_and_follows_its_recursion() -> 
     close(found, expected, terms=2 * 5)
     assert not found.requires_grad
     kept = average.tensors()
-    assert set(kept) == {f"{EMA}weight", f"{EMA}bias"}
+    assert set(kept) == {f"{AVERAGE}weight", f"{AVERAGE}bias"}
     other = MovingAverage(nn.Linear(3, 2), optimizer, 0.9)
     other.load(kept | {"weight": torch.zeros(2, 3)})
     assert torch.equal(other.model.weight, found)

@@ -172,6 +172,15 @@ def test_names_of_classes_are_the_users(tmp_path: Path) -> None:
         open_weights(path, user_hints=UserHints(heads=HEADS, classes=names))
 
 
+def test_a_head_of_any_number_of_outputs_takes_no_memory(tmp_path: Path) -> None:
+    state = dict(CASES["mae, cls"].state)
+    state["head.weight"] = torch.zeros(1, 1).expand(1 << 21, 48)
+    state["head.bias"] = torch.zeros(1).expand(1 << 21)
+    torch.save({"model": state}, tmp_path / "huge.pth")
+    with pytest.raises(WeightsError, match="2,097,152 outputs"):
+        open_weights(tmp_path / "huge.pth", user_hints=HINTS)
+
+
 def test_a_head_that_is_not_whole_is_dropped_only_when_that_is_allowed(tmp_path: Path) -> None:
     case = CASES["mae, mean"]
     state = {f"backbone.{k}" if k[:4] != "head" else k: t for k, t in case.state.items()}

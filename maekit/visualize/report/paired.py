@@ -21,7 +21,7 @@ from maekit.visualize.report.run import Predictions, read_predictions
 if TYPE_CHECKING:
     from maekit.visualize.report.run import Run
 
-JUDGING = ("finetune", "probe")  # verbs that leave predictions
+JUDGING = ("finetune", "probe", "evaluate")  # verbs that leave predictions
 
 
 @dataclass(frozen=True)
