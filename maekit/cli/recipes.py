@@ -50,7 +50,7 @@ def _about(path: Path) -> str:
 
 
 # What ends a sentence, and is followed by the next: no number, file name or "e.g.".
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|(?<=\)\.)\s+")
 
 
 def show(recipe: str, overrides: list[str] | None, resolved: bool) -> int:

@@ -29,7 +29,7 @@ def table_lines(
     natural = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     widths = natural if width is None else _widths(cells, natural, width)
     if widths is None:
-        return [line for row in rows for line in _block(columns, row)]
+        return [line for row in rows for line in _block(columns, row, width or 0)]
     return [line for row in cells for line in _lines(row, widths)]
 
 
@@ -79,9 +79,11 @@ def broken(cell: str, width: int) -> list[str]:
     return lines
 
 
-def _block(columns: Sequence[str], row: Sequence[str]) -> Iterator[str]:
+def _block(columns: Sequence[str], row: Sequence[str], width: int) -> Iterator[str]:
     yield row[0]
     indent = max(map(cell_len, columns[1:]), default=0)
     for heading, cell in zip(columns[1:], row[1:], strict=True):
         if cell:
-            yield f"  {heading}{' ' * (indent - cell_len(heading))}  {cell}"
+            lead = f"  {heading}{' ' * (indent - cell_len(heading))}  "
+            lines = broken(cell, max(1, width - len(lead)))
+            yield from (f"{lead}{lines[0]}", *(" " * cell_len(lead) + line for line in lines[1:]))

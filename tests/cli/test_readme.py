@@ -35,6 +35,9 @@ ELSEWHERE = (
     "maekit weights get",
     "maekit evaluate mae_finetuned_vit_base.pth",
     "maekit evaluate checkpoint-best.pth",
+    "maekit weights inspect dino.pth",
+    "maekit weights convert dino.pth",
+    "maekit embed photos/ --from dino.pth",
 )
 FEW = "data.train.count=48 data.val.count=24"
 SMALL_VIDEO = (

@@ -47,6 +47,8 @@ def test_where_words_do_not_fit_each_row_is_a_block() -> None:
     assert lines[1] == f"  what     {ROWS[0][1]}"
     assert lines[2] == f"  address  {ROWS[0][2]}"
     assert lines[3] == "mae"
+    narrow = table_lines(["name", "what", "address"], ROWS, 30)
+    assert narrow[1:3] == ["  what     VideoMAE ViT-B on", "           Kinetics-400"]
 
 
 def test_any_table_fits_where_its_words_do() -> None:
