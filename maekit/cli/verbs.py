@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
     from maekit.recipe.schema import Recipe
 
-# Sets that maekit draws, and the recipe that shows on them what pre-training is worth.
-DRAWN = {"sample-images": "drawn_images", "sample-videos": "drawn_videos"}
+# Sets that maekit draws, and the recipe that shows on them what pre-training is worth; on clips no
+# recipe of minutes does (recipes/measurements.md).
+DRAWN = {"sample-images": "drawn_images", "sample-videos": None}
 
 
 class Command(NamedTuple):
@@ -131,10 +132,11 @@ def _after_pretraining(recipe: str, _result: Mapping[str, Any], folder: Path) ->
     if made.data.train.name in DRAWN:
         lines.append("          maekit recipes new FOLDER   # a recipe for your own files")
         if made.finetune is None:
-            lines.append(
-                "          too short to learn features by, a first look only; what pre-training is "
-                f"worth shows\n          in minutes: maekit pretrain {DRAWN[made.data.train.name]}"
-            )
+            lines.append("          too short to learn features by: a first look only")
+            better = DRAWN[made.data.train.name]
+            if better is not None:
+                worth = "what pre-training is worth shows in minutes"
+                lines.append(f"          {worth}: maekit pretrain {better}")
     lines.append(f"python:   import maekit; model = maekit.load({str(folder)!r})")
     return lines
 
