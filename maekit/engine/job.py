@@ -97,7 +97,7 @@ class Job(ABC):
     reader: SampleReader
     state: TrainState
     step: Step
-    began: float  # on the performance counter; set by ``prepare``
+    began: float  # on the performance counter; ``prepare`` sets it anew
 
     def __init__(
         self,
@@ -109,6 +109,7 @@ class Job(ABC):
         checkpoint: CheckpointOnDisk | None = None,  # noqa: ARG002 - for subclasses
         bad_files_path: Path | None = None,
     ) -> None:
+        self.began = time.perf_counter()
         section = section_of(recipe, self.verb).with_budget()
         self.recipe, self.device, self.emit = recipe, device, emit
         self.section = section

@@ -197,7 +197,8 @@ def test_accumulation_and_workers_give_the_same_losses(cli: Cli, tiles: str) -> 
 
 
 def test_from_starts_with_other_weights(cli: Cli, with_dvae: str) -> None:
-    words = ["tokenizer.optimizer.base_lr=1e-20", "tokenizer.steps=1", "--from", "dvae"]
+    rate = "tokenizer.optimizer={name: adamw, base_lr: 1.e-20, min_lr: 0}"
+    words = [rate, "tokenizer.steps=1", "--from", "dvae"]
     assert cli("tokenizer", with_dvae, *words, "--out", "second", "-q").code == 0
     assert result_of("second")["holdout_start"] == result_of("dvae")["holdout"]
     wider = cli("tokenizer", with_dvae, "tokenizer.dvae.width=8", "--from", "dvae", "--out", "x")
