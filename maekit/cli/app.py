@@ -93,8 +93,12 @@ def runs(
                     from maekit.ranks import devices_of, follow_parent, start
 
                     follow_parent()
-                    number = devices_of(options.pop("devices"), options.get("device"))
-                    if number > 1:
+                    requested = options.pop("devices")
+                    rehearsed = options.get("dry_run") and requested not in (None, "all")
+                    # A dry run plans for devices that need not be here.
+                    number = devices_of(requested, "cpu" if rehearsed else options.get("device"))
+                    PLANNED.set(number if rehearsed else 1)
+                    if number > 1 and not rehearsed:
                         return start([sys.executable, "-m", "maekit", *_words.get()], number)
                 module, _, name = target.partition(":")
                 function = getattr(import_module(f"maekit.cli.{module}"), name)
@@ -111,6 +115,8 @@ def runs(
     return declare
 
 
+# Devices that a dry run is asked for.
+PLANNED: ContextVar[int] = ContextVar("planned", default=1)
 # What each command runs, for the test that their parameters are the same.
 TARGETS: dict[Callable[..., None], tuple[str, dict[str, object]]] = {}
 
@@ -170,6 +176,24 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Build, take one small step, print sizes; write nothing."),
 ]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        "--samples",
+        min=2,
+        metavar="N",
+        help="Of a dry run: the cost for so many samples; the data is not read.",
+    ),
+]
+DeviceMemory = Annotated[
+    float | None,
+    typer.Option(
+        "--device-memory",
+        min=0.0,
+        metavar="GB",
+        help="Of a dry run: what one device has; default: what is free on this one.",
+    ),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed; overrides the recipe's.")]
 Device = Annotated[
     str | None,
@@ -225,6 +249,8 @@ def pretrain(  # noqa: PLR0917 - each is an option of the command line
     lock: Lock = True,
     source: StartFrom = None,
     dry_run: DryRun = False,
+    samples: Samples = None,
+    device_memory: DeviceMemory = None,
     seed: Seed = None,
     device: Device = None,
     devices: Devices = None,
@@ -253,6 +279,8 @@ def tokenizer(  # noqa: PLR0917 - each is an option of the command line
         typer.Option("--from", metavar="WEIGHTS", help="Start from a tokenizer's RUN or FILE."),
     ] = None,
     dry_run: DryRun = False,
+    samples: Samples = None,
+    device_memory: DeviceMemory = None,
     seed: Seed = None,
     device: Device = None,
     devices: Devices = None,
@@ -286,6 +314,8 @@ def finetune(  # noqa: PLR0917 - each is an option of the command line
         ),
     ] = None,
     dry_run: DryRun = False,
+    samples: Samples = None,
+    device_memory: DeviceMemory = None,
     compare_expected: CompareExpected = False,
     seed: Seed = None,
     device: Device = None,
@@ -318,6 +348,8 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
     accept_data: AcceptData = False,
     lock: Lock = True,
     dry_run: DryRun = False,
+    samples: Samples = None,
+    device_memory: DeviceMemory = None,
     compare_expected: CompareExpected = False,
     seed: Seed = None,
     device: Device = None,

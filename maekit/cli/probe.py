@@ -6,11 +6,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maekit.cli.app import PLANNED
+from maekit.cli.dry_run import Asked, size
 from maekit.cli.dry_run import dry_run as rehearse
-from maekit.cli.dry_run import size
 from maekit.cli.output import print_json, print_table, say
 from maekit.cli.result import print_comparison
-from maekit.cli.verbs import prepared, print_training
+from maekit.cli.verbs import prepared, print_training, refuse_without_dry_run
+from maekit.data.stand_in import standing_in
+from maekit.engine.peak import PeakMemory, held
 from maekit.engine.reporters import duration
 from maekit.engine.resume import is_restarted
 from maekit.engine.run import RunOptions
@@ -49,6 +52,8 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
     accept_data: bool,
     lock: bool,
     dry_run: bool,
+    samples: int | None,
+    device_memory: float | None,
     compare_expected: bool,
     seed: int | None,
     device: str | None,
@@ -63,10 +68,13 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
     with prepared(VERB, recipe, words, device=device, quiet=quiet, verbose=verbose) as command:
         steps = trains(VERB, command.recipe)
         if dry_run:
+            asked = Asked(samples, PLANNED.get(), device_memory)
             weights = JOBS[VERB].find_source(command.recipe, source, command.terminal)
             if steps:
-                return rehearse(JOBS[VERB], *command, source=weights, json=json)
-            return _rehearse(command.recipe, str(weights), *command[1:], json=json)
+                return rehearse(JOBS[VERB], *command, source=weights, json=json, asked=asked)
+            with standing_in(samples):
+                return _rehearse(command.recipe, str(weights), *command[1:], json=json, asked=asked)
+        refuse_without_dry_run(samples, device_memory)
         resume = resume or is_restarted()
         options = RunOptions(
             out,
@@ -118,16 +126,25 @@ def _rows(result: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
     return [*rows, ("chance", f"{result['chance']:.4f}", "")]
 
 
-def _rehearse(recipe: Recipe, source: str, device: torch.device, emit: Emit, *, json: bool) -> int:
+def _rehearse(
+    recipe: Recipe,
+    source: str,
+    device: torch.device,
+    emit: Emit,
+    *,
+    json: bool,
+    asked: Asked,
+) -> int:
     """Build everything, make features of a few samples, and print what all would take."""
     setup = assemble_probe(recipe, source, device, emit)
     reader, val_reader = setup.readers()
     count = min(len(setup.train), setup.at_once)
     began = time.perf_counter()
     here = Reading(device, count, 0, 0.0)
-    made = collect_features(
-        reader, setup.extractors, range(count), here, count_bad(setup.bad_files)
-    )
+    with PeakMemory() as passing:  # of pixels and of the frozen encoders
+        made = collect_features(
+            reader, setup.extractors, range(count), here, count_bad(setup.bad_files)
+        )
     each = sum(features.nbytes for features in made.features.values()) / max(1, len(made.rows))
     views = len(setup.train) + len(setup.val) * val_reader.repeats
     costs = {
@@ -137,17 +154,25 @@ def _rehearse(recipe: Recipe, source: str, device: torch.device, emit: Emit, *, 
         "classes": len(setup.labeled.classes),
         "views": views,
         "seconds": round((time.perf_counter() - began) / count * views, 1),
-        "memory_bytes": int(each * views),
+        "feature_bytes": int(each * views),
+        "memory_bytes": int(each * views + passing.peak + held(setup.encoder.parameters())),
         "weights": source,
     }
+    available = asked.available(device)
+    costs["available_bytes"] = available
+    costs["fits"] = fits = None if available is None else costs["memory_bytes"] <= available
     if json:
         print_json(costs)
         return 0
+    said = "" if available is None else f", of {size(available)}: "
+    if said:
+        said += "fits" if fits else "does not fit: set probe.kind=linear, or fewer samples"
     rows = [
         ("protocol", setup.protocol),
         ("parameters", f"{costs['parameters']:,} of the encoder"),
         ("views", f"{views:,} of {len(setup.train) + len(setup.val):,} samples"),
-        ("memory", f"{size(each * views)} for features, and as much on disk until the end"),
+        ("features", f"{size(each * views)} in memory, and as much on disk until the end"),
+        ("memory", f"about {size(costs['memory_bytes'])} in all{said}"),
         ("time", f"about {duration(float(costs['seconds']))} for features on this {device.type}"),
     ]
     print_table(("dry run", ""), rows)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
+from maekit.cli.app import PLANNED
+from maekit.cli.dry_run import Asked
 from maekit.cli.dry_run import dry_run as rehearse
 from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.cli.result import print_result
@@ -19,7 +21,7 @@ from maekit.engine.precision import pick_device
 from maekit.engine.resume import is_restarted
 from maekit.engine.run import Finished, RunOptions
 from maekit.engine.run_folder import PREDICTIONS
-from maekit.errors import INTERRUPTED
+from maekit.errors import INTERRUPTED, RecipeError
 from maekit.ranks import is_speaker
 from maekit.recipe.load import load, read
 from maekit.registry import resolve
@@ -70,6 +72,8 @@ def train(  # noqa: PLR0917 - each is an option of the command line
     lock: bool,
     source: str | None,
     dry_run: bool,
+    samples: int | None,
+    device_memory: float | None,
     seed: int | None,
     device: str | None,
     json: bool,
@@ -81,9 +85,10 @@ def train(  # noqa: PLR0917 - each is an option of the command line
     words = [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
     with prepared(verb, recipe, words, device=device, quiet=quiet, verbose=verbose) as command:
         if dry_run:
-            kind = JOBS[verb]
+            kind, asked = JOBS[verb], Asked(samples, PLANNED.get(), device_memory)
             source = kind.find_source(command.recipe, source, command.terminal)
-            return rehearse(kind, *command, source=source, json=json)
+            return rehearse(kind, *command, source=source, json=json, asked=asked)
+        refuse_without_dry_run(samples, device_memory)
         resume = resume or is_restarted()
         options = RunOptions(
             out,
@@ -97,6 +102,19 @@ def train(  # noqa: PLR0917 - each is an option of the command line
         )
         done = run_verb(verb, command.recipe, command.device, options, command.terminal)
     return print_training(verb, recipe, done, json=json, quiet=quiet)
+
+
+def refuse_without_dry_run(samples: int | None, memory: float | None) -> None:
+    """Refuse options that only a dry run reads.
+
+    Raises:
+        RecipeError: one is given.
+    """
+    given = {"--samples": samples, "--device-memory": memory}
+    for name, value in given.items():
+        if value:
+            msg = f"{name} is of a dry run: it changes nothing else"
+            raise RecipeError(msg, where="command line", hint="add --dry-run, or leave it out")
 
 
 def print_training(verb: str, recipe: str, done: Finished, *, json: bool, quiet: bool) -> int:

@@ -16,6 +16,7 @@ from maekit.data.order import Key, Order, Stream
 from maekit.data.reader import SampleReader
 from maekit.data.rendering import Rendering
 from maekit.data.split import SHOWN, split_off
+from maekit.data.stand_in import stand_ins
 from maekit.data.statistics import auto_stats, cache_key, imagenet, keep, recall, samples_of
 from maekit.data.value_range import values_of
 from maekit.engine import distributed
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from maekit.weights.header import Header
 
 MOST_WORKERS = 16
+STAND_IN_CLASSES = 10  # of data that is stood in for, where the recipe does not say
 _GLANCE = 32  # samples, where a range is only to be judged
 _LITTLE = 0.25  # of a range: that less is used is told
 
@@ -76,6 +78,11 @@ def open_sets(recipe: Recipe, emit: Emit) -> tuple[Dataset, Dataset | None]:
         DataError: nothing is in one of them, or nothing can be held out.
     """
     data = recipe.data
+    head = None if recipe.finetune is None else recipe.finetune.head.classes
+    instead = stand_ins(data, head or STAND_IN_CLASSES)
+    if instead is not None:
+        emit(Note("noise stands in for the data: nothing of it is read"))
+        return instead
     train: Dataset = open_dataset(data.train, "data.train")
     val: Dataset | None = None
     if data.val is not None and data.val.held_out is not None:

@@ -46,7 +46,7 @@ from maekit.errors import DataError, RecipeError
 from maekit.weights.safetensors_io import write_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -343,6 +343,20 @@ class Job(ABC):
         """Write the final weights, with a header that says how to rebuild the model."""
         distributed.on_first(lambda: write_weights(path, self.exported(), self.described()))
         self.emit(Saved(self.state.step, "weights", str(path)))
+
+    def resident(self) -> Iterable[Tensor]:
+        """Return the tensors that are there all the time, besides gradients and moments."""
+        return (*self.model.parameters(), *self.model.buffers())
+
+    @property
+    def kept_per_sample(self) -> int:
+        """Bytes that a micro-batch keeps of each sample where only some are encoded at once."""
+        return 0
+
+    @property
+    def encoded_at_once(self) -> int:
+        """Samples whose activations are there at once."""
+        return self.split.per_device
 
     @property
     def provenance(self) -> str:

@@ -32,6 +32,7 @@ from maekit.weights.locate import SCRATCH
 from maekit.weights.safetensors_io import AVERAGE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from torch import Tensor
@@ -133,6 +134,12 @@ class FinetuneJob(Job):
         tokens, outputs, trained = self.sizes().values()
         text = f"{tokens} in a grid of {self.model.grid}; {outputs} outputs, {trained:,} trained"
         return "tokens", text
+
+    def resident(self) -> Iterable[Tensor]:
+        """Return the classifier, and its moving average where there is one."""
+        yield from super().resident()
+        if self.average is not None:
+            yield from self.average.model.parameters()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the classifier, and its moving average where there is one."""

@@ -30,6 +30,7 @@ from maekit.engine.step import eval_mode, to_device_float01
 from maekit.errors import RecipeError
 from maekit.evaluate.classifier import Classifier, classifier_tensors, make_head
 from maekit.evaluate.encoder import weights_or_newest
+from maekit.evaluate.features import Features
 from maekit.evaluate.probe import (
     AT_ONCE,
     MODEL,
@@ -45,6 +46,7 @@ from maekit.weights.header import ClassifierHeader, FileHeader, Header
 from maekit.weights.safetensors_io import load_exactly, write_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import numpy as np
@@ -183,6 +185,23 @@ class LinearProbeJob(Job):
         """Return the same for people."""
         sizes = self.sizes()
         return "tokens", f"{sizes['tokens']} of a frozen encoder; {sizes['classes']} classes"
+
+    def resident(self) -> Iterable[Tensor]:
+        """Return heads and encoders, the untrained one included."""
+        yield from super().resident()
+        for extractor in self.setup.extractors.values():
+            if isinstance(extractor, Features):
+                yield from (*extractor.model.parameters(), *extractor.model.buffers())
+
+    @property
+    def kept_per_sample(self) -> int:
+        """Features, normalized ones, and their gradients' like, of all heads; float32."""
+        return 3 * 4 * sum(_widths(self.setup).values())
+
+    @property
+    def encoded_at_once(self) -> int:
+        """Only so many clips are encoded at once; the heads see the whole micro-batch."""
+        return min(AT_ONCE, self.split.per_device)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the heads; the encoder never changes."""

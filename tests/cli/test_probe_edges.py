@@ -127,4 +127,8 @@ def test_a_dry_run_tells_how_much_memory_features_take(cli: Cli, labeled: str) -
     sizes = {"knn": 32 + 32 + 8 * 5 * 3, "attentive": 2 * 6 * 32 + 8 * 5 * 3}
     for kind, numbers in sizes.items():
         made = cli("probe", labeled, "--kind", kind, *SCRATCH, "--dry-run", "--json", "-q")
-        assert json.loads(made.out)["memory_bytes"] == 48 * numbers * 4
+        cost = json.loads(made.out)
+        assert cost["feature_bytes"] == 48 * numbers * 4
+        # And what passes while they are made: pixels of 36 pictures at least, float32.
+        assert cost["memory_bytes"] > cost["feature_bytes"] + 36 * 16 * 24 * 3 * 4
+        assert cost["fits"] is True

@@ -1,0 +1,78 @@
+"""A data set of noise in place of one that is not here, so that a run's cost can be known."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maekit.contracts import Dataset, Source, SourceInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from maekit.recipe.schema import Data
+
+FPS = 25.0
+
+
+class StandIn(Dataset):
+    """So many samples of noise, of the size that a recipe reads, in so many classes.
+
+    Args:
+        data: the recipe's section: size, channels, frames.
+        samples: how many.
+        classes: how many; each has the same number of samples.
+    """
+
+    def __init__(self, data: Data, samples: int, classes: int) -> None:
+        self._samples, self._data = samples, data
+        self._classes = classes
+        self.labels = np.arange(samples, dtype=np.int32) % classes
+        self.classes = tuple(map(str, range(classes)))
+
+    def __len__(self) -> int:
+        return self._samples
+
+    def name(self, index: int) -> str:
+        """Return the sample's number."""
+        return f"stand-in/{index}"
+
+    def open(self, index: int) -> Source:
+        """Draw a sample: as many frames as a clip spans."""
+        train, (height, width) = self._data.train, self._data.height_width
+        frames = 1 if train.frames == 1 else train.frames * train.stride
+        rng = np.random.default_rng(index)
+        shape = (height, width, self._data.channels)
+
+        def read(frame_ids: Sequence[int]) -> np.ndarray:
+            return rng.integers(0, 256, (len(frame_ids), *shape), dtype=np.uint8)
+
+        fps = None if train.frames == 1 else FPS
+        label = index % self._classes
+        info = SourceInfo(self.name(index), *shape, frames=frames, fps=fps, label=label)
+        return Source(info, read)
+
+
+_samples: ContextVar[int | None] = ContextVar("stand_in", default=None)
+
+
+@contextmanager
+def standing_in(samples: int | None) -> Iterator[None]:
+    """Let data sets be stood in for while the context lasts; None: read them."""
+    token = _samples.set(samples)
+    try:
+        yield
+    finally:
+        _samples.reset(token)
+
+
+def stand_ins(data: Data, classes: int) -> tuple[StandIn, StandIn | None] | None:
+    """Return what stands in for data.train and data.val, where something is to."""
+    samples = _samples.get()
+    if samples is None:
+        return None
+    val = StandIn(data, max(classes, min(samples, 64)), classes)
+    return StandIn(data, samples, classes), None if data.val is None else val

@@ -1,0 +1,76 @@
+"""What a run costs, known before: without its data, for other devices, and what to set to fit."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from maekit.engine.peak import PeakMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Result
+
+    Cli = Callable[..., Result]
+
+
+def cost(cli: Cli, recipe: str, *words: str) -> dict[str, Any]:
+    done = cli("pretrain", recipe, "--dry-run", "--json", "-q", "data.train.path=nowhere", *words)
+    assert done.code == 0, done.err
+    found: dict[str, Any] = json.loads(done.out)
+    return found
+
+
+def test_without_the_data(cli: Cli, small: str) -> None:
+    missing = cli("pretrain", small, "--dry-run", "data.train.path=nowhere")
+    assert (missing.code, "or --samples N" in missing.err) == (6, True)
+    words = ("~pretrain.steps", "pretrain.epochs=3")
+    found = cost(cli, small, *words, "--samples", "80000")
+    assert found["steps"] == 3 * 80000 // 8
+    refused = cli("pretrain", small, "--samples", "9")
+    assert (refused.code, "--dry-run" in refused.err) == (2, True)
+
+
+def test_for_devices_and_what_to_set(cli: Cli, small: str) -> None:
+    words = ("--samples", "9000", "pretrain.batch.global=512")
+    one = cost(cli, small, *words, "--device-memory", "100")
+    assert (one["fits"], one["advice"], one["devices"]) == (True, None, 1)
+    four = cost(cli, small, *words, "--device-memory", "100", "--devices", "4")
+    assert four["devices"] == 4
+    assert four["memory_bytes"] < one["memory_bytes"]
+    least = cost(cli, small, *words, "pretrain.batch.accumulation=256")["memory_bytes"]
+    between = (least + one["memory_bytes"]) / 2 / 1e9
+    tight = cost(cli, small, *words, "--device-memory", f"{between}")
+    assert tight["fits"] is False
+    key, _, value = tight["advice"].partition("=")
+    assert key == "pretrain.batch.accumulation"
+    assert int(value) > 1
+    set_so = cost(cli, small, *words, tight["advice"], "--device-memory", f"{between}")
+    assert set_so["fits"] is True
+    assert "does not fit: set pretrain.batch.accumulation=" in cli(
+        "pretrain", small, "--dry-run", *words, "--device-memory", f"{between}"
+    ).out.replace("\n", " ")
+
+
+def test_peaks_are_counted_as_tensors_come_and_go() -> None:
+    with PeakMemory() as memory:
+        a = torch.zeros(1000)  # 4,000 bytes
+        b = a + 1
+        del a
+        c = b.view(10, 100) * 2  # a view is no memory
+        del b
+    assert (memory.peak, memory.live) == (8000, 4000)
+    assert c.shape == (10, 100)
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_peaks_count_what_autograd_keeps(size: int) -> None:
+    layer = torch.nn.Linear(64, 64, bias=False)
+    x = torch.zeros(size, 64)
+    with PeakMemory() as memory:
+        layer(x).relu().sum().backward()
+    assert memory.peak >= 64 * 64 * 4 + size * 64 * 4  # the gradient, and what relu keeps
