@@ -11,13 +11,16 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 PARTIAL = ".partial-"
-# What file systems answer that cannot flush a folder: renames there are as durable as they get.
+# What file systems answer that cannot flush: what is written there is as durable as it gets.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+# ... and where a folder cannot be opened, or only not for that.
+_NO_FOLDER_SYNC = _NO_SYNC | {errno.EACCES, errno.EBADF, errno.EISDIR, errno.EPERM}
 
 T = TypeVar("T")
 
@@ -43,7 +46,8 @@ def write_atomically(path: Path, write: Callable[[Path], T]) -> T:
         result = write(draft)
         if draft.stat().st_mode != mode:
             # Some writers (safetensors) replace the file by one that only its owner may read.
-            draft.chmod(mode)
+            with suppress(OSError):  # a file system without modes: nothing is lost
+                draft.chmod(mode)
         _sync_file(draft)
         draft.replace(path)
     finally:
@@ -129,7 +133,7 @@ def _draft_of(path: Path) -> Path:
 
 
 def _sync_file(path: Path) -> None:
-    with path.open("rb+") as file:
+    with path.open("rb+") as file, _unless(_NO_SYNC):
         os.fsync(file.fileno())
 
 
@@ -137,11 +141,19 @@ def _sync_folder(folder: Path) -> None:
     """Make a rename in a folder durable, where the system can (POSIX, not every FUSE or SMB)."""
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    with _unless(_NO_FOLDER_SYNC):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _unless(numbers: Collection[int]) -> Iterator[None]:
+    """Go on where the system answers with one of these numbers."""
     try:
-        os.fsync(handle)
+        yield
     except OSError as error:
-        if error.errno not in _NO_SYNC:
+        if error.errno not in numbers:
             raise
-    finally:
-        os.close(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -86,4 +87,47 @@ def test_an_interrupted_write_is_swept_and_a_running_one_is_not(tmp_path: Path) 
     sweep(tmp_path, older_than=3600)
     assert list(tmp_path.iterdir()) == [drafts[1]]
     sweep(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_that_cannot_flush_is_written_to(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(Path, "chmod", refuse)  # nor has it modes
+    write_atomically(tmp_path / "tensors", lambda draft: save_file({"a": torch.zeros(2)}, draft))
+    make_folder_atomically(tmp_path / "folder", lambda draft: write_text(draft / "a", "a"))
+    assert {each.name for each in tmp_path.iterdir()} == {"tensors", "folder"}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EISDIR, errno.EPERM, errno.EBADF])
+def test_a_folder_that_cannot_be_opened_is_written_to(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def refuse(path: str | Path, *words: int, **more: int) -> int:
+        if os.path.isdir(path):  # noqa: PTH112
+            raise OSError(number, os.strerror(number))
+        return real(path, *words, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    write_text(tmp_path / "text", "as is")
+    assert (tmp_path / "text").read_text() == "as is"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_flush_that_fails_is_told(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_to_flush(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail_to_flush)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_text(tmp_path / "text", "as is")
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ one frame shown as often as the model wants, and of a video an image model sees 
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from maekit.atomic import sweep
 from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.data.rendering import Rendering
@@ -40,7 +42,7 @@ from maekit.evaluate.embed import (
 )
 from maekit.evaluate.embed import embed as make_embedding
 from maekit.evaluate.encoder import digest_of_weights
-from maekit.evaluate.feature_cache import FeatureShards
+from maekit.evaluate.feature_cache import FeatureShards, remove_finished
 from maekit.evaluate.features import Features, auto_pool
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
@@ -85,6 +87,8 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     terminal = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
     kind = format_of(out, form)
     target = out or Path(f"embeddings.{kind}")
+    parts = target.with_name(f"{target.name}.parts")
+    remove_finished(parts, target, terminal)
     _refuse_taken(target, overwrite=overwrite)
     if kind == "parquet":
         arrow_library()  # that it is missing is better known before the work than after it
@@ -116,8 +120,10 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         if pooled:
             about["norm"] = "after pooling"
         digest = digest_of_inputs(each.path for each in found)
-        shards = FeatureShards(target.with_name(f"{target.name}.parts"), about | {"inputs": digest})
+        shards = FeatureShards(parts, about | {"inputs": digest})
         with held_lock(shards.folder / LOCK, locks=lock):
+            for place in (target, parts):  # what a killed process left half written or removed
+                sweep(target.parent, f"{glob.escape(place.name)}-*")
             terminal(Note(f"weights: {located.description}"))
             terminal(
                 Note(f"{len(found):,} inputs, {_described(header, model, pool, layer, pooled)}")
@@ -131,7 +137,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
                 terminal(Note(text, warning=True))
                 return INTERRUPTED
             write(target, kind, made, about)
-        shards.remove()
+        shards.remove(terminal)
     for each in made.unread:
         terminal(Note(f"{each['input']}: {each['error']}", warning=True))
     return _tell(made, target, about, tally, json=json)

@@ -71,6 +71,7 @@ def in_use(path: Path) -> bool:
 
 
 def _locked(path: Path) -> IO[str]:
+    made = not path.exists()
     try:
         file = path.open("a+", encoding="utf-8", errors="replace")
     except OSError as error:
@@ -84,6 +85,8 @@ def _locked(path: Path) -> IO[str]:
         file.close()
         if error.errno in _TAKEN:
             raise _in_use(path, holder) from error
+        if made:  # the same call with --no-lock finds the folder as it was
+            path.unlink(missing_ok=True)
         msg = f"this file system has no locks ({error.strerror})"
         hint = "--no-lock, if no other process writes into this folder"
         raise StorageError(msg, where=str(path.parent), hint=hint) from error

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import torch
 
-from maekit.atomic import sweep, write_text
+from maekit.atomic import PARTIAL, sweep, write_text
 from maekit.engine.lock import LOCK, held_lock, in_use
 from maekit.errors import RecipeError, StorageError
 from maekit.runs import RUNS, read_result, runs_of, verb_of
@@ -174,7 +174,7 @@ def chosen_folder(out: Path, *, resume: bool, overwrite: bool, locks: bool = Tru
     if out.exists() and not out.is_dir():
         msg = "not a folder"
         raise RecipeError(msg, where=f"--out {out}", hint="give a folder that is new or empty")
-    filled = out.is_dir() and any(out.iterdir())
+    filled = out.is_dir() and any(map(_counts, out.iterdir()))
     if not filled or resume:
         return out
     if not overwrite:
@@ -189,6 +189,11 @@ def chosen_folder(out: Path, *, resume: bool, overwrite: bool, locks: bool = Tru
     with held_lock(out / LOCK, locks=locks):  # raises where a live run holds it
         out.rename(free_name(out.with_name(f"{out.name}.overwritten")))
     return out
+
+
+def _counts(path: Path) -> bool:
+    """Return whether a folder is no longer empty by this: not by what a kill at the start left."""
+    return path.name != LOCK and not path.name.startswith(PARTIAL)
 
 
 def free_name(path: Path) -> Path:

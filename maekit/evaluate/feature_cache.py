@@ -8,7 +8,6 @@ interruption is never computed again.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,9 +18,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from maekit.atomic import write_atomically, write_text
+from maekit.atomic import remove_folder, write_atomically, write_text
 from maekit.data.batch import BadFile
 from maekit.engine import distributed
+from maekit.engine.events import Emit, Note
+from maekit.engine.lock import LOCK, in_use
 from maekit.errors import NonFiniteError, RecipeError, StorageError
 from maekit.evaluate.predictions import Reading, batches_of, refuse_bad, run_extractors
 from maekit.progress import counted
@@ -129,12 +130,33 @@ class FeatureShards:
             (self.load(number) for number in range(-(-total // size))), total
         )
 
-    def remove(self) -> None:
+    def remove(self, emit: Emit) -> None:
         """Delete all shards, once what they were made for is written."""
-        shutil.rmtree(self.folder)
+        remove_kept(self.folder, emit)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:05d}.npz"
+
+
+def remove_kept(folder: Path, emit: Emit) -> None:
+    """Remove what a result was made of; where that fails, it is said, and the result counts."""
+    try:
+        remove_folder(folder)
+    except OSError as error:
+        emit(Note(f"{folder} could not be removed: {error.strerror or error}", warning=True))
+
+
+def remove_finished(folder: Path, output: Path, emit: Emit) -> None:
+    """Remove shards that a process left which was killed when their output was written.
+
+    A call that makes shards anew writes their manifest first: what is older than the output went
+    into it.
+    """
+    if not output.is_file() or not folder.is_dir() or in_use(folder / LOCK):
+        return
+    written = output.stat().st_mtime_ns
+    if all(each.stat().st_mtime_ns <= written for each in folder.iterdir()):
+        remove_kept(folder, emit)
 
 
 def source_of(folder: Path) -> str | None:

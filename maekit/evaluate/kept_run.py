@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +20,7 @@ from maekit.engine.run import (
 )
 from maekit.engine.run_folder import plain
 from maekit.errors import INTERRUPTED, Interrupted
+from maekit.evaluate.feature_cache import remove_kept
 from maekit.recipe.schema import VERBS
 from maekit.runs import read_result
 from maekit.stop import StopSignal
@@ -72,7 +72,7 @@ def run_kept(judging: Judging, recipe: Recipe, options: RunOptions, listener: Em
         if before.get("exit") == 0:
             run.emit(Note(f"{path} is finished"))
             if (path / kept).is_dir():  # killed right after its result was written
-                distributed.on_first(lambda: shutil.rmtree(path / kept))
+                distributed.on_first(lambda: remove_kept(path / kept, run.emit))
             return Finished(compared(before), path)
         begun, began = begun_result(verb, recipe), time.perf_counter()
         try:
@@ -82,7 +82,7 @@ def run_kept(judging: Judging, recipe: Recipe, options: RunOptions, listener: Em
                 made["seconds"] = round(time.perf_counter() - began, 1)
                 result = compared(made)
                 run.folder.write_result(result)
-                distributed.on_first(lambda: shutil.rmtree(path / kept))
+                distributed.on_first(lambda: remove_kept(path / kept, run.emit))
                 return Finished(result, path)
         except Interrupted:
             how = f"--resume --out {path}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from PIL import Image
 
 import maekit
 from maekit.engine.lock import LOCK
+from maekit.errors import Interrupted
+from maekit.evaluate import feature_cache
 from maekit.weights.safetensors_io import read_header, read_tensors, write_weights
 
 if TYPE_CHECKING:
@@ -142,3 +145,51 @@ def test_a_probes_run_has_its_own_sampling(cli: Cli, labeled: str) -> None:
     with np.load("x.npz") as file:
         about = json.loads(str(file["maekit"]))
     assert (about["stride"], about["interpolation"]) == (3, "bilinear")
+
+
+def test_parts_whose_output_is_written_are_swept(
+    cli: Cli, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process was killed between its last write and the removal of its parts."""
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_cache.FeatureShards, "remove", lambda *_: None)
+        assert cli("embed", "pictures/val/red", "--out", "x.npz", "-q").code == 0
+    assert Path("x.npz.parts/part-00000.npz").is_file()
+    Path(".partial-x.npz-0123456789ab").touch()  # and one in the middle of that write
+    Path(".partial-x.npz.parts-0123456789ab").mkdir()
+    assert cli("embed", "pictures/val", "--out", "x.npz", "-q").code == 2
+    assert not Path("x.npz.parts").exists()
+    assert cli("embed", "pictures/val", "--out", "x.npz", "-q", "--overwrite").code == 0
+    assert not [*Path().glob(".partial-*"), *Path().glob("*.parts")]
+
+
+def test_parts_that_are_newer_than_the_output_are_gone_on_with(
+    cli: Cli, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("embed", "pictures/val/red", "--out", "x.npz", "-q").code == 0
+    words = ("embed", "pictures/val", "--out", "x.npz", "-q", "--overwrite")
+    with monkeypatch.context() as patch:
+        patch.setattr("maekit.cli.embed.write", interrupt)
+        assert cli(*words).code == 75
+    made = Path("x.npz.parts/part-00000.npz").stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_cache.FeatureShards, "save", interrupt)  # none is made again
+        assert cli(*words).code == 0
+    assert Path("x.npz").stat().st_mtime_ns > made
+    assert not Path("x.npz.parts").exists()
+
+
+def interrupt(*_: object) -> None:
+    raise Interrupted("interrupted")
+
+
+def test_parts_that_cannot_be_removed_end_nothing(
+    cli: Cli, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(_: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(feature_cache, "remove_folder", busy)
+    done = cli("embed", "pictures/val/red", "--out", "x.npz")
+    assert done.code == 0
+    assert "x.npz.parts could not be removed: Device or resource busy" in done.err

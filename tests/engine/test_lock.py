@@ -36,5 +36,6 @@ def test_a_file_system_without_locks_is_said_and_can_be_used(
     with pytest.raises(StorageError, match="no locks") as refused, held_lock(tmp_path / "lock"):
         pass
     assert "--no-lock" in str(refused.value)
+    assert not (tmp_path / "lock").exists()  # the folder is as it was, for a second try
     with held_lock(tmp_path / "lock", locks=False):
         assert in_use(tmp_path / "lock")

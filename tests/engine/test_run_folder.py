@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from maekit.engine.lock import LOCK
 from maekit.engine.run_folder import (
     RunFolder,
     chosen_folder,
@@ -36,6 +37,16 @@ def test_a_filled_folder_needs_a_word(tmp_path: Path) -> None:
         chosen_folder(tmp_path, resume=False, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
     assert chosen_folder(tmp_path, resume=True, overwrite=False) == tmp_path
+
+
+def test_what_a_kill_at_the_start_left_fills_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in (LOCK, ".partial-recipe.yaml-0123456789ab"):
+        (tmp_path / "run" / name).touch()
+        assert chosen_folder(tmp_path / "run", resume=False, overwrite=False).is_dir()
+    (tmp_path / "run/recipe.yaml").touch()
+    with pytest.raises(RecipeError, match="not empty"):
+        chosen_folder(tmp_path / "run", resume=False, overwrite=False)
 
 
 def test_overwrite_puts_a_run_of_ours_aside(tmp_path: Path) -> None:
