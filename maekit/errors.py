@@ -31,6 +31,9 @@ _STORAGE = {
 }  # fmt: skip
 
 
+NO_NAMES = {errno.ENAMETOOLONG, errno.ELOOP}  # what cannot be the name of anything
+
+
 class MaekitError(Exception):
     """Base of all errors that maekit raises on purpose.
 
@@ -121,7 +124,8 @@ def code_of(error: BaseException) -> int:
         return STOPPED
     if _out_of_memory(error):
         return OUT_OF_MEMORY
-    if isinstance(error, FileNotFoundError):
+    missing = isinstance(error, FileNotFoundError)
+    if isinstance(error, OSError) and (missing or error.errno in NO_NAMES):
         return BUG if _is_internal(error) else RecipeError.exit_code
     if isinstance(error, OSError) and error.errno in _STORAGE:
         return StorageError.exit_code
@@ -132,7 +136,7 @@ def code_of(error: BaseException) -> int:
 _INTERNAL = ("psm_", "pymp-", "tmp", "sem.", "listener-")
 
 
-def _is_internal(error: FileNotFoundError) -> bool:
+def _is_internal(error: OSError) -> bool:
     """Return whether the file is none that a user named: no advice to check the path helps then."""
     if not isinstance(error.filename, str | bytes):
         return error.filename is None

@@ -15,6 +15,7 @@ from maekit.cli.output import say, silence
 from maekit.errors import (
     BUG,
     INTERRUPTED,
+    NO_NAMES,
     OUT_OF_MEMORY,
     STOPPED,
     Interrupted,
@@ -81,6 +82,8 @@ def _report(error: Exception, *, verbose: bool) -> None:
 def _storage_advice(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "check the path"
+    if isinstance(error, OSError) and error.errno in NO_NAMES:
+        return "a shorter name, without links that lead to themselves"
     if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EROFS}:
         return "a folder that you can write to (--out DIR)"
     if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:

@@ -7,6 +7,7 @@ for people and other tools: they are written anew at every save and at every res
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,8 @@ from torch import Tensor
 from maekit.atomic import make_folder_atomically, remove_folder, sweep, write_text
 from maekit.engine import distributed
 from maekit.engine.events import Emit, Note
-from maekit.engine.run_folder import free_name
-from maekit.errors import StorageError, WeightsError
+from maekit.engine.run_folder import GONE, make_way
+from maekit.errors import OUT_OF_MEMORY, StorageError, WeightsError, code_of
 from maekit.weights.checkpoints import (
     FORMAT,
     MODEL,
@@ -88,6 +89,8 @@ class Checkpoints:
             StorageError: the disk is full or not writable; older checkpoints are untouched.
         """
         final = self.folder / _name_of(state.step)
+        if not self.folder.parent.is_dir():  # never made anew: all else of the run was in it
+            raise StorageError(GONE, where=str(self.folder.parent), hint="start anew")
         try:
             if self._current == final.name:
                 record = _record_of(state, read_checkpoint(final).record.sha256)
@@ -127,11 +130,10 @@ class Checkpoints:
         """Let the pointers say which checkpoint is the last and which the best."""
         names = {LAST: _name_of(record.step), BEST: _best_of(record)}
         for pointer, name in names.items():
-            if name is None or not (self.folder / name).is_dir():
+            if name is None or not os.path.isdir(self.folder / name):  # noqa: PTH112 - of any length
                 continue
             path = self.folder / pointer
-            if path.is_dir() and not path.is_symlink():
-                path.rename(free_name(path.with_name(f"{pointer}.aside")))
+            make_way(path)
             if not path.is_file() or path.is_symlink() or path.read_bytes() != name.encode():
                 write_text(path, name)
 
@@ -192,7 +194,22 @@ def write_state(
 
 
 def restore(state: TrainState, saved: CheckpointOnDisk) -> dict[str, Tensor]:
-    """Put optimizer, counters and random states back; return the model's tensors to load."""
+    """Put optimizer, counters and random states back; return the model's tensors to load.
+
+    Raises:
+        WeightsError: they are not those of such a training, though they match their checksums.
+    """
+    try:
+        return _restore(state, saved)
+    except (KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        if code_of(error) == OUT_OF_MEMORY:
+            raise
+        msg = f"the state of the training cannot be put back: {type(error).__name__}: {error}"
+        hint = "resume with the maekit that wrote it, or start anew from its weights with --from"
+        raise WeightsError(msg, where=str(saved.folder), hint=hint) from error
+
+
+def _restore(state: TrainState, saved: CheckpointOnDisk) -> dict[str, Tensor]:
     record = saved.record
     state.step, state.last_evaluated = record.step, record.visited
     state.nonfinite_streak = torch.tensor(float(record.streak))
@@ -273,6 +290,9 @@ def _restore_random(tensors: Mapping[str, Tensor]) -> None:
 
 def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:
     """Return a moment on its parameter's device, laid out as it: AdamW's kernel expects both."""
+    if moment.ndim == 0:  # a count of steps
+        return moment.to(parameter.device, torch.float32)
     if moment.shape != parameter.shape:
-        return moment.to(parameter.device)
+        msg = f"a moment of shape {list(moment.shape)} for one of {list(parameter.shape)}"
+        raise ValueError(msg)
     return torch.empty_like(parameter, requires_grad=False).copy_(moment)

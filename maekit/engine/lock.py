@@ -72,6 +72,10 @@ def in_use(path: Path) -> bool:
 
 def _locked(path: Path) -> IO[str]:
     made = not path.exists()
+    if not made and not path.is_file():
+        raise StorageError(
+            "this is not a file", where=str(path), hint="remove it, or another --out"
+        )
     try:
         file = path.open("a+", encoding="utf-8", errors="replace")
     except OSError as error:

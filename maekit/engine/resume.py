@@ -138,7 +138,9 @@ def check_data(
     """
     now = {key: identify(each) for key, each in sets.items() if each is not None}
     path = run / DATA
-    if resumed and path.is_file():
+    if resumed and not path.is_file():
+        emit(Note(f"{path} is missing: whether the data has changed cannot be told", warning=True))
+    elif resumed:
         try:
             before = _IDENTITIES.validate_json(path.read_bytes())
         except ValidationError as error:

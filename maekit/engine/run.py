@@ -39,6 +39,7 @@ from maekit.engine.resume import (
     recorded_source,
 )
 from maekit.engine.run_folder import (
+    GONE,
     RunFolder,
     chosen_folder,
     loss_summary,
@@ -148,7 +149,7 @@ class OpenRun(NamedTuple):
             return None
         what, hint = str(error.strerror or error), "free some space, then --resume"
         if not self.folder.path.is_dir():
-            what, hint = "the run folder is gone: something removed or renamed it", "start anew"
+            what, hint = GONE, "start anew"
         return StorageError(what, where=str(path), hint=hint)
 
     def describe(self, recipe: Recipe, verb: str, device: torch.device) -> None:

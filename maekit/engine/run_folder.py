@@ -23,6 +23,10 @@ from maekit.runs import RUNS, read_result, runs_of, verb_of
 from maekit.version import __version__
 
 OURS = ("recipe.yaml", "result.json")  # what makes a folder one of ours
+_MOST_LOSS = 1e300  # so that sums stay numbers
+# What each resume writes anew, or appends to.
+WRITTEN = ("bad_files.jsonl", "data.json", "env.json", "log.txt", "result.json")
+GONE = "the run folder is gone: something removed or renamed it"
 PREDICTIONS = "predictions.jsonl"  # of each sample of data.val
 PACKAGES = ("torch", "timm", "numpy", "pillow", "av", "safetensors", "pydantic")
 
@@ -54,6 +58,8 @@ class RunFolder:
             msg = f"the run folder cannot be made: {error}"
             raise StorageError(msg, where=str(self.path), hint="choose another --out") from error
         self._held.enter_context(held_lock(self.path / LOCK, locks=self._locks))
+        for name in WRITTEN if self.writes else ():
+            make_way(self.path / name)
         for folder in (self.path, self.path / "pictures"):
             sweep(folder)  # what a killed process left half written
         return self
@@ -129,10 +135,16 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield record
 
 
-def loss_summary(steps: Iterable[dict[str, float | None]]) -> dict[str, float | None]:
-    """Return ``loss_first`` and ``loss_last``: means over the first and the last tenth of steps."""
-    losses = [step["loss"] for step in steps if step.get("loss") is not None]
-    numbers = [loss for loss in losses if loss is not None]
+def loss_summary(steps: Iterable[dict[str, Any]]) -> dict[str, float | None]:
+    """Return ``loss_first`` and ``loss_last``: means over the first and the last tenth of steps.
+
+    Losses that are no numbers (a file was damaged) are left out.
+    """
+    numbers = []
+    for step in steps:
+        loss = step.get("loss")
+        if isinstance(loss, int | float) and loss is not True and abs(loss) < _MOST_LOSS:
+            numbers.append(loss)
     if not numbers:
         return {"loss_first": None, "loss_last": None}
     tenth = max(1, len(numbers) // 10)
@@ -189,6 +201,12 @@ def chosen_folder(out: Path, *, resume: bool, overwrite: bool, locks: bool = Tru
     with held_lock(out / LOCK, locks=locks):  # raises where a live run holds it
         out.rename(free_name(out.with_name(f"{out.name}.overwritten")))
     return out
+
+
+def make_way(path: Path) -> None:
+    """Put aside what is no file in the place of one that is about to be written."""
+    if path.exists() and not path.is_file() and not path.is_symlink():
+        path.rename(free_name(path.with_name(f"{path.name}.aside")))
 
 
 def _counts(path: Path) -> bool:

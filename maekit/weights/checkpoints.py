@@ -138,6 +138,9 @@ def read_checkpoint(folder: Path, files: Sequence[str] = FILES) -> CheckpointOnD
     if folder.is_symlink():
         raise WeightsError("this is a link, not a checkpoint's folder", where=str(folder))
     try:
+        for name in (STATE, *files):  # to open a named pipe would be to wait
+            if not (folder / name).is_file():
+                raise WeightsError(f"{name} is missing or no file", where=str(folder))
         record = _record(folder)
         for name in files:
             if sha256(folder / name) != record.sha256.get(name):

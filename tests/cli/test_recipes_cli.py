@@ -228,6 +228,8 @@ def test_version(cli: Cli) -> None:
         (OSError(errno.ENOMEM, "no memory"), 5),
         (RuntimeError("can't start new thread"), 5),
         (OSError(errno.EINVAL, "odd"), 1),
+        (OSError(errno.ENAMETOOLONG, "too long", "f"), 2),
+        (OSError(errno.ELOOP, "a loop", "f"), 2),
     ],
 )
 def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from maekit.engine import checkpoint
@@ -20,6 +22,7 @@ from maekit.engine.schedule import Schedule
 from maekit.errors import StorageError, WeightsError
 from maekit.weights import checkpoints
 from maekit.weights.checkpoints import Found, newest_good
+from maekit.weights.safetensors_io import sha256
 
 
 def make_state(seed: int = 0) -> TrainState:
@@ -248,6 +251,55 @@ def test_an_edited_state_is_damage(tmp_path: Path, change: dict[str, Any]) -> No
     assert len(found.damaged) == 1
 
 
+@pytest.mark.parametrize("name", [*checkpoints.FILES, checkpoints.STATE])
+@pytest.mark.parametrize("what", ["pipe", "folder", "loop", "/dev/zero"])
+def test_what_is_no_file_is_damage_and_never_waited_for(
+    tmp_path: Path, name: str, what: str
+) -> None:
+    folder, state = Checkpoints(tmp_path, keep=2), make_state()
+    for _ in range(2):
+        train(state, 1)
+        path = save(folder, state) / name
+    path.unlink()
+    match what:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case _:
+            path.symlink_to(name if what == "loop" else what)
+    found = newest_good(tmp_path)
+    assert found.newest is not None
+    assert found.newest.step == 1
+    assert name in found.notes[0]
+
+
+@pytest.mark.parametrize("change", [
+    {"rng/cpu": None},
+    {"rng/cpu": torch.zeros(3)},
+    {"exp_avg/0.weight": torch.zeros(2, 3, 5)},
+    {"exp_avg/0.weight": torch.zeros(1)},
+    {"exp_avg/0.weight": None},
+])  # fmt: skip
+def test_another_optimizers_state_is_refused(
+    tmp_path: Path, change: dict[str, torch.Tensor | None]
+) -> None:
+    folder, state = Checkpoints(tmp_path, keep=1), make_state()
+    train(state, 1)
+    path = save(folder, state)
+    tensors = {**load_file(path / checkpoints.OPTIMIZER), **change}
+    save_file({k: v for k, v in tensors.items() if v is not None}, path / checkpoints.OPTIMIZER)
+    content = json.loads((path / checkpoints.STATE).read_text())
+    content["sha256"][checkpoints.OPTIMIZER] = sha256(path / checkpoints.OPTIMIZER)
+    content.pop("digest")
+    content["digest"] = checkpoints.digest_of(content)
+    (path / checkpoints.STATE).write_text(json.dumps(content))
+    found = folder.open()
+    assert found is not None
+    with pytest.raises(WeightsError):
+        restore(make_state(seed=9), found)
+
+
 def test_a_file_or_a_link_is_no_checkpoint(tmp_path: Path) -> None:
     folder, state = Checkpoints(tmp_path, keep=2), make_state()
     train(state, 1)
@@ -329,6 +381,23 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Mo
     found = newest_good(tmp_path).newest
     assert found is not None
     assert found.step == 1
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed"])
+def test_a_run_folder_that_is_gone_is_not_made_anew(tmp_path: Path, how: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    folder, state = Checkpoints(run / "checkpoints", keep=1), make_state()
+    train(state, 1)
+    save(folder, state)
+    if how == "removed":
+        shutil.rmtree(run)
+    else:
+        run.rename(tmp_path / "other")
+    train(state, 1)
+    with pytest.raises(StorageError, match="the run folder is gone"):
+        save(folder, state)
+    assert not run.exists()
 
 
 def test_a_half_written_folder_is_no_checkpoint(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 from maekit.engine.lock import LOCK
 from maekit.engine.run_folder import (
+    WRITTEN,
     RunFolder,
     chosen_folder,
+    loss_summary,
     new_folder,
     read_lines,
     unfinished_runs,
@@ -37,6 +40,30 @@ def test_a_filled_folder_needs_a_word(tmp_path: Path) -> None:
         chosen_folder(tmp_path, resume=False, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
     assert chosen_folder(tmp_path, resume=True, overwrite=False) == tmp_path
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe"])
+def test_what_is_no_file_is_put_aside(tmp_path: Path, what: str) -> None:
+    for name in WRITTEN:
+        if what == "pipe":
+            os.mkfifo(tmp_path / name)
+        else:
+            (tmp_path / name).mkdir()
+    with RunFolder(tmp_path) as run:
+        run.write_result({"exit": 0})
+    assert json.loads((tmp_path / "result.json").read_text()) == {"exit": 0}
+    assert sorted(each.name for each in tmp_path.glob("*.aside")) == [f"{n}.aside" for n in WRITTEN]
+
+
+def test_a_lock_that_is_no_file_is_said(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / LOCK)
+    with pytest.raises(StorageError, match="not a file"), RunFolder(tmp_path):
+        pass
+
+
+def test_losses_that_are_no_numbers_are_left_out() -> None:
+    lines = [{"loss": each} for each in ([1], "x", None, True, 10**400, 3.0, 1)]
+    assert loss_summary(lines) == {"loss_first": 3.0, "loss_last": 1.0}
 
 
 def test_what_a_kill_at_the_start_left_fills_no_folder(tmp_path: Path) -> None:

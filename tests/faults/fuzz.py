@@ -1,6 +1,6 @@
 """Feed readers with damaged input: each answers, or refuses with an error of maekit's own.
 
-    python tests/faults/fuzz.py recipe|lists|weights|report --cases N [--seed S]
+    python tests/faults/fuzz.py recipe|lists|weights|report|checkpoints --cases N [--seed S]
 
 A case that ends with another error, takes longer than LIMIT seconds, or more than 1 GB above the
 start, is a fault: it is named by its number, which makes it again (--seed S --first NUMBER).
@@ -26,7 +26,7 @@ from maekit.errors import MaekitError
 
 LIMIT = 120.0  # seconds a case; generous, as other processes may want the CPU
 MEMORY = 1 << 20  # kB above the start
-READERS = ("recipe", "lists", "weights", "report")
+READERS = ("recipe", "lists", "weights", "report", "checkpoints")
 Case = Callable[[random.Random, Path], None]
 
 
@@ -149,6 +149,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     asked = parser.parse_args()
+    sys.path.append(str(Path(__file__).parents[1]))  # of small_recipes
     found = fuzz(asked.reader, asked.cases, seed=asked.seed, first=asked.first)
     print(  # noqa: T201
         f"{asked.reader}: {found.cases:,} cases, {found.refused:,} refused, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fuzz import READERS, fuzz
 
-CASES = {"recipe": 40, "lists": 150, "weights": 60, "report": 40}
+CASES = {"recipe": 40, "lists": 150, "weights": 60, "report": 40, "checkpoints": 40}
 
 
 @pytest.mark.parametrize("reader", READERS)
