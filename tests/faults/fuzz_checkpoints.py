@@ -193,9 +193,11 @@ def _damage(rng: random.Random, run: Path) -> None:
                 path.rename(to)
         elif path.name.startswith("step-"):
             _resigned(rng, path)
+    elif not path.is_file():  # a pipe, from the damage before
+        return
     elif path.suffix in {".json", ".jsonl"} and kind < 0.7:
         _odd(rng, path)
-    elif path.is_file():
+    else:
         path.write_bytes(damaged(rng, path.read_bytes()))
 
 
