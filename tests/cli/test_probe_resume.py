@@ -106,7 +106,8 @@ def test_an_interrupted_probe_goes_on_with_the_features_that_it_has(
         interrupt_at(patch, 5)  # three parts of data.val, two of data.train
         stopped = cli("probe", *words, "--out", "cut")
     assert stopped.code == 75
-    assert "continue with --resume --out cut" in stopped.err
+    assert "continue with maekit probe cut/recipe.yaml" in stopped.err
+    assert "--resume --out cut" in stopped.err
     assert result_of("cut")["exit"] == 75
     assert Path("cut/log.txt").read_text().splitlines()[-2].endswith(" exit 75: interrupted")
     # A newer pre-training is not taken in the middle of a probe.

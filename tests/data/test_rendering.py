@@ -289,15 +289,15 @@ def test_statistics_are_of_the_spread_pixels_and_never_of_padding() -> None:
     arrays = [RNG.integers(0, 4096, (1, 20, 40, 1)).astype(np.uint16) for _ in range(6)]
     options = {"size": (40, 40), "channels": 1, "workers": 0, "timeout": 60.0}
     spec = DataSpec(name="x")
-    plain = auto_stats(Arrays(*arrays), spec, **options)
-    spread = auto_stats(
+    plain, _ = auto_stats(Arrays(*arrays), spec, **options)
+    spread, _ = auto_stats(
         Arrays(*arrays), spec, **options, rendering=Rendering(span=(0, 4095), float_ok=False)
     )
     assert spread.mean[0] == pytest.approx(plain.mean[0] * 65535 / 4095, rel=1e-3)
     # What bicubic curves leave beyond the range is cut off.
     assert spread.std[0] == pytest.approx(plain.std[0] * 65535 / 4095, rel=5e-3)
     stretched, padded = (
-        auto_stats(Arrays(*arrays), spec, **options, rendering=Rendering(fit))
+        auto_stats(Arrays(*arrays), spec, **options, rendering=Rendering(fit))[0]
         for fit in ("stretch", "pad")
     )
     assert padded == stretched

@@ -245,7 +245,7 @@ def test_short_clips_are_told_of(folder: Path, options: dict[str, object], note:
         builder = BatchBuilder(reader.layout, [Key(epoch, 0), Key(epoch, 1)])
         for place, index in enumerate((0, 1)):
             builder.put(place, reader.read(Key(epoch, index)))
-        seen.add(builder.finish())
+        seen.add(builder.finish().left_out)
     assert len(told) == 1  # there would be many
     assert note in told[0].text
     assert extra == {"left_out": {"data.train": {PADDED: 2}}}  # each sample once

@@ -64,7 +64,7 @@ def held_out(words: list[str], tmp_path: Path, samples: int) -> dict[str, float]
     ledger = BadFiles(tmp_path / "bad.jsonl", len(dataset), 0.0, section="data.val")
     batches = read_holdout(
         holdout_reader(recipe, dataset, model),
-        samples, size=32, bad_files=ledger, workers=0, timeout=60.0,
+        samples, size=32, bad_files=ledger, workers=0, timeout=60.0, shared=False,
     )  # fmt: skip
     measured = validation_errors(model, batches, Precision.of("fp32", torch.device("cpu")))
     return {key: value for key, value in measured.items() if value is not None}

@@ -35,9 +35,9 @@ from maekit.weights.export import (
     Exporter,
     export_mae,
     export_maekit,
-    export_timm,
     export_videomae,
 )
+from maekit.weights.export_timm import export_timm
 from maekit.weights.foreign import ForeignCheckpoint
 from maekit.weights.hints import UserHints
 from maekit.weights.importer import Weights, open_weights, read_foreign
