@@ -159,3 +159,27 @@ def _out_of_memory(error: BaseException) -> bool:
     if kind is not None and isinstance(error, kind):
         return True
     return isinstance(error, RuntimeError) and any(each in str(error) for each in _NO_MEMORY)
+
+
+def storage_advice(error: OSError) -> str:
+    """Return what to try where the system refuses a file."""
+    if isinstance(error, FileNotFoundError):
+        return "check the path" if _has_folder() else "change to a folder that is still there"
+    if error.errno in NO_NAMES:
+        return "a shorter name, without links that lead to themselves"
+    if error.errno in {errno.EACCES, errno.EROFS}:
+        return "a folder that you can write to (--out DIR)"
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return "allow more open files (ulimit -n 4096), or fewer data.workers"
+    if error.errno in {errno.EIO, errno.ESTALE}:
+        return "the disk or its connection failed: wait until it answers"
+    return "free some space, or another disk (--out DIR)"
+
+
+def _has_folder() -> bool:
+    """Return whether the working directory still exists."""
+    try:
+        os.getcwd()  # noqa: PTH109 - the same, and only this is asked
+    except FileNotFoundError:
+        return False
+    return True

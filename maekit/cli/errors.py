@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import tempfile
@@ -15,12 +14,12 @@ from maekit.cli.output import say, silence
 from maekit.errors import (
     BUG,
     INTERRUPTED,
-    NO_NAMES,
     OUT_OF_MEMORY,
     STOPPED,
     Interrupted,
     MaekitError,
     code_of,
+    storage_advice,
 )
 from maekit.ranks import HEARD
 
@@ -70,27 +69,13 @@ def _report(error: Exception, *, verbose: bool) -> None:
             "  try: a smaller batch.per_device of the verb, or its activation_checkpointing=true",
             err=True,
         )
-    elif code != BUG:
-        say(f"error: {error}\n  try: {_storage_advice(error)}", err=True)
+    elif code != BUG and isinstance(error, OSError):
+        say(f"error: {error}\n  try: {storage_advice(error)}", err=True)
     else:
         log = _log(error)
         say(f"error: {type(error).__name__}: {error} (a bug; traceback in {log})", err=True)
     if verbose:
         say("".join(traceback.format_exception(error)), err=True)
-
-
-def _storage_advice(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "check the path"
-    if isinstance(error, OSError) and error.errno in NO_NAMES:
-        return "a shorter name, without links that lead to themselves"
-    if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EROFS}:
-        return "a folder that you can write to (--out DIR)"
-    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
-        return "allow more open files (ulimit -n 4096), or fewer data.workers"
-    if isinstance(error, OSError) and error.errno in {errno.EIO, errno.ESTALE}:
-        return "the disk or its connection failed: once it answers again, continue with --resume"
-    return "free some space, or another disk (--out DIR)"
 
 
 def _log(error: Exception) -> str:

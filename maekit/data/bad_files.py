@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from maekit.errors import DataError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from maekit.data.batch import BadFile
@@ -26,6 +26,7 @@ class BadFiles:
         max_fraction: of the set that may be bad.
         section: of the recipe, which errors point to.
         writes: False: only reads what is there, as others write it.
+        warn: called with a sentence about the first file that is new.
 
     Raises:
         DataError: the file exists and does not hold such records.
@@ -39,12 +40,14 @@ class BadFiles:
         section: str = "data.train",
         *,
         writes: bool = True,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._path = path
         self._samples = samples
         self._max_fraction = max_fraction
         self._section = section
         self._writes = writes
+        self._warn: Callable[[str], None] | None = warn
         self._files: set[str] = set()
         self._indices: set[int] = set()
         if path is not None and path.exists():
@@ -73,6 +76,7 @@ class BadFiles:
             if file in self._files:
                 continue
             self._files.add(file)
+            self._say_first(file, reason)
             row = {"file": file, "reason": reason, "index": index, "step": step}
             row["set"] = self._section
             # Names that are not UTF-8 come with lone surrogates, which ASCII JSON can write.
@@ -81,6 +85,13 @@ class BadFiles:
             self._write("".join(lines))
         if last is not None:  # also where all are known from before a resume
             self._check(last)
+
+    def _say_first(self, file: str, reason: str) -> None:
+        """Say that there are bad files; the record has them all."""
+        if self._warn is not None:
+            listed = f"; {self._path.name} lists such files" if self._path else ""
+            self._warn(f"{file} cannot be read: {reason}{listed}")
+            self._warn = None
 
     def _write(self, text: str) -> None:
         if self._path is None or not self._writes:

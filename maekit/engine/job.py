@@ -135,7 +135,14 @@ class Job(ABC):
     def _ledger(self, samples: int, tolerated: float, section: str) -> BadFiles:
         """Open the record of bad files of a set; every rank counts all, and rank 0 writes."""
         writes = distributed.is_first()
-        return BadFiles(self.bad_files_path, samples, tolerated, section, writes=writes)
+        return BadFiles(
+            self.bad_files_path,
+            samples,
+            tolerated,
+            section,
+            writes=writes,
+            warn=lambda text: self.emit(Note(text, warning=True)),
+        )
 
     def initial_state(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, *, counted: int | None = None

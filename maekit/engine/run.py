@@ -57,6 +57,7 @@ from maekit.errors import (
     StorageError,
     WeightsError,
     code_of,
+    storage_advice,
 )
 from maekit.recipe.dump import dump
 from maekit.runs import RUNS, read_result
@@ -147,7 +148,7 @@ class OpenRun(NamedTuple):
         path = Path(os.fsdecode(error.filename)).absolute()
         if not path.is_relative_to(self.folder.path.absolute()):
             return None
-        what, hint = str(error.strerror or error), "free some space, then --resume"
+        what, hint = str(error.strerror or error), f"{storage_advice(error)}; then --resume"
         if not self.folder.path.is_dir():
             what, hint = GONE, "start anew"
         return StorageError(what, where=str(path), hint=hint)

@@ -66,3 +66,11 @@ def test_another_file_in_its_place_is_refused(tmp_path: Path) -> None:
     path.write_text("hello\n")
     with pytest.raises(DataError, match=r"bad_files\.jsonl:1"):
         BadFiles(path, 3, 1.0)
+
+
+def test_the_first_is_said_while_the_run_goes_on(tmp_path: Path) -> None:
+    said: list[str] = []
+    files = BadFiles(tmp_path / "bad_files.jsonl", 100, 0.5, warn=said.append)
+    files.add([BadFile("a.jpg", "cut short", 3)], 1)
+    files.add([BadFile("b.jpg", "empty", 4), BadFile("a.jpg", "cut short", 3)], 2)
+    assert said == ["a.jpg cannot be read: cut short; bad_files.jsonl lists such files"]
