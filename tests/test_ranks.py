@@ -153,3 +153,17 @@ def test_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
             devices_of(wrong, "cpu")
     monkeypatch.setenv(ranks.PARENT, "1")  # a rank starts no further ones
     assert devices_of("3", "cpu") == 1
+
+
+@pytest.mark.parametrize(("there", "taken"), [(4, 3), (1, 0)])
+def test_a_rank_takes_its_own_device(
+    monkeypatch: pytest.MonkeyPatch, there: int, taken: int
+) -> None:
+    torch = pytest.importorskip("torch")
+    from maekit.engine.precision import pick_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    assert pick_device(None) == pick_device("cuda") == torch.device("cuda", taken)

@@ -62,11 +62,12 @@ def pick_device(name: str | None) -> torch.device:
         RecipeError: the device is unknown, or not there.
     """
     local = place_of(os.environ).local
-    if name == "cuda" and local:
-        name = f"cuda:{local}"
+    if local and name in (None, "cuda") and torch.cuda.is_available():
+        # A launcher may show each rank all devices of the machine, or only its own.
+        return torch.device("cuda", local % torch.cuda.device_count())
     if name is None:
         if torch.cuda.is_available():
-            return torch.device("cuda", local or torch.cuda.current_device())
+            return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     hint = "cpu, cuda, cuda:N or mps"
     try:
