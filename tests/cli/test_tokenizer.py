@@ -88,6 +88,7 @@ def with_dvae(cli: Cli, tiles: str) -> str:
     return tiles
 
 
+@pytest.mark.slow
 def test_a_trained_dvae_beats_mean_colors_and_teaches(cli: Cli, tiles: str) -> None:
     done = cli("tokenizer", tiles, "tokenizer.steps=200", "--out", "dvae", "--json")
     assert done.code == 0, done.err

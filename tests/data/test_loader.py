@@ -100,6 +100,7 @@ def test_mixed_depths_share_one_range() -> None:
     np.testing.assert_allclose(batch.views[0], alone.views[0] / 255, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_hanging_file_is_recorded_and_its_worker_replaced() -> None:
     reader = make_reader(Fakes(faults={3: "hang", 16: "spin"}))
     batches = [[Key(0, i) for i in range(s, s + 4)] for s in range(0, 24, 4)]

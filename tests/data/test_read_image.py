@@ -431,6 +431,7 @@ def test_sizes_are_known_before_memory_is_taken(name: str, data: bytes) -> None:
         open_image(data, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [8, 34925])
 def test_a_strip_that_unpacks_without_end_is_refused(compression: int) -> None:
     packer = zlib.compressobj() if compression == 8 else lzma.LZMACompressor()

@@ -251,6 +251,7 @@ def test_short_clips_are_told_of(folder: Path, options: dict[str, object], note:
     assert extra == {"left_out": {"data.train": {PADDED: 2}}}  # each sample once
 
 
+@pytest.mark.slow
 def test_whatever_is_no_video_ends_in_time_and_is_listed(folder: Path, tmp_path: Path) -> None:
     motions(tmp_path / "good.mp4", frames=12)
     (tmp_path / "empty.mp4").touch()
