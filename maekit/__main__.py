@@ -7,6 +7,7 @@ import signal
 import sys
 
 UTF8 = "PYTHONUTF8"
+STOPPED = 130  # as `maekit.errors` has it
 
 
 def main() -> None:
@@ -20,10 +21,12 @@ def main() -> None:
     with leaving_at_once():
         from maekit.cli.app import main as command_line
 
-    if usual:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        if usual:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         command_line()
+    except KeyboardInterrupt:  # before a command began, or the second while it left
+        sys.exit(STOPPED)
     finally:
         if usual:  # what was to be done is done, and the exit code stands
             signal.signal(signal.SIGINT, signal.SIG_IGN)
