@@ -38,9 +38,8 @@ def started(command: list[str], **more: Any) -> Iterator[subprocess.Popen[bytes]
             process.kill()
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_resumes_bit_for_bit(cli: Cli, small: str, number: int) -> None:
     words = ["pretrain.steps=120", "pretrain.checkpoint.steps=7", "pretrain.validate.every=20"]
     assert cli("pretrain", small, *words, "--out", "straight", "-q").code == 0

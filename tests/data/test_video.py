@@ -352,6 +352,7 @@ def test_indices_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert scans == [*paths, paths[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_5000_decodes_keep_memory_flat(tmp_path: Path) -> None:
     path = str(encode(tmp_path / "a.mp4", Recipe(options={"g": "4"}, frames=8), clip(8, 16, 16)))

@@ -261,6 +261,7 @@ def test_whatever_state_a_run_is_in_its_report_opens(show: Open, tmp_path: Path)
     show(*runs.values())
 
 
+@pytest.mark.slow
 def test_ten_thousand_steps_are_small_and_quick(show: Open, tmp_path: Path) -> None:
     """Against a page of twenty steps, so that a slow machine is slow at both."""
     short, long = (make_run(tmp_path / name, steps=20, pictures=False) for name in ("s", "l"))

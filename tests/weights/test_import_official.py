@@ -42,6 +42,7 @@ def opened(state: object, tmp_path: Path, given: UserHints = HEADS) -> Weights:
     return open_weights(saved(state, tmp_path / "weights.pth"), user_hints=given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("full", [True, False])
 def test_mae_at_official_sizes(size: str, full: bool, tmp_path: Path) -> None:
@@ -72,6 +73,7 @@ def test_mae_at_official_sizes(size: str, full: bool, tmp_path: Path) -> None:
         assert "no decoder weights in this file" in "".join(report.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", VIDEO_SIZES)
 def test_videomae_at_official_sizes(size: str, tmp_path: Path) -> None:
     width, depth, inner, blocks, heads, decoder_heads = VIDEO_SIZES[size]
@@ -130,6 +132,7 @@ def test_mae_sts_target_is_what_its_arguments_and_its_last_layer_say(tmp_path: P
     assert (again.written["frames"], again.written["statistics"]) == (8, "joint")
 
 
+@pytest.mark.slow
 def test_videomae_v2_giant(tmp_path: Path) -> None:
     state = videomae(1408, 40, 14, hollow, decoder_width=512, decoder_depth=4)
     for name, tensor in list(state.items()):
