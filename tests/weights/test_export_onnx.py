@@ -41,6 +41,7 @@ def built(header: Header) -> MaskedAutoencoder:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clip", "backbone"), PARTS)
 def test_onnxruntime_gives_the_same_tokens_for_any_batch(
     tmp_path: Path, clip: tuple[int, int, int], backbone: dict[str, Any]
