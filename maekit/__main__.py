@@ -7,7 +7,6 @@ import signal
 import sys
 
 UTF8 = "PYTHONUTF8"
-STOPPED = 130  # as `maekit.errors` has it
 
 
 def main() -> None:
@@ -16,6 +15,7 @@ def main() -> None:
     if usual:  # else it is ignored, as in a shell's background
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _leave_ascii()
+    from maekit.errors import STOPPED
     from maekit.stop import leaving_at_once
 
     with leaving_at_once():

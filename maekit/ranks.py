@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from maekit.errors import RankError, RecipeError
+from maekit.errors import INTERRUPTED, RankError, RecipeError
 from maekit.stop import watched
 
 # What launchers call rank, number of ranks, and both of this machine; the first that is there.
@@ -139,7 +139,7 @@ def start(command: Sequence[str], devices: int) -> int:
 
     It is that of the rank that failed first, 0 if none did. Signals are passed on to every rank,
     each once. Where a rank ends with an error the others follow within ``GRACE`` seconds, or are
-    ended.
+    ended; one that was interrupted waits for those that still save.
 
     Args:
         command: a program and its arguments; ``maekit`` finds in the environment which rank it is.
@@ -149,14 +149,8 @@ def start(command: Sequence[str], devices: int) -> int:
         RankError: a rank was killed (exit 8).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    shared = {
-        "WORLD_SIZE": str(devices),
-        "LOCAL_WORLD_SIZE": str(devices),
-        PARENT: str(os.getpid()),
-    }
-    shared.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // devices)))
+    threads = {"OMP_NUM_THREADS": str(max(1, (cores or 1) // devices))}  # unless it is set
     started: list[subprocess.Popen[bytes]] = []
-
     signals: list[float] = []
 
     def forward(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -169,10 +163,16 @@ def start(command: Sequence[str], devices: int) -> int:
     meeting = tempfile.mkdtemp(prefix="maekit-")
     try:
         for rank in range(devices):
-            own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            own[MEETING] = str(Path(meeting, "ranks"))
+            own = {
+                "RANK": str(rank),
+                "WORLD_SIZE": str(devices),
+                "LOCAL_RANK": str(rank),
+                "LOCAL_WORLD_SIZE": str(devices),
+                PARENT: str(os.getpid()),
+                MEETING: str(Path(meeting, "ranks")),
+            }
             # A session of its own: a terminal's Ctrl-C comes once, through this process.
-            environment = {**os.environ, **own}
+            environment = {**threads, **os.environ, **own}
             started.append(
                 subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
             )
@@ -187,14 +187,16 @@ def start(command: Sequence[str], devices: int) -> int:
 
 
 def _wait(started: Sequence[subprocess.Popen[bytes]], signals: Sequence[float]) -> int:
-    """Wait for all ranks; once one has failed, or a second signal came, they have GRACE seconds."""
+    """Wait for all ranks: GRACE seconds once one has failed, or a second signal has come."""
     failed: tuple[int, int] | None = None  # rank and exit code of the first
     until = float("inf")
     while True:
         running = [each for each in started if each.poll() is None]
         for rank, each in enumerate(started):
             if each.returncode and failed is None:
-                failed, until = (rank, each.returncode), time.monotonic() + GRACE
+                failed = rank, each.returncode
+            if each.returncode not in (None, 0, INTERRUPTED):
+                until = min(until, time.monotonic() + GRACE)
         if not running:
             break
         if time.monotonic() > min([until, *(came + GRACE for came in signals[1:])]):

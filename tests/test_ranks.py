@@ -167,3 +167,27 @@ def test_a_rank_takes_its_own_device(
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3"}.items():
         monkeypatch.setenv(name, value)
     assert pick_device(None) == pick_device("cuda") == torch.device("cuda", taken)
+
+
+def test_threads_are_shared_out_unless_they_are_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "import os, pathlib; pathlib.Path("
+        f"{str(tmp_path)!r}, os.environ['RANK']).write_text(os.environ['OMP_NUM_THREADS'])"
+    )
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert start([*PYTHON, text], 2) == 0
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["7", "7"]
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert start([*PYTHON, text], 2) == 0
+    assert int((tmp_path / "0").read_text()) >= 1
+
+
+def test_an_interrupted_rank_waits_for_one_that_still_saves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ranks, "GRACE", 0.05)
+    assert (
+        start(ends(75, 75, 75, 75), 4) == 75
+    )  # the last one leaves after three fifths of a second

@@ -279,8 +279,8 @@ def _restore_random(tensors: Mapping[str, Tensor]) -> None:
     rank = distributed.rank()
     own = tensors.get(_random_name("cpu", rank))
     if own is None:
-        seed = int(tensors[_random_name("cpu", 0)][:4].sum())
-        torch.manual_seed(distributed.seed_of_rank(seed))
+        first = bytes(tensors[_random_name("cpu", 0)][:7].tolist())
+        torch.manual_seed(distributed.seed_of_rank(int.from_bytes(first, "little")))
         return
     torch.set_rng_state(own)
     name = _random_name("cuda", rank)

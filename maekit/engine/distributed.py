@@ -73,7 +73,10 @@ def joined(device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise lost_rank(error) or error from error
+        lost = lost_rank(error)
+        if lost is None:
+            raise
+        raise lost from error
     finally:
         _place = Place()
         dist.destroy_process_group()
@@ -81,7 +84,7 @@ def joined(device: torch.device) -> Iterator[None]:
 
 def _join(dist: Any, place: Place, device: torch.device) -> None:  # noqa: ANN401 - a module
     # Host tensors and objects are shared over gloo, next to a GPU's NCCL.
-    backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     meeting = os.environ.get(MEETING)
     if meeting is not None:
         where = {"init_method": f"file://{meeting}", "rank": place.rank, "world_size": place.size}
@@ -232,7 +235,7 @@ def first_alone(function: Callable[[], T]) -> T:
 
 
 def share(items: Sequence[T]) -> list[T]:
-    """Return those of a sequence's items that are this rank's: every so manieth."""
+    """Return this rank's items of a sequence: of N ranks every N-th, from its own number on."""
     return list(items[rank() :: size()])
 
 
@@ -267,8 +270,8 @@ class Synchronized:
         if size() > 1:
             from torch.nn.parallel import DistributedDataParallel
 
-            # Buffers (mean and deviation of pixels) are the same everywhere, and stay so. torch
-            # calls the option anew from 2.14 on.
+            # Buffers (mean and deviation of pixels) are the same everywhere, and stay so. The
+            # option has another name in newer versions of torch.
             names = inspect.signature(DistributedDataParallel).parameters
             buffers = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in names)
             options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True}

@@ -293,7 +293,7 @@ def no_trace_of_a_failed_start(path: Path, options: RunOptions) -> Iterator[None
     A wrong path is said on the terminal; it needs no number, nor a folder without a run. What was
     named by ``--out``, or holds anything of a training, stays.
     """
-    fresh = options.out is None and not any(path.iterdir())
+    fresh = distributed.is_first() and options.out is None and not any(path.iterdir())
     try:
         yield
     except (RecipeError, PartError, WeightsError, DataError):

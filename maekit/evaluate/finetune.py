@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from maekit.data.rendering import Rendering
+from maekit.engine import distributed
 from maekit.engine.batches import statistics_of, with_known_range
 from maekit.engine.events import Measured
 from maekit.engine.job import Job
@@ -239,7 +240,8 @@ class FinetuneJob(Job):
         super().export(path)
         if self.predictions is None:  # killed in an earlier run, right after its last checkpoint
             self.predictions = self._predict(all_views=True)
-        self.predictions.write(path.with_name(PREDICTIONS))
+        found = self.predictions
+        distributed.on_first(lambda: found.write(path.with_name(PREDICTIONS)))
 
     def result(self) -> dict[str, Any]:
         """Return what data.val showed, as fractions; before the end, of one view of each sample."""

@@ -237,8 +237,13 @@ class LinearProbeJob(Job):
         if self.judged is None:  # killed in an earlier run, right after its last checkpoint
             self.judge(self.state)
         assert self.judged is not None  # noqa: S101 - it was just made
-        write_weights(path, classifier_tensors(self._classifier()), self._header())
-        self.judged[MODEL].predictions.write(path.with_name(PREDICTIONS))
+        found = self.judged[MODEL].predictions
+
+        def write() -> None:
+            write_weights(path, classifier_tensors(self._classifier()), self._header())
+            found.write(path.with_name(PREDICTIONS))
+
+        distributed.on_first(write)
 
     def _classifier(self) -> Classifier:
         head = self.model.of[MODEL]

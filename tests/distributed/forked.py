@@ -28,19 +28,9 @@ os.environ["GLOO_SOCKET_IFNAME"] = "lo"
 import PIL.Image
 
 from maekit.cli import app
+from tests.faults.kills import IMPORTED
 
-# What the ranks would import, each anew.
-IMPORTED = (
-    "maekit.cli.probe",
-    "maekit.cli.verbs",
-    "maekit.evaluate.finetune",
-    "maekit.evaluate.probe_training",
-    "maekit.tokenizer",
-    "torch._dynamo",
-    "torch.distributed",
-    "torch.nn.parallel",
-    "torch.utils.tensorboard",
-)
+DISTRIBUTED = ("torch.distributed", "torch.nn.parallel")  # what ranks import besides
 
 
 def run(name: str, ranks: int, words: Sequence[str], folder: Path) -> list[int]:
@@ -82,7 +72,7 @@ def _be_a_rank(words: Sequence[str], folder: Path, said: Path) -> NoReturn:
 
 
 def main() -> None:
-    for name in IMPORTED:
+    for name in (*IMPORTED, *DISTRIBUTED):
         with suppress(ImportError):
             import_module(name)
     PIL.Image.init()
