@@ -111,7 +111,7 @@ def devices_of(requested: str | None, device: str | None) -> int:
     if place_of(os.environ).size > 1 or PARENT in os.environ:
         return 1  # they were started already
     cuda = device in (None, "cuda")
-    here = _visible_gpus() if cuda else 0
+    here = len(visible_gpus()) if cuda else 0
     if requested in (None, "all"):
         return max(1, here)
     if not requested.isdecimal() or int(requested) < 1:
@@ -124,14 +124,20 @@ def devices_of(requested: str | None, device: str | None) -> int:
     return number
 
 
-def _visible_gpus() -> int:
-    """Count the GPUs that CUDA would show, without importing torch."""
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that CUDA would show, as CUDA_VISIBLE_DEVICES names them; torch-free."""
+    there = [str(place) for place, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    if visible is None:
+    if visible is None or not there:
         return there
-    named = [each for each in visible.split(",") if each.strip() not in ("", "-1")]
-    return len(named) if there else 0
+    return [each.strip() for each in visible.split(",") if each.strip() not in ("", "-1")]
 
 
 def start(command: Sequence[str], devices: int) -> int:
@@ -148,8 +154,7 @@ def start(command: Sequence[str], devices: int) -> int:
     Raises:
         RankError: a rank was killed (exit 8).
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = {"OMP_NUM_THREADS": str(max(1, (cores or 1) // devices))}  # unless it is set
+    threads = {"OMP_NUM_THREADS": str(max(1, cores() // devices))}  # unless it is set
     started: list[subprocess.Popen[bytes]] = []
     signals: list[float] = []
 
@@ -182,7 +187,8 @@ def start(command: Sequence[str], devices: int) -> int:
             signal.signal(number, handler)
         for each in started:
             if each.poll() is None:
-                _end(each)
+                end_group(each)
+                each.wait()
         shutil.rmtree(meeting, ignore_errors=True)
 
 
@@ -201,7 +207,8 @@ def _wait(started: Sequence[subprocess.Popen[bytes]], signals: Sequence[float]) 
             break
         if time.monotonic() > min([until, *(came + GRACE for came in signals[1:])]):
             for each in running:
-                _end(each)
+                end_group(each)
+                each.wait()
         time.sleep(0.02)
     if failed is None:
         return 0
@@ -213,21 +220,28 @@ def _wait(started: Sequence[subprocess.Popen[bytes]], signals: Sequence[float]) 
     return code
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a rank and its loader's workers, which are in its session."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process, and the loader's workers in its session, which it may have left."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
-def follow_parent() -> None:
-    """Let this process die with the one that started it, where the system can (Linux)."""
-    parent = os.environ.get(PARENT)
+def follow_parent(variable: str = PARENT) -> None:
+    """Let this process get SIGTERM when the one that started it ends, where the system can (Linux).
+
+    Args:
+        variable: of the environment, which holds the starter's process id; unset: nobody's.
+    """
+    parent = os.environ.get(variable)
     if parent is None or not sys.platform.startswith("linux"):
         return
     import ctypes
 
     death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-    ctypes.CDLL(None).prctl(death_signal, signal.SIGTERM, 0, 0, 0)
+    with suppress(OSError, AttributeError):  # a C library without it
+        ctypes.CDLL(None).prctl(death_signal, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(parent):  # it ended before that
         os.kill(os.getpid(), signal.SIGTERM)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 
 # But for line ends and tabs: what terminals obey (C0, DEL, C1), what reorders the text around it,
 # and what cannot be encoded.
@@ -20,13 +21,19 @@ _CARRIED = re.compile("[\U0010fe80-\U0010feff]")
 _TO_CARRIED = 0x10FE80 - 0xDC80
 
 
-_PLURAL = re.compile(r"(?<![\w.])(file|page|frame|clip|folder|picture|view|sample|video)s\b")
+_THINGS = "channel|clip|file|folder|frame|kind|page|picture|sample|source|video|view"
+_PLURAL = re.compile(rf"(?<![\w.])({_THINGS})s\b")
 
 
 def quantity(count: int, things: str) -> str:
     """Put a number before things: ``1 .txt file``, ``1,200 .txt files``."""
     named = _PLURAL.sub(r"\1", things) if count == 1 else things
     return f"{count:,} {named}"
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Put counts of things into words: ``3 .txt files, 1 page``."""
+    return ", ".join(quantity(count, things) for things, count in counts.items())
 
 
 def printable(text: str, *, lines: bool = True) -> str:

@@ -141,7 +141,7 @@ def test_ranks_that_make_no_sense_are_refused(environment: dict[str, str]) -> No
 
 
 def test_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "_visible_gpus", lambda: 4)
+    monkeypatch.setattr(ranks, "visible_gpus", lambda: ["0", "1", "2", "3"])
     assert devices_of(None, None) == 4
     assert devices_of("all", "cuda") == 4
     assert devices_of(None, "cpu") == devices_of(None, "cuda:2") == 1

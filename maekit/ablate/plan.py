@@ -125,6 +125,11 @@ class Plan:
         return [row.name for row in self.rows if any(key in jobs.values()
                 for jobs in row.jobs.values())]  # fmt: skip
 
+    @property
+    def shared(self) -> set[str]:
+        """The keys of jobs that several rows use."""
+        return {key for key in self.jobs if len(self.users(key)) > 1}
+
     def only(self, names: Sequence[str]) -> Plan:
         """Return the plan with some of its rows; jobs keep their folders.
 
@@ -256,6 +261,9 @@ class _Builder:
                     draft = _Draft(role, verb, file, {**row.set_, **changes}, source, end, judge)
                     jobs[seed][role] = self._job(draft, seed, slug)
                     choices.setdefault(judge, {})[role] = None
+                if not jobs[seed]:
+                    hint = "a pre-training, or one of linear, knn, attentive, finetune in measure"
+                    raise RecipeError("there is nothing to run and to measure", hint=hint)
         except MaekitError as error:
             where = f"ablate row {name!r}" + ("" if error.where is None else f", {error.where}")
             raise type(error)(error.what, where=where, hint=error.hint) from error

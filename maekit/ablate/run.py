@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maekit.ablate.plan import RECIPE, Plan, make_plan
-from maekit.ablate.plot import write_plot
+from maekit.ablate.plot import PLOT, write_plot
 from maekit.ablate.sweep import Failure, Sweep, codes, is_done, slots, visible_devices, write_files
 from maekit.ablate.table import SweepTable, make_table, plain_table
 from maekit.ablate.values import collect
@@ -115,6 +115,8 @@ def _finish(run: OpenRun, plan: Plan, sweep: Sweep, stop: StopSignal, *, compare
     failed = {key: each for key, each in sweep.failed.items() if each.code != INTERRUPTED}
     table = table_of(plan, path, failed)
     write_table(table, path)
+    for suffix in ("png", "svg"):  # of the table before, should there be nothing to draw now
+        (path / f"{PLOT}.{suffix}").unlink(missing_ok=True)
     try:
         write_plot(table, path)
     except RecipeError as error:
@@ -196,5 +198,7 @@ def sweep_in(folder: Path) -> Plan | None:
     result = read_result(folder)
     seeds, rows = result.get("seeds"), result.get("rows")
     plan = make_plan(resolve(read(folder / RECIPE)), seeds or None, kept=folder)
-    names = [row["row"] for row in rows] if isinstance(rows, list) else []
+    known = {row.name for row in plan.rows}
+    told = rows if isinstance(rows, list) else []
+    names = [row["row"] for row in told if isinstance(row, dict) and row.get("row") in known]
     return plan.only(names) if names else plan

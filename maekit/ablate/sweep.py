@@ -22,6 +22,7 @@ from maekit.engine.events import Emit, Note
 from maekit.engine.lock import LOCK, in_use
 from maekit.engine.reporters import duration
 from maekit.errors import INTERRUPTED
+from maekit.ranks import cores, end_group, visible_gpus
 from maekit.runs import read_result
 
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ class Slot:
 
 def slots(jobs: int, devices: Sequence[str]) -> list[Slot]:
     """Share the cores of this machine, and its devices, among so many jobs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = max(1, (cores or 1) // max(1, jobs))
+    threads = max(1, cores() // max(1, jobs))
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked) > 0:
         threads = min(threads, int(asked))
@@ -79,14 +79,7 @@ def visible_devices(device: str | None) -> list[str]:
     Args:
         device: as ``--device`` names it; one that is named is everybody's.
     """
-    if device is not None:
-        return []
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is not None:
-        return [each.strip() for each in listed.split(",") if each.strip()]
-    import torch
-
-    return [str(place) for place in range(torch.cuda.device_count())]
+    return visible_gpus() if device is None else []
 
 
 def words_for(job: Job, plan: Plan, folder: Path, device: str | None = None) -> list[str]:
@@ -110,16 +103,15 @@ def command_lines(plan: Plan, folder: Path, device: str | None = None) -> list[l
 
     Runs that several rows share are in stages of their own, before.
     """
-    shared = {key for key in plan.jobs if len(plan.users(key)) > 1}
+    shared = plan.shared
     stages: list[list[str]] = []
     depths: dict[str, int] = {}
     for key, job in plan.jobs.items():
         if key in shared:
             depths[key] = max((depths[need] + 1 for need in job.needs), default=0)
     for depth in range(max(depths.values(), default=-1) + 1):
-        keys = [key for key in shared if depths[key] == depth]
-        ordered = [key for key in plan.jobs if key in keys]
-        stages.append([_line(plan.jobs[key], plan, folder, device) for key in ordered])
+        keys = [key for key in plan.jobs if depths.get(key) == depth]
+        stages.append([_line(plan.jobs[key], plan, folder, device) for key in keys])
     rows = []
     for seed in plan.seeds:
         for row in plan.rows:
@@ -267,7 +259,7 @@ class Sweep:
                 self.done.add(job.key)
                 self.emit(Note(f"{job.folder}: done in {took}"))
                 continue
-            _end_group(running.process)
+            end_group(running.process)
             code = KILLED - code if code < 0 else code or INTERRUPTED
             self.failed[job.key] = Failure(code, _reason(job, self.folder, running.log, code))
             if code != INTERRUPTED:
@@ -288,17 +280,8 @@ class Sweep:
         for running in self._running.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 running.process.wait(max(0.0, until - time.monotonic()))
-            _end_group(running.process)
+            end_group(running.process)
             running.process.wait()
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a job, and loader workers that it left."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
 
 
 def _reason(job: Job, folder: Path, log: Path, code: int) -> str:

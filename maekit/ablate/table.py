@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from maekit.ablate.differences import Difference, difference
 from maekit.ablate.reference import PaperTable, paper_table
 from maekit.ablate.values import COUNTED, Measured
-from maekit.recipe.ablate import JUDGES
 
 if TYPE_CHECKING:
     from maekit.ablate.plan import Plan, PlannedRow
@@ -330,8 +329,3 @@ def _plain_cell(cell: Cell) -> dict[str, Any]:
             "samples": apart.samples,
         }
     return record
-
-
-def is_judge(measure: str) -> bool:
-    """Return whether a measure is learned from labels."""
-    return measure in JUDGES

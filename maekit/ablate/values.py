@@ -1,4 +1,4 @@
-"""What was measured of each row and seed, read from the run folders; what is not there is None."""
+"""What was measured of each row and seed, read from the run folders; what is missing has no key."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _count(plan: Plan, row: PlannedRow, found: Measured) -> None:
 
 
 def value_of(measure: str, run: Run) -> float | None:
-    """Return what a run measured; ``judges``' are fractions, or in the labels' own units."""
+    """Return what a run measured; judged ones are fractions, or in the labels' own units."""
     if measure in JUDGES:
         judged = numbers_of(run).judged
         return None if judged is None else judged[1]

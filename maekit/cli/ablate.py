@@ -153,9 +153,8 @@ def _counted(plan: Plan) -> str:
     counts: dict[str, int] = {}
     for job in plan.jobs.values():
         counts[job.verb] = counts.get(job.verb, 0) + 1
-    shared = sum(len(plan.users(key)) > 1 for key in plan.jobs)
     kinds = ", ".join(f"{count} {verb}" for verb, count in counts.items())
-    return f"{len(plan.jobs)} ({kinds}); {shared} shared by rows"
+    return f"{len(plan.jobs)} ({kinds}); {len(plan.shared)} shared by rows"
 
 
 def _say_commands(stages: Sequence[Sequence[str]]) -> None:

@@ -17,6 +17,7 @@ from maekit.engine.events import Emit, Note
 from maekit.engine.reporters import duration
 from maekit.engine.run_folder import free_space
 from maekit.stop import check
+from maekit.text import quantity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,6 @@ def rehearse(plan: Plan, device: str | None, emit: Emit, *, json: bool) -> int:
             check()
             emit(Note(f"dry run: {jobs[0].folder}"))
             costs[jobs[0].folder] = _cost(jobs, plan, folder, device)
-    shared = [key for key in plan.jobs if len(plan.users(key)) > 1]
     seconds = [(each.seconds or 0.0) * each.jobs for each in costs.values()]
     disk = [(each.disk or 0.0) * each.jobs for each in costs.values()]
     unknown = {name: each.problem for name, each in costs.items() if each.problem is not None}
@@ -60,7 +60,7 @@ def rehearse(plan: Plan, device: str | None, emit: Emit, *, json: bool) -> int:
                 "verb": "ablate",
                 "exit": 0,
                 "runs": len(plan.jobs),
-                "shared": len(shared),
+                "shared": len(plan.shared),
                 "seconds": round(sum(seconds), 1),
                 "disk_bytes": int(sum(disk)),
                 "kinds": {name: each._asdict() for name, each in costs.items()},
@@ -70,9 +70,10 @@ def rehearse(plan: Plan, device: str | None, emit: Emit, *, json: bool) -> int:
         return 0
     rows = [_row(name, each) for name, each in costs.items()]
     print_table(("run", "times", "time of one", "disk of one"), rows)
-    few = f" without {len(unknown)} kinds that are not known" if unknown else ""
+    without = quantity(len(unknown), "kinds")
+    few = f" without {without} of which nothing is known" if unknown else ""
     total = [
-        ("runs", f"{len(plan.jobs)}, {len(shared)} of them shared by rows"),
+        ("runs", f"{len(plan.jobs)}, {len(plan.shared)} of them shared by rows"),
         ("time", f"at most about {duration(sum(seconds))} one after the other{few}"),
         ("disk", f"{size(sum(disk))}, {size(free_space())} free here"),
     ]

@@ -111,7 +111,7 @@ class Bar:
         self._show(self._training)
 
     def count(self, event: Progress) -> None:
-        """Show how far a counted work is, once it takes longer than a moment."""
+        """Show how far a counted work is, after a moment where its length is known."""
         now = time.monotonic()
         if event.done == 0 and not event.ended:
             self._began = now

@@ -13,13 +13,14 @@ from maekit.data.loader import Loader
 from maekit.data.memory import free_memory
 from maekit.data.stand_in import standing_in
 from maekit.engine.job import Job
-from maekit.engine.left_out import SeenLeftOut, listed
+from maekit.engine.left_out import SeenLeftOut
 from maekit.engine.loop import update
 from maekit.engine.peak import PeakMemory, held
 from maekit.engine.reporters import duration
 from maekit.engine.run_folder import free_space
 from maekit.engine.schedule import BatchSplit
 from maekit.errors import DataError
+from maekit.text import listed
 
 if TYPE_CHECKING:
     from maekit.data.batch import Batch

@@ -17,12 +17,12 @@ import numpy as np
 
 from maekit import registry
 from maekit.cli.output import say, writing
-from maekit.engine.left_out import listed
+from maekit.data.order import evenly
 from maekit.errors import DataError, RecipeError
 from maekit.recipe.dump import to_yaml
 from maekit.recipe.naming import MODELINE, SCHEMA, name_for
 from maekit.recipe.schema import DataSpec
-from maekit.text import quantity
+from maekit.text import listed, quantity
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset, SourceInfo
@@ -135,9 +135,9 @@ def look(source: str) -> Seen:
         msg = f"{train} is read by '{kind}', for which maekit writes no recipe"
         raise RecipeError(msg, where=source, hint="`maekit recipes copy quickstart`, and change it")
     dataset = registry.build(registry.spec_of(DataSpec, {"name": kind, "path": train}))
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, LOOKED_AT).round().astype(int)).tolist()
     infos: list[SourceInfo] = []
     errors: list[Exception] = []
+    chosen = evenly(len(dataset), LOOKED_AT)
     for index in chosen:
         try:
             infos.append(dataset.open(index).info)

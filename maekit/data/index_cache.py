@@ -151,10 +151,8 @@ def _record(content: bytes, place: int) -> bytes | None:
         return None
     length, check = _CONTENT.unpack_from(content, place + _KEY.size)
     body = content[place + _HEADER : place + _HEADER + length]
-    whole = len(body) == length
-    return (
-        body if whole and zlib.crc32(body, zlib.crc32(_key_at(content, place))) == check else None
-    )
+    whole = len(body) == length and _checksum(_key_at(content, place), body) == check
+    return body if whole else None
 
 
 def _checksum(key: bytes, body: bytes) -> int:

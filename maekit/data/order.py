@@ -24,6 +24,12 @@ class Key(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index, which no one needs here
 
 
+def evenly(total: int, most: int) -> list[int]:
+    """Return up to ``most`` places of ``range(total)``, evenly spaced, first and last included."""
+    places = np.linspace(0, total - 1, min(most, total)).round().astype(np.int64)
+    return [int(place) for place in np.unique(places)]
+
+
 @dataclass(frozen=True)
 class Order:
     """The order of ``samples`` samples in each epoch.

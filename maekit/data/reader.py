@@ -27,6 +27,7 @@ from maekit.data.rendering import (
 from maekit.data.rng import generator
 from maekit.errors import DataError, MaekitError, PartError, StorageError
 from maekit.recipe.sections import NoAugment
+from maekit.text import quantity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -312,7 +313,7 @@ def _check_channels(info: SourceInfo, channels: int) -> None:
     have, want = info.channels, channels
     if convertible(have, want):
         return
-    what = f"has {have} channel{'s' if have > 1 else ''}, data.channels is {want}"
+    what = f"has {quantity(have, 'channels')}, data.channels is {want}"
     hint = f"set data.channels to {have}"
     if info.height < min(info.width, have) and (info.height == want or info.height in _COMMON):
         what = f"is read as {info.height} x {info.width} pixels of {have} channels"

@@ -14,6 +14,7 @@ import numpy as np
 
 from maekit.contracts import Dataset, Label
 from maekit.errors import DataError
+from maekit.text import quantity
 
 if TYPE_CHECKING:
     from maekit.contracts import Source
@@ -68,9 +69,8 @@ def split_off(dataset: Dataset, share: float, by: str) -> tuple[Subset, Subset, 
     Raises:
         DataError: there is only one source of samples.
     """
-    sources = _below_common_folder(dataset.sources(by))
     rows_of: dict[str, list[int]] = {}
-    for row, source in enumerate(sources):
+    for row, source in enumerate(dataset.sources(by)):
         rows_of.setdefault(source, []).append(row)
     strata: dict[str, list[str]] = {}
     for source, rows in rows_of.items():
@@ -107,14 +107,6 @@ def _digest(source: str) -> bytes:
     return hashlib.blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _below_common_folder(sources: Sequence[str]) -> Sequence[str]:
-    """Return sources without the folder that all lie in: a set may be moved as a whole."""
-    first, last = min(sources), max(sources)  # between them lie all others
-    same = (n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
-    folder = first[: next(same, min(len(first), len(last)))].rpartition("/")[0]
-    return [source[len(folder) :].lstrip("/") for source in sources] if folder else sources
-
-
 def _label_of(dataset: Dataset, rows: Sequence[int]) -> str:
     """Return what stands for the label of rows; empty where they have none, or several."""
     if dataset.labels is None:
@@ -137,7 +129,8 @@ def _nothing_to_hold_out(dataset: Dataset, sources: int, by: str) -> DataError:
         what = "each class lies in one folder, so that no folder can be held out"
         hint = "by: sample (the default), or by: a column of a list that names the sources"
         return DataError(what, where="data.val.by", hint=hint)
-    what = f"nothing can be held out: data.train has {len(dataset)} sample(s), {sources} source(s)"
+    has = f"{quantity(len(dataset), 'samples')} of {quantity(sources, 'sources')}"
+    what = f"nothing can be held out: data.train has {has}"
     return DataError(what, where="data.val.split", hint="add samples, or remove it: ~data.val")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maekit.contracts import Dataset, Source, SourceInfo
+from maekit.data.rng import generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,10 +45,10 @@ class StandIn(Dataset):
         """Draw a sample: as many frames as a clip spans."""
         train, (height, width) = self._data.train, self._data.height_width
         frames = 1 if train.frames == 1 else train.frames * train.stride
-        rng = np.random.default_rng(index)
         shape = (height, width, self._data.channels)
 
         def read(frame_ids: Sequence[int]) -> np.ndarray:
+            rng = generator(0, purpose="stand-in", index=index)
             return rng.integers(0, 256, (len(frame_ids), *shape), dtype=np.uint8)
 
         fps = None if train.frames == 1 else FPS

@@ -17,6 +17,7 @@ import numpy as np
 
 from maekit.contracts import Dataset
 from maekit.data.files import is_name, is_url
+from maekit.data.order import evenly
 from maekit.datasets.folders import Wanted, suffix_of, walk
 from maekit.datasets.list_rows import read_list
 from maekit.errors import DataError
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
     from maekit.datasets.folders import Tally
 
 _LARGEST_LABEL = 1_000_000
-_LOOKED_AT = 100  # rows of a list whose suffixes say what it lists
+_ROWS_NAMED = 100  # of a list, whose suffixes say what it lists
 _LONGEST_LABEL = 4000  # characters: several labels of a sample are joined
 
 
 _ADDRESS = re.compile(r"(?:^|/)(https?|ftp|s3|gs|gcs|az|abfss?|hf|hdfs|file):/+([^/].*)")
-_LOOKED_AT = 8  # rows of a list whose files must not all be missing
+_FILES_TRIED = 8  # of a list: they must not all be missing
 WHERE = "data.train.path (or data.val.path)"  # a set does not know which of the two it is
 
 
@@ -170,8 +171,14 @@ class FileSet(Dataset):
         return self._files.name(index)
 
     def sources(self, by: str) -> Sequence[str]:
-        """Return where each sample comes from: its file, its folder, or a column of its list."""
-        if by in {"sample", "folder"} or self._listed is None:
+        """Return where each sample comes from: its file, its folder, or a column of its list.
+
+        Files are named as below the folder, or as in the list: a set may be moved as a whole.
+        """
+        if by in {"sample", "folder"}:
+            paths = [self._files.paths[index] for index in range(len(self._files))]
+            return paths if by == "sample" else [path.rpartition("/")[0] for path in paths]
+        if self._listed is None:
             return super().sources(by)
         found = []
         for row in read_list(self._listed, self.wanted.suffixes):
@@ -190,7 +197,7 @@ class FileSet(Dataset):
             return next(walk(path, cls.wanted), None) is not None
         if not os.path.isfile(path):  # noqa: PTH113
             return False
-        rows = islice(read_list(Path(path), cls.wanted.suffixes), _LOOKED_AT)
+        rows = islice(read_list(Path(path), cls.wanted.suffixes), _ROWS_NAMED)
         return any(suffix_of(row.path) in cls.wanted.suffixes for row in rows)
 
     def _label(self, index: int) -> int | None:
@@ -207,8 +214,7 @@ class FileSet(Dataset):
         if not len(paths):
             what = "the list has no rows"
             raise DataError(what, where=str(where))
-        chosen = np.linspace(0, len(paths) - 1, _LOOKED_AT).round().astype(int)
-        places = [self._files.place(index) for index in np.unique(chosen).tolist()]
+        places = [self._files.place(index) for index in evenly(len(paths), _FILES_TRIED)]
         if not any(is_url(place) or os.path.lexists(place) for place in places):
             rows = "its one row" if len(places) == 1 else f"the {len(places)} rows looked at"
             what = f"no file of {rows} is there; the first is {as_text(places[0])}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from maekit.data.sniff import Family, content_of
 from maekit.errors import DataError
-from maekit.text import quantity
+from maekit.text import listed, quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,7 @@ class Tally:
         """Say what a folder holds in which nothing was found, and what may be done with it."""
         if not self.left:
             return "the folder is empty"
-        what = ", ".join(quantity(count, reason) for reason, count in self.left_out.items())
+        what = listed(self.left_out)
         for suffix, _ in self.left.most_common():
             found = content_of(self.example[suffix])
             if found is not None and found.hint:

@@ -29,6 +29,8 @@ from maekit.datasets.file_lists import (
 from maekit.datasets.folders import Tally, Wanted, walk
 from maekit.datasets.list_rows import columns_note, read_list
 from maekit.errors import DataError
+from maekit.progress import counted
+from maekit.stop import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -161,7 +163,13 @@ class Images(FileSet):
 
     def _count_pages(self) -> None:
         """Make a sample of each page."""
-        counts = np.array([_page_count(self._files.place(i)) for i in range(len(self._files))])
+        found = []
+        with counted("counting pages", len(self._files), "files") as count:
+            for index in range(len(self._files)):
+                check()
+                found.append(_page_count(self._files.place(index)))
+                count(index + 1)
+        counts = np.array(found)
         files = np.repeat(np.arange(len(counts)), counts)
         pages = np.arange(len(files)) - np.repeat(np.cumsum(counts) - counts, counts)
         self._pages = np.stack([files, pages], axis=1)
@@ -178,14 +186,10 @@ class Images(FileSet):
 
     def sources(self, by: str) -> Sequence[str]:
         """Return where each sample comes from; pages of one file come from that file."""
+        of_files = super().sources(by)
         if self._pages is None:
-            return super().sources(by)
-        pages, self._pages = self._pages, None
-        try:
-            of_files = super().sources(by)
-        finally:
-            self._pages = pages
-        return [of_files[file] for file in pages[:, 0].tolist()]
+            return of_files
+        return [of_files[file] for file in self._pages[:, 0].tolist()]
 
     def _place(self, index: int) -> tuple[int, int]:
         """Return the file and the page of a sample."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
-import numpy as np
-
 from maekit import registry
 from maekit.contracts import View
 from maekit.data.loader import Loader
-from maekit.data.order import Key, Order, Stream
+from maekit.data.order import Key, Order, Stream, evenly
 from maekit.data.reader import SampleReader
 from maekit.data.rendering import Rendering
 from maekit.data.split import SHOWN, split_off
@@ -25,6 +22,7 @@ from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
 from maekit.layers import Statistics
 from maekit.progress import counted
+from maekit.ranks import cores
 from maekit.recipe.schema import DataSpec, Recipe, Stats
 from maekit.recipe.sections import NoAugment
 
@@ -313,8 +311,7 @@ def workers_of(requested: int | Literal["auto"], device: str) -> int:
         return requested
     if device == "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(MOST_WORKERS, cores or 1)
+    return min(MOST_WORKERS, cores())
 
 
 @dataclass
@@ -389,9 +386,7 @@ def read_holdout(
     Raises:
         DataError: too many files are bad.
     """
-    total = len(reader.dataset)
-    chosen = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(int))
-    keys = [Key(0, int(index)) for index in chosen]
+    keys = [Key(0, index) for index in evenly(len(reader.dataset), samples)]
     groups = [keys[first : first + size] for first in range(0, len(keys), size)]
     if shared:
         groups = distributed.share(groups)

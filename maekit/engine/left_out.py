@@ -16,7 +16,7 @@ from maekit.engine import distributed
 from maekit.engine.events import Emit, Note
 from maekit.errors import MaekitError
 from maekit.recipe.schema import SEGMENTS
-from maekit.text import quantity
+from maekit.text import listed, quantity
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset
@@ -56,11 +56,6 @@ def announce_left_out(of: str, counts: Mapping[str, int], emit: Emit) -> None:
     """Say in one line what is left out, if anything is."""
     if counts:
         emit(Note(f"left out of {of}: {listed(counts)}", warning=True))
-
-
-def listed(counts: Mapping[str, int]) -> str:
-    """Put counts by reason into words."""
-    return ", ".join(quantity(count, reason) for reason, count in counts.items())
 
 
 def left_out_of(sets: Mapping[str, Dataset | None], seen: Mapping[str, Any]) -> LeftOut:

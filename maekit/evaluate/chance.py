@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from maekit.data.order import evenly
 from maekit.data.rng import generator
 
 LEVEL = 0.05  # luck that is called chance
@@ -77,7 +78,7 @@ def as_good_by_luck(
         labels: theirs.
         deals: how often they are dealt.
     """
-    chosen = np.unique(np.linspace(0, len(labels) - 1, min(_JUDGED, len(labels))).astype(int))
+    chosen = evenly(len(labels), _JUDGED)
     scores, labels = scores[chosen], labels[chosen]
     reached = measure(scores, labels)
     if reached is None:

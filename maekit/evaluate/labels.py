@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from maekit.data.order import evenly
 from maekit.engine.events import Emit, Note
-from maekit.engine.left_out import listed
 from maekit.errors import DataError
 from maekit.evaluate.chance import LEVEL, as_good_by_luck, matches_by_luck
 from maekit.evaluate.predictions import TOP, top_k
+from maekit.text import listed
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset
@@ -115,7 +116,7 @@ def announce_labels(train: Dataset, labeled: Labeled, emit: Emit) -> None:
             f"({_range(counts)} a class), {len(labeled.val):,} to judge ({_range(held)} a class)"
         )
     )
-    for index in np.unique(np.linspace(0, len(train) - 1, EXAMPLES).round().astype(int)).tolist():
+    for index in evenly(len(train), EXAMPLES):
         emit(Note(f"  {train.name(index)}: {labeled.classes[int(labeled.train[index])]}"))
     doubts_of_classes(labeled, emit)
     absent = [name for name, n in zip(labeled.classes, counts.tolist(), strict=True) if not n]
@@ -408,7 +409,7 @@ def announce_task(task: Task, train: Dataset, val: Dataset, emit: Emit) -> None:
             f"{len(task.outputs)} {what}, {len(train):,} samples to train on, {len(val):,} to judge"
         )
     )
-    for index in np.unique(np.linspace(0, len(train) - 1, EXAMPLES).round().astype(int)).tolist():
+    for index in evenly(len(train), EXAMPLES):
         emit(Note(f"  {train.name(index)}: {_shown(task, index)}"))
     table = task.train.table
     if task.kind == "multilabel" and table is not None and (table.sum(axis=1) == 1).all():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from maekit.data.order import evenly
 from maekit.data.rendering import Rendering
 from maekit.engine import distributed
 from maekit.engine.events import Emit, Measured, Note
@@ -55,9 +56,7 @@ class LabeledSubset:
         reading: Reading,
         emit: Emit,
     ) -> None:
-        total = len(reader.dataset)
-        chosen = np.linspace(0, total - 1, min(samples, total)).round().astype(int)
-        self.rows = np.unique(chosen).tolist()
+        self.rows = evenly(len(reader.dataset), samples)
         self.labels = labels
         self._reader = reader
         self._reading = reading

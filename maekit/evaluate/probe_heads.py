@@ -264,7 +264,7 @@ def library() -> tuple[Any, Any, Any]:
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
     except ImportError as error:
         msg = "the linear probe on cached features needs scikit-learn"
-        raise RecipeError(msg, hint="pip install 'maekit[probe]', or --kind knn") from error
+        raise RecipeError(msg, hint="pip install scikit-learn, or --kind knn") from error
     return LogisticRegression, ConvergenceWarning, threadpool_limits
 
 

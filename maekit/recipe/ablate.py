@@ -48,7 +48,7 @@ class Row(Section):
         description="weights that are judged, as --from takes them; instead of a pre-training",
     )
     chain: tuple[Step, ...] | None = Field(
-        None, description="runs that the weights come from, each from the one before"
+        None, min_length=1, description="runs that the weights come from, each from the one before"
     )
 
 

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 
 from maekit.contracts import Dataset
+from maekit.data.order import evenly
 from maekit.testing.names import check_names
 
 DTYPES = ("uint8", "uint16", "float32")
@@ -21,7 +22,7 @@ def check_dataset(dataset: Dataset, samples: int = 4) -> None:
     """
     check_names(dataset, Dataset)
     assert len(dataset) > 0, "is empty"
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, samples).round().astype(int)).tolist()
+    chosen = evenly(len(dataset), samples)
     for index in chosen:
         source = dataset.open(index)
         info = source.info

@@ -1,6 +1,7 @@
 """Stands in for ``maekit``: takes a run's words, and leaves what such a run would, at once.
 
-``FAKE_SECONDS`` is how long a run takes, ``FAKE_FAILS`` a word in the folders of those that fail.
+``FAKE_SECONDS`` is how long a run takes, ``FAKE_SLOW`` a word in the folders of those that take
+so long (unset: all), ``FAKE_FAILS`` one in the folders of those that fail.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def run(verb: str, folder: Path, words: list[str]) -> int:
     )
     with (folder / "starts").open("a") as file:
         file.write(" ".join(words) + "\n")
-    until = time.monotonic() + float(os.environ.get("FAKE_SECONDS", "0"))
+    slow = os.environ.get("FAKE_SLOW", "") in str(folder)
+    until = time.monotonic() + (float(os.environ.get("FAKE_SECONDS", "0")) if slow else 0.0)
     while time.monotonic() < until and not stopped:
         time.sleep(0.02)
     if stopped:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import ROWS, swept
 from fake_maekit import main as run_fake
+from fake_sweeps import ROWS, swept
 from small_recipes import IMAGES, write_recipe
 
 from maekit.cli.app import main

@@ -99,7 +99,8 @@ def test_rows_stand_beside_their_numbers(plans: dict[str, Plan]) -> None:
 
 def test_twins_have_their_rows_and_numbers(plans: dict[str, Plan]) -> None:
     twins = [name for name in plans if name.endswith("_tiny")]
-    assert len(twins) >= 12
+    assert len(twins) == 15
+    assert len(plans) == 15 + 19
     for name in twins:
         twin, whole = plans[name], plans[name.removesuffix("_tiny")]
         assert list(twin.ablate.seeds) == [0, 1, 2]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import sweep_recipe
+from fake_sweeps import sweep_recipe
 
 from maekit.ablate.differences import difference
 from maekit.ablate.flops import Flops, count_flops

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import alive, exit_code, forked, kill, pids, swept, wait_for
+from fake_sweeps import alive, exit_code, forked, kill, pids, swept, wait_for
 
+from maekit.ablate import sweep as sweep_module
+from maekit.ablate.run import sweep_in
 from maekit.errors import RecipeError, StorageError
 
 
@@ -65,11 +67,14 @@ def test_killed_and_resumed_gives_the_same_table(
 ) -> None:
     rows = {"only": ["random 75", "scratch"]}
     swept(fake / "whole", **rows)
-    monkeypatch.setenv("FAKE_SECONDS", "0.3")
+    slow = "random-75/0/pretrain"
+    # Of this one, which runs when it is killed; one whose sweep is killed goes on to its end.
+    monkeypatch.setenv("FAKE_SECONDS", "300" if killed == "row" else "2")
+    monkeypatch.setenv("FAKE_SLOW", slow)
     child = forked(lambda: swept(fake / "S", jobs=2, **rows))
-    wait_for(lambda: len(pids(fake / "S")) >= 3)
-    victim = next(pid for pid in pids(fake / "S") if alive(pid))
-    kill(child if killed == "sweep" else victim)
+    victim = fake / "S/runs" / slow / "pid"
+    wait_for(lambda: victim.is_file() and victim.read_text() != "")
+    kill(child if killed == "sweep" else int(victim.read_text()))
     code = exit_code(child)
     assert code == (-signal.SIGKILL if killed == "sweep" else 128 + signal.SIGKILL)
     monkeypatch.setenv("FAKE_SECONDS", "0")
@@ -93,12 +98,16 @@ def test_one_signal_saves_and_leaves_nothing_running(
     assert "random 50: 0 of 6 runs are done." in (fake / "S" / "table.md").read_text()
 
 
-def test_jobs_share_the_cores(fake: Path) -> None:
-    swept(fake / "S", jobs=2)
-    cores = len(os.sched_getaffinity(0))
-    asked = int(os.environ.get("OMP_NUM_THREADS", cores))
-    machines = table(fake / "S")["rows"][0]["machines"]
-    assert machines == [f"cpu, {min(asked, max(1, cores // 2))} thread(s)"]
+@pytest.mark.parametrize(("set_to", "expected"), [(None, 4), ("3", 3), ("4,2", 4)])
+def test_jobs_share_the_cores(
+    fake: Path, monkeypatch: pytest.MonkeyPatch, set_to: str | None, expected: int
+) -> None:
+    monkeypatch.setattr(sweep_module, "cores", lambda: 9)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if set_to is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", set_to)
+    swept(fake / "S", jobs=2, only=["random 50"])
+    assert table(fake / "S")["rows"][0]["machines"] == [f"cpu, {expected} thread(s)"]
 
 
 def test_another_recipe_is_refused_and_other_seeds_are_not(fake: Path) -> None:
@@ -126,17 +135,44 @@ def test_two_sweeps_never_share_a_folder(fake: Path, monkeypatch: pytest.MonkeyP
     assert exit_code(child) == 75
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="death signals are Linux's")
 def test_a_run_dies_with_its_sweep() -> None:
     """On Linux the system sends the signal that lets a run save."""
     body = (
-        "import signal, sys, time; from maekit.ablate.child import stop_with_parent\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); stop_with_parent()\n"
-        "print('up', flush=True); time.sleep(60)"
+        "import signal, sys, time; from maekit.ranks import follow_parent\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); follow_parent('MAEKIT_SWEEP')\n"
+        "print('up', flush=True); time.sleep(60); print('lived on', flush=True)"
     )
-    outer = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    outer = (
+        "import os, subprocess, sys;"
+        "environment = {**os.environ, 'MAEKIT_SWEEP': str(os.getpid())};"
+        "subprocess.run([sys.executable, '-c', sys.argv[1]], env=environment)"
+    )
     sweep = subprocess.Popen([sys.executable, "-c", outer, body], stdout=subprocess.PIPE)
     assert sweep.stdout is not None
     assert sweep.stdout.readline() == b"up\n"
     sweep.kill()
     assert sweep.stdout.read() == b"", "its end of the pipe is closed: the run has gone"
     sweep.wait()
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [({"chain": []}, "chain"), ({"from": "scratch"}, "nothing to run and to measure")],
+)
+def test_rows_that_do_nothing_are_refused(fake: Path, row: dict[str, Any], told: str) -> None:
+    """As one would be that judges whatever was trained last, or one that is an empty line."""
+    changed = {"ablate": {"measure": ["seconds"], "rows": {"none": row}}}
+    with pytest.raises(RecipeError, match=told):
+        swept(fake / "S", changed)
+
+
+def test_damaged_records_of_a_sweep_are_left_out(fake: Path) -> None:
+    swept(fake / "S", only=["random 50"])
+    path = fake / "S" / "result.json"
+    result = json.loads(path.read_text())
+    whole = [row["row"] for row in result["rows"]]
+    path.write_text(json.dumps(result | {"rows": [*result["rows"], 3, {"row": "gone"}, {}]}))
+    plan = sweep_in(fake / "S")
+    assert plan is not None
+    assert [row.name for row in plan.rows] == whole

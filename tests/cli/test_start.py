@@ -78,12 +78,12 @@ def test_names_are_read_and_printed_where_the_locale_is_ascii(folder: Path) -> N
 
 # The command line's own import waits until a signal has come.
 WAITING = """
-import importlib.abc, os, signal, sys, time
+import importlib.abc, os, signal, sys
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == "maekit.cli.app":
             os.kill(os.getpid(), NUMBER)
-            time.sleep(60)
+            signal.pause()  # whoever does not leave waits until the test is ended
 sys.meta_path.insert(0, Finder())
 from maekit.__main__ import main
 main()

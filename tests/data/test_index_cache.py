@@ -143,7 +143,9 @@ def test_damage_costs_a_look_and_never_gives_another_index(
 
 
 @pytest.mark.parametrize("place", ["a file for the folder", "folders for the files", "no home"])
-def test_a_cache_that_cannot_be_written_costs_only_time(place: str, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_costs_only_time(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"a")
     os.utime(path, ns=(LONG_AGO, LONG_AGO))
@@ -154,13 +156,19 @@ def test_a_cache_that_cannot_be_written_costs_only_time(place: str, tmp_path: Pa
         for number in range(256):
             (kept / f"{number:02x}.idx").mkdir(parents=True)
     else:
-        kept = Path("/proc/nowhere")
-    cache = IndexCache(kept)
+
+        def homeless(path: Path) -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setattr(Path, "expanduser", homeless)
+        monkeypatch.setattr(Path, "home", lambda: homeless(Path()))
+    cache = IndexCache(None if place == "no home" else kept)
     index = an_index()
     assert cache.get(key_of(path), lambda _: index) is index
     assert cache.get(key_of(path), never) is index
     with pytest.raises(FileNotFoundError):
-        IndexCache(kept).get(key_of(path), missing)
+        IndexCache(None if place == "no home" else kept).get(key_of(path), missing)
 
 
 def test_what_is_found_damaged_on_reading_is_kept_and_a_failing_disk_is_not(

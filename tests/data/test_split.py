@@ -68,8 +68,55 @@ def test_names_decide_not_order_nor_place() -> None:
     first = held(Named(names))
     assert len(first) == 12
     assert held(Named(names[::-1])) == first
-    moved = held(Named([f"/mnt/other disk/{name}" for name in names]))
-    assert moved == {f"/mnt/other disk/{name}" for name in first}
+
+
+def pictures(folder: Path, names: Sequence[str]) -> Images:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return Images(Images.Options(path=folder, labels="none"))
+
+
+def below(dataset: Dataset, folder: Path, by: str = "sample") -> set[str]:
+    return {str(Path(name).relative_to(folder)) for name in held(dataset, by=by)}
+
+
+def test_a_folder_may_be_moved_and_grow(tmp_path: Path) -> None:
+    """Names are those below the set's folder, whatever lies in it: nothing is drawn anew."""
+    names = [f"a/{n}.png" for n in range(60)]
+    before = below(pictures(tmp_path / "here", names), tmp_path / "here")
+    assert len(before) == 12
+    assert below(pictures(tmp_path / "other disk", names), tmp_path / "other disk") == before
+    after = below(pictures(tmp_path / "here", ["b/x.png"]), tmp_path / "here")
+    assert len(before - after) <= 1
+    assert len(after - before) <= 1
+
+
+def test_sources_of_a_list_are_taken_as_they_are(tmp_path: Path) -> None:
+    rows = [f"{n}.png,site/{n % 10}" for n in range(40)]
+    for n in range(44):
+        (tmp_path / f"{n}.png").touch()
+    listed = tmp_path / "list.csv"
+
+    def sites(*more: str) -> set[str]:
+        listed.write_text("\n".join(["path,site", *rows, *more]), encoding="utf-8")
+        found = held(Images(Images.Options(path=listed)), 0.4, "site")
+        return {
+            line.split(",")[1]
+            for line in (*rows, *more)
+            if str(tmp_path / line.split(",")[0]) in found
+        }
+
+    before = sites()
+    assert len(before) == 4
+    after = sites(*(f"{n}.png,other" for n in range(40, 44)))
+    assert len(before - after) <= 1
+
+
+def test_a_hundred_rows_say_what_a_list_holds(tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join([*(f"{n}.dat 0" for n in range(20)), "21.png 1"]), encoding="utf-8")
+    assert Images.reads(str(listed))
 
 
 def test_a_new_file_moves_at_most_one_other() -> None:

@@ -137,7 +137,7 @@ def test_a_constant_feature_is_no_trouble() -> None:
 def test_without_scikit_learn_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     features, labels = blobs(20)
-    with pytest.raises(RecipeError, match=r"maekit\[probe\]"):
+    with pytest.raises(RecipeError, match="pip install scikit-learn"):
         fit_linear(features, labels, 3, CachedLinear(), 0)
 
 

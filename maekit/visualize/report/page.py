@@ -286,9 +286,6 @@ def _template() -> Template:
     )
     environment.filters |= {
         "breakable": breakable,
-        "decibel": decibel,
-        "elapsed": elapsed,
-        "held_out": held_out,
         "number": number,
         "percent": percent,
         "thousands": "{:,}".format,
