@@ -1,4 +1,4 @@
-"""The command line: every command's name, options and help, declared once.
+"""The command line: every verb's name, options and help, declared once; groups have their files.
 
 A command names the function that it runs, which is imported when it is called: ``maekit --help``
 costs no more than Typer. A function's parameters are those of its command (a test says so).
@@ -10,16 +10,41 @@ import functools
 import io
 import os
 import sys
-from contextlib import nullcontext
-from contextvars import ContextVar
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from maekit.cli.declare import WORDS, runs
+from maekit.cli.groups.plugins import plugins
+from maekit.cli.groups.recipes import recipes
+from maekit.cli.groups.weights import weights
+from maekit.cli.options import (
+    FORMS,
+    AcceptData,
+    Classes,
+    CompareExpected,
+    Device,
+    DeviceMemory,
+    Devices,
+    DryRun,
+    Json,
+    Lock,
+    OverridesArgument,
+    Overwrite,
+    Quiet,
+    RecipeArgument,
+    Resume,
+    RunFolderOption,
+    Samples,
+    Seed,
+    StartFrom,
+    Verbose,
+    WeightsOption,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 app = typer.Typer(
     name="maekit",
@@ -28,9 +53,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-recipes = typer.Typer(help="Recipes: list, show, copy, check.", no_args_is_help=True)
-plugins = typer.Typer(help="Parts that recipes can name.", no_args_is_help=True)
-weights = typer.Typer(help="Weights: convert, inspect, list, get.", no_args_is_help=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,14 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold what its encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if argv is None else list(argv)
-    token = _words.set(words)
+    token = WORDS.set(words)
     try:
         command_tree()(args=words, prog_name="maekit")
     finally:
-        _words.reset(token)
-
-
-_words: ContextVar[list[str]] = ContextVar("words")  # of the command line, for further ranks
+        WORDS.reset(token)
 
 
 @functools.cache
@@ -71,56 +90,6 @@ def _show_flags_as_flags(command: Any, context: Any) -> None:  # noqa: ANN401 - 
         _show_flags_as_flags(below, typer.Context(below, parent=context, info_name=name))
 
 
-def runs(
-    target: str, *, resumable: bool = False, **fixed: object
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a declaration run ``module:function`` of ``maekit.cli``, and leave with its exit code.
-
-    Args:
-        target: is called with the command's options, by name.
-        resumable: a scheduler may start it again: signals leave with the code that says so.
-        fixed: further arguments.
-    """
-
-    def declare(declaration: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(declaration)
-        def command(**options: Any) -> None:  # noqa: ANN401 - any option
-            from maekit.cli.errors import run
-            from maekit.stop import leaving_at_once
-
-            def body() -> int:
-                if "devices" in options:
-                    from maekit.ranks import devices_of, follow_parent, start
-
-                    follow_parent()
-                    requested = options.pop("devices")
-                    rehearsed = options.get("dry_run") and requested not in (None, "all")
-                    # A dry run plans for devices that need not be here.
-                    number = devices_of(requested, "cpu" if rehearsed else options.get("device"))
-                    PLANNED.set(number if rehearsed else 1)
-                    if number > 1 and not rehearsed:
-                        return start([sys.executable, "-m", "maekit", *_words.get()], number)
-                module, _, name = target.partition(":")
-                function = getattr(import_module(f"maekit.cli.{module}"), name)
-                code: int = function(**options, **fixed)
-                return code
-
-            with leaving_at_once() if resumable else nullcontext():
-                code = run(body, verbose=options.get("verbose", False))
-            raise typer.Exit(code)
-
-        TARGETS[command] = (target, fixed)
-        return command
-
-    return declare
-
-
-# Devices that a dry run is asked for.
-PLANNED: ContextVar[int] = ContextVar("planned", default=1)
-# What each command runs, for the test that their parameters are the same.
-TARGETS: dict[Callable[..., None], tuple[str, dict[str, object]]] = {}
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         from maekit import __version__
@@ -137,104 +106,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-# Options that several commands share.
-# Of weights; ENTRY is one of several models in a file, as `maekit weights inspect` lists them.
-FORMS = "RUN, FILE, FILE#ENTRY, timm:NAME, hf:FOLDER or demo"
-RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")
-]
-OverridesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="OVERRIDES",
-        help="KEY=VALUE sets a key (pretrain.epochs=10), ~KEY removes one.",
-    ),
-]
-RunFolderOption = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="Run folder; default: runs/<recipe>/<n>."),
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Resume from the newest good checkpoint, if there is one.")
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Move an earlier run in DIR away first.")
-]
-AcceptData = Annotated[
-    bool,
-    typer.Option("--accept-data", help="Resume though the data has changed since the run began."),
-]
-Lock = Annotated[
-    bool,
-    typer.Option(
-        "--lock/--no-lock", help="Lock DIR against other runs; not every file system can."
-    ),
-]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Build, take one small step, print sizes; write nothing."),
-]
-Samples = Annotated[
-    int | None,
-    typer.Option(
-        "--samples",
-        min=2,
-        metavar="N",
-        help="Of a dry run: the cost for so many samples; the data is not read.",
-    ),
-]
-DeviceMemory = Annotated[
-    float | None,
-    typer.Option(
-        "--device-memory",
-        min=0.0,
-        metavar="GB",
-        help="Of a dry run: what one device has; default: what is free on this one.",
-    ),
-]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed; overrides the recipe's.")]
-Device = Annotated[
-    str | None,
-    typer.Option("--device", metavar="cpu|cuda|cuda:N|mps", help="Default: the best there is."),
-]
-WeightsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="WEIGHTS",
-        help=f"{FORMS}, or scratch for none; default: the newest finished pre-training of "
-        "the recipe.",
-    ),
-]
-CompareExpected = Annotated[
-    bool,
-    typer.Option("--compare-expected", help="Say whether results lie in the recipe's bands."),
-]
-Devices = Annotated[
-    str | None,
-    typer.Option(
-        "--devices",
-        metavar="N|all",
-        help="Processes that train together, each on its own device; default: all GPUs, or 1.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
-Classes = Annotated[
-    Path | None,
-    typer.Option(
-        "--classes",
-        metavar="FILE",
-        help="Names of a classifier's outputs, where the weights have none: lines, or JSON.",
-    ),
-]
-StartFrom = Annotated[
-    str | None,
-    typer.Option("--from", metavar="WEIGHTS", help=f"Start from {FORMS}; default: from none."),
-]
 
 
 @app.command()
@@ -599,210 +470,6 @@ def report(
     """Put a run, or several side by side, on one HTML page that needs no network.
 
     Example: maekit report runs/quickstart/1
-    """
-
-
-@recipes.command("list")
-@runs("recipes:list_recipes")
-def recipes_list(json: Json = False) -> None:
-    """List the recipes that maekit ships."""
-
-
-@recipes.command("show")
-@runs("recipes:show")
-def recipes_show(
-    recipe: RecipeArgument,
-    overrides: OverridesArgument = None,
-    resolved: Annotated[
-        bool, typer.Option("--resolved", help="With every default, and absolute paths.")
-    ] = False,
-) -> None:
-    """Print a recipe, with overrides if any."""
-
-
-@recipes.command("copy")
-@runs("recipes:copy")
-def recipes_copy(
-    recipe: RecipeArgument,
-    destination: Annotated[
-        Path | None, typer.Argument(metavar="[DEST]", help="File or folder; default: here.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.")
-    ] = False,
-) -> None:
-    """Copy a recipe to change it."""
-
-
-@recipes.command("new")
-@runs("new_recipe:new")
-def recipes_new(
-    source: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="Pictures or videos: a folder, or a list.")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="Default: <folder's name>.yaml here."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.")
-    ] = False,
-) -> None:
-    """Look at data, and write a short recipe that is sized for it.
-
-    Example: maekit recipes new my/photos --out mine.yaml
-    """
-
-
-@recipes.command("validate")
-@runs("recipes:validate")
-def recipes_validate(
-    sources: Annotated[
-        list[str], typer.Argument(metavar="RECIPE...", help="Recipe files or names.")
-    ],
-    json: Json = False,
-) -> None:
-    """Check recipes and count their models' parameters; needs no data."""
-
-
-@recipes.command("schema")
-@runs("recipes:schema")
-def recipes_schema(
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write to a file instead of stdout.")
-    ] = None,
-) -> None:
-    """Print a JSON Schema of recipes, with all installed parts' options, for editors."""
-
-
-@plugins.command("list")
-@runs("recipes:list_parts")
-def plugins_list(
-    kind: Annotated[
-        str | None,
-        typer.Option(metavar="KIND", help="maskers, targets, backbones, decoders or datasets."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """List the installed parts, built-in and from plugins, without importing them."""
-
-
-@plugins.command("show")
-@runs("recipes:show_part")
-def plugins_show(
-    kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="masker, target, backbone, decoder or dataset.")
-    ],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As a recipe names it.")],
-    json: Json = False,
-) -> None:
-    """Show a part's options, with their defaults and what they mean.
-
-    Example: maekit plugins show masker block
-    """
-
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="SRC",
-        help="A run, a weights file of maekit or of others, hf:FOLDER or timm:NAME.",
-    ),
-]
-Destination = Annotated[
-    Path, typer.Argument(metavar="DST", help="The file (hf: the folder) to write.")
-]
-To = Annotated[
-    Literal["maekit", "mae", "videomae", "timm", "hf", "onnx"],
-    typer.Option("--to", help="Whose code is to load it; hf: transformers; onnx: the encoder."),
-]
-AllowMissing = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PATTERN",
-        help="Keys that may be missing, or dropped, as 'head.*'; may be given several times.",
-    ),
-]
-EntryName = Annotated[
-    str | None,
-    typer.Option(
-        "--entry",
-        metavar="NAME",
-        help="Which model of a file with several: teacher, model_ema; the same as FILE#NAME.",
-    ),
-]
-Target = Annotated[
-    str | None,
-    typer.Option(
-        metavar="pixel|norm-pixel", help="What the decoder predicts, where SRC does not say."
-    ),
-]
-Heads = Annotated[int | None, typer.Option(min=1, help="Attention heads, where SRC does not say.")]
-DecoderHeads = Annotated[int | None, typer.Option(min=1, help="The decoder's, likewise.")]
-Clip = Annotated[
-    str | None,
-    typer.Option(metavar="TxHxW", help="Frames and pixels, where SRC does not say."),
-]
-Replace = Annotated[bool, typer.Option("--overwrite", help="Replace DST.")]
-
-
-@weights.command("convert")
-@runs("weights:convert")
-def weights_convert(  # noqa: PLR0917 - each is an option of the command line
-    source: Source,
-    destination: Destination,
-    to: To,
-    entry: EntryName = None,
-    allow_missing: AllowMissing = None,
-    target: Target = None,
-    heads: Heads = None,
-    decoder_heads: DecoderHeads = None,
-    clip: Clip = None,
-    classes: Classes = None,
-    overwrite: Replace = False,
-    json: Json = False,
-) -> None:
-    """Convert weights from and to other projects' formats, all tensors or none.
-
-    Example: maekit weights convert mae_pretrain_vit_base.pth mae.safetensors --to maekit
-    """
-
-
-@weights.command("inspect")
-@runs("weights:inspect")
-def weights_inspect(
-    source: Annotated[
-        str, typer.Argument(metavar="FILE", help="A weights file, a run, or hf:FOLDER.")
-    ],
-    entry: EntryName = None,
-    json: Json = False,
-) -> None:
-    """Say what a weights file holds: format, model, tensors, parameters, checksum, license."""
-
-
-@weights.command("list")
-@runs("zoo:list_public")
-def weights_list(json: Json = False) -> None:
-    """List the weights that the papers' authors published; opens no connection."""
-
-
-@weights.command("get")
-@runs("zoo:get")
-def weights_get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of `maekit weights list`.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Agree to the license.")] = False,
-    url: Annotated[
-        str | None,
-        typer.Option("--url", metavar="URL", help="Fetch it from here instead (a copy)."),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder; default: here.")
-    ] = Path(),
-    json: Json = False,
-) -> None:
-    """Download public weights from their authors, after their license was agreed to.
-
-    Example: maekit weights get mae_pretrain_vit_base_full --out weights
     """
 
 

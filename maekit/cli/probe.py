@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maekit.cli.app import PLANNED
+from maekit.cli.declare import PLANNED
 from maekit.cli.dry_run import Asked, size
 from maekit.cli.dry_run import dry_run as rehearse
 from maekit.cli.output import print_json, print_table, say

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
-from maekit.cli.app import PLANNED
+from maekit.cli.declare import PLANNED
 from maekit.cli.dry_run import Asked
 from maekit.cli.dry_run import dry_run as rehearse
 from maekit.cli.reporters import LoggingBridge, Terminal

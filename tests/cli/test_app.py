@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import typer
 
-from maekit.cli.app import TARGETS, command_tree, main
+from maekit.cli.app import command_tree, main
+from maekit.cli.declare import TARGETS
 
 
 def test_a_commands_options_are_its_functions_parameters() -> None:

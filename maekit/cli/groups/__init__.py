@@ -1,0 +1,1 @@
+"""Groups of commands, declared: one file each."""

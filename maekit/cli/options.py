@@ -1,0 +1,104 @@
+"""Arguments and options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Of weights; ENTRY is one of several models in a file, as `maekit weights inspect` lists them.
+FORMS = "RUN, FILE, FILE#ENTRY, timm:NAME, hf:FOLDER or demo"
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")
+]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="OVERRIDES",
+        help="KEY=VALUE sets a key (pretrain.epochs=10), ~KEY removes one.",
+    ),
+]
+RunFolderOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Run folder; default: runs/<recipe>/<n>."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Resume from the newest good checkpoint, if there is one.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Move an earlier run in DIR away first.")
+]
+AcceptData = Annotated[
+    bool,
+    typer.Option("--accept-data", help="Resume though the data has changed since the run began."),
+]
+Lock = Annotated[
+    bool,
+    typer.Option(
+        "--lock/--no-lock", help="Lock DIR against other runs; not every file system can."
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Build, take one small step, print sizes; write nothing."),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        "--samples",
+        min=2,
+        metavar="N",
+        help="Of a dry run: the cost for so many samples; the data is not read.",
+    ),
+]
+DeviceMemory = Annotated[
+    float | None,
+    typer.Option(
+        "--device-memory",
+        min=0.0,
+        metavar="GB",
+        help="Of a dry run: what one device has; default: what is free on this one.",
+    ),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed; overrides the recipe's.")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="cpu|cuda|cuda:N|mps", help="Default: the best there is."),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="WEIGHTS",
+        help=f"{FORMS}, or scratch for none; default: the newest finished pre-training of "
+        "the recipe.",
+    ),
+]
+CompareExpected = Annotated[
+    bool,
+    typer.Option("--compare-expected", help="Say whether results lie in the recipe's bands."),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="N|all",
+        help="Processes that train together, each on its own device; default: all GPUs, or 1.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")]
+Classes = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes",
+        metavar="FILE",
+        help="Names of a classifier's outputs, where the weights have none: lines, or JSON.",
+    ),
+]
+StartFrom = Annotated[
+    str | None,
+    typer.Option("--from", metavar="WEIGHTS", help=f"Start from {FORMS}; default: from none."),
+]
