@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import re
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from maekit.contracts import Backbone, Dataset, Decoder, Masker, PartOptions, Target
 from maekit.errors import DataError, PartError, RecipeError
+from maekit.installed import OURS, declared, normal
 from maekit.recipe.dump import as_dict
 from maekit.recipe.explain import suggest, validated
 from maekit.recipe.load import LoadedRecipe, with_overlays
@@ -39,7 +39,6 @@ _BASES: dict[str, type] = {
     "datasets": Dataset,
 }
 KINDS = tuple(_BASES)
-OURS = "maekit"
 _LISTING = "`maekit plugins list` shows all parts"
 
 
@@ -72,24 +71,16 @@ def listed(kind: str | None = None) -> tuple[Entry, ...]:
 
 @functools.lru_cache(maxsize=4)
 def _entries(search_path: tuple[str, ...]) -> tuple[Entry, ...]:  # noqa: ARG001
-    found = []
-    installed = metadata.entry_points()
-    for kind in KINDS:
-        for point in installed.select(group=f"{OURS}.{kind}"):
-            distribution = _normal(point.dist.name) if point.dist else "unknown"
-            version = point.dist.version if point.dist else "unknown"
-            found.append(Entry(kind, point.name, distribution, version, point.value, point))
+    found = [
+        Entry(kind, point.name, distribution, version, point.value, point)
+        for kind, distribution, version, point in declared(KINDS)
+    ]
     return tuple(
         sorted(
             found,
             key=lambda e: (KINDS.index(e.kind), e.distribution != OURS, e.distribution, e.name),
         )
     )
-
-
-def _normal(distribution: str) -> str:
-    """Return a distribution's name as package indexes compare it."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def entry(kind: str, name: str) -> Entry:
@@ -101,7 +92,7 @@ def entry(kind: str, name: str) -> Entry:
     distribution, slash, bare = name.rpartition("/")
     matches = [found for found in listed(kind) if found.name == bare]
     if slash:
-        matches = [found for found in matches if found.distribution == _normal(distribution)]
+        matches = [found for found in matches if found.distribution == normal(distribution)]
     # Built-ins own their bare names: no plugin can change what a recipe means.
     ours = [found for found in matches if found.distribution == OURS]
     matches = ours or matches

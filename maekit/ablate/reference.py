@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from maekit.errors import RecipeError
 from maekit.recipe.explain import suggest
-from maekit.recipe.load import shipped_folder
+from maekit.recipe.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from maekit.recipe.ablate import Reference

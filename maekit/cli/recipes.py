@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from maekit.cli.output import as_json, print_json, print_table, say, writing
 from maekit.errors import MaekitError, PartError, RecipeError
+from maekit.installed import OURS
 from maekit.recipe.dump import dump, to_yaml
 from maekit.recipe.explain import suggest, validated
 from maekit.recipe.json_schema import PartSchema, json_schema
-from maekit.recipe.load import find, read, read_file, read_tree, shipped
+from maekit.recipe.load import find, read, read_file, read_tree
 from maekit.recipe.merge import CORE_OWNED
 from maekit.recipe.naming import name_for, renamed
 from maekit.recipe.schema import VERBS, Recipe
+from maekit.recipe.shipped import Shipped, from_plugins, shipped
 from maekit.registry import KINDS, listed, names_of, options_of, resolve, with_set_names
 from maekit.registry import entry as find_entry
 from maekit.registry import find as find_part
@@ -25,12 +27,21 @@ if TYPE_CHECKING:
 
 
 def list_recipes(*, json: bool) -> int:
-    """Print the recipes that maekit ships."""
+    """Print the recipes that maekit ships, then those of other distributions."""
+    plugins, problems = from_plugins()
+    installed = [Shipped(name, OURS, path) for name, path in shipped().items()]
     rows = []
-    for name, path in shipped().items():
-        tree = read_tree(path)
+    for name, distribution, path in (*installed, *plugins.values()):
+        try:
+            tree = read_tree(path)
+        except RecipeError as error:  # a plugin's, which takes no other recipe away
+            problems = (*problems, f"{name}: {error}")
+            continue
         verbs = [verb for verb in (*VERBS, "ablate") if verb in tree.fields]
-        rows.append({"name": name, "verbs": verbs, "about": _about(path), "file": str(path)})
+        about = {"name": name, "verbs": verbs, "about": _about(path), "file": str(path)}
+        rows.append({**about, "distribution": distribution})
+    for problem in problems:
+        say(f"note: left out: {problem}", err=True)
     if json:
         print_json(rows)
     else:

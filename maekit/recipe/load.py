@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from maekit.recipe.explain import suggest, validated
 from maekit.recipe.merge import check_alternatives, merge, parse_overrides, remove
 from maekit.recipe.schema import OVERLAYS, VERBS, Recipe
 from maekit.recipe.sections import BRITISH
+from maekit.recipe.shipped import named, names
 from maekit.recipe.yaml12 import KeyPath, Mark, Node, parse, tree
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _on_base(whole: Node, path: Path, children: tuple[Path, ...]) -> Node:
     # Relative to the file that names it, which may be a parent.
     base = find_parent(Path(named.mark.file), text) or find_parent(path, text)
     if base is None:
-        near = suggest(text, shipped())
+        near = _near(text)
         hint = near or "a recipe's name, or its path relative to this file"
         raise RecipeError(f"ablate.base: {text}: no such recipe", where=where, hint=hint)
     children = (*children, path.resolve())
@@ -176,6 +176,7 @@ def _with_parents(layer: Node, path: Path, children: tuple[Path, ...]) -> Node:
     parent = find_parent(path, extends.value)
     if parent is None:
         near = suggest(extends.value, (file.name for file in path.parent.glob("*.y*ml")))
+        near = near or _near(_name(Path(extends.value)))
         raise RecipeError(
             f"extends: {extends.value}: no such file next to {path.name}, nor a shipped recipe",
             where=where,
@@ -244,28 +245,8 @@ def shown(path: Path) -> str:
 SUFFIXES = (".yaml", ".yml")
 
 
-def shipped_folder() -> Path:
-    """Return where the shipped recipes lie: inside the package in a wheel, else next to it."""
-    package = Path(__file__).resolve().parents[1]
-    checkout = package.parent
-    folder = package / "recipes"
-    if not folder.is_dir() and (checkout / "pyproject.toml").is_file():
-        return checkout / "recipes"
-    return folder
-
-
-@functools.cache
-def shipped() -> dict[str, Path]:
-    """List the recipes that maekit ships, name to file; those of subfolders, ``a/x``, come last."""
-    folder = shipped_folder()
-    return {
-        file.relative_to(folder).with_suffix("").as_posix(): file
-        for file in (*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml")))
-    }
-
-
 def find(source: str | Path) -> Path:
-    """Find a recipe's file: a path that exists, else a shipped one by name or by path.
+    """Find a recipe's file: a path that exists, else an installed one by name or by path.
 
     Raises:
         RecipeError: the file does not exist, or it is a folder.
@@ -273,9 +254,9 @@ def find(source: str | Path) -> Path:
     path = Path(os.path.expanduser(source))  # noqa: PTH111 - as in find_parent
     if os.path.isfile(path):  # noqa: PTH113
         return path
-    named = shipped().get(_name(path))
-    if named is not None:
-        return named
+    installed = named(_name(path))
+    if installed is not None:
+        return installed
     if os.path.isdir(path):  # noqa: PTH112
         inside = path / "recipe.yaml"
         hint = f"{inside}" if inside.is_file() else "name a .yaml file in it"
@@ -288,14 +269,14 @@ def find(source: str | Path) -> Path:
 
 
 def find_parent(child: Path, parent: str) -> Path | None:
-    """Find the file that ``extends: parent`` means: one next to ``child``, else a shipped one.
+    """Find the file that ``extends: parent`` means: one next to ``child``, else an installed one.
 
-    The second lets a copy of a shipped recipe keep its parent.
+    The second lets a copy of a shipped recipe keep its parent, and a recipe extend a plugin's.
     """
     # Of os.path, as pathlib raises on names that are too long or of an unknown user.
     neighbor = child.parent / os.path.expanduser(parent)  # noqa: PTH111
     there = os.path.isfile(neighbor)  # noqa: PTH113
-    return neighbor if there else shipped().get(_name(Path(parent)))
+    return neighbor if there else named(_name(Path(parent)))
 
 
 def _name(path: Path) -> str:
@@ -311,6 +292,13 @@ def _advice(path: Path) -> str:
         near = suggest(path.name, neighbors)
         if near:
             return near
-    listing = "`maekit recipes list` shows what is shipped"
-    near = suggest(_name(path), shipped())
+    listing = "`maekit recipes list` shows all that are installed"
+    near = _near(_name(path))
     return f"{near} {listing}" if near else listing
+
+
+def _near(name: str) -> str | None:
+    """Return a did-you-mean; of a plugin's recipe the bare name is enough."""
+    bare = name.rpartition("/")[2]
+    same = [full for full in names() if full.rpartition("/")[2] == bare]
+    return f"did you mean '{same[0]}'?" if same else suggest(name, names())

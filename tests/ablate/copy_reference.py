@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from maekit.recipe.load import read_tree, shipped
+from maekit.recipe.load import read_tree
+from maekit.recipe.shipped import shipped
 
 KEYS = ("id", "paper", "table", "title", "setting", "columns", "rows", "default_row", "source",
         "confidence", "notes")  # fmt: skip

@@ -11,7 +11,8 @@ from copy_reference import TARGET, copied
 
 from maekit.ablate.plan import Plan, make_plan
 from maekit.ablate.reference import paper_table
-from maekit.recipe.load import read, read_tree, shipped
+from maekit.recipe.load import read, read_tree
+from maekit.recipe.shipped import shipped
 from maekit.registry import resolve
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from small_recipes import write_noise
 from small_runs import result_of
 
 from maekit.cli.new_recipe import look, written
-from maekit.recipe.load import load, read, shipped
+from maekit.recipe.load import load, read
+from maekit.recipe.shipped import shipped
 from maekit.registry import listed, resolve
 
 if TYPE_CHECKING:

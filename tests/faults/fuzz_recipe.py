@@ -7,7 +7,8 @@ from pathlib import Path
 
 from fuzz import ODD, damaged
 
-from maekit.recipe.load import load, shipped
+from maekit.recipe.load import load
+from maekit.recipe.shipped import shipped
 
 KEYS = ("data.size", "pretrain.steps", "seed", "a.b", "name", "extends", "pretrain.masker.name")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from maekit.recipe.load import load, shipped
+from maekit.recipe.load import load
+from maekit.recipe.shipped import shipped
 
 OF_PAPERS = [
     name for name in shipped() if name.startswith(("mae_in1k", "mae_scratch", "mae_st", "videomae"))

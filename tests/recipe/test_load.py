@@ -10,7 +10,8 @@ import pytest
 
 from maekit.errors import RecipeError
 from maekit.recipe.dump import dump
-from maekit.recipe.load import find, load, read, read_tree, shipped, with_overlays
+from maekit.recipe.load import find, load, read, read_tree, with_overlays
+from maekit.recipe.shipped import shipped
 from maekit.registry import resolve
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import pytest
 from sources import DEPARTURES, OWN, SOURCES, UNSOURCED
 
 from maekit.recipe.dump import as_dict
-from maekit.recipe.load import load, shipped
+from maekit.recipe.load import load
+from maekit.recipe.shipped import shipped
 from maekit.registry import resolve
 
 SECTIONS = ("model", "pretrain", "finetune", "probe", "tokenizer")

@@ -16,7 +16,7 @@ recipes = typer.Typer(help="Recipes: list, show, copy, check.", no_args_is_help=
 @recipes.command("list")
 @runs("recipes:list_recipes")
 def recipes_list(json: Json = False) -> None:
-    """List the recipes that maekit ships."""
+    """List the recipes that maekit ships, and those of installed plugins."""
 
 
 @recipes.command("show")
