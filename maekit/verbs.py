@@ -22,13 +22,14 @@ from maekit.engine.resume import newest_of
 from maekit.engine.run import Finished, RunOptions, run_in_folder
 from maekit.errors import RecipeError
 from maekit.evaluate.cached_probe import KEPT, run_cached_probe
-from maekit.evaluate.evaluation import VERB as EVALUATE
-from maekit.evaluate.evaluation import Request, evaluate
+from maekit.evaluate.evaluation import evaluate
 from maekit.evaluate.finetune import FinetuneJob
 from maekit.evaluate.kept_run import refuse_other
 from maekit.evaluate.online_probe import online_probe
 from maekit.evaluate.probe import required_probe
 from maekit.evaluate.probe_training import LinearProbeJob
+from maekit.evaluate.way import VERB as EVALUATE
+from maekit.evaluate.way import Request
 from maekit.recipe.load import read
 from maekit.registry import resolve
 from maekit.tokenizer.train import TokenizerJob

@@ -248,7 +248,7 @@ def _tell(made: Embedding, target: Path, about: dict[str, Any], tally: Tally, *,
         "layer": about["layer"],
         "weights": about["weights"],
         "errors": list(made.unread),
-        "left_out": tally.left_out,
+        "left_out": tally.left_out | dict(made.left_out),
     }
     if json:
         print_json(result)

@@ -16,8 +16,8 @@ from maekit.engine.precision import pick_device
 from maekit.engine.resume import is_restarted
 from maekit.engine.run import RunOptions
 from maekit.errors import INTERRUPTED, RecipeError
-from maekit.evaluate.evaluation import VERB, Request
 from maekit.evaluate.evaluation import evaluate as judge
+from maekit.evaluate.way import VERB, Request
 from maekit.weights.heads import read_classes
 
 
@@ -41,7 +41,7 @@ def evaluate(  # noqa: PLR0917 - each is an option of the command line
     """Judge a classifier; return the exit code."""
     names = None if classes is None else read_classes(classes)
     counts = None if views is None else _views(views)
-    request = Request(source, recipe, overrides or (), data, counts, names)
+    request = Request(source, recipe, overrides or (), data, counts, names, classes)
     options = RunOptions(
         out,
         resume or is_restarted(),

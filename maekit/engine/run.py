@@ -11,7 +11,7 @@ import os
 import shlex
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 
 MOST_CAPTURED = 100  # steps whose samples nan_capture names
 # What a run's folder holds once something was done in it.
-BEGUN = ("metrics.jsonl", "checkpoints", "bad_files.jsonl", "nan_capture", "features")
+BEGUN = ("metrics.jsonl", "checkpoints", "bad_files.jsonl", "nan_capture")
 DEFAULT_MINUTES = 10.0  # between checkpoints, where the recipe does not say
 
 
@@ -287,17 +287,24 @@ def run_in_folder(
 
 
 @contextmanager
-def no_trace_of_a_failed_start(path: Path, options: RunOptions) -> Iterator[None]:
+def no_trace_of_a_failed_start(
+    path: Path, options: RunOptions, kept: Sequence[str] = ()
+) -> Iterator[None]:
     """Remove a numbered folder made for a run that was refused before it did anything.
 
     A wrong path is said on the terminal; it needs no number, nor a folder without a run. What was
     named by ``--out``, or holds anything of a training, stays.
+
+    Args:
+        path: the run's folder.
+        options: of the run.
+        kept: further names below it that hold what was computed.
     """
     fresh = distributed.is_first() and options.out is None and not any(path.iterdir())
     try:
         yield
     except (RecipeError, PartError, WeightsError, DataError):
-        if fresh and not any((path / name).exists() for name in BEGUN):
+        if fresh and not any((path / name).exists() for name in (*BEGUN, *kept)):
             shutil.rmtree(path, ignore_errors=True)
             with suppress(OSError):
                 path.parent.rmdir()  # unless it holds others

@@ -12,6 +12,7 @@ from maekit.engine import distributed
 from maekit.engine.expected import compare
 from maekit.engine.left_out import announce_overlap, announce_set, left_out_of
 from maekit.engine.resume import record_source
+from maekit.engine.run import resume_command
 from maekit.engine.run_folder import PREDICTIONS
 from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.feature_cache import source_of
@@ -42,6 +43,7 @@ def run_cached_probe(
         "features",
         lambda run: _judged(recipe, device, run, options),
         lambda result: compare(recipe.expected, VERB, result),
+        lambda path: resume_command(VERB, path, options),
     )
     return run_kept(judging, recipe, options, listener)
 
@@ -72,7 +74,7 @@ def _judged(
         judged[MODEL].predictions.write(path / PREDICTIONS)
         more = {
             "bad_files": len(setup.bad_files),
-            "left_out": left_out_of(sets, {}),
+            "left_out": left_out_of(sets, setup.seen),
             "doubts": [] if shared is None else [shared],
             "weights": source,
             "predictions": str(path / PREDICTIONS),

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -34,11 +34,19 @@ _ONLY = "features"  # the one kind of them
 
 @dataclass(frozen=True)
 class Embedding:
-    """Float32 features ``[n, D]`` or ``[n, N, D]`` of n inputs, and the inputs without any."""
+    """Float32 features ``[n, D]`` or ``[n, N, D]`` of n inputs, and the inputs without any.
+
+    Attributes:
+        ids: the inputs' names.
+        features: theirs.
+        unread: inputs that could not be read: ``input`` and ``error``.
+        left_out: what of the others was not shown, counts by reason.
+    """
 
     ids: tuple[str, ...]
     features: np.ndarray
     unread: tuple[dict[str, str], ...]
+    left_out: Mapping[str, int]
 
 
 def embed(
@@ -71,7 +79,7 @@ def embed(
     made = shards.load_all(SHARD_SIZE, len(reader.dataset))
     ids = tuple(reader.dataset.name(row) for row in made.rows.tolist())
     unread = tuple({"input": each.file, "error": each.reason} for each in made.unread)
-    return Embedding(ids, made.features[_ONLY][:, 0], unread)
+    return Embedding(ids, made.features[_ONLY][:, 0], unread, made.left_out)
 
 
 def digest_of_inputs(paths: Iterable[str]) -> str:

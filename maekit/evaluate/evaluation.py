@@ -6,17 +6,16 @@ none, which means the center view.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from maekit.data.identity import identify
 from maekit.data.rendering import Rendering
-from maekit.engine.batches import open_dataset, workers_of
+from maekit.engine import distributed
+from maekit.engine.batches import open_dataset, open_sets, workers_of
 from maekit.engine.events import Emit, Note
 from maekit.engine.expected import compare
 from maekit.engine.left_out import announce_set, left_out_of
@@ -31,16 +30,13 @@ from maekit.evaluate.kept_run import Judging, run_kept
 from maekit.evaluate.labels import Task, task_of_outputs
 from maekit.evaluate.predictions import Predictions, Reading
 from maekit.evaluate.views import ViewReader, view_reader
-from maekit.recipe.load import LoadedRecipe, Source, read, with_overlays
-from maekit.recipe.merge import merge
+from maekit.evaluate.way import VERB, Request, Way, way_of
 from maekit.recipe.probe import Probe
-from maekit.recipe.yaml12 import Mark, Node, tree
-from maekit.registry import resolve
-from maekit.runs import read_result, run_of
+from maekit.runs import read_result
 from maekit.text import quantity
 from maekit.weights.heads import numbers
 from maekit.weights.importer import UserHints, Weights, open_weights
-from maekit.weights.locate import FINAL, is_foreign
+from maekit.weights.locate import FINAL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,37 +46,10 @@ if TYPE_CHECKING:
     from maekit.recipe.finetune import Finetune
     from maekit.recipe.schema import DataSpec, Recipe
     from maekit.recipe.sections import Views
-    from maekit.weights.header import ClassifierHeader
 
-VERB = "evaluate"
 VAL = "data.val"
 KEPT = "scores"  # folder below the run's, until its result is written
 AT_ONCE = 32  # views
-STRIDE = 4  # of clips of a video model without a recipe: VideoMAE's on Kinetics
-TWO_FIFTY_SIX = 8 / 7  # of MAE's test: the short side becomes 256 pixels for 224
-_OF_FILES = ("images", "videos")
-_MARK = Mark("maekit evaluate")
-Trained = Literal["finetune", "probe"]
-
-
-class Request(NamedTuple):
-    """What is to be judged, and how.
-
-    Attributes:
-        source: weights of a classifier: a run, a file of maekit or of others.
-        recipe: whose data and views count; None: those of the weights' run, or one view.
-        overrides: of the recipe.
-        data: the labeled set: a folder or a list; None: the recipe's data.val.
-        views: clips and crops of each sample; None: the recipe's.
-        classes: names of the outputs, where the weights have none.
-    """
-
-    source: str
-    recipe: Source | None = None
-    overrides: Sequence[str] = ()
-    data: str | None = None
-    views: tuple[int, int] | None = None
-    classes: tuple[str, ...] | None = None
 
 
 def evaluate(
@@ -109,6 +78,7 @@ def evaluate(
         lambda run: Evaluation(way, weights, device, run.emit).judge(request, run),
         # What the training that such weights come from should reach.
         lambda result: compare(way.recipe.expected, way.section, result),
+        lambda path: request.again(path, locks=options.locks),
     )
     own = replace(options, source=request.source)
     return run_kept(judging, way.recipe, own, listener)
@@ -127,114 +97,15 @@ def _refuse_cached(source: str) -> None:
         raise RecipeError(msg, where=source, hint=hint)
 
 
-class Way(NamedTuple):
-    """How samples are read and judged.
-
-    Attributes:
-        recipe: resolved for the verb of its section.
-        section: which one says how many views count.
-        bare: there is no recipe: this one was made up.
-    """
-
-    recipe: Recipe
-    section: Trained
-    bare: bool
-
-
-def way_of(request: Request, weights: Weights, described: ClassifierHeader, emit: Emit) -> Way:
-    """Return the recipe by which samples are read, and the section of it that says how.
-
-    Raises:
-        RecipeError: no labeled set is named, or the recipe is wrong.
-    """
-    source = request.recipe if request.recipe is not None else _own_recipe(request.source)
-    bare = source is None
-    if source is None:
-        source = _bare_recipe(request.source, weights, emit)
-    loaded = read(source, request.overrides)
-    for note in loaded.notes:
-        emit(Note(note))
-    trained = _section(loaded, described)
-    if trained is None:
-        trained = "finetune"
-        loaded = _laid_over(loaded, {trained: {"epochs": 1}})
-        emit(Note("the recipe neither fine-tunes nor probes: the center view is judged"))
-    loaded = with_overlays(loaded, trained)
-    frames = weights.header.clip[0]
-    if request.data is not None:
-        val: dict[str, Any] = {"path": request.data}
-        named = loaded.tree.at(("data", "val", "name"))
-        if named is None or named.value not in _OF_FILES:
-            val["name"] = _OF_FILES[frames > 1]
-        loaded = _laid_over(loaded, {"data": {"val": val}})
-    if request.views is not None:
-        clips, crops = request.views
-        loaded = _laid_over(loaded, {trained: {"views": {"clips": clips, "crops": crops}}})
-    val_node = loaded.tree.at(("data", "val"))
-    if val_node is None or not val_node.fields or (bare and "path" not in val_node.fields):
-        msg = "no labeled samples are named"
-        hint = "--data FOLDER (a folder of each class below it) or --data LIST (path and class)"
-        raise RecipeError(msg, where="--data", hint=hint)
-    if bare:
-        loaded = _laid_over(loaded, {"data": {"train": {**_plain(val_node), "frames": frames}}})
-    return Way(resolve(loaded, trained), trained, bare)
-
-
-def _plain(node: Node) -> dict[str, Any]:
-    return {key: each.plain for key, each in node.fields.items()}
-
-
-def _own_recipe(source: str) -> Path | None:
-    """Return the recipe of the run that weights lie in, if they do."""
-    path = Path(source)
-    if is_foreign(source):
-        return None
-    folder = path if path.is_dir() else run_of(path)
-    found = None if folder is None else folder / "recipe.yaml"
-    return found if found is not None and found.is_file() else None
-
-
-def _bare_recipe(source: str, weights: Weights, emit: Emit) -> dict[str, Any]:
-    """Describe how samples are read for weights that come with no recipe."""
-    header = weights.header
-    frames, height, width = header.clip
-    val: dict[str, Any] = {"name": _OF_FILES[frames > 1]}
-    views: dict[str, Any] = {}
-    others = weights.foreign or not str(header.source).startswith("maekit")
-    if frames > 1:
-        val["stride"] = STRIDE
-        text = f"the center clip of {frames} frames at stride {STRIDE}"
-    else:
-        if others:  # main_finetune.py's build_transform
-            views = {"resize": "whole-pixels"}
-            views["enlarge"] = TWO_FIFTY_SIX if max(height, width) <= 224 else 1.0
-        text = "the center of each picture"
-    emit(Note(f"no recipe: {text} is judged; --recipe NAME reads and judges as that one does"))
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", Path(source).stem).lstrip("_.-") or "weights"
-    return {
-        "name": name,
-        "data": {
-            "val": val,
-            "size": [height, width],
-            "channels": header.channels,
-            "stats": {"mean": list(header.mean), "std": list(header.std)},
-        },
-        "finetune": {"epochs": 1, "views": views},
-    }
-
-
-def _section(loaded: LoadedRecipe, described: ClassifierHeader) -> Trained | None:
-    """Return the section that such a classifier is judged by: a probe's has a batch norm."""
-    order: tuple[Trained, Trained] = ("finetune", "probe")
-    fields = loaded.tree.fields
-    there = [key for key in order if key in fields and fields[key].value is not None]
-    if described.batch_norm and "probe" in there:
-        return "probe"
-    return there[0] if there else None
-
-
-def _laid_over(loaded: LoadedRecipe, more: dict[str, Any]) -> LoadedRecipe:
-    return replace(loaded, tree=merge(loaded.tree, tree(more, _MARK)))
+def _judged_set(recipe: Recipe, emit: Emit) -> Dataset:
+    """Open data.val alone, as data.train need not be there; unless it is a share of that."""
+    spec = recipe.data.val
+    assert spec is not None  # noqa: S101 - way_of saw to it
+    if spec.held_out is None:
+        return open_dataset(spec, VAL)
+    val = open_sets(recipe, emit)[1]
+    assert val is not None  # noqa: S101 - it is asked for
+    return val
 
 
 class Evaluation:
@@ -271,7 +142,7 @@ class Evaluation:
         described = weights.header.classifier
         assert described is not None  # noqa: S101 - evaluate saw to it
         self.described = described
-        self.val: Dataset = open_dataset(spec, VAL)
+        self.val: Dataset = _judged_set(way.recipe, emit)
         named = described.outputs != numbers(len(described.outputs))
         self.task: Task = task_of_outputs(
             described.kind, described.outputs, self.val, emit, named=named
@@ -285,9 +156,13 @@ class Evaluation:
     def judge(self, request: Request, run: OpenRun) -> dict[str, Any]:
         """Score every sample in a run's folder, and return what result.json holds of it."""
         path = run.folder.path
-        run.describe(self.recipe, VERB, self.device)
-        record_source(path, request.source)
-        record_data(path, {VAL: identify(self.val)})
+
+        def begin() -> None:
+            run.describe(self.recipe, VERB, self.device)
+            record_source(path, request.source)
+            record_data(path, {VAL: identify(self.val)})
+
+        distributed.on_first(begin)
         reader = self._reader()
         announce_set(self.val, VAL, self.emit)
         times = self.views.clips * self.views.crops
@@ -303,17 +178,22 @@ class Evaluation:
             size=SHARD_SIZE,
             what="judging",
         )
-        made = shards.load_all(SHARD_SIZE, len(self.val))
-        labels = self.task.labels[made.rows]
-        found = Predictions.from_views(
-            made.rows, self.val, labels, made.features[KEPT], reader.center_index
-        )
-        found.write(path / PREDICTIONS)
-        return self._result(found) | {
-            "from": request.source,
-            "weights": request.source,
-            "predictions": str(path / PREDICTIONS),
-        }
+
+        def measured() -> dict[str, Any]:
+            made = shards.load_all(SHARD_SIZE, len(self.val))
+            labels = self.task.labels[made.rows]
+            found = Predictions.from_views(
+                made.rows, self.val, labels, made.features[KEPT], reader.center_index
+            )
+            found.write(path / PREDICTIONS)
+            return self._result(found) | {
+                "left_out": left_out_of({VAL: self.val}, {VAL: made.left_out}),
+                "from": request.source,
+                "weights": request.source,
+                "predictions": str(path / PREDICTIONS),
+            }
+
+        return distributed.on_first(measured)
 
     @torch.inference_mode()
     def scores(self, pixels: Tensor) -> Tensor:
@@ -385,8 +265,6 @@ class Evaluation:
             "protocol": self._protocol(),
             "pool": self.described.pool,
             "settings": self._settings() | {"precision": self.precision.name},
-            "bad_files": 0,
-            "left_out": left_out_of({VAL: self.val}, {}),
         }
 
     def _protocol(self) -> str:

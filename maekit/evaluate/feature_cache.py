@@ -8,9 +8,10 @@ interruption is never computed again.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -22,6 +23,7 @@ from maekit.atomic import remove_folder, write_atomically, write_text
 from maekit.data.batch import BadFile
 from maekit.engine import distributed
 from maekit.engine.events import Emit, Note
+from maekit.engine.left_out import counts_of
 from maekit.engine.lock import LOCK, in_use
 from maekit.errors import NonFiniteError, RecipeError, StorageError
 from maekit.evaluate.predictions import Reading, batches_of, refuse_bad, run_extractors
@@ -90,7 +92,8 @@ class FeatureShards:
 
         def write(draft: Path) -> None:
             with draft.open("wb") as file:  # given a path, np.savez would add a suffix
-                np.savez(file, rows=made.rows, unread=json.dumps(made.unread), **arrays)  # type: ignore[arg-type]
+                said = {"unread": json.dumps(made.unread), "left_out": json.dumps(made.left_out)}
+                np.savez(file, rows=made.rows, **said, **arrays)  # type: ignore[arg-type]
 
         try:
             write_atomically(path, write)
@@ -115,7 +118,8 @@ class FeatureShards:
                     if name.startswith(_PREFIX)
                 }
                 unread = tuple(BadFile(*each) for each in json.loads(str(shard["unread"])))
-                return FeatureSet(shard["rows"], features, unread)
+                left_out = json.loads(str(shard["left_out"])) if "left_out" in shard else {}
+                return FeatureSet(shard["rows"], features, unread, Counter(left_out))
         except (BadZipFile, EOFError, KeyError, OSError, ValueError) as error:
             msg = f"this file of features is damaged: {error}"
             raise StorageError(msg, where=str(path), hint="remove it, and run again") from error
@@ -226,11 +230,13 @@ class FeatureSet:
         rows: int64 ``[n]``: places in the set, of what could be read.
         features: of each extractor, float32 ``[n, V, ...]`` over V test views.
         unread: samples that are left out.
+        left_out: what of the others was not shown, counts by reason.
     """
 
     rows: np.ndarray
     features: dict[str, np.ndarray]
     unread: tuple[BadFile, ...] = ()
+    left_out: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def concatenate(cls, some: Iterable[Self], max_rows: int) -> Self:
@@ -242,6 +248,7 @@ class FeatureSet:
         """
         rows: list[np.ndarray] = []
         unread: list[BadFile] = []
+        left_out: Counter[str] = Counter()
         load_all: dict[str, np.ndarray] = {}
         done = 0
         for each in some:
@@ -252,17 +259,19 @@ class FeatureSet:
             done += len(each.rows)
             rows.append(each.rows)
             unread += each.unread
+            left_out += each.left_out
         return cls(
             np.concatenate(rows),
             {name: features[:done] for name, features in load_all.items()},
             tuple(unread),
+            left_out,
         )
 
     def in_order(self) -> Self:
         """Return the same by the order of the set."""
         order = np.argsort(self.rows)
         features = {name: each[order] for name, each in self.features.items()}
-        return type(self)(self.rows[order], features, self.unread)
+        return type(self)(self.rows[order], features, self.unread, self.left_out)
 
 
 def collect_features(
@@ -359,8 +368,8 @@ def _batches(
         for read, outputs in run_extractors(loader, extractors, reading.device, reader.repeats):
             made = {name: output.float().cpu().numpy() for name, output in outputs.items()}
             unread = on_bad(read, made, reader.dataset.name)
-            left_out = {each.index for each in unread}
+            bad = {each.index for each in unread}
             rows = np.array([each.index for each in read.keys], np.int64)
-            good = np.array([each.index not in left_out for each in read.keys])
-            left = {name: features[good] for name, features in made.items()}
-            yield FeatureSet(rows[good], left, tuple(unread))
+            good = np.array([each.index not in bad for each in read.keys])
+            kept = {name: features[good] for name, features in made.items()}
+            yield FeatureSet(rows[good], kept, tuple(unread), counts_of([read]))

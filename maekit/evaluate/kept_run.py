@@ -16,12 +16,10 @@ from maekit.engine.run import (
     choose_folder,
     no_trace_of_a_failed_start,
     open_run,
-    resume_command,
 )
 from maekit.engine.run_folder import plain
 from maekit.errors import INTERRUPTED, Interrupted
 from maekit.evaluate.feature_cache import remove_kept
-from maekit.recipe.schema import VERBS
 from maekit.runs import read_result
 from maekit.stop import StopSignal
 
@@ -40,6 +38,7 @@ class Judging(NamedTuple):
         what: what is kept there, for people.
         judge: does the work in an opened run, and returns its part of result.json.
         compare: compares a result with what the recipe expects.
+        again: what to type to go on in a run's folder.
     """
 
     verb: str
@@ -47,6 +46,7 @@ class Judging(NamedTuple):
     what: str
     judge: Callable[[OpenRun], Mapping[str, Any]]
     compare: Callable[[Mapping[str, Any]], list[dict[str, Any]]]
+    again: Callable[[Path], str]
 
 
 def run_kept(judging: Judging, recipe: Recipe, options: RunOptions, listener: Emit) -> Finished:
@@ -62,7 +62,7 @@ def run_kept(judging: Judging, recipe: Recipe, options: RunOptions, listener: Em
 
     with (
         StopSignal(signals=options.signals),
-        no_trace_of_a_failed_start(path, options),
+        no_trace_of_a_failed_start(path, options, (kept,)),
         open_run(path, listener, locks=options.locks) as run,
     ):
         # What is refused here leaves the run as it was, its result.json included.
@@ -85,10 +85,7 @@ def run_kept(judging: Judging, recipe: Recipe, options: RunOptions, listener: Em
                 distributed.on_first(lambda: remove_kept(path / kept, run.emit))
                 return Finished(result, path)
         except Interrupted:
-            how = f"--resume --out {path}"
-            if verb in VERBS:
-                how = resume_command(verb, path, options)
-            text = f"interrupted, {judging.what} are kept; continue with {how}"
+            text = f"interrupted, {judging.what} are kept; continue with {judging.again(path)}"
             run.emit(Note(text, warning=True))
             return Finished(begun | {"exit": INTERRUPTED}, path)
 

@@ -316,7 +316,9 @@ def task_of(kind: HeadKind, train: Dataset, val: Dataset) -> Task:
     names = [tuple(each.classes or ()) for each in (train, val)]
     if kind == "multilabel":
         outputs = _all_labels(names[0], labels[0])
-        tables = [_hot(each, outputs, key) for each, key in zip(names, _SETS, strict=True)]
+        tables = [
+            _hot(each, outputs, key, _UNKNOWN) for each, key in zip(names, _SETS, strict=True)
+        ]
         return Task(kind, outputs, *_targets(labels, tables), "map")
     values = [_values(each, key) for each, key in zip(names, _SETS, strict=True)]
     if values[0].shape[1] != values[1].shape[1]:
@@ -350,7 +352,8 @@ def task_of_outputs(
         width = len(outputs)
         return Task(kind, outputs, LabelTable(none, width), LabelTable(found, width), "top1")
     hot = kind == "multilabel"
-    table = _hot(names, outputs, "data.val") if hot else _values(names, "data.val")
+    strange = f"labels that are not among the model's {len(outputs)}"
+    table = _hot(names, outputs, "data.val", strange) if hot else _values(names, "data.val")
     if table.shape[1] != len(outputs):
         what = f"{table.shape[1]} values a sample, and the head predicts {len(outputs)}"
         raise DataError(what, where="data.val.path", hint="is it the set that it was trained for?")
@@ -445,6 +448,7 @@ def warn_at_chance(task: Task, scores: np.ndarray, emit: Emit) -> None:
 
 
 _SETS = ("data.train", "data.val")
+_UNKNOWN = "labels that data.train does not have"
 
 
 def _parts(name: str) -> list[str]:
@@ -461,12 +465,16 @@ def _all_labels(names: Sequence[str], labels: np.ndarray) -> tuple[str, ...]:
     return tuple(sorted(used))
 
 
-def _hot(names: Sequence[str], outputs: tuple[str, ...], key: str) -> np.ndarray:
-    """Tell which labels each name holds: float32 ``[names, K]``."""
+def _hot(names: Sequence[str], outputs: tuple[str, ...], key: str, unknown: str) -> np.ndarray:
+    """Tell which labels each name holds: float32 ``[names, K]``.
+
+    Raises:
+        DataError: one is none of the outputs; ``unknown`` says whose these are.
+    """
     places = {name: place for place, name in enumerate(outputs)}
     strange = sorted({part for name in names for part in _parts(name)} - places.keys())
     if strange:
-        what = f"labels that data.train does not have: {', '.join(strange[:_SHOWN])}"
+        what = f"{unknown}: {', '.join(strange[:_SHOWN])}"
         raise DataError(what, where=f"{key}.path", hint="are both lists of the same set?")
     table = np.zeros((len(names), len(outputs)), np.float32)
     for row, name in enumerate(names):

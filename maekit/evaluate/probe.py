@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +114,8 @@ class ProbeSetup:
     source: str
     bad_files: BadFiles
     emit: Emit
+    # What reading the sets left out of their samples, by reason, once features are made.
+    seen: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def protocol(self) -> str:
@@ -239,6 +241,7 @@ class ProbeSetup:
                 )
             self.emit(Note(f"{name}: fitted in {time.perf_counter() - began:.1f} s"))
         val = self._shards(VAL, val_reader, kept).load_all(SHARD_SIZE, len(self.val))
+        self.seen = {TRAIN: dict(train.left_out), VAL: dict(val.left_out)}
         return self._evaluate(fits, val, val_reader)
 
     def evaluate(
@@ -258,7 +261,9 @@ class ProbeSetup:
             return collect_features(reader, self.extractors, own, self.reading)
 
         parts = distributed.together(collect)
-        return self._evaluate(fits, FeatureSet.concatenate(parts, len(rows)).in_order(), reader)
+        val = FeatureSet.concatenate(parts, len(rows)).in_order()
+        self.seen[VAL] = dict(val.left_out)
+        return self._evaluate(fits, val, reader)
 
     def _evaluate(
         self, fits: Mapping[str, FittedHead], val: FeatureSet, reader: ViewReader

@@ -22,6 +22,7 @@ from maekit.data.rendering import Rendering
 from maekit.data.rng import seeded
 from maekit.engine import distributed
 from maekit.engine.job import Job
+from maekit.engine.left_out import KEY as LEFT_OUT
 from maekit.engine.loop import Periodic, Weighed
 from maekit.engine.optim import LARS, make_sgd, parameter_groups
 from maekit.engine.run_folder import PREDICTIONS, plain
@@ -231,6 +232,7 @@ class LinearProbeJob(Job):
         with eval_mode(heads):
             self.judged = self.setup.evaluate(fits, self.setup.readers()[1])
         state.extra["judged"] = plain(self.setup.result(self.judged))
+        state.extra.setdefault(LEFT_OUT, {}).update(self.setup.seen)
 
     def export(self, path: Path) -> None:
         """Write encoder and head as a classifier, and its predictions for data.val."""

@@ -219,6 +219,10 @@ def read_foreign(
         for rule in seen.rules
         if rule.ours not in tensors and not rule.ours.startswith(CLASSIFIER)
     )
+    layout = seen.format.layout
+    if layout is not None and layout.norm == "fresh":  # whose place the head's norm would take
+        norms = {f"backbone.norm.{kind}" for kind in WEIGHT_AND_BIAS}
+        fresh |= norms - tensors.keys()
     notes = [*report.notes, *inferred.notes, *said_of_head]
     if classifier is not None:
         notes.append("a classifier: the encoder with its head, without a decoder")

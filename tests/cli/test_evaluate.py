@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from small_recipes import VIDEOS, Recipe, draw_sides, write_noise, write_recipe
 from small_runs import result_of
 
 import maekit
+from maekit.data.batch import PADDED
 from maekit.engine.build import build_model
 from maekit.engine.run_folder import read_lines
 from maekit.errors import Interrupted
@@ -187,7 +190,7 @@ def test_videos_by_many_views_and_resumed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(4):
-        write_noise(Path("clips", "ab"[number % 2], f"{number}.mp4"), 13 + 2 * number)
+        write_noise(Path("clips", "ab"[number % 2], f"{number}.mp4"), (5, 15, 4, 19)[number])
     recipe = write_recipe(tmp_path / "judged.yaml", VIDEOS, JUDGED)
     assert cli("finetune", recipe, *SCRATCH, "--out", "tuned", "-q").code == 0
     before = result_of("tuned")
@@ -204,14 +207,17 @@ def test_videos_by_many_views_and_resumed(
     monkeypatch.setattr(FeatureShards, "save", stopping)
     first = cli("evaluate", "tuned", "--out", "run")
     assert first.code == 75
-    assert "continue with --resume --out run" in first.err
+    typed = re.search(r"continue with maekit (.+)", first.err.replace("\n", " "))
+    assert typed is not None
     other = cli("evaluate", "tuned", "--views", "1x1", "--out", "run", "--resume")
     assert other.code == 2
-    done = cli("evaluate", "tuned", "--out", "run", "--resume")
+    done = cli(*shlex.split(typed[1]))
     assert done.code == 0, done.err
     assert made == [0, 1]
     result = result_of("run")
     assert result["protocol"] == before["protocol"] == "finetune/all/2x3"
+    # Also of the shard that was there.
+    assert result["left_out"]["data.val"] == before["left_out"]["data.val"] == {PADDED: 2}
     for key in ("top1", "top5", "single_view"):
         assert result[key] == before[key]
     for ours, theirs in zip(scores("run"), scores("tuned"), strict=True):
@@ -222,6 +228,70 @@ def test_videos_by_many_views_and_resumed(
     one = cli("evaluate", "tuned", "--views", "1x1", "--out", "one", "-q", "--json")
     assert json.loads(one.out)["top1"] == before["single_view"]["top1"]
     assert cli("evaluate", "tuned", "--views", "5", "--out", "bad").code == 2
+
+
+def test_a_share_of_data_train_is_judged_again_and_other_files_instead(cli: Cli, two: str) -> None:
+    share = "data.val={split: 0.25}"
+    words = (share, "finetune.steps=2", *SCRATCH)
+    assert cli("finetune", two, *words, "--out", "split", "-q").code == 0
+    done = cli("evaluate", "split", "--out", "again", "-q", "--json")
+    assert done.code == 0, done.err
+    assert scores("again") == scores("split")
+    assert json.loads(done.out)["top1"] == result_of("split")["top1"]
+    other = cli("evaluate", "split", "--data", "pictures/val", "--out", "other", "-q")
+    assert other.code == 0, other.err
+    assert {Path(each["id"]).parents[1].name for each in scores("other")} == {"val"}
+
+
+def test_a_share_of_clips_gives_its_stride_to_other_files(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(8):
+        write_noise(Path("clips", "ab"[number % 2], f"{number}.mp4"), 15)
+    recipe = write_recipe(tmp_path / "judged.yaml", VIDEOS, JUDGED, without=("data.val",))
+    words = ("data.val={split: 0.5, max_bad_fraction: 0.5}", *SCRATCH, "--out", "tuned", "-q")
+    done = cli("finetune", recipe, *words)
+    assert done.code == 0, done.err
+    done = cli("evaluate", "tuned", "--data", "clips", "--out", "all", "-q")
+    assert done.code == 0, done.err
+    assert result_of("all")["settings"]["stride"] == 2
+    known = {each["id"]: each["scores"] for each in scores("all")}
+    assert all(known[each["id"]] == each["scores"] for each in scores("tuned"))
+
+
+def test_scores_outlive_a_sample_that_cannot_be_read(
+    cli: Cli, tuned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --out, too; a set that is not there leaves no numbered folder."""
+    monkeypatch.setattr(evaluation, "SHARD_SIZE", 4)
+    last = max(Path("pictures/val/r").glob("*"))
+    whole = last.read_bytes()
+    last.write_bytes(bytes(len(whole)))  # of another size it would be another set
+    done = cli("evaluate", tuned)
+    assert done.code == 6
+    assert sorted(Path("runs/two/1/scores").glob("*.npz"))
+    last.write_bytes(whole)
+    again = cli("evaluate", tuned, "--out", "runs/two/1", "--resume", "-q")
+    assert again.code == 0, again.err
+    assert scores("runs/two/1") == scores(tuned)
+    assert cli("evaluate", tuned, "--data", "absent").code in (2, 6)
+    assert not Path("runs/two/2").exists()
+
+
+def test_labels_that_a_head_does_not_know_are_said_to_be_the_sets(cli: Cli, two: str) -> None:
+    rows = [f"pictures/train/{k}/{each.name} {k}" for k in "lr" for each in
+            sorted(Path("pictures/train", k).glob("*"))]  # fmt: skip
+    rows[0] += "|r"
+    Path("many.txt").write_text("\n".join(rows))
+    sets = ("data.train.path=many.txt", "data.val.path=many.txt")
+    words = (*sets, "finetune.head.kind=multilabel", "finetune.steps=1", *SCRATCH)
+    done = cli("finetune", two, *words, "--out", "many", "-q")
+    assert done.code == 0, done.err
+    Path("strange.txt").write_text("\n".join([*rows, rows[1] + "|owl"]))
+    refused = cli("evaluate", "many", "--data", "strange.txt", "--out", "x")
+    assert refused.code == 6
+    assert "labels that are not among the model's 2: owl" in refused.err
 
 
 def test_what_other_verbs_take_of_a_classifier(

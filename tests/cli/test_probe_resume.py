@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 from small_runs import result_of
 
+from maekit.data.batch import CUT
 from maekit.evaluate import probe as probing
 from maekit.evaluate.feature_cache import FeatureShards
 
@@ -94,6 +96,12 @@ def test_a_finished_probe_is_told_again_and_no_other_takes_its_place(
     assert files("out") == before
 
 
+def cut_files(folder: str) -> int:
+    """Count the pictures of which 16 x 24 pixels show less than nine tenths."""
+    sizes = [Image.open(path).size for path in Path(folder).rglob("*.png")]
+    return sum(width / height < 0.9 * 24 / 16 for width, height in sizes)
+
+
 @pytest.mark.parametrize("kind", ["linear", "knn", "attentive"])
 def test_an_interrupted_probe_goes_on_with_the_features_that_it_has(
     cli: Cli, labeled: str, kind: str, kept: list[tuple[str, int]]
@@ -125,6 +133,8 @@ def test_an_interrupted_probe_goes_on_with_the_features_that_it_has(
         for out in ("whole", "cut")
     )
     assert whole == cut
+    cut_of = {key: cut_files(f"pictures/{key}") for key in ("train", "val")}
+    assert whole["left_out"] == {f"data.{key}": {CUT: count} for key, count in cut_of.items()}
     one, same = (Path(out, "predictions.jsonl").read_bytes() for out in ("whole", "cut"))
     assert one == same
 

@@ -95,6 +95,31 @@ def test_labels_and_values_are_dealt_too(kind: str) -> None:
     assert "no better than chance" in said[0].text
 
 
+def test_a_thousand_labels_cost_no_more_than_some() -> None:
+    """Few of them are sorted in each deal, and dealing ends once it is clear."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((300, 1000)) < 0.05).astype(float)
+    widths: list[int] = []
+
+    def counting(scores: np.ndarray, own: np.ndarray) -> float | None:
+        widths.append(scores.shape[1])
+        return mean_average_precision(scores, own)
+
+    assert as_good_by_luck(counting, labels + rng.normal(size=labels.shape), labels) <= 0.01
+    assert max(widths) <= 64
+    widths.clear()
+    noise = np.random.default_rng(1).normal(size=labels.shape)
+    assert as_good_by_luck(counting, noise, labels) > 0.05
+    assert len(widths) < 190
+    widths.clear()
+    # Labels that all or no samples have tell nothing: the one that differs is found.
+    rare = np.zeros((60, 1000))
+    rare[:, 1::2] = 1
+    rare[:20, 637] = 0
+    assert as_good_by_luck(counting, rare + 0.1 * rng.normal(size=rare.shape), rare) <= 0.01
+    assert set(widths) == {1}
+
+
 def test_a_measure_that_cannot_be_taken_is_chance() -> None:
     nothing = np.zeros((8, 2))
     assert as_good_by_luck(mean_average_precision, nothing, nothing) == 1.0

@@ -197,6 +197,24 @@ def test_a_head_that_is_not_whole_is_dropped_only_when_that_is_allowed(tmp_path:
     assert torch.equal(norm.weight, case.state["fc_norm.weight"])
 
 
+@pytest.mark.parametrize("name", ["mae, mean", "mae probe, mean", "videomae"])
+def test_the_norm_of_an_encoder_whose_head_lost_it_starts_afresh(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    state = {key: tensor for key, tensor in case.state.items() if "fc_norm" not in key}
+    torch.save({"model": state}, tmp_path / "tuned.pth")
+    weights = open_weights(
+        tmp_path / "tuned.pth", user_hints=case.hints, allow_missing=["fc_norm.*", "head.*"]
+    )
+    norms = {"backbone.norm.weight", "backbone.norm.bias"}
+    assert weights.header.classifier is None
+    assert norms <= weights.fresh
+    assert "to start afresh: backbone.norm.bias, backbone.norm.weight" in str(weights.report.notes)
+    model, _ = load_model(require_whole(weights))
+    norm: Any = model.backbone.last_norm()
+    assert torch.equal(norm.weight, torch.ones(48))
+    assert torch.equal(norm.bias, torch.zeros(48))
+
+
 def exported(case: Case, write: Exporter, tmp_path: Path, suffix: str = ".pth") -> Path:
     """To maekit's own file with names, and from there out again."""
     torch.save({"model": case.state}, tmp_path / "in.pth")
