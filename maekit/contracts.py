@@ -10,7 +10,12 @@ A part is a class that inherits from one of the bases below and has a nested
 ``.targets``, ``.backbones``, ``.decoders`` or ``.datasets``, and built as ``Class(options)``; a
 class whose constructor takes a second argument gets a ``PartContext`` there. Abstract members must
 be written; all others have the defaults that stand here. A part refuses what it cannot do with
-``PartError("what is wrong", hint="what to try")``.
+``PartError("what is wrong", hint="what to try")``; where it stands in which recipe is added.
+
+Models are also built on torch's meta device, where tensors have shapes and no values (to count
+parameters, to compare weights): a constructor never reads a value (``.item()``, ``float(tensor)``),
+and draws its random numbers from torch. Whatever a part is given it leaves as it is; arrays are
+read-only.
 
 Backbones and decoders are torch modules too: ``class MyViT(Backbone, nn.Module)``. They define
 ``forward``; callers go through ``nn.Module.__call__``, so that hooks, compilation
@@ -47,6 +52,7 @@ __all__ = [
     "Dataset",
     "Decoder",
     "Encoded",
+    "Foreign",
     "Grid",
     "Label",
     "Masker",
@@ -72,11 +78,19 @@ class PartOptions(BaseModel):
             because no tensor depends on them, or because tensors are resized to them.
         inherited: options that show in no tensor's shape, and where they are unset are those of the
             weights that the model takes.
+        positioned: whether the options ``positions``, ``positions_grid`` and ``resize_positions``
+            are those of the part's one ``maekit.layers.Positions``: weights of another size then
+            set them, as a fixed table is in no weights.
+        pinned: options that name a file, each with the option that pins what is in it
+            (``{"weights": "sha256"}``): where that is the same, the file may lie elsewhere, and
+            where it is unset it is that of the weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     load_time: ClassVar[frozenset[str]] = frozenset()
     inherited: ClassVar[frozenset[str]] = frozenset()
+    positioned: ClassVar[bool] = False
+    pinned: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def structure(self) -> dict[str, Any]:
         """Return what weights depend on, as JSON values: all options but those of ``load_time``.
@@ -106,6 +120,7 @@ class PartContext:
     prefix_tokens: int = 0
     returns: Literal["visible", "all"] = "visible"
     mask_unit: tuple[int, int, int] = (1, 1, 1)
+    layer_widths: tuple[int, ...] = ()  # of what each of the encoder's blocks returns
     out_dim: int = 0  # what the target needs from the decoder, per token
 
 
@@ -125,9 +140,15 @@ class Masker(ABC):
 
     At one grid it hides the same number in every sample. Its only source of randomness is the
     generator that it is given. The grid is that of maskable units.
+
+    Attributes:
+        needs_pixels: whether it is given the crop.
+        needs_hidden: whether it is given what is hidden from the encoder. Such a masker chooses
+            what is predicted (``pretrain.decoder_masker``), and cannot choose what is hidden.
     """
 
     needs_pixels: bool = False
+    needs_hidden: bool = False
 
     @abstractmethod
     def __call__(
@@ -141,7 +162,9 @@ class Masker(ABC):
 
         With ``needs_pixels = True`` it is called as ``masker(grid, rng, pixels=pixels)``: the final
         crop ``[T, H, W, C]``, uint8, uint16 or float32, read-only. The first crop is all black: it
-        is drawn once before training, to count.
+        is drawn once before training, to count. With ``needs_hidden = True`` it also gets
+        ``hidden=hidden``, bool ``[t, h, w]``, read-only; True in its own map is then to be
+        predicted.
         """
 
     def count(self, grid: Grid) -> int | None:  # noqa: ARG002
@@ -256,7 +279,9 @@ class Target(ABC):
     """Base of targets: the values that the decoder has to predict, and their loss.
 
     Pixels are float32 before ``data.stats``: uint8/255, uint16/65535, float as read. A frozen
-    network of others is read in ``open`` and not kept with the weights.
+    network of others is read in ``open`` and not kept with the weights: of a target nothing is
+    kept but ``state()``. A parameter that would be trained is refused unless ``state`` returns it,
+    by its name in ``named_parameters``, and ``load_state`` copies into it.
 
     Attributes:
         views: further views of the same plan; ``views[0]`` of what ``encode`` gets is always the
@@ -269,11 +294,17 @@ class Target(ABC):
 
     @abstractmethod
     def encode(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
-        """Turn views ``[B, C, T, H, W]`` into the truth at ``mask.queries``: ``[B, Q, ...]``."""
+        """Turn views ``[B, C, T, H, W]`` into the truth at ``mask.queries``: ``[B, Q, ...]``.
+
+        Called without gradients, under the run's autocast.
+        """
 
     @abstractmethod
     def loss(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Compare ``[B, Q, out_dim]`` and ``[B, Q, ...]``: a float32 loss per token ``[B, Q]``."""
+        """Compare ``[B, Q, out_dim]`` and ``[B, Q, ...]``: a float32 loss per token ``[B, Q]``.
+
+        Called under the run's autocast: ``pred`` may be in half precision.
+        """
 
     def wants(self, grid: Grid) -> np.ndarray | None:  # noqa: ARG002
         """Return the tokens that can be predicted, bool ``[t, h, w]``; None: all of them."""
@@ -305,6 +336,21 @@ class Target(ABC):
             what = f"the weights do not match the model: {len(tensors)} unexpected: {names}"
             raise WeightsError(what, hint="use the recipe that these weights come from")
 
+    def attach(self, backbone: Backbone) -> None:  # noqa: B027 - optional
+        """See the encoder that is trained: once, with its weights, before the first step.
+
+        Of a resumed run ``load_state`` came before. What a target wants to keep of the encoder it
+        copies (``copy.deepcopy(backbone).requires_grad_(False)``): a moving average, a teacher.
+        """
+
+    def after_update(self, step: int, steps: int) -> None:  # noqa: B027 - optional
+        """Follow an update of the encoder; called without gradients.
+
+        Args:
+            step: finished updates, from 1.
+            steps: those of the whole run.
+        """
+
 
 class PixelTarget(Target):
     """A target whose predictions are pixels, so that they can be shown as a picture."""
@@ -332,11 +378,36 @@ class Encoded:
     attention: tuple[Tensor, ...] = field(default=())  # per block [B, heads, S, S]
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """Weights of somebody else, as a backbone recognized them.
+
+    Attributes:
+        options: of the backbone, as a recipe would hold them.
+        tensors: under the backbone's own names; all that it has.
+        title: whose weights they are, for people.
+        shape: the clip in pixels that they were trained at, (T, H, W).
+        channels: of the pixels.
+        mean, std: of the pixels in [0, 1], per channel; None: ImageNet's.
+        left_out: how many tensors of the file are not taken, by reason.
+    """
+
+    options: Mapping[str, object]
+    tensors: Mapping[str, Tensor]
+    title: str
+    shape: tuple[int, int, int]
+    channels: int = 3
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
 class Backbone(ABC, _Module):
     """The encoder: embeds and attends to visible tokens only.
 
     Attributes:
         width: D of the tokens that it returns.
+        layer_widths: of what each block returns, where they differ from ``width``.
         patch: pixels per token, (pt, ph, pw).
         mask_unit: tokens per maskable unit.
         prefix_tokens: class and register tokens before the patch tokens.
@@ -354,6 +425,7 @@ class Backbone(ABC, _Module):
     prefix_tokens: int = 0
     returns: Literal["visible", "all"] = "visible"
     keeps_all: str | None = None
+    layer_widths: Sequence[int] = ()
     inflates: Sequence[str] = ()
     inflate: Literal["average", "center"] = "average"
 
@@ -397,9 +469,41 @@ class Backbone(ABC, _Module):
             hint="set it to trainable",
         )
 
+    @classmethod
+    def foreign(cls, tensors: Mapping[str, Tensor]) -> Foreign | None:  # noqa: ARG003
+        """Recognize somebody else's weights by their names; None: they are not of this kind.
+
+        Asked where maekit itself does not know a file's format. The tensors keep their values.
+        """
+        return None
+
+    def resized(
+        self,
+        tensors: Mapping[str, Tensor],
+        old: Grid,  # noqa: ARG002
+        new: Grid,  # noqa: ARG002
+    ) -> Mapping[str, Tensor]:
+        """Fit weights of one grid to this model, which is of another; return all of them.
+
+        ``maekit.layers.Positions`` and ``PatchEmbedding`` are fitted already; what else depends on
+        the grid is fitted here.
+
+        Args:
+            tensors: by this module's names.
+            old: the grid that they are of.
+            new: this model's.
+        """
+        return tensors
+
 
 class Decoder(ABC, _Module):
-    """Base of decoders: encoded tokens to predictions in the order of ``mask.queries``."""
+    """Base of decoders: encoded tokens to predictions in the order of ``mask.queries``.
+
+    Attributes:
+        layers: blocks of the encoder, from 0 and increasing, whose outputs ``encoded.layers`` has.
+    """
+
+    layers: Sequence[int] = ()
 
     @abstractmethod
     def forward(self, encoded: Encoded, mask: Mask, grid: Grid) -> Tensor:
@@ -408,3 +512,12 @@ class Decoder(ABC, _Module):
     def no_decay(self) -> Iterable[str]:
         """Return names, as ``Backbone.no_decay``."""
         return ()
+
+    def resized(
+        self,
+        tensors: Mapping[str, Tensor],
+        old: Grid,  # noqa: ARG002
+        new: Grid,  # noqa: ARG002
+    ) -> Mapping[str, Tensor]:
+        """Fit weights of one grid to this model, which is of another, as ``Backbone.resized``."""
+        return tensors

@@ -64,7 +64,7 @@ class MaskedAutoencoder(nn.Module):
             hidden: bool ``[B, N]``, True = hidden, the same number in every row.
         """
         mask = Mask.build(hidden)
-        encoded = self.encode_visible(pixels, mask)
+        encoded = self.encode_for_decoder(pixels, mask)
         pred = self.decode(encoded, mask)
         loss = None
         if self.target is not None and not self.target.views:
@@ -81,7 +81,7 @@ class MaskedAutoencoder(nn.Module):
         Returns:
             What ``loss`` returns: a sum, as a batch may come in parts.
         """
-        encoded = self.encode_visible(self.normalize(views[0]), mask)
+        encoded = self.encode_for_decoder(self.normalize(views[0]), mask)
         return self.loss(self.decode(encoded, mask), views, mask)
 
     def loss(self, pred: Tensor, views: Sequence[Tensor], mask: Mask) -> Tensor:
@@ -110,8 +110,12 @@ class MaskedAutoencoder(nn.Module):
         encoded: Encoded = self.backbone(pixels, mask, layers, attention)
         return encoded
 
+    def encode_for_decoder(self, pixels: Tensor, mask: Mask) -> Encoded:
+        """Encode with the layers that the decoder wants."""
+        return self.encode_visible(pixels, mask, self.required_decoder().layers)
+
     def decode(self, encoded: Encoded, mask: Mask) -> Tensor:
-        """Predict what is queried, ``[B, Q, out_dim]``, from encoded tokens."""
+        """Predict what is queried, ``[B, Q, out_dim]``, of what ``encode_for_decoder`` returns."""
         predicted: Tensor = self.required_decoder()(encoded, mask, self.grid)
         return predicted
 
@@ -132,7 +136,7 @@ class MaskedAutoencoder(nn.Module):
         if not isinstance(target, PixelTarget):
             msg = f"the target {type(target).__name__} does not predict pixels"
             raise TypeError(msg)
-        encoded = self.encode_visible(self.normalize(pixels), mask)
+        encoded = self.encode_for_decoder(self.normalize(pixels), mask)
         return target.decode(self.decode(encoded, mask), pixels, mask, statistics)
 
     def normalize(self, pixels: Tensor) -> Tensor:

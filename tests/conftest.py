@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from own_parts import Site, forget
 
 # Tests compute with tiny tensors, where a second thread only costs; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,3 +37,10 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("real data missing: no ../shared/data beside the checkout")
     return SHARED_DATA
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Return a folder on the path that distributions are installed in."""
+    yield Site(tmp_path / "site", monkeypatch)
+    forget()

@@ -75,18 +75,18 @@ def drawn_mask(recipe: Recipe, model: MaskedAutoencoder) -> Mask:
     frames, height, width = model.clip
     black = np.zeros((frames, height, width, recipe.data.channels), np.uint8)
 
-    def draw(spec: MaskerSpec, *, hides: bool) -> np.ndarray:
+    def drawing(spec: MaskerSpec, after: MaskDraw | None) -> MaskDraw:
         masker = registry.build(spec)
-        unit = tuple(model.backbone.mask_unit)
-        drawn = MaskDraw(masker, model.grid, unit, black.shape, hides=hides)  # type: ignore[arg-type]
-        return drawn.draw(np.random.default_rng(0), black)[None]
+        return MaskDraw(masker, model.grid, model.backbone.mask_unit, black.shape, after=after)
 
-    decode = None
+    first = drawing(pretrain.masker, None)
+    hidden, decode = first.draw(np.random.default_rng(0), black), None
     if pretrain.decoder_masker is not None:
-        decode = draw(pretrain.decoder_masker, hides=False)
+        second = drawing(pretrain.decoder_masker, first)
+        decode = second.draw(np.random.default_rng(0), black, hidden)[None]
     batch = Batch(
         views=(),
-        hidden=draw(pretrain.masker, hides=True),
+        hidden=hidden[None],
         decode=decode,
         weight=np.ones(1, np.float32),
         labels=(None,),
@@ -98,7 +98,7 @@ def drawn_mask(recipe: Recipe, model: MaskedAutoencoder) -> Mask:
 
 def _counted(model: MaskedAutoencoder, pixels: torch.Tensor, mask: Mask) -> Flops:
     with FlopCounterMode(display=False) as counter:
-        encoded = model.encode_visible(pixels, mask)
+        encoded = model.encode_for_decoder(pixels, mask)
         encoder = counter.get_total_flops()
         predicted = model.decode(encoded, mask)
         forward = counter.get_total_flops()

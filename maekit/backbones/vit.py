@@ -58,6 +58,7 @@ class ViTOptions(PartOptions):
         {"drop_path", "init", "positions", "positions_grid", "resize_positions"}
     )
     inherited: ClassVar[frozenset[str]] = frozenset({"norm_eps", "last_norm_eps"})
+    positioned: ClassVar[bool] = True
 
     size: Size = Field("base", description="tiny, small, base, large or huge")
     width: int | None = Field(None, ge=1, description="instead of the size's width")
@@ -111,9 +112,13 @@ class ViTOptions(PartOptions):
         return Shape(self.width or base.width, self.depth or base.depth, self.heads or base.heads)
 
     def structure(self) -> dict[str, Any]:
-        """Return what weights depend on, a size as its width, depth and heads."""
+        """Return what weights depend on, a size as its width, depth and heads.
+
+        The patch is compared by the core, as that of images may grow to several frames.
+        """
         plain = super().structure()
         del plain["size"]
+        plain.pop("patch", None)
         eps = self.epsilons
         return plain | asdict(self.shape) | {"norm_eps": eps.blocks, "last_norm_eps": eps.last}
 

@@ -25,7 +25,8 @@ class MaskDraw:
         grid: the backbone's grid of N tokens.
         unit: tokens per maskable unit, along t, h, w.
         clip: ``(T, H, W, C)`` of the crop that a content-aware masker gets.
-        hides: whether True means hidden (then some, but not all must be), or to be predicted.
+        after: draws what is hidden; then True means to be predicted, of which there may be all.
+            None: True means hidden, which some tokens must be, but not all.
 
     Raises:
         PartError: the masker does not keep its contract, or the grid does not divide into units.
@@ -38,22 +39,29 @@ class MaskDraw:
         unit: tuple[int, int, int],
         clip: tuple[int, int, int, int],
         *,
-        hides: bool = True,
+        after: MaskDraw | None = None,
     ) -> None:
         self._masker = masker
+        self._grid = grid
         self._unit = unit
         self._name = type(masker).__name__
         try:
             self._units = grid.over(unit)
         except ValueError as error:
             raise PartError(str(error), where=self._name) from error
+        hides = after is None
+        if hides and masker.needs_hidden:
+            what = "chooses what is predicted among what is hidden, and cannot hide anything itself"
+            hint = "name it in pretrain.decoder_masker, and another one in pretrain.masker"
+            raise PartError(what, where=self._name, hint=hint)
         # Held to what it declares, or else to what it does the first time.
         self._count: int | None = None
         declared = masker.count(self._units)
         if declared is not None:
             self._count = int(declared)
-        rng = np.random.default_rng(0)
-        count = int(self._draw(rng, np.zeros(clip, dtype=np.uint8)).sum())
+        black = np.zeros(clip, dtype=np.uint8)
+        hidden = None if after is None else after.draw(np.random.default_rng(0), black)
+        count = int(self._draw(np.random.default_rng(0), black, hidden).sum())
         self._count = count
         most = self._units.tokens - 1 if hides else self._units.tokens
         if not 1 <= count <= most:
@@ -67,26 +75,37 @@ class MaskDraw:
         per_unit = self._unit[0] * self._unit[1] * self._unit[2]
         return (self._count or 0) * per_unit
 
-    def draw(self, rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
-        """Draw one mask, bool ``[N]``; ``pixels`` is the final crop ``[T, H, W, C]``.
+    def draw(
+        self, rng: np.random.Generator, pixels: np.ndarray, hidden: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Draw one mask, bool ``[N]``.
+
+        Args:
+            rng: the only source of randomness.
+            pixels: the final crop ``[T, H, W, C]``.
+            hidden: what is hidden from the encoder, bool ``[N]``, where this draws what is to be
+                predicted.
 
         Raises:
             PartError: the masker fails, or returns something else than it must.
         """
-        mask = self._draw(rng, pixels)
+        mask = self._draw(rng, pixels, hidden)
         for axis, times in enumerate(self._unit):
             mask = mask.repeat(times, axis=axis)
         return mask.reshape(-1)
 
-    def _draw(self, rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
+    def _draw(
+        self, rng: np.random.Generator, pixels: np.ndarray, hidden: np.ndarray | None
+    ) -> np.ndarray:
+        # The crop is training data too: a masker that writes into it must fail.
+        more: dict[str, np.ndarray] = {}
+        if self._masker.needs_pixels:
+            more["pixels"] = read_only(pixels)
+        if self._masker.needs_hidden and hidden is not None:
+            step = tuple(slice(None, None, size) for size in self._unit)
+            more["hidden"] = read_only(hidden.reshape(self._grid)[step])
         try:
-            if self._masker.needs_pixels:
-                # The crop is training data too: a masker that writes into it must fail.
-                crop = pixels.view()
-                crop.flags.writeable = False
-                mask = self._masker(self._units, rng, pixels=crop)
-            else:
-                mask = self._masker(self._units, rng)
+            mask = self._masker(self._units, rng, **more)
         except MaekitError:
             raise
         except Exception as error:
@@ -107,3 +126,10 @@ class MaskDraw:
             what = f"must set {self._count} in every mask, set {int(mask.sum())}"
             raise PartError(what, where=self._name, hint=hint)
         return mask
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Return an array of the same values that cannot be written into."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -98,7 +98,7 @@ class SampleReader:
         channels, frames, height, width = shapes[0]
         self._clip = (frames, height, width, channels)
         self.hidden = self._mask_draw(self.masker)
-        self.decode = self._mask_draw(self.decoder_masker, hides=False)
+        self.decode = self._mask_draw(self.decoder_masker, after=self.hidden)
         tokens = self.grid.tokens if self.hidden and self.grid else 0
         self.layout = Layout(shapes, self.repeats, tokens, self.decode is not None)
 
@@ -177,24 +177,30 @@ class SampleReader:
             plans.append(plan)
         return plans
 
-    def _mask_draw(self, masker: Masker | None, *, hides: bool = True) -> MaskDraw | None:
+    def _mask_draw(self, masker: Masker | None, after: MaskDraw | None = None) -> MaskDraw | None:
         if masker is None:
             return None
         if self.grid is None:
             what = "a reader with a masker needs the grid"
             raise ValueError(what)
-        return MaskDraw(masker, self.grid, self.mask_unit, self._clip, hides=hides)
+        return MaskDraw(masker, self.grid, self.mask_unit, self._clip, after=after)
 
     def masks(self, key: Key, crops: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Draw both masks, bool ``[R, N]`` each or None, for crops ``[R, T, H, W, C]``."""
 
-        def draw(masks: MaskDraw | None, purpose: str) -> np.ndarray | None:
+        def draw(
+            masks: MaskDraw | None, purpose: str, hidden: np.ndarray | None
+        ) -> np.ndarray | None:
             if masks is None:
                 return None
-            rngs = (self._rng(purpose, key, repeat) for repeat in range(self.repeats))
-            return np.stack([masks.draw(rng, crop) for rng, crop in zip(rngs, crops, strict=True)])
+            drawn = []
+            for repeat, crop in enumerate(crops):
+                known = None if hidden is None else hidden[repeat]
+                drawn.append(masks.draw(self._rng(purpose, key, repeat), crop, known))
+            return np.stack(drawn)
 
-        return draw(self.hidden, "mask"), draw(self.decode, "decoder-mask")
+        hidden = draw(self.hidden, "mask", None)
+        return hidden, draw(self.decode, "decoder-mask", hidden)
 
     def _rng(self, what: str, key: Key, repeat: int) -> np.random.Generator:
         purpose = f"{self.purpose}/{what}"

@@ -41,6 +41,7 @@ class ViTDecoder(Decoder, nn.Module):
             {"init", "positions", "positions_grid", "resize_positions"}
         )
         inherited: ClassVar[frozenset[str]] = frozenset({"norm_eps", "last_norm_eps"})
+        positioned: ClassVar[bool] = True
 
         width: int = Field(512, ge=4, description="values a token")
         depth: int = Field(8, ge=0, description="blocks; 0: a linear head")

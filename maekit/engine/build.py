@@ -33,7 +33,7 @@ from maekit.weights.safetensors_io import (
 )
 
 if TYPE_CHECKING:
-    from maekit.contracts import Backbone, Masker
+    from maekit.contracts import Backbone, Decoder, Masker
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +84,7 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
             prefix_tokens=backbone.prefix_tokens,
             returns=backbone.returns,
             mask_unit=tuple(backbone.mask_unit),
+            layer_widths=_layer_widths(backbone),
         )
         target = None
         if header.target is not None:
@@ -93,8 +94,31 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
         if header.decoder is not None and out_dim is not None:
             context = replace(context, out_dim=out_dim)
             decoder = registry.build(header.decoder, context)
+            _check_layers(decoder, len(context.layer_widths))
     statistics = Statistics(header.mean, header.std)
     return MaskedAutoencoder(backbone, decoder, target, header.clip, statistics)
+
+
+def _layer_widths(backbone: Backbone) -> tuple[int, ...]:
+    """Return the widths of what blocks return.
+
+    Raises:
+        PartError: there are more or fewer of them than blocks.
+    """
+    blocks, widths = len(backbone.blocks()), tuple(backbone.layer_widths)
+    if widths and len(widths) != blocks:
+        msg = f"layer_widths has {len(widths)} widths for {blocks} blocks"
+        raise PartError(msg, where="model.backbone", hint="give each block's, or leave it out")
+    return widths or (backbone.width,) * blocks
+
+
+def _check_layers(decoder: Decoder, blocks: int) -> None:
+    """Refuse layers that the encoder cannot give."""
+    layers = list(decoder.layers)
+    if layers != sorted(set(layers)) or not all(0 <= layer < blocks for layer in layers):
+        msg = f"the decoder asks for the layers {layers} of an encoder of {blocks} blocks"
+        hint = f"layers are numbered from 0 to {blocks - 1}, and increase"
+        raise PartError(msg, where="model.decoder", hint=hint)
 
 
 def _check_hides(backbone: Backbone, header: Header) -> None:
@@ -351,7 +375,8 @@ def _masked_tokens(recipe: Recipe, model: MaskedAutoencoder) -> int:
     hidden = hidden_count(masker, units, pretrain.masker, "pretrain.masker")
     if pretrain.decoder_masker is not None:
         other = registry.build(pretrain.decoder_masker)
-        hidden_count(other, units, pretrain.decoder_masker, "pretrain.decoder_masker")
+        if not other.needs_hidden:  # the reader counts what such a one asks for
+            hidden_count(other, units, pretrain.decoder_masker, "pretrain.decoder_masker")
     return hidden * unit_tokens if hidden > 0 else hidden
 
 

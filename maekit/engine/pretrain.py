@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from maekit.engine import distributed
 from maekit.engine.batches import (
     holdout_reader,
@@ -32,7 +34,6 @@ from maekit.weights.safetensors_io import load_tensors, model_tensors, read_head
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
     from torch import Tensor
 
     from maekit.contracts import Dataset
@@ -133,6 +134,14 @@ class PretrainJob(ValidatedJob):
         if pinned:
             self._pin(pinned)
         super().prepare(checkpoint)
+        target = self.model.required_target()
+        target.attach(self.model.backbone)
+        self.state.optimizer.register_step_post_hook(self._after_update)
+
+    @torch.no_grad()
+    def _after_update(self, *_: object) -> None:
+        """Let the target follow; an update that is skipped leaves the encoder as it was."""
+        self.model.required_target().after_update(self.state.step, self.state.schedule.steps)
 
     def _pin(self, options: Mapping[str, Any]) -> None:
         """Keep in the header which frozen network the weights were trained against."""

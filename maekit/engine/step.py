@@ -95,14 +95,18 @@ def to_device_float01(view: np.ndarray[Any, Any], device: torch.device) -> Tenso
 def recompute(blocks: Iterable[nn.Module]) -> None:
     """Run blocks again in the backward pass instead of keeping what they made."""
     for block in blocks:
-        block.forward = _recomputed(block.forward)
+        block.forward = Recomputed(block.forward)
 
 
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (any block's signature)
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+class Recomputed:
+    """A block's forward pass that keeps nothing; a copy of the block has a copy's (an EMA's)."""
 
-    return run
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward  # bound to the block: a deep copy of it to the block's copy
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (any block's signature)
+        """Call the block."""
+        return checkpoint(self.forward, *args, use_reentrant=False, **kwargs)
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -39,6 +39,8 @@ class DVAEToken(Target):
     """
 
     class Options(PartOptions):
+        pinned: ClassVar[Mapping[str, str]] = {"weights": "sha256"}
+
         weights: Path = Field(
             description="a run of `maekit tokenizer`, its weights, or a state dict with the keys "
             "of DALL-E's encoder (.safetensors, or .pth)"

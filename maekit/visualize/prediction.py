@@ -81,7 +81,7 @@ def predict(
     """
     target = required_pixel_target(model)
     pixels = views[0]
-    encoded = model.encode_visible(model.normalize(pixels), mask)
+    encoded = model.encode_for_decoder(model.normalize(pixels), mask)
     pred = model.decode(encoded, mask)
 
     def decoded(prediction: Tensor, statistics: Literal["visible", "truth"]) -> Tensor:

@@ -14,14 +14,12 @@ from maekit.errors import WeightsError
 from maekit.layers import FIXED, Positions
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from maekit.contracts import PartOptions
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.schema import PartSpec, TargetSpec
     from maekit.weights.header import Header
-
-_PATCH = frozenset({"patch"})  # compared apart: it may grow from one frame to several
-_PLACED = frozenset({"positions", "positions_grid", "resize_positions"})
-_PLACE = frozenset({"weights"})  # the path of a file that is known by its checksum
 
 
 class Compatibility(NamedTuple):
@@ -58,12 +56,12 @@ def check_compatible(
     fresh = _decoder_reset_reason(found, requested, old, new)
     target, pinned = _pinned(found.target, requested.target)
     problems = _other_patch(old, new)
-    free = _PATCH | ({"name"} if inflates else set())
+    free = {"name"} if inflates else set()
     problems += _differences("backbone", found.backbone, requested.backbone, free)
     if fresh is None:
         problems += _differences("decoder", found.decoder, requested.decoder)
         if found.target is not None:  # else nobody knows what it was
-            problems += _differences("target", found.target, target, _PLACE if pinned else None)
+            problems += _differences("target", found.target, target, pinned)
     if found.channels == requested.channels:
         for key in ("mean", "std"):
             problems += _difference(key, getattr(found, key), getattr(requested, key))
@@ -74,14 +72,10 @@ def check_compatible(
     for key, part in parts.items():
         if part is None or (key == "decoder" and fresh is not None):
             continue
+        if not options_of(part).positioned:
+            continue  # how a fixed table was made is the part's own business
         before, after = (_positions(getattr(model, key)) for model in (old, new))
-        # Another project's part (timm-vit) may have a Positions module without these options; how
-        # its table was made is then its own business.
-        if (
-            before is not None
-            and after is not None
-            and type(part.options).model_fields.keys() >= _PLACED
-        ):
+        if before is not None and after is not None:
             placed, more = _placed(key, part, getattr(found, key), before, after)
             parts[key] = placed
             problems += more
@@ -100,7 +94,7 @@ def _inherited(found: Header, requested: Header) -> Header:
         theirs, ours = getattr(found, key), getattr(requested, key)
         if theirs is None or ours is None:
             continue
-        options = cast("PartOptions", ours.options)
+        options = options_of(ours)
         known = {
             name: getattr(theirs.options, name, None)
             for name in options.inherited
@@ -112,19 +106,26 @@ def _inherited(found: Header, requested: Header) -> Header:
 
 def _pinned(
     found: TargetSpec | None, requested: TargetSpec | None
-) -> tuple[TargetSpec | None, bool]:
+) -> tuple[TargetSpec | None, set[str]]:
     """Pin the requested target to the frozen network that the weights were trained for.
 
     A target like dvae-token reads a frozen network from a file. The header keeps the file's
     checksum, as its path may differ on another machine; the target checks it when it opens the
     file. So the path may differ where the checksum is pinned.
+
+    Returns:
+        The target, and its options that may differ.
     """
-    known = None if found is None else getattr(found.options, "sha256", None)
-    if requested is None or known is None:
-        return requested, False
-    if getattr(requested.options, "sha256", known) not in (None, known):
-        return requested, False
-    return requested.with_options(requested.options.model_copy(update={"sha256": known})), True
+    free: set[str] = set()
+    if found is None or requested is None or found.name != requested.name:
+        return requested, free
+    theirs, options = options_of(found), options_of(requested)
+    for place, pin in options.pinned.items():
+        known = getattr(theirs, pin)
+        if known is not None and getattr(options, pin) in (None, known):
+            options = options.model_copy(update={pin: known})
+            free.add(place)
+    return requested.with_options(options), free
 
 
 def _decoder_reset_reason(
@@ -170,8 +171,12 @@ def _differences(
 
 
 def _structure(part: PartSpec) -> dict[str, Any]:
-    options = cast("PartOptions", part.options)  # headers are completed before they are compared
-    return {"name": part.name} | options.structure()
+    return {"name": part.name} | options_of(part).structure()
+
+
+def options_of(part: PartSpec) -> PartOptions:
+    """Return a part's typed options: headers are completed before they are compared."""
+    return cast("PartOptions", part.options)
 
 
 def _difference(key: str, found: object, requested: object) -> list[str]:
@@ -180,9 +185,10 @@ def _difference(key: str, found: object, requested: object) -> list[str]:
     )
 
 
-def _positions(part: object) -> Positions | None:
-    positions = getattr(part, "positions", None)
-    return positions if isinstance(positions, Positions) else None
+def _positions(part: nn.Module | None) -> Positions | None:
+    """Return a part's one module of positions, whatever its name."""
+    found = [] if part is None else [p for p in part.modules() if isinstance(p, Positions)]
+    return found[0] if len(found) == 1 else None
 
 
 def _placed(

@@ -17,6 +17,7 @@ from maekit.layers import FIXED, PatchEmbedding, Positions, resample_rows
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from maekit.contracts import Backbone, Decoder
     from maekit.model import MaskedAutoencoder
 
 Inflate = Literal["average", "center"]
@@ -75,7 +76,22 @@ def resize(
         elif isinstance(module, PatchEmbedding) and isinstance(earlier, PatchEmbedding):
             how: Inflate = new.backbone.inflate
             changes += _embed(name, module, ready, how)
+    if old.grid != new.grid:
+        for part in parts:
+            _fit_the_rest(part, getattr(new, part), old.grid, new.grid, ready)
     return ready, changes
+
+
+def _fit_the_rest(
+    key: str, part: Backbone | Decoder, old: Grid, new: Grid, tensors: dict[str, Tensor]
+) -> None:
+    """Let a part fit in place what only it knows to depend on the grid."""
+    prefix = f"{key}."
+    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    fitted = part.resized(own, old, new)
+    for name in own:
+        del tensors[prefix + name]
+    tensors |= {prefix + name: tensor for name, tensor in fitted.items()}
 
 
 _PARTS = ["backbone", "decoder"]

@@ -69,6 +69,7 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
         ],
     },
     "decoders": {
+        "linear": [{}],
         "vit": [
             {"width": 32, "depth": 1, "heads": 2},
             {"width": 32, "depth": 0, "heads": 1, "embed_bias": False, "qkv_bias": "none"},
@@ -203,12 +204,17 @@ def contexts(kind: str, name: str) -> list[PartContext]:
         return [CLIP if name == "video-vit" else IMAGE]
     if kind in ("maskers", "datasets"):
         return [IMAGE]
+    returns = "all" if name == "linear" else "visible"
     image = replace(
-        IMAGE, grid=Grid(1, 4, 6), patch=(1, 8, 8), width=32, prefix_tokens=1, out_dim=192
-    )
+        IMAGE,
+        grid=Grid(1, 4, 6), patch=(1, 8, 8), width=32, prefix_tokens=1, out_dim=192,
+        returns=returns,
+    )  # fmt: skip
     clip = replace(
-        CLIP, grid=Grid(2, 4, 6), patch=(2, 8, 8), width=32, prefix_tokens=0, out_dim=384
-    )
+        CLIP,
+        grid=Grid(2, 4, 6), patch=(2, 8, 8), width=32, prefix_tokens=0, out_dim=384,
+        returns=returns,
+    )  # fmt: skip
     return [image, clip]
 
 

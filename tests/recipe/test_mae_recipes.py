@@ -98,9 +98,10 @@ def test_videomaev2_predicts_half_of_what_there_is() -> None:
     model = describe(ours)
     assert model.grid.tokens - model.hidden == 160
     assert pretrain.decoder_masker is not None
-    masker = build(pretrain.decoder_masker)
     clip = (16, 224, 224, 3)
-    assert MaskDraw(masker, model.grid, (1, 1, 1), clip, hides=False).count == 784
+    first = MaskDraw(build(pretrain.masker), model.grid, (1, 1, 1), clip)
+    second = MaskDraw(build(pretrain.decoder_masker), model.grid, (1, 1, 1), clip, after=first)
+    assert second.count == 784
     assert (pretrain.repeats, pretrain.repeat_from) == (4, "same-frames")
     assert (pretrain.epochs, pretrain.warmup.epochs) == (200, 20)
     assert pretrain.batch.global_ == 1024
