@@ -12,7 +12,7 @@ RUNS = Path("runs")  # holds a run as ``<recipe>/<n>``, unless --out names anoth
 
 def read_result(folder: Path) -> dict[str, Any]:
     """Read a run's result.json; empty where there is none yet, or none that is whole."""
-    return _read_json(folder / "result.json")
+    return read_json(folder / "result.json")
 
 
 def verb_of(folder: Path) -> str | None:
@@ -20,7 +20,7 @@ def verb_of(folder: Path) -> str | None:
 
     A run that was killed left no result.json, but its env.json.
     """
-    for record in (read_result(folder), _read_json(folder / "env.json")):
+    for record in (read_result(folder), read_json(folder / "env.json")):
         if isinstance(record.get("verb"), str):
             return str(record["verb"])
     return None
@@ -49,7 +49,8 @@ def run_of(weights: Path) -> Path | None:
     return folder if (folder / "recipe.yaml").is_file() else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where there is none, or none that is whole."""
     try:
         record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, RecursionError):

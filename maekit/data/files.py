@@ -85,8 +85,11 @@ def read_bytes(path: str, *, most: int = MOST_BYTES) -> bytes:
         check_regular(local)
         with Path(local).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            data = b"" if size > most else file.read(most + 1)
-            _check_size(max(size, len(data)), most, path)
+            _check_size(size, most, path)
+            data = file.read(size + 1)  # a read of ``most`` would take that much memory first
+            if len(data) > size:  # it has grown
+                data += file.read(most)
+            _check_size(len(data), most, path)
     if not data:
         raise DataError(_EMPTY, where=path)
     return data

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from PIL import UnidentifiedImageError
 
+from maekit.data import jpeg
 from maekit.data.header import Header, at_depth, check_pixels, known_dtype, upright
 from maekit.data.pages import TIFF_MAGIC, further_pictures
 from maekit.data.pillow_pages import Alpha, PillowPages, limit_lifted
@@ -44,6 +45,10 @@ class Pages(Protocol):
         """Return a page's header, and what decodes it, ``[h, w, C]`` as it lies in the file."""
 
 
+def _no_quick_way() -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class OpenImage:
     """A picture whose header is read; ``decode`` gives the pixels, ``[H, W, C]``, upright."""
@@ -52,12 +57,17 @@ class OpenImage:
     header: Header
     raw: Callable[[], np.ndarray]
     pages: Pages  # of the file; this is one of them
+    # Decodes what is in order; None: it is not, or there is no such way.
+    quick: Callable[[], np.ndarray | None] = _no_quick_way
 
     def decode(self, nodata: float | None = None) -> np.ndarray:
         """Decode the whole picture; raises DataError where any of it is missing or broken.
 
         Float pixels that hold no data (NaN, infinity, ``nodata``) come back as NaN.
         """
+        quick = self.quick()
+        if quick is not None:
+            return quick
         with _reading(self.name):
             pixels = np.ascontiguousarray(upright(self.raw(), self.header.orientation))
         head = self.header
@@ -84,6 +94,9 @@ def open_image(data: bytes, name: str, alpha: Alpha = "drop") -> OpenImage:
         DataError: no picture, too large to be one (MOST_BYTES), or of a kind not read here.
     """
     pages: Pages
+    size = jpeg.plain_size(data) if data.startswith(jpeg.MAGIC) else None
+    if size is not None:
+        return _open_jpeg(data, size, name, alpha)
     with _reading(name):
         if name.lower().endswith(".npy") or data.startswith(_NPY_MAGIC):
             pages = _Array(data, name)
@@ -93,6 +106,14 @@ def open_image(data: bytes, name: str, alpha: Alpha = "drop") -> OpenImage:
             pages = PillowPages(data, alpha)
     first = _open_page(pages, 0, name)
     return replace(first, header=replace(first.header, further=further_pictures(data)))
+
+
+def _open_jpeg(data: bytes, size: jpeg.Size, name: str, alpha: Alpha) -> OpenImage:
+    """Wrap a JPEG that is nothing else; Pillow looks at it only where it does not decode."""
+    check_pixels(size, "uint8", name)
+    header = Header(*size, "uint8", "L" if size.channels == 1 else "RGB")
+    pages = _Jpeg(data, header, alpha)
+    return OpenImage(name, header, pages.raw, pages, lambda: jpeg.decode(data, *size))
 
 
 def _open_page(pages: Pages, number: int, name: str) -> OpenImage:
@@ -127,6 +148,21 @@ def _reading(name: str) -> Iterator[None]:
         except Exception as error:  # broken files make decoders raise anything at all
             what = f"cannot be decoded: {type(error).__name__}: {error}"
             raise DataError(what, where=name) from error
+
+
+class _Jpeg:
+    """A JPEG whose header is known: one page."""
+
+    count = 1
+
+    def __init__(self, data: bytes, header: Header, alpha: Alpha) -> None:
+        self._data, self._header, self._alpha = data, header, alpha
+
+    def at(self, page: int) -> tuple[Header, Callable[[], np.ndarray]]:  # noqa: ARG002
+        return self._header, self.raw
+
+    def raw(self) -> np.ndarray:
+        return PillowPages(self._data, self._alpha).at(0)[1]()
 
 
 class _Array:

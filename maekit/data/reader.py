@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -30,7 +31,7 @@ from maekit.recipe.sections import NoAugment
 from maekit.text import quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from maekit.contracts import Dataset, Grid, Masker, Source, SourceInfo, View
     from maekit.data.order import Key
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from maekit.recipe.sections import Augment
 
 
+# Returns the arrays of all views, [R, C, T, h, w] each, of a dtype that it is given the name of.
+Room = Callable[[str], Sequence[np.ndarray]]
 _LONGEST_REASON = 1000
 _COMMON = (1, 3)  # channels of most pictures
 _MORE_BY_ALPHA = ((1, 2), (3, 4))  # without and with transparency
@@ -107,8 +110,12 @@ class SampleReader:
         if self.transform is not None:
             self.transform.make()
 
-    def read(self, key: Key) -> Sample:
+    def read(self, key: Key, room: Room | None = None) -> Sample:
         """Read one sample; one that cannot be read comes back as bad, with the reason.
+
+        Args:
+            key: of the sample.
+            room: where its views go; None: into new arrays.
 
         Raises:
             PartError: a part does not keep its contract.
@@ -117,7 +124,7 @@ class SampleReader:
         try:
             source = self.dataset.open(key.index)
             plans = self.plans(source, key)
-            views, known = self._read_views(source, plans, key)
+            views, known = self._read_views(source, plans, key, room or self._new_arrays)
         except (PartError, StorageError):
             raise
         except MaekitError as error:
@@ -209,7 +216,7 @@ class SampleReader:
         )
 
     def _read_views(
-        self, source: Source, plans: Sequence[Plan], key: Key
+        self, source: Source, plans: Sequence[Plan], key: Key, room: Room
     ) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
         """Read each view ``[R, C, T, h, w]``, in the source's dtype, and which tokens are known."""
         rendering = self.rendering
@@ -226,7 +233,7 @@ class SampleReader:
         if whole or not source.info.crops:
             clip = _checked(source, source.read(wanted), len(wanted))
             frames = dict(zip(wanted, clip, strict=True))
-        rows: list[list[np.ndarray]] = [[] for _ in self.views]
+        views: Sequence[np.ndarray] = ()
         # Of the model's own view of some repeats: pixels that were filled, and what is padding.
         holes: dict[int, np.ndarray] = {}
         places: dict[int, Placed] = {}
@@ -245,8 +252,13 @@ class SampleReader:
                     places[repeat] = where
                 if self.transform is not None and not whole:
                     clip = np.stack(self.transform(list(clip), key, repeat, source.info.id))
-                rows[place].append(clip.transpose(3, 0, 1, 2))
-        return tuple(np.stack(row) for row in rows), self._known(holes, places)
+                views = views or room(clip.dtype.name)
+                views[place][repeat] = clip.transpose(3, 0, 1, 2)
+        return tuple(views), self._known(holes, places)
+
+    def _new_arrays(self, dtype: str) -> list[np.ndarray]:
+        repeats = self.repeats
+        return [np.empty((repeats, *shape), dtype) for shape in self.layout.views]
 
     def _known(
         self, holes: Mapping[int, np.ndarray], places: Mapping[int, Placed]
@@ -280,7 +292,7 @@ class SampleReader:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Read one view of one plan, ``[T, h, w, C]``, and where it was filled, ``[T, h, w]``."""
         if frames is None:
-            clip = _checked(source, source.read(ids, where.box, where.size), len(ids))
+            clip = _checked(source, source.read(ids, where.box, where.size), len(ids), where.size)
         else:
             # The augmentation says how the model's own clip is resized, a target how its views.
             wanted = None if view is self.views[0] else view.interpolation
@@ -289,7 +301,7 @@ class SampleReader:
                 frame: crop_resize(frames[frame], where.box, where.size, plan.edge, interpolation)
                 for frame in set(ids)
             }
-            clip = np.stack([parts[frame] for frame in ids])
+            clip = _stacked([parts[frame] for frame in ids])
         clip, filled = fill_holes(to_channels(clip, self.channels, source.info.id))
         clip = self.rendering.spread(clip)
         if plan.color:
@@ -302,6 +314,11 @@ class SampleReader:
         if plan.flip:
             clip, filled = clip[:, :, ::-1], None if filled is None else filled[:, :, ::-1]
         return clip, filled
+
+
+def _stacked(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack frames; one needs no copy."""
+    return frames[0][None] if len(frames) == 1 else np.stack(frames)
 
 
 def _without_range(source: Source) -> DataError:
@@ -331,15 +348,20 @@ def _check_channels(info: SourceInfo, channels: int) -> None:
     raise DataError(what, where=info.id, hint=hint)
 
 
-def _checked(source: Source, clip: object, frames: int) -> np.ndarray:
-    """Return a dataset's answer; raise DataError unless it is a clip ``[T, H, W, C]``."""
+def _checked(
+    source: Source, clip: object, frames: int, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Return a dataset's answer; raise PartError unless it is a clip ``[T, H, W, C]``."""
     if (
         not isinstance(clip, np.ndarray)
         or clip.ndim != 4
         or len(clip) != frames
+        or (size is not None and clip.shape[1:3] != size)
         or clip.dtype.name not in DTYPES
     ):
         got = f"{clip.dtype} {clip.shape}" if isinstance(clip, np.ndarray) else type(clip).__name__
-        what = f"a dataset's read must return [{frames}, H, W, C] of {', '.join(DTYPES)}; got {got}"
+        sides = "H, W" if size is None else f"{size[0]}, {size[1]}"
+        wanted = f"[{frames}, {sides}, C] of {', '.join(DTYPES)}"
+        what = f"a dataset's read must return {wanted}; got {got}"
         raise PartError(what, where=source.info.id)
     return clip

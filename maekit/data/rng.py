@@ -6,6 +6,7 @@ number of workers, ranks or restarts, and any one of them can be drawn again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 import sys
@@ -65,8 +66,14 @@ def seeded(
 def _sequence(
     seed: int, purpose: str, epoch: int, index: int, repeat: int
 ) -> np.random.SeedSequence:
-    # Python's own hash of a string differs from process to process.
-    tag = int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little")
     # Two words for each number: SeedSequence would otherwise give (2**32,) and (0, 1) one stream.
-    numbers = (seed, tag, epoch, index, repeat)
-    return np.random.SeedSequence([w for n in numbers for w in (n & _WORD, n >> 32)])
+    numbers = (seed, _tag(purpose), epoch, index, repeat)
+    words = [w for n in numbers for w in (n & _WORD, n >> 32)]
+    # Of a list it would make an array word by word, which takes longer than all the rest.
+    return np.random.SeedSequence(np.array(words, np.uint32))
+
+
+@functools.lru_cache(maxsize=256)
+def _tag(purpose: str) -> int:
+    # Python's own hash of a string differs from process to process.
+    return int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little")

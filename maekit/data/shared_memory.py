@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from maekit.contracts import Label
     from maekit.data.batch import Layout
+    from maekit.data.reader import Room
 
 _ALIGN = 64
 _DEEPEST = 4  # bytes of a float32, the deepest pixel there is
@@ -39,12 +40,17 @@ class SharedSlots:
         self._size = slot_bytes(layout)
         self.memory = Memory(self._size * count) if memory is None else memory
 
+    def room(self, slot: int) -> Room:
+        """Return what gives the views of a slot, for a reader to fill."""
+        return lambda dtype: self._arrays(slot, dtype)[0]
+
     def write(self, slot: int, sample: Sample) -> int:
         """Put a sample's arrays into a slot; returns the number of their dtype in DTYPES."""
         dtype = sample.views[0].dtype.name if sample.views else DTYPES[0]
         views, hidden, decode, known = self._arrays(slot, dtype)
         for place, pixels in zip(views, sample.views, strict=bool(sample.views)):
-            place[...] = pixels
+            if not np.may_share_memory(place, pixels):  # it was read into the slot
+                place[...] = pixels
         if hidden is not None:
             hidden[...] = sample.hidden
         if decode is not None:

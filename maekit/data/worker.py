@@ -73,7 +73,7 @@ def _serve(reader: SampleReader, slots: SharedSlots, slot: int, epoch: int, inde
     from maekit.errors import MaekitError, PartError
 
     try:
-        sample = reader.read(Key(epoch, index))
+        sample = reader.read(Key(epoch, index), slots.room(slot))
         dtype = slots.write(slot, sample)
     except MaekitError as error:
         return RESULT.pack(FATAL, 0) + pickle.dumps(error)

@@ -64,7 +64,7 @@ def image_source(image: OpenImage, label: Label, name: str, nodata: float | None
 
     def read(frame_ids: Sequence[int]) -> np.ndarray:
         pixels = image.decode(nodata)
-        return np.broadcast_to(pixels, (len(frame_ids), *pixels.shape))
+        return pixels[None].repeat(len(frame_ids), axis=0) if len(frame_ids) > 1 else pixels[None]
 
     info = SourceInfo(
         name,

@@ -156,7 +156,8 @@ class OpenRun(NamedTuple):
     def describe(self, recipe: Recipe, verb: str, device: torch.device) -> None:
         """Write recipe.yaml and env.json."""
         write_text(self.folder.path / "recipe.yaml", dump(recipe))
-        self.folder.write_env(verb, str(device))
+        for change in self.folder.write_env(verb, str(device)):
+            self.emit(Note(change, warning=True))
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from typing import Any, Self
 import torch
 
 from maekit.atomic import PARTIAL, sweep, write_text
+from maekit.data.jpeg import decoders
 from maekit.engine.lock import LOCK, held_lock, in_use
 from maekit.errors import RecipeError, StorageError
-from maekit.runs import RUNS, read_result, runs_of, verb_of
+from maekit.runs import RUNS, read_json, read_result, runs_of, verb_of
 from maekit.version import __version__
 
 OURS = ("recipe.yaml", "result.json")  # what makes a folder one of ours
@@ -74,10 +75,22 @@ class RunFolder:
         text = json.dumps(plain(result), indent=2, allow_nan=False)
         write_text(self.path / "result.json", text + "\n")
 
-    def write_env(self, verb: str, device: str) -> None:
-        """Write env.json: verb, versions and machine, so that numbers can be understood later."""
+    def write_env(self, verb: str, device: str) -> list[str]:
+        """Write env.json: verb, versions and machine, so that numbers can be understood later.
+
+        Returns:
+            Other decoders than the run began with, in words: pixels may differ in their last bits.
+        """
+        path, now = self.path / "env.json", decoders()
+        before = read_json(path).get("decoders")
+        before = before if isinstance(before, dict) else {}
         record = {"verb": verb, **environment(device)}
-        write_text(self.path / "env.json", json.dumps(record, indent=2) + "\n")
+        write_text(path, json.dumps(record, indent=2) + "\n")
+        return [
+            f"{kind} are read by {new}, and were read by {before[kind]} when this run began"
+            for kind, new in now.items()
+            if before.get(kind, new) != new
+        ]
 
     def trim_metrics(self, step: int, last_evaluated: int) -> list[str]:
         """Drop what a resumed run makes and logs again.
@@ -249,6 +262,7 @@ def environment(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": found,
+        "decoders": decoders(),
         "device": device,
         "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
         "cpus": os.cpu_count(),

@@ -166,3 +166,21 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     # Interrupted before the callbacks of step 5: they come again.
     RunFolder(tmp_path).trim_metrics(5, 4)
     assert list(read_lines(tmp_path / "metrics.jsonl")) == lines[:5]
+
+
+def test_other_decoders_than_a_run_began_with_are_said(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        assert folder.write_env("pretrain", "cpu") == []
+        assert folder.write_env("pretrain", "cpu") == []
+        path = folder.path / "env.json"
+        record = json.loads(path.read_text())
+        assert set(record["decoders"]) == {"JPEGs", "other pictures", "videos"}
+        now = record["decoders"]["JPEGs"]
+        record["decoders"]["JPEGs"] = "Pillow 9.0"
+        path.write_text(json.dumps(record))
+        (said,) = folder.write_env("pretrain", "cpu")
+        assert "Pillow 9.0" in said
+        assert now in said
+        for damaged in ("", "[]", '{"decoders": 3}', "{}"):
+            path.write_text(damaged)
+            assert folder.write_env("pretrain", "cpu") == []
