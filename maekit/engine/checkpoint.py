@@ -78,12 +78,22 @@ class Checkpoints:
         return found.newest
 
     def save(
-        self, state: TrainState, tensors: Mapping[str, Tensor], header: FileHeader | None
+        self,
+        state: TrainState,
+        tensors: Mapping[str, Tensor],
+        header: FileHeader | None,
+        optimizer: Mapping[str, Tensor] | None = None,
     ) -> Path:
         """Write the state as a new checkpoint, then drop the oldest beyond ``keep``.
 
         A step that has been saved already (by an interruption, before it was measured at) gets the
         newer state.json. The checkpoint that was the best so far stays beside these.
+
+        Args:
+            state: what is saved.
+            tensors: of the model, whole.
+            header: of the weights.
+            optimizer: what ``optimizer_tensors`` returns, whole; default: the state's as they are.
 
         Raises:
             StorageError: the disk is full or not writable; older checkpoints are untouched.
@@ -99,7 +109,7 @@ class Checkpoints:
                 if final.exists() or final.is_symlink():
                     remove_folder(final)  # it is damaged, or this run would have begun there
                 make_folder_atomically(
-                    final, lambda draft: write_state(draft, state, tensors, header)
+                    final, lambda draft: write_state(draft, state, tensors, header, optimizer)
                 )
             # The older ones are still there, should the disk not hold what it said it wrote.
             record = read_checkpoint(final).record
@@ -183,12 +193,17 @@ def _record_of(state: TrainState, digests: Mapping[str, str]) -> Record:
 
 
 def write_state(
-    folder: Path, state: TrainState, tensors: Mapping[str, Tensor], header: FileHeader | None
+    folder: Path,
+    state: TrainState,
+    tensors: Mapping[str, Tensor],
+    header: FileHeader | None,
+    optimizer: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the three files of a checkpoint into an existing folder."""
+    moments = optimizer_tensors(state) if optimizer is None else optimizer
     digests = {
         MODEL: write_weights(folder / MODEL, tensors, header),
-        OPTIMIZER: write_weights(folder / OPTIMIZER, optimizer_tensors(state)),
+        OPTIMIZER: write_weights(folder / OPTIMIZER, moments),
     }
     write_text(folder / STATE, _record_of(state, digests).text())
 

@@ -1,6 +1,7 @@
 """The ranks of a run: processes that train one model, each on its share of every batch.
 
-Whatever ranks share or agree on goes through here; nothing else imports ``torch.distributed``.
+Whatever ranks share or agree on goes through here. Nothing else imports ``torch.distributed``, but
+``parallel``, which wraps the model.
 With one process every function returns at once, and that module is never imported.
 
 Collectives must be called by every rank, in the same order. What only rank 0 does (write, choose
@@ -9,21 +10,17 @@ a folder, read a clock) is wrapped in ``on_first``, which tells the others of it
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from maekit.errors import RankError
 from maekit.ranks import HEARD, MEETING, Place, place_of
-
-if TYPE_CHECKING:
-    from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 # Rank 0 may write a checkpoint or draw samples while the others wait.
@@ -242,72 +239,3 @@ def share(items: Sequence[T]) -> list[T]:
 def seed_of_rank(seed: int) -> int:
     """Return the seed of what a model draws itself, which differs between ranks."""
     return seed + rank()
-
-
-class Root(nn.Module):
-    """What ranks synchronize: a model, whose ``forward`` is the loss of a step.
-
-    Only the forward pass of the wrapped module makes gradients meet; calling another method of the
-    model would train each rank by itself, without a word.
-    """
-
-    def __init__(self, model: nn.Module, loss: Callable[[Any], Tensor]) -> None:
-        super().__init__()
-        self.model = model
-        self.loss = loss
-
-    def forward(self, weighed: Any) -> Tensor:  # noqa: ANN401 - the step knows
-        """Return the weighted sum of a micro-batch's loss."""
-        return self.loss(weighed)
-
-
-class Synchronized:
-    """The loss of a step, whose gradients are averaged over ranks in the backward pass."""
-
-    def __init__(self, model: nn.Module, loss: Callable[[Any], Tensor]) -> None:
-        self._loss = loss
-        self._ranks: DistributedDataParallel | None = None
-        if size() > 1:
-            from torch.nn.parallel import DistributedDataParallel
-
-            # Buffers (mean and deviation of pixels) are the same everywhere, and stay so. The
-            # option has another name in newer versions of torch.
-            names = inspect.signature(DistributedDataParallel).parameters
-            buffers = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in names)
-            options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True}
-            self._ranks = DistributedDataParallel(Root(model, loss), **options)
-
-    def loss(self, weighed: Any) -> Tensor:  # noqa: ANN401 - the step knows
-        """Return the loss of a micro-batch."""
-        loss: Tensor = self._loss(weighed) if self._ranks is None else self._ranks(weighed)
-        return loss
-
-    def collecting(self, *, last: bool) -> AbstractContextManager[object]:
-        """Return a context for forward and backward pass of a micro-batch.
-
-        Args:
-            last: of the update: only then do gradients meet, those of all its micro-batches.
-        """
-        if self._ranks is None or last:
-            return nullcontext()
-        return self._ranks.no_sync()
-
-
-def check_equal(model: nn.Module, step: int) -> None:
-    """Compare the parameters of all ranks.
-
-    Raises:
-        RankError: they differ, so that gradients did not meet.
-    """
-    if size() == 1:
-        return
-    sums_here = (
-        torch.stack([parameter.detach().double().sum() for parameter in model.parameters()])
-        .cpu()
-        .nan_to_num()
-    )
-    found = gather(sums_here)
-    if any(not torch.equal(each, found[0]) for each in found):
-        what = f"the ranks' parameters differ after step {step}"
-        hint = "report this; does a part train parameters outside of the loss?"
-        raise RankError(what, where="ranks", hint=hint)

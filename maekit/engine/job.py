@@ -26,7 +26,12 @@ from maekit.engine.batches import (
     stream_of,
     workers_of,
 )
-from maekit.engine.checkpoint import Checkpoints, random_states, restore
+from maekit.engine.checkpoint import (
+    Checkpoints,
+    optimizer_tensors,
+    random_states,
+    restore,
+)
 from maekit.engine.events import Emit, Measured, Note, Saved
 from maekit.engine.left_out import (
     KEY,
@@ -38,6 +43,7 @@ from maekit.engine.left_out import (
     left_out_of,
 )
 from maekit.engine.loop import Periodic, TrainState
+from maekit.engine.parallel import Sharding, gathered
 from maekit.engine.precision import Precision
 from maekit.engine.schedule import BatchSplit, base_lr, make_schedule, total_steps
 from maekit.engine.settings import check_schedule, doubtful
@@ -178,7 +184,21 @@ class Job(ABC):
             scaler=self.precision.scaler(),
             clip_grad=section.clip_grad,
             max_nonfinite=section.max_nonfinite,
+            sharding=self.sharding(),
         )
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Return the model's repeated blocks, which ranks that share it out gather one by one."""
+        return ()
+
+    def sharding(self) -> Sharding | None:
+        """Return how ranks share the parameters out, where the recipe says so."""
+        if self.section.sharding.name == "ddp":
+            return None
+        if distributed.size() == 1:
+            self.emit(Note("sharding: fsdp: there is one device, which has all parameters"))
+        compute = torch.bfloat16 if self.precision.name == "bf16" else None
+        return Sharding(self.blocks(), compute)
 
     @property
     def budget(self) -> int:
@@ -321,11 +341,16 @@ class Job(ABC):
         """Write a checkpoint; the other ranks wait."""
         self.state.extra["seconds"] = self.seconds
         self.state.random = distributed.gather(random_states())
+        tensors, moments = self.gathered()
 
         def write() -> str:
-            return str(checkpoints.save(self.state, self.tensors(), self.described()))
+            return str(checkpoints.save(self.state, tensors, self.described(), moments))
 
         self.emit(Saved(self.state.step, "checkpoint", distributed.on_first(write)))
+
+    def gathered(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return model and optimizer as they are saved, whole, on rank 0; others get nothing."""
+        return gathered(self.tensors()), gathered(optimizer_tensors(self.state))
 
     @property
     def left_out(self) -> LeftOut:
@@ -348,7 +373,8 @@ class Job(ABC):
 
     def export(self, path: Path) -> None:
         """Write the final weights, with a header that says how to rebuild the model."""
-        distributed.on_first(lambda: write_weights(path, self.exported(), self.described()))
+        tensors = gathered(self.exported())
+        distributed.on_first(lambda: write_weights(path, tensors, self.described()))
         self.emit(Saved(self.state.step, "weights", str(path)))
 
     def resident(self) -> Iterable[Tensor]:

@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from maekit.engine import distributed
+from maekit.engine import distributed, parallel
 from maekit.engine.events import Emit, StepDone, Throughput
 from maekit.engine.skipped import (
     APPLIED,
@@ -105,7 +106,12 @@ def train(
         NonFiniteError: too many updates were not finite; model and optimizer are as before the
             last of them.
     """
-    meter = Meter(state, emit, Skipped(state, emit, name_samples))
+
+    def named(step: int) -> Sequence[str] | None:
+        with parallel.whole(state.model):
+            return name_samples(step)
+
+    meter = Meter(state, emit, Skipped(state, emit, named))
     stop.deferred = distributed.size() > 1  # ranks leave together, between two updates
     try:
         _train(state, step, callbacks, meter, batches=batches, save=save, stop=stop)
@@ -127,7 +133,7 @@ def _train(
     save: Periodic,
     stop: StopSignal,
 ) -> None:
-    ranks = distributed.Synchronized(state.model, step.loss)
+    ranks = parallel.Synchronized(state, step.loss)
     first = state.step + 1
     while True:
         stops, now = distributed.sums(
@@ -145,8 +151,9 @@ def _train(
             meter.flush()
             if state.finished:  # the last measurement may take as long as an epoch
                 save.call(state)
-        for callback in due:
-            callback.call(state)
+        with parallel.whole(state.model, *state.averages) if due else nullcontext():
+            for callback in due:
+                callback.call(state)
         arrived, state.last_evaluated = state.last_evaluated < state.step, state.step
         if arrived and save.is_due(state, now):
             meter.flush()
@@ -159,11 +166,11 @@ def _train(
             micro_batches = next(batches)
         meter.add(_whole_update(state, step, micro_batches, ranks))
         if state.step == first:
-            distributed.check_equal(state.model, first)
+            parallel.check_equal(state.model, first)
 
 
 def _whole_update(
-    state: TrainState, step: Step, batches: Sequence[Batch], ranks: distributed.Synchronized
+    state: TrainState, step: Step, batches: Sequence[Batch], ranks: parallel.Synchronized
 ) -> Update:
     """Make an update; where a signal comes amidst, leave the state as it was before."""
     before = Rewind(state)
@@ -216,7 +223,7 @@ def update(
     state: TrainState,
     step: Step,
     batches: Sequence[Batch],
-    ranks: distributed.Synchronized | None = None,
+    ranks: parallel.Synchronized | None = None,
 ) -> Update:
     """Make one optimizer step over an effective batch; skip a non-finite one on the device.
 
@@ -232,7 +239,7 @@ def update(
     Raises:
         Interrupted: a signal asked for it between two micro-batches; nothing was learned.
     """
-    ranks = ranks or distributed.Synchronized(state.model, step.loss)
+    ranks = ranks or parallel.Synchronized(state, step.loss)
     lr = state.schedule.lr(state.step)
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)  # layer-wise, where there is a decay
@@ -267,7 +274,7 @@ def _finish_gradients(state: TrainState) -> Tensor:
     norm = torch.nn.utils.get_total_norm(gradients)
     if state.clip_grad is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, state.clip_grad, norm)
-    return norm
+    return parallel.full(norm)
 
 
 def _skip_or_step(state: TrainState, norm: Tensor, loss: Tensor) -> Tensor:
@@ -415,6 +422,9 @@ class TrainState:
         step: finished updates.
         last_evaluated: the last step whose callbacks were called.
         nonfinite_streak: non-finite updates in a row, on the device so that nothing waits for it.
+        sharding: how ranks share the parameters out; None: each has all of them.
+        averages: modules with the same parameters, which follow the model's: they are shared out
+            as these.
     """
 
     model: nn.Module
@@ -430,6 +440,8 @@ class TrainState:
     nonfinite_streak: Tensor = field(default_factory=lambda: torch.zeros(()))
     extra: dict[str, Any] = field(default_factory=dict)  # plain values that a verb keeps
     random: list[dict[str, Tensor]] = field(default_factory=list)  # of each rank, when saved
+    sharding: parallel.Sharding | None = None
+    averages: Sequence[nn.Module] = ()
 
     @property
     def finished(self) -> bool:

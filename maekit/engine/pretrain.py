@@ -34,7 +34,7 @@ from maekit.weights.safetensors_io import load_tensors, model_tensors, read_head
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from maekit.contracts import Dataset
     from maekit.data.reader import SampleReader
@@ -78,7 +78,7 @@ class PretrainJob(ValidatedJob):
         self.reader = train_reader(recipe, self.train, self.model)
         self.model.to(device)
         if pretrain.activation_checkpointing:
-            recompute(self.model.backbone.blocks())
+            recompute(self.blocks())
         optimizer = pretrain.optimizer
         free = () if optimizer.decay_tokens else tokens_free_of_decay(self.model)
         repeats = pretrain.repeats if optimizer.lr_counts_repeats else 1
@@ -115,6 +115,10 @@ class PretrainJob(ValidatedJob):
         if requested is not None:
             check_exists(requested)
         return requested
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Return the encoder's blocks."""
+        return self.model.backbone.blocks()
 
     def sizes(self) -> dict[str, int]:
         """Return the tokens of a sample, and how many of them the encoder sees."""

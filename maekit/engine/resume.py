@@ -57,6 +57,7 @@ FREE_IN_SECTION = (
     "activation_checkpointing",
     "checkpoint",
     "max_nonfinite",
+    "sharding",
     "online_probe",
     "pictures",
     "validate",

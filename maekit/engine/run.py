@@ -27,6 +27,7 @@ from maekit.engine.expected import compare
 from maekit.engine.job import Job, section_of
 from maekit.engine.left_out import announce_left_out
 from maekit.engine.loop import Periodic, train
+from maekit.engine.parallel import whole
 from maekit.engine.reporters import Dispensable, JsonLines, LogFile, Reporters, TensorBoard
 from maekit.engine.resume import (
     check_data,
@@ -258,7 +259,7 @@ def run_in_folder(
 
         def failed(error: BaseException, code: int) -> dict[str, Any]:
             nonlocal result
-            if isinstance(error, NonFiniteError) and job is not None and distributed.is_first():
+            if isinstance(error, NonFiniteError) and job is not None:
                 _capture(job, run)
                 run.emit(Note(_way_back(job, checkpoints), warning=True))
             if isinstance(error, Interrupted) and job is not None and distributed.is_first():
@@ -280,7 +281,8 @@ def run_in_folder(
                 distributed.on_first(lambda: record_data(path, data))
                 _begin(job, run, checkpoint)
                 _train(job, run, checkpoints, stop)
-                result = _finish(job, run, compared=options.compare)
+                with whole(job.model, *job.state.averages):
+                    result = _finish(job, run, compared=options.compare)
         except Interrupted as error:
             text = f"{error}; continue with {resume_command(verb, path, options)}"
             run.emit(Note(text, warning=True))
@@ -495,6 +497,9 @@ def _way_back(job: Job, checkpoints: Checkpoints) -> str:
 
 def _capture(job: Job, run: OpenRun) -> None:
     """Keep what is needed to meet the same non-finite step again: weights, optimizer, batch."""
+    tensors, moments = job.gathered()
+    if not distributed.is_first():
+        return
     path = run.folder.path / "nan_capture"
     recent = job.state.extra.get(KEY, {}).get("recent", [])  # none, where a measurement failed
     steps = {
@@ -503,7 +508,7 @@ def _capture(job: Job, run: OpenRun) -> None:
     }
     try:
         path.mkdir(exist_ok=True)
-        write_state(path, job.state, job.tensors(), job.described())
+        write_state(path, job.state, tensors, job.described(), moments)
         write_text(path / "batches.json", json.dumps({"steps": steps}))
     except OSError as error:
         run.emit(Note(f"{path} cannot be written: {error}", warning=True))

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from maekit.engine.parallel import is_sharded
 from maekit.weights.safetensors_io import AVERAGE
+
+Many = tuple[Tensor, ...] | list[Tensor]
 
 
 class MovingAverage:
@@ -20,7 +23,16 @@ class MovingAverage:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> None:
         self.source = model
-        average: Any = get_ema_multi_avg_fn(decay)
+        every: Any = get_ema_multi_avg_fn(decay)
+
+        def average(averaged: Many, weights: Many, updates: Tensor | int) -> None:
+            # Ranks may share out what is trained, and what is frozen not: no kernel takes both.
+            for cut in (False, True):
+                pairs = zip(averaged, weights, strict=True)
+                chosen = [pair for pair in pairs if is_sharded(pair[0]) == cut]
+                if chosen:
+                    every(*map(list, zip(*chosen, strict=True)), updates)
+
         self.from_views = AveragedModel(model, multi_avg_fn=average, use_buffers=False)
         self.from_views.requires_grad_(False)
         # The first update of torch's average copies: without it the average would begin behind

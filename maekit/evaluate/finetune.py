@@ -33,10 +33,10 @@ from maekit.weights.locate import SCRATCH
 from maekit.weights.safetensors_io import AVERAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from maekit.engine.events import Emit
     from maekit.engine.loop import TrainState
@@ -85,10 +85,12 @@ class FinetuneJob(Job):
             None if options.ema is None else MovingAverage(self.model, optimizer, options.ema)
         )
         if options.activation_checkpointing:
-            recompute(self.model.backbone.blocks())
+            recompute(self.blocks())
         repeats = options.repeats if options.optimizer.lr_counts_repeats else 1
         counted = self.split.effective * repeats
         self.state = self.initial_state(self.model, optimizer, counted=counted)
+        if self.average is not None:
+            self.state.averages = (self.average.model,)
         self.state.extra["from"] = source
         self.step = make_step(self, options, self.model, self.task)
 
@@ -123,6 +125,10 @@ class FinetuneJob(Job):
         """
         required_finetune(recipe)
         return weights_or_newest(recipe, requested, emit)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Return the encoder's blocks."""
+        return self.model.backbone.blocks()
 
     def sizes(self) -> dict[str, int]:
         """Return the tokens of a sample, the outputs, and how many parameters are trained."""

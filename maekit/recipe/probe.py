@@ -154,6 +154,8 @@ class Probe(TrainingSection):
             raise ValueError(
                 "compile and activation_checkpointing do nothing here: the encoder is frozen"
             )
+        if self.sharding.name != "ddp":
+            raise ValueError("sharding does nothing here: only heads are trained, which are small")
         return self
 
     @model_validator(mode="after")

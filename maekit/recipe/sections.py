@@ -226,6 +226,16 @@ class Checkpoint(Section):
     keep: int = Field(2, ge=1, description="checkpoints kept, newest first")
 
 
+class Sharding(Section):
+    """How several devices keep one model."""
+
+    name: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="ddp: each has all of it; fsdp: each has a share of parameters, gradients and "
+        "moments (FSDP2), for models that are too large for one",
+    )
+
+
 class Validate(Section):
     """The held-out error: fixed views (and fixed masks), so that steps compare."""
 
@@ -265,6 +275,7 @@ class TrainingSection(Section):
     activation_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, more time"
     )
+    sharding: Sharding = Field(Sharding(), description="how several devices keep the model")
     clip_grad: float | None = Field(None, gt=0, description="largest gradient norm")
     max_nonfinite: int = Field(10, ge=1, description="non-finite steps in a row before exit 4")
     checkpoint: Checkpoint = Field(Checkpoint(), description="when the run is saved")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from maekit.weights.locate import find_weights
 from maekit.weights.safetensors_io import load_exactly, read_header_as, read_tensors
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from maekit.contracts import Dataset
     from maekit.data.batch import Batch
@@ -119,7 +119,7 @@ class TokenizerJob(ValidatedJob):
         # Convolutions of few features are up to twice as fast with the channels last.
         self.model.to(device).to(memory_format=torch.channels_last)
         if options.activation_checkpointing:
-            recompute(self.model.blocks())
+            recompute(self.blocks())
         self.state = self.initial_state(self.model, make_optimizer(self.model, options.optimizer))
         announce_cut_ramps(options, self.state.schedule.steps, emit)
         self.reader = picture_reader(recipe, VERB, self.train, held_out=False)
@@ -128,6 +128,10 @@ class TokenizerJob(ValidatedJob):
             self.check(checkpoint.weights)
         elif source is not None:
             self.given = find_weights(source)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Return the blocks of both networks."""
+        return self.model.blocks()
 
     def sizes(self) -> dict[str, int]:
         """Return the codes of one picture, and how many different ones there are."""

@@ -151,6 +151,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         case(f"{name}-2", verb, file, 2, *words)
 
     scratch = ("--from", "scratch")
+
+    def sharded(name: str, verb: str, *words: str) -> None:
+        words = (f"{verb}.sharding.name=fsdp", *words)
+        case(f"{name}-f", verb, f"{name.partition('-')[0]}.yaml", 2, *words)
+
     both("image", "pretrain", recipe("image", "smooth", IMAGES, STEPS))
     clips = {"pretrain": {"batch": {"global": 4}}}
     both("video", "pretrain", recipe("video", "clips", VIDEOS, STEPS, clips))
@@ -158,6 +163,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     both("fitted", "pretrain", recipe("fitted", "smooth", IMAGES, STEPS, FITTED))
     both("tokenizer", "tokenizer", recipe("tokenizer", "smooth", IMAGES, TOKENIZER))
     both("finetune", "finetune", recipe("finetune", "sides", IMAGES, FINETUNE), *scratch)
+    sharded("image", "pretrain")
+    sharded("video", "pretrain")
+    sharded("finetune", "finetune", *scratch)
+    sharded("tokenizer", "tokenizer")
+    half = "pretrain.precision=bf16"
+    case("image-half", "pretrain", "image.yaml", 2, half)
+    sharded("image-half", "pretrain", half)
     for ranks in (1, 4):
         case(f"whole-{ranks}", "pretrain", "image.yaml", ranks)
     for ranks in (1, 2):
@@ -167,6 +179,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     for name, before, ranks, words in (
         ("image-21", "image-2", 1, ("pretrain.batch.accumulation=2",)),
         ("image-12", "image-1", 2, ()),
+        ("image-f1", "image-f", 1, ("pretrain.batch.accumulation=2",)),
+        ("image-1f", "image-1", 2, ("pretrain.sharding.name=fsdp",)),
+        ("finetune-f2", "finetune-f", 2, scratch),
+        ("finetune-2f", "finetune-2", 2, ("finetune.sharding.name=fsdp", *scratch)),
         ("finetune-22", "finetune-2", 2, ("--from", "scratch")),
         ("tokenizer-21", "tokenizer-2", 1, ("tokenizer.batch.accumulation=2",)),
     ):
@@ -214,6 +230,44 @@ def test_a_run_continues_on_another_number_of_ranks(
     found, expected = runs.weights(resumed), runs.weights(unbroken)
     for name in expected:
         assert torch.equal(found[name], expected[name]), name
+
+
+@pytest.mark.parametrize(
+    ("sharded", "replicated"),
+    [
+        ("image-f", "image-1"),
+        ("video-f", "video-1"),
+        ("finetune-f", "finetune-2"),
+        ("image-half-f", "image-half"),
+        # Saved by one way and continued by the other.
+        ("image-f1", "image-1"),
+        ("image-1f", "image-1"),
+        ("finetune-f2", "finetune-2"),
+        ("finetune-2f", "finetune-2"),
+    ],
+)
+def test_sharded_parameters_are_whole_ones_bit_for_bit(
+    runs: Runs, sharded: str, replicated: str
+) -> None:
+    """Only the reported norm is added up in another order; it clips nothing here."""
+    for ours, theirs in zip(runs.steps(sharded), runs.steps(replicated), strict=True):
+        assert ours[:2] == theirs[:2]
+        assert ours[2] == pytest.approx(theirs[2], rel=1e-6)
+    found, expected = runs.weights(sharded), runs.weights(replicated)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(found[name], expected[name]), name
+    for ours, theirs in zip(runs.held_out(sharded), runs.held_out(replicated), strict=True):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-12)
+
+
+def test_a_sharded_tokenizer(runs: Runs) -> None:
+    """FSDP2 lays convolutions out in another way, so that they round differently."""
+    for ours, theirs in zip(runs.steps("tokenizer-f"), runs.steps("tokenizer-2"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    assert_moved_alike(runs.weights("tokenizer-f"), runs.weights("tokenizer-2"))
 
 
 def test_four_ranks_are_one_up_to_rounding(runs: Runs) -> None:

@@ -299,6 +299,7 @@ WORLDS = {
         {
             "probe.compile": REFUSED,  # they would do nothing
             "probe.activation_checkpointing": REFUSED,
+            "probe.sharding.name": REFUSED,
             "probe.max_nonfinite": (4, 4),
         },
         SCRATCH,

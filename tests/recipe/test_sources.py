@@ -19,7 +19,7 @@ SECTIONS = ("model", "pretrain", "finetune", "probe", "tokenizer")
 # Keys that say how a run goes on here, or where files lie: no source has them.
 OF_RUNS = (
     "precision", "compile", "checkpoint", "validate", "pictures", "online_probe", "max_nonfinite",
-    "activation_checkpointing", "path", "published", "root", "weights",
+    "activation_checkpointing", "sharding", "path", "published", "root", "weights",
 )  # fmt: skip
 
 
