@@ -290,6 +290,31 @@ def evaluate(  # noqa: PLR0917 - each is an option of the command line
 
 
 @app.command()
+@runs("bench:bench")
+def bench(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", min=1, metavar="N", help="Without the data: noise for N samples."
+        ),
+    ] = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure what holds pre-training back: the model, the loader, or both.
+
+    Takes a minute or two, and writes nothing. The batch is smaller than the
+    recipe's where a step of it would take more than seconds.
+
+    Example: maekit bench quickstart data.workers=2
+    """
+
+
+@app.command()
 @runs("ablate:ablate", resumable=True)
 def ablate(  # noqa: PLR0917 - each is an option of the command line
     recipe: RecipeArgument,

@@ -124,7 +124,7 @@ class SampleReader:
         try:
             source = self.dataset.open(key.index)
             plans = self.plans(source, key)
-            views, known = self._read_views(source, plans, key, room or self._new_arrays)
+            views, known = self.read_views(source, plans, key, room)
         except (PartError, StorageError):
             raise
         except MaekitError as error:
@@ -215,11 +215,11 @@ class SampleReader:
             self.seed, purpose=purpose, epoch=key.epoch, index=key.index, repeat=repeat
         )
 
-    def _read_views(
-        self, source: Source, plans: Sequence[Plan], key: Key, room: Room
+    def read_views(
+        self, source: Source, plans: Sequence[Plan], key: Key, room: Room | None = None
     ) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
         """Read each view ``[R, C, T, h, w]``, in the source's dtype, and which tokens are known."""
-        rendering = self.rendering
+        rendering, room = self.rendering, room or self._new_arrays
         if source.info.dtype == "float32" and not rendering.span and not rendering.float_ok:
             raise _without_range(source)
         _check_channels(source.info, self.channels)

@@ -1,0 +1,46 @@
+"""``maekit bench`` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from maekit.engine import bench
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Result
+
+    Cli = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "SECONDS", 0.2)
+    monkeypatch.setattr(bench, "STEP", 0.2)
+    monkeypatch.setattr(bench, "_SIDE", {"cpu": 256})
+
+
+def test_a_table_and_a_sentence_or_json(cli: Cli, small: str) -> None:
+    before = sorted(Path().rglob("*"))
+    shown = cli("bench", small)
+    assert shown.code == 0, shown.err
+    for word in ("model alone", "loader alone", "data wait", "decode", "hold"):
+        assert word in shown.out
+    found = json.loads(cli("bench", small, "--json", "-q").out)
+    assert (found["verb"], found["exit"]) == ("bench", 0)
+    assert set(found["model"]) >= {"step_ms", "samples_per_second", "mfu", "memory_bytes"}
+    assert set(found["loader"]) >= {"samples_per_second", "read_ms", "decode_ms", "hand_over_ms"}
+    assert found["bottleneck"] in ("model", "loader", "both")
+    assert sorted(Path().rglob("*")) == before  # it writes nothing
+
+
+def test_without_the_data_or_the_section(cli: Cli, small: str) -> None:
+    words = ("data.train.path=nowhere", "--json", "-q")
+    assert cli("bench", small, *words).code == 6
+    assert cli("bench", small, *words, "--samples", "64").code == 0
+    assert cli("bench", small, "~pretrain").code == 2
