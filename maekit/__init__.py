@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from maekit.engine.events import Event
-    from maekit.evaluate.classifier import Classifier
+    from maekit.evaluate.predict import LoadedClassifier
     from maekit.model import MaskedAutoencoder
-    from maekit.weights.header import Header
 
 __all__ = ["__version__", "load", "load_classifier", "run"]
 
@@ -48,7 +47,7 @@ def load_classifier(
     source: str | Path,
     classes: Sequence[str] | None = None,
     clip: tuple[int, int, int] | None = None,
-) -> tuple[Classifier, Header]:
+) -> LoadedClassifier:
     """Load a classifier from a run folder, or a weights file of maekit or of others.
 
     That is what ``maekit finetune`` or the linear ``maekit probe`` left, or a fine-tuned model or
@@ -62,17 +61,18 @@ def load_classifier(
             it was trained at; its positions are then resized.
 
     Returns:
-        The classifier in evaluation mode on the CPU, and its header. ``model(pixels)`` gives
-        logits ``[B, K]`` of ``model.normalize(pixels in [0, 1])``, ``model.features`` what the head
-        gets; ``header.classifier.outputs`` names the classes.
+        What unpacks into the classifier, in evaluation mode on the CPU, and its header.
+        ``.predict(files)`` says what is on pictures and videos, as ``maekit predict`` does.
+        ``model(pixels)`` gives logits ``[B, K]`` of ``model.normalize(pixels in [0, 1])``,
+        ``model.features`` what the head gets; ``header.classifier.outputs`` names the classes.
 
     Raises:
         WeightsError: the file cannot be read, or holds no classifier.
         RecipeError: there are more or fewer names than outputs.
     """
-    from maekit.evaluate.classifier import load_classifier as work
+    from maekit.evaluate.predict import LoadedClassifier
 
-    return work(source, classes, clip)
+    return LoadedClassifier(source, classes, clip)
 
 
 def run(

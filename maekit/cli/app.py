@@ -420,6 +420,85 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
 
 
 @app.command()
+@runs("predict:predict", resumable=True)
+def predict(  # noqa: PLR0917 - each is an option of the command line
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT...", help="Images, videos, folders, quoted patterns, lists of paths."
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="WEIGHTS",
+            help="A classifier: RUN or FILE; default: the newest one below ./runs.",
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Classes that are written.")] = 5,
+    form: Annotated[
+        Literal["csv", "json", "parquet"] | None,
+        typer.Option("--format", help="Default: as the suffix of --out, else csv."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Default: predictions.<format>."),
+    ] = None,
+    of_set: Annotated[
+        Literal["val"] | None,
+        typer.Option("--set", help="In place of INPUT: the samples of the recipe's data.val."),
+    ] = None,
+    every: Annotated[
+        str | None,
+        typer.Option("--every", metavar="2s", help="Of videos: a window begins every so often."),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            "--window",
+            metavar="4s",
+            help="How long each is; default: as --every, and at least a clip.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="Read inputs as this one reads data.val; default: the run's own, or one view.",
+        ),
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option("--views", metavar="CLIPSxCROPS", help="Of each input; 5x3 for example."),
+    ] = None,
+    classes: Classes = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Views scored at once; default: the recipe's.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Loader processes; default: the recipe's.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it is there.")
+    ] = False,
+    lock: Lock = True,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what is on images and videos; run again, an interrupted call is resumed.
+
+    Writes each input's likeliest classes and their probabilities, or labels, or
+    values. What cannot be read is named (exit 6), and the others are done.
+
+    Example: maekit predict photos/ --from runs/mine/2 --out answers.csv
+    """
+
+
+@app.command()
 @runs("reconstruct:reconstruct")
 def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     inputs: Annotated[

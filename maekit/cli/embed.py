@@ -6,43 +6,39 @@ one frame shown as often as the model wants, and of a video an image model sees 
 
 from __future__ import annotations
 
-import glob
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from maekit.atomic import sweep
+from maekit.cli.input_words import unlisted
+from maekit.cli.kept_output import KeptOutput, format_of
 from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.data.rendering import Rendering
 from maekit.datasets.folders import Tally
-from maekit.datasets.images import SUFFIXES as PICTURES
-from maekit.datasets.list_rows import columns_note, read_list
 from maekit.datasets.named_files import NamedFiles, find_files
-from maekit.datasets.videos import SUFFIXES as VIDEOS
 from maekit.engine.batches import workers_of
 from maekit.engine.build import load_model
 from maekit.engine.events import Note
 from maekit.engine.left_out import announce_left_out
-from maekit.engine.lock import LOCK, held_lock
 from maekit.engine.precision import Precision, pick_device
-from maekit.errors import INTERRUPTED, DataError, Interrupted, RecipeError
+from maekit.errors import INTERRUPTED, DataError, Interrupted
 from maekit.evaluate.classifier import HeadFeatures, load_classifier
 from maekit.evaluate.embed import (
+    FORMATS,
     Embedding,
     Format,
     arrow_library,
     digest_of_inputs,
-    format_of,
     write,
 )
 from maekit.evaluate.embed import embed as make_embedding
 from maekit.evaluate.encoder import digest_of_weights
-from maekit.evaluate.feature_cache import FeatureShards, remove_finished
+from maekit.evaluate.feature_cache import FeatureShards
 from maekit.evaluate.features import Features, auto_pool
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
@@ -60,9 +56,7 @@ if TYPE_CHECKING:
     from maekit.model import MaskedAutoencoder
     from maekit.weights.header import Header
 
-LISTS = frozenset({".csv", ".jsonl", ".list", ".tsv", ".txt"})
 VERB = "embed"
-_log = logging.getLogger(__name__)
 BAD_FILES = DataError.exit_code
 TIMEOUT = 120.0  # seconds that one input may take
 
@@ -84,25 +78,25 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     verbose: bool,
 ) -> int:
     """Embed all inputs; return the exit code: 6 where some could not be read."""
-    terminal = Terminal(Console(stderr=True, highlight=False), quiet=quiet, verbose=verbose)
-    kind = format_of(out, form)
-    target = out or Path(f"embeddings.{kind}")
-    parts = target.with_name(f"{target.name}.parts")
-    remove_finished(parts, target, terminal)
-    _refuse_taken(target, overwrite=overwrite)
-    if kind == "parquet":
-        arrow_library()  # that it is missing is better known before the work than after it
-    with LoggingBridge(terminal).listening():
+    console = Console(stderr=True, highlight=False)
+    with (
+        closing(Terminal(console, quiet=quiet, verbose=verbose)) as terminal,
+        LoggingBridge(terminal).listening(),
+        StopSignal(),
+    ):
+        kind = format_of(out, form, FORMATS)
+        output = KeptOutput.at(out or Path(f"embeddings.{kind}"), terminal, overwrite=overwrite)
+        if kind == "parquet":
+            arrow_library()  # that it is missing is better known before the work than after it
         located = newest_or_demo(source, predicts=False)
-    for note in located.notes:
-        terminal(Note(note, warning=True))
-    where = pick_device(device)
-    with LoggingBridge(terminal).listening(), StopSignal():
+        for note in located.notes:
+            terminal(Note(note, warning=True))
+        where = pick_device(device)
         weights = open_weights(located.source)
         model, header = load_model(weights)
         tally = Tally()
         found = find_files(
-            list(_unlisted(inputs)), moving=header.clip[0] > 1, purpose=VERB, tally=tally
+            list(unlisted(inputs, VERB)), moving=header.clip[0] > 1, purpose=VERB, tally=tally
         )
         head = weights.header.classifier
         own = auto_pool("auto", model.backbone.prefix_tokens) if head is None else head.pool
@@ -120,10 +114,8 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         if pooled:
             about["norm"] = "after pooling"
         digest = digest_of_inputs(each.path for each in found)
-        shards = FeatureShards(parts, about | {"inputs": digest})
-        with held_lock(shards.folder / LOCK, locks=lock):
-            for place in (target, parts):  # what a killed process left half written or removed
-                sweep(target.parent, f"{glob.escape(place.name)}-*")
+        shards = FeatureShards(output.parts, about | {"inputs": digest})
+        with output.held(locks=lock):
             terminal(Note(f"weights: {located.description}"))
             terminal(
                 Note(f"{len(found):,} inputs, {_described(header, model, pool, layer, pooled)}")
@@ -136,45 +128,16 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
                 text = f"interrupted; the same command resumes from {shards.folder}"
                 terminal(Note(text, warning=True))
                 return INTERRUPTED
-            write(target, kind, made, about)
+            write(output.target, kind, made, about)
         shards.remove(terminal)
-    for each in made.unread:
-        terminal(Note(f"{each['input']}: {each['error']}", warning=True))
-    return _tell(made, target, about, tally, json=json)
-
-
-def _refuse_taken(target: Path, *, overwrite: bool) -> None:
-    if target.is_dir():
-        msg, hint = "this is a folder", "the name of a file that is to be written"
-        raise RecipeError(msg, where=f"--out {target}", hint=hint)
-    if target.exists() and not overwrite:
-        hint = "--overwrite, or another --out"
-        raise RecipeError("the file is there already", where=f"--out {target}", hint=hint)
+        for each in made.unread:
+            terminal(Note(f"{each['input']}: {each['error']}", warning=True))
+    return _tell(made, output.target, about, tally, json=json)
 
 
 def _reading(batch: int, workers: int | None, device: torch.device) -> Reading:
     count = workers_of("auto" if workers is None else workers, device.type)
     return Reading(device, batch, count, TIMEOUT)
-
-
-def _unlisted(words: Sequence[str]) -> Iterator[str]:
-    """Yield the words; in place of a list of paths, its paths.
-
-    Raises:
-        DataError: a list with stretches of videos, or that makes no sense.
-    """
-    for word in words:
-        path = Path(word)
-        if path.suffix.lower() not in LISTS or not path.is_file():
-            yield word
-            continue
-        if (note := columns_note(path, PICTURES | VIDEOS)) is not None:
-            _log.info("%s: %s", path, note)
-        for row in read_list(path, PICTURES | VIDEOS):
-            if any(row.times):
-                what = "asks for a stretch of a video; embed takes whole files"
-                raise DataError(what, where=f"{path}:{row.line}", hint="cut it, or list files")
-            yield row.path if "://" in row.path else str(path.parent / row.path)
 
 
 def _reader(inputs: NamedFiles, header: Header, located: LocatedWeights) -> ViewReader:

@@ -10,12 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from maekit.cli.output import print_json, print_table, say
+from maekit.cli.quantities import counts
 from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.cli.result import MEASURES, print_comparison
 from maekit.engine.precision import pick_device
 from maekit.engine.resume import is_restarted
 from maekit.engine.run import RunOptions
-from maekit.errors import INTERRUPTED, RecipeError
+from maekit.errors import INTERRUPTED
 from maekit.evaluate.evaluation import evaluate as judge
 from maekit.evaluate.way import VERB, Request
 from maekit.weights.heads import read_classes
@@ -40,8 +41,8 @@ def evaluate(  # noqa: PLR0917 - each is an option of the command line
 ) -> int:
     """Judge a classifier; return the exit code."""
     names = None if classes is None else read_classes(classes)
-    counts = None if views is None else _views(views)
-    request = Request(source, recipe, overrides or (), data, counts, names, classes)
+    number = None if views is None else views_of(views)
+    request = Request(source, recipe, overrides or (), data, number, names, classes)
     options = RunOptions(
         out,
         resume or is_restarted(),
@@ -70,12 +71,17 @@ def evaluate(  # noqa: PLR0917 - each is an option of the command line
     return 0
 
 
-def _views(text: str) -> tuple[int, int]:
-    sizes = text.lower().split("x")
-    if len(sizes) != 2 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        hint = "clips and crops of each sample, as 5x3; 1x1 is the center"
-        raise RecipeError(f"not a number of views: {text}", where="--views", hint=hint)
-    clips, crops = map(int, sizes)
+def views_of(text: str) -> tuple[int, int]:
+    """Read ``--views``: clips and crops.
+
+    Raises:
+        RecipeError: it is something else.
+    """
+    hint, what = (
+        "clips and crops of each sample, as 5x3; 1x1 is the center",
+        "not a number of views",
+    )
+    clips, crops = counts(text, 2, where="--views", what=what, hint=hint)
     return clips, crops
 
 

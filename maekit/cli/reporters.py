@@ -95,10 +95,19 @@ class LoggingBridge(logging.Handler):
     def __init__(self, emit: Emit) -> None:
         super().__init__(logging.INFO)
         self.listener = emit
+        self._warned: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Turn a record into a note."""
-        self.listener(Note(record.getMessage(), warning=record.levelno >= logging.WARNING))
+        """Turn a record into a note; the same warning is given once (weights are looked at twice).
+
+        So a damaged checkpoint is named once.
+        """
+        text, warning = record.getMessage(), record.levelno >= logging.WARNING
+        if warning and text in self._warned:
+            return
+        if warning:
+            self._warned.add(text)
+        self.listener(Note(text, warning=warning))
 
     @contextmanager
     def listening(self) -> Iterator[None]:

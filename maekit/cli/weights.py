@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maekit.cli.output import print_json, print_table, say, writing
+from maekit.cli.quantities import counts
 from maekit.cli.reporters import progress_shown
 from maekit.engine.build import load_model, require_whole, without_head
 from maekit.errors import MaekitError, RecipeError
@@ -129,11 +130,8 @@ def convert(
 
 
 def _clip(text: str) -> tuple[int, int, int]:
-    sizes = text.lower().split("x")
-    if len(sizes) != 3 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        hint = "give frames, height and width in pixels, as 16x224x224 (1x224x224 for pictures)"
-        raise RecipeError(f"not a clip: {text}", where="--clip", hint=hint)
-    frames, height, width = map(int, sizes)
+    hint = "give frames, height and width in pixels, as 16x224x224 (1x224x224 for pictures)"
+    frames, height, width = counts(text, 3, where="--clip", what="not a clip", hint=hint)
     return frames, height, width
 
 

@@ -63,8 +63,9 @@ class OpenVideo:
             fps=index.fps,
         )
 
-    def between(self, start: float, end: float) -> range:
-        """Return the frames from ``start`` to before ``end``, in seconds after the first frame.
+    @property
+    def seconds(self) -> np.ndarray:
+        """When each frame is shown, in seconds after the first, float64 ``[frames]``.
 
         By the frames' own times; where the file has none, by its frame rate.
 
@@ -72,13 +73,20 @@ class OpenVideo:
             DataError: the file has neither times nor a frame rate.
         """
         if self.index.times is not None:
-            seconds = (self.index.times - self.index.times[0]) * self.index.tick
-        elif self.index.fps:
-            seconds = np.arange(self.index.frames) / self.index.fps
-        else:
-            what = "has no frame rate, so that seconds mean nothing in it"
-            raise DataError(what, where=self.name, hint="remux it to MP4 or MKV")
-        first, last = np.searchsorted(seconds, (start - 1e-6, end - 1e-6)).tolist()
+            shown: np.ndarray = (self.index.times - self.index.times[0]) * self.index.tick
+            return shown
+        if self.index.fps:
+            return np.arange(self.index.frames) / self.index.fps
+        what = "has no frame rate, so that seconds mean nothing in it"
+        raise DataError(what, where=self.name, hint="remux it to MP4 or MKV")
+
+    def between(self, start: float, end: float) -> range:
+        """Return the frames from ``start`` to before ``end``, in seconds after the first frame.
+
+        Raises:
+            DataError: the file has neither times nor a frame rate.
+        """
+        first, last = np.searchsorted(self.seconds, (start - 1e-6, end - 1e-6)).tolist()
         return range(first, last)
 
     def decode(self, frame_ids: Sequence[int]) -> np.ndarray:

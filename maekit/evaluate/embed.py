@@ -167,24 +167,3 @@ def arrow_library() -> tuple[Any, Any]:
 
 def _text(about: dict[str, Any]) -> str:
     return as_text(json.dumps(about, sort_keys=True, ensure_ascii=False))
-
-
-def format_of(path: Path | None, requested: Format | None) -> Format:
-    """Return the requested format, else that of the file's suffix, else npz.
-
-    Raises:
-        RecipeError: the two contradict each other, or the suffix is unknown.
-    """
-    if path is None:
-        return requested or "npz"
-    suffix = path.suffix.removeprefix(".").lower()
-    names = ", ".join(FORMATS)
-    kind = next((each for each in FORMATS if each == suffix), None)
-    if kind is None and requested is None:
-        what = f"'{path.suffix}' is" if path.suffix else "a name without a suffix is"
-        hint = f"a name that ends in one of {names}; or --format"
-        raise RecipeError(f"{what} no format of features", where=f"--out {path}", hint=hint)
-    if None not in (kind, requested) and kind != requested:
-        msg = f"the name says {kind}, and --format {requested}"
-        raise RecipeError(msg, where=f"--out {path}", hint="leave --format out, or rename the file")
-    return requested or kind or "npz"

@@ -275,9 +275,7 @@ class Task:
 
     def scores(self, logits: Tensor) -> Tensor:
         """Turn logits into what is averaged over views: probabilities, or values."""
-        if self.kind == "multiclass":
-            return logits.float().softmax(dim=-1)
-        return logits.float().sigmoid() if self.kind == "multilabel" else logits.float()
+        return scores_of(self.kind, logits)
 
     def measure(self, scores: np.ndarray) -> dict[str, float | None]:
         """Measure how good scores ``[m, K]`` of data.val's samples are; fractions."""
@@ -299,6 +297,13 @@ class Task:
         if self.kind == "multiclass":
             return chance_level(self.labels)
         return float(self.labels.mean()) if self.kind == "multilabel" else 0.0
+
+
+def scores_of(kind: HeadKind, logits: Tensor) -> Tensor:
+    """Turn a head's logits ``[B, K]`` into float32 probabilities, or values."""
+    if kind == "multiclass":
+        return logits.float().softmax(dim=-1)
+    return logits.float().sigmoid() if kind == "multilabel" else logits.float()
 
 
 def task_of(kind: HeadKind, train: Dataset, val: Dataset) -> Task:

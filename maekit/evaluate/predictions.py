@@ -80,7 +80,7 @@ class Predictions:
             NonFiniteError: a score is not finite.
         """
         names = tuple(dataset.name(row) for row in rows.tolist())
-        return cls(rows, names, labels, *_average(views, center_index, names))
+        return cls(rows, names, labels, *average_views(views, center_index, names))
 
     def top(self, k: int, *, single: bool = False) -> float:
         """Return the share of rows whose label is among the ``k`` highest scores."""
@@ -147,7 +147,7 @@ def refuse_bad(batch: Batch) -> None:
         raise DataError(f"cannot be read: {reason}", where=file, hint=hint)
 
 
-def _average(
+def average_views(
     views: np.ndarray, center_index: int, names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reduce scores ``[n, V, K]`` to float64 ``[n, K]``: the mean, and the center view's."""
@@ -259,7 +259,7 @@ def predict(
                 refuse_bad(read)
                 rows = [key.index for key in read.keys]
                 called = [reader.dataset.name(row) for row in rows]
-                averaged = _average(made["scores"].cpu().numpy(), reader.center_index, called)
+                averaged = average_views(made["scores"].cpu().numpy(), reader.center_index, called)
                 found.append((rows, *averaged, counts_of([read])))
         return found
 

@@ -127,6 +127,27 @@ def newest_or_demo(source: str | None, *, predicts: bool = True) -> LocatedWeigh
     return _demo(tuple(notes))
 
 
+def newest_classifier() -> LocatedWeights:
+    """Find the newest run with a classifier; finished ones come first.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    for finished, _, folder in sorted(_saved_runs(), reverse=True):
+        try:
+            weights = find_weights(folder)
+            if read_header(weights).classifier is None:
+                continue
+        except MaekitError:
+            continue
+        which = "the newest finished classifier" if finished else "the newest, not finished"
+        text = f"{weights} ({which}; others: --from RUN)"
+        return LocatedWeights(str(weights), text, run_of(weights), str(folder))
+    msg = f"no run below {RUNS}/ has left a classifier"
+    hint = "--from RUN or FILE; `maekit finetune` trains one"
+    raise RecipeError(msg, where="--from", hint=hint)
+
+
 def _demo(notes: tuple[str, ...]) -> LocatedWeights:
     path = demo.WEIGHTS
     return LocatedWeights(str(path), f"{DEMO} ({path})", path.parent, DEMO, notes)

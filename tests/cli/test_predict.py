@@ -1,0 +1,202 @@
+"""``maekit predict``: what a classifier answers for any files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from numerics import close
+from PIL import Image
+from small_recipes import VIDEOS, Recipe, write_noise, write_recipe
+from small_runs import result_of
+
+import maekit
+from maekit.engine.run_folder import read_lines
+from maekit.evaluate import predict as predicting
+from maekit.evaluate.feature_cache import FeatureShards
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Result
+
+    Cli = Callable[..., Result]
+
+SCRATCH = ("--from", "scratch")
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def tuned(cli: Cli, two: str) -> str:
+    """Fine-tune on two classes."""
+    done = cli("finetune", two, "finetune.steps=3", *SCRATCH, "-q")
+    assert done.code == 0, done.err
+    return "runs/two/1"
+
+
+def test_a_csv_has_the_accuracy_of_the_run(cli: Cli, tuned: str) -> None:
+    done = cli("predict", "pictures/val", "--out", "a.csv")  # of the newest classifier
+    assert done.code == 0, done.err
+    assert "runs/two/1/weights.safetensors (the newest finished classifier" in done.err
+    found = rows("a.csv")
+    assert list(found[0]) == ["input", "class", "probability", "class_2", "probability_2", "error"]
+    right = [Path(each["input"]).parent.name == each["class"] for each in found]
+    assert np.mean(right) == result_of(tuned)["top1"]
+    first = done.out.splitlines()[1].split()
+    assert first[:2] == [found[0]["input"], found[0]["class"]]
+    # Those of the run's own set are the same, under the names that it has there.
+    own = cli("predict", "--set", "val", "--from", tuned, "--top", "1", "--out", "b.json", "--json")
+    assert own.code == 0, own.err
+    said = json.loads(own.out)
+    assert said["predictions"] == json.loads(Path("b.json").read_text())
+    known = {each["id"]: each["scores"] for each in read_lines(Path(tuned, "predictions.jsonl"))}
+    for each in said["predictions"]:
+        assert list(each) == ["input", "class", "probability", "error"]
+        assert each["probability"] == max(known[each["input"]])
+    assert {Path(each["input"]).name for each in found} == {Path(name).name for name in known}
+    assert [each["class"] for each in found] == [each["class"] for each in said["predictions"]]
+
+
+def test_a_bad_file_is_named_and_the_others_are_done(cli: Cli, tuned: str) -> None:
+    Path("pictures/val/broken.png").write_bytes(b"none")
+    Image.new("RGB", (2000, 20)).save("wide.png")
+    done = cli("predict", "pictures/val", "wide.png", "absent.png", "--json", "-q")
+    assert done.code == 6
+    said = json.loads(done.out)
+    assert (said["exit"], said["inputs"]) == (6, 19)
+    assert [Path(each["input"]).name for each in said["errors"]] == ["broken.png", "absent.png"]
+    assert sum(said["left_out"].values()) == 1  # cut
+    found = rows("predictions.csv")
+    assert [Path(each["input"]).name for each in found if each["error"]] == [
+        "broken.png",
+        "absent.png",
+    ]
+    assert all(each["class"] in "lr" for each in found if not each["error"])
+    assert cli("predict", "wide.png").code == 2  # the file is there
+    for words in (("absent.png",), (), ("wide.png", "--set", "val"), ("a.png", "--window", "2s"),
+                  ("wide.png", "--every", "2 weeks"), ("wide.png", "--out", "x.xls")):  # fmt: skip
+        assert cli("predict", *words, "--overwrite").code == 2, words
+
+
+def test_without_a_classifier(cli: Cli, two: str) -> None:
+    none = cli("predict", "pictures/val")
+    assert none.code == 2
+    assert "no run below runs/ has left a classifier" in none.err
+    assert cli("predict", "pictures/val", "--from", "demo").code == 3
+
+
+def test_killed_twice_it_writes_the_same_bytes(
+    cli: Cli, tuned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predicting, "SHARD_SIZE", 3)
+    made: list[int] = []
+    save = FeatureShards.save
+    words = ("predict", "pictures", "--from", tuned, "-q")
+    assert cli(*words, "--out", "whole.csv").code == 0
+
+    def stopping(self: FeatureShards, number: int, *what: Any) -> None:
+        save(self, number, *what)
+        made.append(number)
+        if len(made) in (2, 5):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(FeatureShards, "save", stopping)
+    codes = [cli(*words, "--out", "cut.csv").code for _ in range(3)]
+    assert codes == [75, 75, 0]
+    assert made == list(range(19))  # of 56 files; none twice
+    assert Path("cut.csv").read_bytes() == Path("whole.csv").read_bytes()
+    assert not Path("cut.csv.parts").exists()
+
+
+def labels_from(folder: str, path: str, label: Callable[[str, int], str]) -> str:
+    """Write a list of a folder's pictures with other labels."""
+    found = sorted(Path(folder).rglob("*.png"))
+    lines = [f"{each} {label(each.parent.name, number)}" for number, each in enumerate(found)]
+    Path(path).write_text("\n".join(lines))
+    return path
+
+
+def test_several_labels_and_values(cli: Cli, two: str) -> None:
+    sides = labels_from(
+        "pictures/train", "sides.txt", lambda side, n: f"{side}|odd" * (n % 2) or side
+    )
+    heights = labels_from("pictures/train", "heights.txt", lambda side, n: f"{n}|{-n}")
+    plain = ("finetune.label_smoothing=0", "finetune.steps=2", *SCRATCH)
+    for kind, path in (("multilabel", sides), ("regression", heights)):
+        words = (f"data.train.path={path}", f"data.val.path={path}", f"finetune.head.kind={kind}")
+        done = cli("finetune", two, *words, *plain, "--out", kind, "-q")
+        assert done.code == 0, done.err
+        out = f"{kind}.parquet" if kind == "multilabel" else f"{kind}.csv"
+        assert cli("predict", "pictures/train", "--from", kind, "--out", out, "-q").code == 0
+    from pyarrow import parquet
+
+    table = parquet.read_table("multilabel.parquet")
+    assert table.column_names == ["input", "labels", "l", "odd", "r", "error"]
+    for row in table.to_pylist():
+        likely = [name for name in ("l", "odd", "r") if row[name] > 0.5]
+        assert row["labels"] == ("|".join(likely) or "-")
+    known = [each["scores"] for each in read_lines(Path("multilabel/predictions.jsonl"))]
+    scores = [[row[name] for name in ("l", "odd", "r")] for row in table.to_pylist()]
+    assert scores == known
+    values = rows("regression.csv")
+    assert list(values[0]) == ["input", "value_0", "value_1", "error"]
+    known = [each["scores"] for each in read_lines(Path("regression/predictions.jsonl"))]
+    assert [[float(row["value_0"]), float(row["value_1"])] for row in values] == known
+
+
+CLIPS: Recipe = {
+    "name": "clips",
+    "data": {"train": {"path": "clips", "stride": 2}, "val": {"path": "clips", "stride": 2}},
+    "finetune": {
+        "steps": 2,
+        "batch": {"global": 4},
+        "optimizer": {"name": "adamw", "base_lr": 0.1},
+        "views": {"clips": 2, "crops": 3},
+    },
+}
+
+
+def test_videos_whole_and_by_windows(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, frames in enumerate((9, 15, 3, 40)):
+        write_noise(Path("clips", "ab"[number % 2], f"{number}.mp4"), frames)
+    recipe = write_recipe(tmp_path / "clips.yaml", VIDEOS, CLIPS)
+    assert cli("finetune", recipe, *SCRATCH, "--out", "tuned", "-q").code == 0
+    done = cli("predict", "clips", "--from", "tuned", "--json", "-q", "--out", "whole.csv")
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
+    assert said["settings"]["views"] == "2x3"
+    lines = read_lines(Path("tuned/predictions.jsonl"))
+    known = {Path(each["id"]).name: max(each["scores"]) for each in lines}
+    ours = {Path(each["input"]).name: each["probability"] for each in said["predictions"]}
+    assert ours.keys() == known.keys()
+    close(list(ours.values()), [known[name] for name in ours], terms=1000)
+    words = ("--from", "tuned", "--every", "1s", "--views", "1x1", "--out", "windows.csv")
+    done = cli("predict", "clips", *words)
+    assert done.code == 0, done.err
+    found = rows("windows.csv")
+    assert list(found[0])[:3] == ["input", "start", "stop"]
+    per_file = [sum(each["input"].endswith(f"{n}.mp4") for each in found) for n in range(4)]
+    assert per_file == [1, 2, 1, 4]
+    # In Python, too.
+    loaded = maekit.load_classifier("tuned")
+    model, header = loaded
+    assert header.classifier is not None
+    assert model.grid.tokens > 0
+    answers = loaded.predict(["clips/a/0.mp4", "clips/b/none.mp4"], top=1)
+    assert answers[0].classes[0] == said["predictions"][0]["class"]
+    close([answers[0].scores[0]], [said["predictions"][0]["probability"]], terms=1000)
+    assert (answers[1].error, answers[1].classes) == ("no such file or folder", ())
+    assert len(loaded.predict("clips/b/3.mp4", every=1.0)) == 4
