@@ -347,7 +347,7 @@ def build(spec: PartSpec, context: PartContext | None = None) -> Any:  # noqa: A
     """
     part = find(spec.kind, spec.name)
     spec = typed(spec)
-    if not _takes_context(part):
+    if not takes_context(part):
         return part(spec.options)
     if context is None:
         raise PartError(
@@ -356,7 +356,8 @@ def build(spec: PartSpec, context: PartContext | None = None) -> Any:  # noqa: A
     return part(spec.options, context)
 
 
-def _takes_context(part: type[Any]) -> bool:
+def takes_context(part: type[Any]) -> bool:
+    """Tell whether a part is built as ``Class(options, context)``."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [
         parameter

@@ -1,16 +1,30 @@
 """Checks that any part can be run against, built-in or from a plugin.
 
-Each raises AssertionError with what a part does not keep of its contract (``maekit.contracts``);
-none needs data or a GPU::
+Each builds the part itself, many times over, and raises an AssertionError that names every promise
+of ``maekit.contracts`` that it breaks; none needs data or a GPU::
 
     from maekit.testing import check_masker
 
     def test_masker():
-        check_masker(MyMasker(MyMasker.Options()))
+        check_masker(MyMasker, {"ratio": 0.6})
+
+``only`` and ``without`` take names of promises; ``maekit plugins check`` lists them all.
 """
 
-from maekit.testing.data import check_dataset
-from maekit.testing.masks import check_masker
-from maekit.testing.models import check_backbone, check_decoder, check_target
+from maekit.testing.checks import (
+    check_backbone,
+    check_dataset,
+    check_decoder,
+    check_masker,
+    check_target,
+)
+from maekit.testing.promises import BrokenPromiseError
 
-__all__ = ["check_backbone", "check_dataset", "check_decoder", "check_masker", "check_target"]
+__all__ = [
+    "BrokenPromiseError",
+    "check_backbone",
+    "check_dataset",
+    "check_decoder",
+    "check_masker",
+    "check_target",
+]

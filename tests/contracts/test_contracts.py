@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from maekit import registry
-from maekit.contracts import Grid, Masker, PartContext
-from maekit.recipe.schema import BackboneSpec, DataSpec, DecoderSpec, MaskerSpec, TargetSpec
+from maekit.contracts import Dataset, Grid
 from maekit.recipe.tokenizer import DVAESizes
 from maekit.targets.dvae_networks import DVAE
 from maekit.targets.pixel import Pixel
 from maekit.testing import (
+    BrokenPromiseError,
     check_backbone,
     check_dataset,
     check_decoder,
     check_masker,
     check_target,
 )
-from maekit.testing.masks import GRIDS
+from maekit.testing.apart import called, in_worker
+from maekit.testing.datasets import read_samples
+from maekit.testing.maskers import draw
+from maekit.testing.modules import example
 from maekit.weights.header import DVAEHeader
 from maekit.weights.safetensors_io import write_weights
 
-IMAGE = PartContext((1, 32, 48), 3, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
-CLIP = replace(IMAGE, shape=(4, 32, 48))
-EVEN = (Grid(1, 14, 14), Grid(8, 4, 6))  # running cells need grids that divide
+RETURNS_ALL = example(returns="all")  # a decoder without blocks needs an encoder that does
 SMALL = {"size": "tiny", "width": 32, "depth": 2, "heads": 2, "patch": 8}
 
 # Options that matter, beside a part's defaults. Every registered part must stand here.
@@ -86,6 +86,8 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "videos": [{}, {"layout": "frame-folders"}],
     },
 }
+# Promises that a built-in part breaks knowingly.
+UNKEPT: dict[str, set[str]] = {}
 CASES = [
     (kind, name, options)
     for kind, parts in PARTS.items()
@@ -174,82 +176,63 @@ def places(
     }
 
 
-SPECS = {spec.kind: spec for spec in (BackboneSpec, DataSpec, DecoderSpec, MaskerSpec, TargetSpec)}
+CHECKS = {
+    "backbones": check_backbone,
+    "datasets": check_dataset,
+    "decoders": check_decoder,
+    "maskers": check_masker,
+    "targets": check_target,
+}
+# What takes a process, or torch's compiler; all of it is looked at below, or by a slow test.
+COSTLY = {
+    "backbones": {"computes_the_same_compiled"},
+    "datasets": {"reads_the_same_in_a_worker_without_torch"},
+    "decoders": {"computes_the_same_compiled"},
+    "maskers": {"draws_the_same_in_a_worker_without_torch"},
+    "targets": set(),
+}
 
 
 @pytest.mark.parametrize(("kind", "name", "options"), CASES)
 def test_contract(
     kind: str, name: str, options: dict[str, Any], places: dict[str, dict[str, str]]
 ) -> None:
-    options = options | places.get(name, {})
-    for context in contexts(kind, name):
-        torch.manual_seed(0)
-        part = registry.build(SPECS[kind].model_validate({"name": name} | options), context)
-        match kind:
-            case "maskers":
-                check_masker(part, EVEN if name == "running-cell" else GRIDS)
-            case "datasets":
-                check_dataset(part)
-            case "backbones":
-                check_backbone(part, context)
-            case "targets":
-                check_target(part, context)
-            case "decoders":
-                check_decoder(part, context)
+    keywords = {"contexts": [RETURNS_ALL]} if options.get("depth") == 0 else {}
+    CHECKS[kind](  # type: ignore[operator]
+        registry.find(kind, name),
+        options | places.get(name, {}),
+        without=COSTLY[kind] | UNKEPT.get(name, set()),
+        **keywords,
+    )
 
 
-def contexts(kind: str, name: str) -> list[PartContext]:
-    """Return an image and a clip, where a part takes both."""
-    if kind == "backbones":
-        return [CLIP if name == "video-vit" else IMAGE]
-    if kind in ("maskers", "datasets"):
-        return [IMAGE]
-    returns = "all" if name == "linear" else "visible"
-    image = replace(
-        IMAGE,
-        grid=Grid(1, 4, 6), patch=(1, 8, 8), width=32, prefix_tokens=1, out_dim=192,
-        returns=returns,
-    )  # fmt: skip
-    clip = replace(
-        CLIP,
-        grid=Grid(2, 4, 6), patch=(2, 8, 8), width=32, prefix_tokens=0, out_dim=384,
-        returns=returns,
-    )  # fmt: skip
-    return [image, clip]
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "name", "options"), CASES)
+def test_costly_promises(
+    kind: str, name: str, options: dict[str, Any], places: dict[str, dict[str, str]]
+) -> None:
+    if COSTLY[kind]:
+        keywords = {"contexts": [RETURNS_ALL]} if options.get("depth") == 0 else {}
+        part = registry.find(kind, name)
+        CHECKS[kind](part, options | places.get(name, {}), only=COSTLY[kind], **keywords)  # type: ignore[operator]
 
 
-def test_decoder_behind_an_encoder_that_returns_all() -> None:
-    context = replace(
-        IMAGE,
-        grid=Grid(1, 4, 6), patch=(1, 8, 8), width=32, prefix_tokens=1, returns="all", out_dim=192,
-    )  # fmt: skip
-    spec = DecoderSpec.model_validate({"name": "vit", "width": 32, "depth": 1, "heads": 2})
-    check_decoder(registry.build(spec, context), context)
-
-
-class Broken(Masker):
-    """A masker that breaks its contract in one way."""
-
-    def __init__(self, how: str) -> None:
-        self.how = how
-
-    def __call__(self, grid: Grid, rng: np.random.Generator) -> np.ndarray:
-        if self.how == "global":
-            return np.random.permutation(grid.tokens).reshape(grid) < 2  # noqa: NPY002
-        if self.how == "count":
-            return rng.random(grid) < 0.5
-        if self.how == "dtype":
-            return np.zeros(grid)
-        return np.zeros(grid.tokens, dtype=bool)
-
-
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [("global", "generator"), ("count", "constant"), ("dtype", "bool"), ("shape", "shape")],
-)
-def test_a_broken_masker_is_caught(how: str, said: str) -> None:
-    with pytest.raises(AssertionError, match=said):
-        check_masker(Broken(how))
+def test_maskers_and_datasets_import_no_torch(places: dict[str, dict[str, str]]) -> None:
+    built = [
+        registry.find(kind, name)(
+            registry.options_of(kind, name).model_validate(options | places.get(name, {}))
+        )
+        for kind, name, options in CASES
+        if kind in ("maskers", "datasets") and name != "torchvision"
+    ]
+    jobs: list[tuple[Any, ...]] = [
+        (read_samples, part, [0]) if isinstance(part, Dataset) else (draw, part, Grid(2, 4, 6), 0)
+        for part in built
+    ]
+    there, heavy = in_worker(called, jobs)
+    assert not heavy
+    for here, answer in zip(called(jobs), there, strict=True):
+        assert pickle.dumps(here) == pickle.dumps(answer)
 
 
 class Misspelled(Pixel):
@@ -260,19 +243,6 @@ class Misspelled(Pixel):
 
 
 def test_a_misspelled_member_is_named() -> None:
-    context = contexts("targets", "pixel")[0]
-    with pytest.raises(AssertionError, match="`fits`; did you mean `fit`"):
-        check_target(Misspelled(Misspelled.Options(), context), context)
-    masker = Broken("count")
-    masker.need_pixels = True
-    with pytest.raises(AssertionError, match="`need_pixels`; did you mean `needs_pixels`"):
-        check_masker(masker)
-
-
-def test_a_leaking_backbone_is_caught() -> None:
-    spec = BackboneSpec.model_validate({"name": "image-vit"} | SMALL)
-    backbone = registry.build(spec, IMAGE)
-    honest = backbone._embed
-    backbone._embed = lambda pixels, mask: honest(pixels, mask) + pixels.mean()
-    with pytest.raises(AssertionError, match="hidden pixels reach the encoder"):
-        check_backbone(backbone, IMAGE)
+    with pytest.raises(BrokenPromiseError, match="`fits`; did you mean `fit`") as caught:
+        check_target(Misspelled)
+    assert caught.value.promises == ("members_are_spelled_as_the_contract_spells_them",)

@@ -11,6 +11,9 @@ from maekit.datasets.videos import Videos
 from maekit.errors import DataError
 from maekit.testing import check_dataset
 
+# A process of its own, which tests/contracts starts once for all sets.
+IN_A_WORKER = {"reads_the_same_in_a_worker_without_torch"}
+
 
 def videos(path: Path, **options: object) -> Videos:
     return Videos(Videos.Options(path=str(path), **options))
@@ -51,7 +54,7 @@ def test_a_folder_of_pictures_is_a_video(tmp_path: Path) -> None:
         None,
         "uint8",
     )
-    check_dataset(dataset)
+    check_dataset(Videos, {"path": tmp_path, "layout": "frame-folders"}, without=IN_A_WORKER)
     with pytest.raises(DataError, match="no folder with pictures"):
         videos(_empty(tmp_path), layout="frame-folders")
 
