@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import torch
@@ -244,9 +245,8 @@ def keeps_samples_apart(trial: DecoderTrial) -> None:
     for row in range(BATCH):
         one = slice(row, row + 1)
         alone = Mask(mask.visible[one], mask.queries[one], mask.weight[one], mask.tokens)
-        pred = decode(
-            trial.decoder, mapped(encoded, lambda each, one=one: each[one]), alone, trial.first
-        )
+        given = mapped(encoded, itemgetter(one))
+        pred = decode(trial.decoder, given, alone, trial.first)
         assert close(pred, together[one]), "a prediction depends on the other samples of its batch"
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maekit.contracts import PartContext, PixelTarget, Target
+from maekit.backbones.vit import VisionTransformer, ViTOptions
+from maekit.contracts import Backbone, PartContext, PixelTarget, Target
 from maekit.testing.modules import (
     BATCH,
     ModuleTrial,
@@ -34,6 +35,7 @@ from maekit.testing.options import check_recipe
 from maekit.testing.promises import NotApplicableError, Promises
 from maekit.tokens import Mask, gather
 
+_UPDATES = 4  # of a run
 _FEW = 8  # codes that change: of fewer nothing can be said
 _Statistics = Literal["visible", "truth"]
 
@@ -53,10 +55,13 @@ class TargetTrial(ModuleTrial[Target]):
     )
 
     def ready(self, context: PartContext, seed: int = 0) -> Target:
-        """Build it, open its frozen network, and fit it to noise, as a run's start does."""
+        """Build it, open its frozen network, fit it to noise, and let it follow one update."""
         target = self.build(context, seed=seed)
         target.open()
         target.fit([self.views(target, context, seed=s) for s in (3, 4)])
+        encoder = small_encoder(context)
+        target.attach(encoder)
+        update(encoder, target, 1)
         return target
 
     @cached_property
@@ -91,6 +96,27 @@ def _some_wanted(mask: Mask, wanted: Tensor) -> Mask:
     return with_queries(mask, queries)
 
 
+def small_encoder(context: PartContext) -> Backbone:
+    """Build the encoder that a context is of."""
+    torch.manual_seed(0)
+    options = ViTOptions(
+        width=context.width,
+        depth=len(context.layer_widths),
+        heads=2,
+        class_token=context.prefix_tokens == 1,
+    )
+    return VisionTransformer(options, context, context.patch)
+
+
+@torch.no_grad()
+def update(encoder: Backbone, target: Target, step: int) -> None:
+    """Change an encoder as an update does, and let a target follow."""
+    generator = torch.Generator().manual_seed(step)
+    for parameter in encoder.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+    target.after_update(step, _UPDATES)
+
+
 def encode(target: Target, views: Sequence[Tensor], mask: Mask) -> Tensor:
     """Encode copies of views, without gradients."""
     with torch.no_grad():
@@ -123,13 +149,13 @@ def members_are_spelled_as_the_contract_spells_them(trial: TargetTrial) -> None:
 
 
 @target_promises("is_built_for_a_model")
-def opens_and_fits(trial: TargetTrial) -> None:
-    """``open`` reads its frozen network, if it has one, and ``fit`` takes batches of views."""
+def opens_fits_and_follows(trial: TargetTrial) -> None:
+    """It opens its network, fits to batches of views, and follows the encoder, or does none."""
     for context in trial.taken:
         trial.ready(context)
 
 
-@target_promises("opens_and_fits")
+@target_promises("opens_fits_and_follows")
 def encodes_the_queries(trial: TargetTrial) -> None:
     """The truth is ``[B, Q, ...]``, finite, whatever is queried."""
     for context in trial.taken:
@@ -336,11 +362,18 @@ def loss_trains_every_prediction(trial: TargetTrial) -> None:
 def comes_back_from_its_state(trial: TargetTrial) -> None:
     """What was fitted comes back: a new one with the same state has the same truth."""
     for context in trial.taken:
-        target = trial.ready(context)
+        target = trial.build(context)
+        target.open()
+        target.fit([trial.views(target, context, seed=s) for s in (3, 4)])
+        encoder = small_encoder(context)
+        target.attach(encoder)
+        update(encoder, target, 1)
         state = {name: tensor.clone() for name, tensor in target.state().items()}
         fresh = trial.build(context, seed=1)
         fresh.open()
         fresh.load_state(state)
+        beside = copy.deepcopy(encoder)  # of the resumed run
+        fresh.attach(beside)
         views, mask = trial.views(target, context), trial.mask(target, context)
         truth = encode(target, views, mask)
         try:
@@ -353,9 +386,13 @@ def comes_back_from_its_state(trial: TargetTrial) -> None:
         kept = fresh.state()
         same = kept.keys() == state.keys() and all(torch.equal(kept[n], state[n]) for n in kept)
         assert same, "load_state does not bring back what state gave"
+        update(encoder, target, 2)
+        update(beside, fresh, 2)
+        same = close(encode(target, views, mask), encode(fresh, views, mask))
+        assert same, "resumed, it follows the encoder's next update in another way"
 
 
-@target_promises("opens_and_fits")
+@target_promises("opens_fits_and_follows")
 def opens_the_same_network_each_time(trial: TargetTrial) -> None:
     """``open`` reads the same network, and pins it by options that it has."""
     one, other = trial.build(trial.first), trial.build(trial.first, seed=1)
@@ -368,6 +405,7 @@ def opens_the_same_network_each_time(trial: TargetTrial) -> None:
     assert not unknown, f"open pins {', '.join(unknown)}, which it has no option for"
     for target in (one, other):
         target.fit([trial.views(target, trial.first, seed=s) for s in (3, 4)])
+        target.attach(small_encoder(trial.first))
     views, mask = trial.views(one, trial.first), trial.mask(one, trial.first)
     same = close(encode(one, views, mask), encode(other, views, mask))
     assert same, "opened a second time it encodes the same views to another truth"
@@ -454,6 +492,7 @@ def computes_where_its_input_is(trial: TargetTrial) -> None:
         moved = copy.deepcopy(target)
         if isinstance(moved, nn.Module):
             moved.to(device)
+        moved.attach(small_encoder(trial.first).to(device))
         there = moved.encode([view.to(device) for view in views], mask.to(device))
         pred = torch.zeros(*mask.queries.shape, target.out_dim, device=device)
         return there, moved.loss(pred, truth.to(device))
@@ -468,6 +507,9 @@ def every_option_is_read(trial: TargetTrial) -> None:
     def use(target: Target, context: PartContext) -> object:
         target.open()
         target.fit([trial.views(target, context)])
+        encoder = small_encoder(context)
+        target.attach(encoder)
+        update(encoder, target, 1)
         pred, truth, mask = _pred_and_truth(trial, target, context)
         target.loss(pred, truth)
         return mask
