@@ -237,10 +237,10 @@ def encodes_what_is_at_the_queries(trial: TargetTrial) -> None:
         moved = (after != before).flatten(2).sum(-1) if after.ndim > 2 else (after != before)
     moved = moved.float()
     some = moved.amax(1) > 0
-    assert bool(some.any()), "nothing that changes at the queries changes their truth"
     if not before.is_floating_point() and int(some.sum()) < _FEW:
         left = "its codes hardly change with the pixels"
         raise NotApplicableError(left)
+    assert bool(some.any()), "nothing that changes at the queries changes their truth"
     # Several may change alike, as codes do: it must be among those that change most.
     own = moved.gather(1, (queries[None] == places[:, None]).long().argmax(1)[:, None])[:, 0]
     right = int((own[some] >= moved.amax(1)[some]).sum())
