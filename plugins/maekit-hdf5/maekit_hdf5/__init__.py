@@ -1,0 +1,1 @@
+"""HDF5 for maekit: pictures, stacks and clips of any channels, and spectrograms of signals."""

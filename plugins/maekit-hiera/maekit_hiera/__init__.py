@@ -1,0 +1,1 @@
+"""Hierarchical encoders for maekit: Hiera and HiViT, which leave masked units out."""

@@ -1,0 +1,1 @@
+"""Latent targets for maekit: data2vec and I-JEPA, whose teacher is the encoder's own moving average."""

@@ -1,0 +1,1 @@
+"""Motion for maekit: a masker that hides what moves, and a target of frame differences."""
