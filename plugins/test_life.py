@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +19,7 @@ from safetensors.torch import load_file
 import maekit
 from maekit.cli.app import main
 from maekit.engine.events import Event, StepDone
+from maekit.recipe.shipped import from_plugins
 
 PICTURES = ["data.size=32", "data.train.count=16", "data.val.count=16"]
 CLIPS = ["data.size=32", "data.train.count=8", "data.val.count=8", "data.train.frames=4"]
@@ -44,6 +47,10 @@ LIVES = {
     "teacher": Life("maekit-features/teacher_tiny", PICTURES, "pictures", paints=False),
     "hiera": Life("maekit-hiera/hiera_tiny", PICTURES, "pictures", paints=True),
     "hivit": Life("maekit-hiera/hivit_tiny", PICTURES, "pictures", paints=True),
+    "ijepa": Life("maekit-latent/ijepa_tiny", PICTURES, "pictures", paints=False),
+    "data2vec": Life("maekit-latent/data2vec_tiny", PICTURES, "pictures", paints=False),
+    "convnext": Life("maekit-convnext/convnext_tiny", PICTURES, "pictures", paints=True),
+    "crossmae": Life("maekit-crossmae/crossmae_tiny", PICTURES, "pictures", paints=True),
 }
 
 
@@ -63,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> object:
 
 
 def make_ready(name: str) -> None:
-    if name in ("hdf5", "spectrogram"):
+    if name in ("hdf5", "spectrogram") and not Path("data/hdf5").exists():
         from maekit_hdf5.sample import write
 
         write(Path("data/hdf5"), rows=12)
@@ -126,8 +133,30 @@ def test_a_whole_life(name: str, capsys: pytest.CaptureFixture[str]) -> None:
             assert code == 0
             assert json.loads(out)["items"][0]["error"] is None
         else:
-            assert code == 2
-            assert "no pictures" in err
+            assert code == 3
+            assert "does not predict pixels" in err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plugins", "list"], ["recipes", "list"]])
+def test_looking_around_imports_no_plugin(words: list[str]) -> None:
+    code = (
+        "import atexit, sys; from maekit.cli.app import main; "
+        "atexit.register(lambda: print(sorted(m for m in sys.modules if m.startswith('maekit_') "
+        "or m in ('torch', 'h5py', 'timm')), file=sys.stderr)); main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1] == "[]"
+    if words[0] != "--help":
+        assert "maekit-" in done.stdout
+
+
+def test_every_recipe_of_a_plugin_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    recipes, problems = from_plugins()
+    assert problems == ()
+    assert recipes, "no plugin is installed: pip install plugins/maekit-*/"
+    assert run_cli("recipes", "validate", *recipes) == 0, capsys.readouterr().err
 
 
 def clip_of(life: Life) -> str | None:

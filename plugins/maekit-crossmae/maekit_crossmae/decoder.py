@@ -42,7 +42,9 @@ class Cross(Decoder, nn.Module):
         width: int = Field(512, ge=4, description="values a token")
         depth: int = Field(12, ge=1, description="blocks (CrossMAE: 12)")
         heads: int = Field(16, ge=1, description="of attention; they divide the width")
-        mlp_ratio: float = Field(4.0, gt=0, description="hidden width of a block's MLP over its own")
+        mlp_ratio: float = Field(
+            4.0, gt=0, description="hidden width of a block's MLP over its own"
+        )
         weighted: int = Field(
             0, ge=0, description="layers of the encoder that each block weighs (ViT-B: 12); 0: none"
         )

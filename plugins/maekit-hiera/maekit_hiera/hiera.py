@@ -7,7 +7,7 @@ whose weights load: ``--from hiera_base_224.safetensors``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,9 +15,18 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from maekit.contracts import Backbone, Encoded, Grid, PartContext, PartError, PartOptions
+from maekit.contracts import (
+    Backbone,
+    Encoded,
+    Foreign,
+    Grid,
+    PartContext,
+    PartError,
+    PartOptions,
+)
 from maekit.layers import LAYER_NORM_EPS, MLP, DropPath, Positions, attend
 from maekit.tokens import Mask, gather
+from maekit_hiera.names import ours
 from maekit_hiera.order import by_unit
 
 
@@ -163,6 +172,11 @@ class Hiera(Backbone, nn.Module):
         for block in self.transformer:
             assert isinstance(block, Block)  # noqa: S101 - for the type checker
             yield block
+
+    @classmethod
+    def foreign(cls, tensors: Mapping[str, Tensor]) -> Foreign | None:
+        """Recognize weights of timm's Hiera, and of the authors'."""
+        return ours(tensors)
 
     def grid(self, shape: tuple[int, int, int]) -> Grid:
         """Return the grid of the last stage's tokens for a clip of ``(T, H, W)`` pixels."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
-from maekit_hiera.hiera import SIZES
+from maekit.contracts import Foreign
 
-_HEADS = {shape.width: shape.heads for shape in SIZES.values()}
+_HEADS = {96: 1, 112: 2, 144: 2, 256: 4}  # of the first stage, by its width, in all sizes
 # What is knowingly left out: heads, and of the authors' pre-training files all that decodes.
 _LEFT_OUT = re.compile(
     r"head\.(fc|projection)\.|decoder_|mask_token|multi_scale_fusion_heads\.|encoder_norm\."
@@ -20,8 +19,8 @@ _NORM = re.compile(r"(head\.norm|norm)\.")
 _POSITIONS = "pos_embed"
 
 
-def ours(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor], int] | None:
-    """Return options, tensors under our names, and pixels a side; None: this is no Hiera.
+def ours(tensors: Mapping[str, Tensor]) -> Foreign | None:
+    """Recognize a Hiera of timm's or of the authors'; None: this is none.
 
     Taken are Hieras of square images with positions of their own (timm's hiera_*_224, the authors'
     hiera_*_224 and mae_hiera_*_224), not those of clips, nor timm's abswin variants.
@@ -54,7 +53,15 @@ def ours(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tenso
         "stages": stages,
         "last_norm": "norm.weight" in renamed,
     }
-    return options, renamed, 4 * side
+    left_out = len(tensors) - len(renamed)
+    return Foreign(
+        options=options,
+        tensors=renamed,
+        title="timm's Hiera (or the authors')",
+        shape=(1, 4 * side, 4 * side),
+        channels=int(embed.shape[1]),
+        left_out={"of heads and decoders": left_out} if left_out else {},
+    )
 
 
 def _stages(kept: Mapping[str, Tensor]) -> tuple[int, ...] | None:

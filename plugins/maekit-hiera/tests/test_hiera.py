@@ -40,13 +40,14 @@ def test_outputs_equal_timms(q_pool: int) -> None:
         for parameter in theirs.parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) / 10)
-    found = ours(theirs.state_dict())
+    found = Hiera.foreign(theirs.state_dict())
     assert found is not None
-    options, tensors, side = found
-    assert (options["stages"], options["heads"], side) == ((1, 2, 1, 1), 1, 64)
-    context = PartContext((1, side, side), 3, (0.5,) * 3, (0.2,) * 3)
-    mine = Hiera(Hiera.Options(**options, q_pool=q_pool), context).eval()
-    mine.load_state_dict(tensors)
+    assert (found.options["stages"], found.options["heads"]) == ((1, 2, 1, 1), 1)
+    assert found.left_out == {"of heads and decoders": 2}  # head.fc
+    context = PartContext(found.shape, found.channels, (0.5,) * 3, (0.2,) * 3)
+    options = Hiera.Options.model_validate({**found.options, "q_pool": q_pool})
+    mine = Hiera(options, context).eval()
+    mine.load_state_dict(found.tensors)
     pixels = torch.randn(2, 3, 1, 64, 64)
     last, left = len(theirs.blocks) - 1, 2 ** (3 - q_pool)
     # Float32, and sums of up to 768 values in another order, over five blocks.

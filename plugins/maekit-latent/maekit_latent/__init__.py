@@ -1,1 +1,1 @@
-"""Latent targets for maekit: data2vec and I-JEPA, whose teacher is the encoder's own moving average."""
+"""Latent targets for maekit: data2vec and I-JEPA, taught by the encoder's moving average."""

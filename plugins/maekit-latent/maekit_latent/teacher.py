@@ -83,8 +83,8 @@ class LatentTarget(Target):
         student = self._student
         for mine, theirs in zip(self._teacher.parameters(), student.parameters(), strict=True):
             mine.lerp_(theirs.to(mine), 1 - decay)
-        for mine, theirs in zip(self._teacher.buffers(), student.buffers(), strict=True):
-            mine.copy_(theirs)
+        for kept, fresh in zip(self._teacher.buffers(), student.buffers(), strict=True):
+            kept.copy_(fresh)
 
     def state(self) -> Mapping[str, Tensor]:
         """Return the average's tensors."""

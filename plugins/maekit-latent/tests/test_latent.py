@@ -50,7 +50,7 @@ def test_the_average_is_that_of_the_formula() -> None:
     nn.init.constant_(student.weight, 0.0)
     steady.after_update(1, 4)
     assert float(steady.state()["weight"]) == 50.0
-    with pytest.raises(ValidationError, match="decay_end: 0.9 is below decay"):
+    with pytest.raises(ValidationError, match=r"decay_end: 0\.9 is below decay"):
         IJEPA.Options(decay=0.95, decay_end=0.9)
 
 
@@ -60,7 +60,9 @@ def test_ijepa_predicts_the_normalized_output_of_the_whole_picture() -> None:
     truth = target.encode([PIXELS], MASK)
     with torch.no_grad():
         tokens = backbone.eval()(normalized(PIXELS), Mask.nothing_hidden(2, 4)).tokens[:, 1:]
-    expected = torch.stack([row[queries] for row, queries in zip(tokens, MASK.queries, strict=True)])
+    expected = torch.stack(
+        [row[queries] for row, queries in zip(tokens, MASK.queries, strict=True)]
+    )
     expected = (expected - expected.mean(-1, keepdim=True)) / (
         expected.var(-1, keepdim=True, correction=0) + 1e-5
     ).sqrt()

@@ -1,0 +1,1 @@
+"""ConvNeXt V2 for maekit: a masked convolutional encoder and its decoder (FCMAE)."""
