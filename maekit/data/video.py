@@ -31,13 +31,14 @@ from maekit.data.files import (
 )
 from maekit.data.header import check_pixels, oriented, upright
 from maekit.data.index_cache import index_cache
-from maekit.data.video_index import Index, decoded, opened, scan
+from maekit.data.video_index import Index, PacketUnits, decoded, opened, scan
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -235,14 +236,22 @@ def _wanted(
         _LostError: frames are not those of the index, or damaged, or end too early.
     """
     position, times = 0, index.times if index.timed else None
-    frames = decoded(container.demux(stream))
+    needed: Callable[[Iterable[Packet[VideoStream]]], Iterable[Packet[VideoStream]]] = iter
+    left_out: set[int] = set()  # times of frames that are not decoded
+    if seek and times is not None:
+        wanted = list(wanted)
+        needed = Needed(stream, frozenset(times[wanted].tolist()), left_out).of
+    frames = decoded(needed(container.demux(stream)))
     for number in wanted:
         if seek and times is not None:
             key = index.keys[np.searchsorted(index.keys, times[number], side="right") - 1]
             if np.searchsorted(times, key) > position:
-                arrived, frames = _sought(container, stream, index.keys, key)
+                arrived, packets = _sought(container, stream, index.keys, key)
+                frames = decoded(needed(packets))
                 position = int(np.searchsorted(times, arrived))
         for frame in frames:
+            while times is not None and position < number and times[position] in left_out:
+                position += 1
             here, position = position, position + 1
             if times is not None and frame.pts != times[here]:
                 what = f"frame {here} of {index.frames} is not at its time"
@@ -260,8 +269,8 @@ def _wanted(
 
 def _sought(
     container: InputContainer, stream: VideoStream, keys: np.ndarray, key: int
-) -> tuple[int, Iterator[VideoFrame]]:
-    """Seek to a keyframe; return the time arrived at, and the frames from there on.
+) -> tuple[int, Iterator[Packet[VideoStream]]]:
+    """Seek to a keyframe; return the time arrived at, and the packets from there on.
 
     Raises:
         _LostError: seeking arrived at something else than a keyframe, or at one that is too late.
@@ -275,4 +284,30 @@ def _sought(
         raise _LostError(what)
     # What comes after a keyframe but is shown before it needs frames that are not there.
     shown = (packet for packet in packets if packet.pts is None or packet.pts >= start)
-    return start, decoded(chain([first], shown))
+    return start, chain([first], shown)
+
+
+class Needed:
+    """Leaves out packets whose frames are not wanted, and from which no other is predicted.
+
+    A decoder never sees them, so that all others come out as they would with them.
+
+    Args:
+        stream: of the packets.
+        wanted: times of frames.
+        left_out: takes the times of those that are left out.
+    """
+
+    def __init__(self, stream: VideoStream, wanted: frozenset[int], left_out: set[int]) -> None:
+        codec = stream.codec_context
+        self._units = PacketUnits(codec.codec.canonical_name, codec.extradata)
+        self._wanted, self._left_out = wanted, left_out
+
+    def of(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
+        """Yield the packets that are to be decoded."""
+        for packet in packets:
+            time = packet.pts
+            if time is None or time in self._wanted or not self._units.spare(packet):
+                yield packet
+            else:
+                self._left_out.add(time)

@@ -310,6 +310,9 @@ def _orientation(frame: VideoFrame) -> int:
 # HEVC's leading pictures (RASL_N, RASL_R; ITU-T H.265 table 7-1). They need pictures from before
 # their keyframe: after a cut, which no packet shows, decoders drop them.
 _SKIPPED = (8, 9)
+# H.264's slices that are no key picture's, and units that change nothing behind their own picture:
+# SEI, delimiters, filler (ITU-T H.264, table 7-1).
+_PICTURES, _REMARKS = (1,), (6, 9, 12)
 # Where the byte with the size of lengths is in the codec's configuration record
 # (ISO/IEC 14496-15: avcC 5.3.3.1.2, hvcC 8.3.3.1.2).
 _SIZE_AT = {"h264": 4, "hevc": 21}
@@ -349,6 +352,28 @@ class PacketUnits:
                 return None
             place += length
         return 1 if place == len(content) else None
+
+    def spare(self, packet: Packet[VideoStream]) -> bool:
+        """Return whether no other frame needs the packet's: H.264 says so of each picture.
+
+        The two bits before a unit's kind (nal_ref_idc; ITU-T H.264, 7.4.1) are 0 where nothing is
+        predicted from it. Where units are not as they must be, the answer is no.
+        """
+        if self._hevc or not self._size:
+            return False
+        content, place, pictures = memoryview(packet), 0, 0
+        while place + self._size < len(content):
+            length = int.from_bytes(content[place : place + self._size], "big")
+            place += self._size
+            head = content[place]
+            if head & 31 in _PICTURES:
+                pictures += 1
+                if head & 96:
+                    return False
+            elif head & 31 not in _REMARKS:
+                return False
+            place += length
+        return pictures > 0 and place == len(content)
 
 
 def _vp8_frames(content: memoryview) -> int | None:

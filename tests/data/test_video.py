@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -26,6 +27,7 @@ from video_files import (
 from maekit.data import index_cache
 from maekit.data import video as video_module
 from maekit.data.video import open_video
+from maekit.data.video_index import PacketUnits
 from maekit.errors import DataError
 
 GOPS = {"x264-params": "keyint=12:min-keyint=4:open-gop=1:bframes=3:b-pyramid=normal"}
@@ -144,6 +146,47 @@ def test_far_frames_are_sought(
     assert 30 <= sum(counts) < 60
 
 
+@pytest.mark.parametrize("options", [
+    {"x264-params": "keyint=250:bframes=3:b-pyramid=none"},
+    {"x264-params": "keyint=12:bframes=3:b-pyramid=normal"},
+    {"x264-params": "keyint=250:bframes=8:b-adapt=0"},
+    {"flags": "+ildct+ilme", "x264-params": "keyint=40:tff=1:bframes=2"},
+], ids=str)  # fmt: skip
+def test_frames_that_nothing_needs_are_not_decoded(
+    options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode(tmp_path / "b.mp4", Recipe(options=options, frames=60))
+    truth, video = plain_decode(path), open_video(str(path))
+    counts = count_decoded(monkeypatch)
+    for ids in ([0, 59], range(3, 51, 4), [58, 7, 7, 21], range(60)):
+        counts.clear()
+        np.testing.assert_array_equal(video.decode(ids), np.stack([truth[i] for i in ids]))
+        before = max(ids) - min(ids) + 1
+        assert sum(counts) <= before + 12  # once: none of them is decoded anew without a seek
+        if len(set(ids)) < 30:
+            assert sum(counts) < 0.8 * before + 8
+
+
+def test_only_pictures_that_say_so_are_spared() -> None:
+    record = bytes([1, 100, 0, 30, 0xFF])  # lengths of four bytes
+
+    def packet(*units: bytes) -> Any:
+        return b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
+
+    h264 = PacketUnits("h264", record)
+    delimiter, remark, spare, needed, key = b"\x09\x10", b"\x06ab", b"\x01xx", b"\x41xx", b"\x65xx"
+    assert h264.spare(packet(delimiter, remark, spare))
+    assert h264.spare(packet(spare, spare))
+    for units in ((needed,), (spare, needed), (key,), (remark,), (b"\x07sps", spare), (b"\x02a",)):
+        assert not h264.spare(packet(*units))
+    for broken in (b"", b"\0\0", packet(spare)[:-1], packet(spare) + b"\0", b"\0\0\0\0"):
+        assert not h264.spare(broken)  # type: ignore[arg-type]
+    start_codes = PacketUnits("h264", b"\0\0\0\1")
+    assert not start_codes.spare(b"\0\0\0\1" + spare)  # type: ignore[arg-type]
+    for other in ("hevc", "vp9", "mpeg4"):
+        assert not PacketUnits(other, record).spare(packet(spare))
+
+
 @pytest.mark.parametrize("how", ["early", "late", "nowhere", "lost"])
 def test_a_seek_that_goes_astray_costs_only_time(
     how: str, gops: tuple[Path, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
@@ -156,8 +199,7 @@ def test_a_seek_that_goes_astray_costs_only_time(
             return plain(container, stream, keys, keys[0])
         if how == "late":
             container.seek(int(keys[-1]), stream=stream)
-            packets = iter(container.demux(stream))
-            return key, video_module.decoded(packets)
+            return key, iter(container.demux(stream))
         if how == "nowhere":
             return key, iter(())
         raise av.error.InvalidDataError(1, "no seek")
