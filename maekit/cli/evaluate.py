@@ -95,6 +95,8 @@ def _rows(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             if key in result["single_view"]:
                 yield f"one view: {key}", _number(result["single_view"][key])
     yield "floor: chance", _number(result["floor"]["chance"])
+    if result["calibration"] is not None:
+        yield "calibration error", _number(result["calibration"]["ece"])
 
 
 def _number(value: float | None) -> str:

@@ -20,6 +20,7 @@ from maekit.engine.left_out import announce_set, left_out_of
 from maekit.engine.resume import record_data, record_source
 from maekit.engine.run_folder import PREDICTIONS
 from maekit.evaluate.feature_cache import SHARD_SIZE, FeatureShards, collect_shards
+from maekit.evaluate.judged import Judged
 from maekit.evaluate.kept_run import Judging, run_kept
 from maekit.evaluate.labels import Task, task_of_outputs
 from maekit.evaluate.predictions import Predictions
@@ -124,7 +125,9 @@ class Evaluation:
                 made.rows, self.val, labels, made.features[KEPT], reader.center_index
             )
             found.write(path / PREDICTIONS)
-            return self._result(found) | {
+            judged = Judged(self.task, found)
+            judged.write(path, scorer.reader(self.val, center=True), self.emit)
+            return self._result(judged) | {
                 "left_out": left_out_of({VAL: self.val}, {VAL: made.left_out}),
                 "from": request.source,
                 "weights": request.source,
@@ -133,13 +136,12 @@ class Evaluation:
 
         return distributed.on_first(measured)
 
-    def _result(self, found: Predictions) -> dict[str, Any]:
-        task, scorer = self.task, self.scorer
-        multiclass = task.kind == "multiclass"
+    def _result(self, judged: Judged) -> dict[str, Any]:
+        task, found, scorer = self.task, judged.found, self.scorer
         return {
             **task.measure(found.scores),
             "single_view": task.measure(found.single),
-            "per_class": found.per_class(task.outputs) if multiclass else None,
+            **judged.summary(),
             "floor": {"chance": task.chance()},
             "samples": len(self.val),
             "classes": len(task.outputs),

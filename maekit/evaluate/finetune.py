@@ -25,6 +25,7 @@ from maekit.evaluate.encoder import (
     untrained_encoder,
     weights_or_newest,
 )
+from maekit.evaluate.judged import Judged
 from maekit.evaluate.labels import Task, announce_task, task_of, warn_at_chance
 from maekit.evaluate.predictions import Predictions, Reading, predict
 from maekit.evaluate.supervision import VERB, groups_of, make_classifier, make_step, train_reader
@@ -207,8 +208,7 @@ class FinetuneJob(Job):
         self.predictions = found
         extra, views = self.state.extra, self.section.views
         extra["all_views"] = self.task.measure(found.scores)
-        if self.task.kind == "multiclass":
-            extra["per_class"] = found.per_class(self.task.outputs)
+        extra["judged"] = Judged(self.task, found).summary()
         if views.clips * views.crops > 1:
             self.emit(Measured(self.state.step, "all_views", extra["all_views"]))
 
@@ -242,12 +242,17 @@ class FinetuneJob(Job):
         )
 
     def export(self, path: Path) -> None:
-        """Write the final weights, and what they predict for each sample of data.val."""
+        """Write the final weights, what they predict for data.val, and what that shows."""
         super().export(path)
         if self.predictions is None:  # killed in an earlier run, right after its last checkpoint
             self.predictions = self._predict(all_views=True)
-        found = self.predictions
-        distributed.on_first(lambda: found.write(path.with_name(PREDICTIONS)))
+        found, reader = self.predictions, self._test_reader(all_views=False)
+
+        def write() -> None:
+            found.write(path.with_name(PREDICTIONS))
+            Judged(self.task, found).write(path.parent, reader, self.emit)
+
+        distributed.on_first(write)
 
     def result(self) -> dict[str, Any]:
         """Return what data.val showed, as fractions; before the end, of one view of each sample."""
@@ -256,7 +261,7 @@ class FinetuneJob(Job):
             **(extra.get("all_views") or extra.get("test") or {}),
             "single_view": extra.get("test"),
             "best": self.best,
-            "per_class": extra.get("per_class"),
+            **(extra.get("judged") or {"per_class": extra.get("per_class")}),
             "floor": {"chance": self.task.chance()},
             "classes": len(self.task.outputs),
             "protocol": f"{VERB}/{self.section.blocks}/{views.clips}x{views.crops}",

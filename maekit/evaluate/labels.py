@@ -515,14 +515,15 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float | No
     scikit-learn's.
     """
     found = [
-        _average_precision(scores[:, label], labels[:, label] > 0.5)
+        average_precision(scores[:, label], labels[:, label] > 0.5)
         for label in range(labels.shape[1])
         if labels[:, label].any()
     ]
     return float(np.mean(found)) if found else None
 
 
-def _average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the average precision of one label: scores ``[n]``, and bool ``[n]`` of who has it."""
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(labels[order])
     # Equal scores are one threshold: only the last of them counts.

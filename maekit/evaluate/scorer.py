@@ -127,13 +127,13 @@ class Scorer:
             logits = model(model.normalize(pixels))
         return scores_of(self.described.kind, logits)
 
-    def reader(self, dataset: Dataset) -> ViewReader:
-        """Return a reader of the views of each sample that count."""
+    def reader(self, dataset: Dataset, *, center: bool = False) -> ViewReader:
+        """Return a reader of the views of each sample that count, or of the center one alone."""
         data = self.recipe.data
         return view_reader(
             dataset,
             self.spec,
-            self.views,
+            self.views.center if center else self.views,
             size=data.height_width,
             channels=self.header.channels,
             rendering=self.rendering,

@@ -54,8 +54,17 @@ def test_a_run_is_judged_as_it_judged_itself(cli: Cli, tuned: str) -> None:
     done = cli("evaluate", tuned, "--out", "again", "--json")
     assert done.code == 0, done.err
     result, before = json.loads(done.out), result_of(tuned)
-    for key in ("top1", "top5", "single_view", "per_class", "floor", "protocol", "classes"):
+    same = ("top1", "top5", "single_view", "per_class", "floor", "protocol", "classes")
+    for key in (*same, "calibration", "confused", "mistakes"):
         assert result[key] == before[key], key
+    for name in ("confusion.csv", "confusion.png", "classes.csv", "mistakes.png"):
+        assert Path("again", name).read_bytes() == Path(tuned, name).read_bytes(), name
+    counts = np.loadtxt("again/confusion.csv", delimiter=",", skiprows=1, usecols=(1, 2))
+    assert np.trace(counts) / counts.sum() == result["top1"]
+    assert cli("report", tuned, "--out", "one.html").code == 0
+    page = Path("one.html").read_text(encoding="utf-8")
+    for text in ("Confusion matrix of", "Most wrong of", "weights from</th><td>scratch"):
+        assert text in page.replace("<wbr>", ""), text
     assert scores("again") == scores(tuned)
     assert (result["verb"], result["exit"], result["samples"]) == ("evaluate", 0, 16)
     assert result == result_of("again")

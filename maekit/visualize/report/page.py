@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -24,7 +23,8 @@ from markupsafe import Markup
 from maekit.progress import counted
 from maekit.recipe.schema import VERBS
 from maekit.version import __version__
-from maekit.visualize.movies import evenly, open_picture, step_pictures
+from maekit.visualize.movies import evenly, step_pictures
+from maekit.visualize.report.classes import Classes, embedded, read_classes
 from maekit.visualize.report.curves import (
     BUCKETS,
     FEWEST_TO_SMOOTH,
@@ -51,10 +51,9 @@ from maekit.visualize.report.run import Run, names_of, read_run
 
 TABLE_ROWS = 50
 BAD_FILES_SHOWN = 100
+FROM = "weights from"  # in place of a key of the recipe
 COLORS = 8  # classes c0 to c7 of style.css
 MOST_PICTURES = 24  # of a run, evenly chosen, the first and the last included
-LARGEST_KEPT = 400_000  # bytes of a PNG that is embedded as it is; larger ones become JPEG
-_JPEG_QUALITY = 88
 _JOINTS = re.compile(r"(?<=[/_])(?=\w)|(?<=\.)(?=[^\W\d])")  # never within a decimal
 _PART_FACTS = (
     "masker", "target", "dvae", "loss", "augment", "batch", "optimizer",
@@ -132,7 +131,9 @@ def render(
         PageRun(run, name, color_of(place))
         for place, (run, name) in enumerate(zip(runs, names, strict=True))
     ]
-    recipe_rows = side_by_side([flat(run.recipe) for run in runs])
+    recipe_rows = side_by_side(
+        [({FROM: run.source} if run.source else {}) | flat(run.recipe) for run in runs]
+    )
     style, script = _asset("style.css"), _asset("report.js")
     page = _template().render(
         version=__version__,
@@ -188,6 +189,7 @@ def _sections(runs: Sequence[PageRun], *, figures: bool) -> list[str]:
     return [
         "Summary",
         *(["Reconstructions"] if drawn else []),
+        *(["Classes"] if any(each.classes for each in runs) else []),
         *(["Curves"] if figures or trains else []),
         "Recipe",
         *(["Bad files"] if any(each.run.bad_files for each in runs) else []),
@@ -257,8 +259,14 @@ class PageRun:
 
     @property
     def facts(self) -> list[tuple[str, str]]:
-        """The keys of its recipe that make the experiment."""
-        return recipe_facts(self.run.recipe, self.run.verb)
+        """Where its weights came from, and the keys of its recipe that make the experiment."""
+        source = [(FROM, self.run.source)] if self.run.source else []
+        return source + recipe_facts(self.run.recipe, self.run.verb)
+
+    @cached_property
+    def classes(self) -> Classes | None:
+        """What it left about the labels that it predicts."""
+        return read_classes(self.run.path, self.run.result)
 
     @property
     def bad_files(self) -> list[list[str]]:
@@ -444,27 +452,13 @@ def read_pictures(folder: Path) -> Pictures:
     broken: list[str] = []
     recoded = False
     for step, path in evenly(found, MOST_PICTURES):
-        data = _bytes(path)
-        pixels = open_picture(data)
-        if pixels is None:
+        picture = embedded(path)
+        if picture is None:
             broken.append(path.name)
             continue
-        kind = "png"
-        if len(data) > LARGEST_KEPT:
-            buffer = io.BytesIO()
-            pixels.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-            data, kind, recoded = buffer.getvalue(), "jpeg", True
-        address = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-        shown.append(Picture(step, address, *pixels.size))
+        recoded |= picture.recoded
+        shown.append(Picture(step, picture.address, picture.width, picture.height))
     return Pictures(shown, len(found), recoded, broken)
-
-
-def _bytes(path: Path) -> bytes:
-    """Return a file's content; nothing where it is none, or cannot be read."""
-    try:
-        return path.read_bytes() if path.is_file() else b""
-    except OSError:
-        return b""
 
 
 def recipe_facts(recipe: Any, verb: str | None) -> list[tuple[str, str]]:  # noqa: ANN401 - plain

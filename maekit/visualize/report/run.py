@@ -15,8 +15,9 @@ import numpy as np
 
 from maekit.engine.lock import LOCK, in_use
 from maekit.engine.reporters import duration
+from maekit.engine.resume import recorded_source
 from maekit.engine.run_folder import OURS, PREDICTIONS
-from maekit.errors import DataError, RecipeError
+from maekit.errors import DataError, MaekitError, RecipeError
 from maekit.recipe.yaml12 import Plain, parse
 from maekit.runs import RUNS, verb_of
 from maekit.visualize.report.damage import (
@@ -66,6 +67,7 @@ class Run:
         recipe: the resolved recipe; None where there is none that can be read.
         log: its last lines.
         when: the times of log.txt's first and last line; empty where there is none.
+        source: the weights that it began from, where it says.
         notes: what could not be read, and why.
     """
 
@@ -81,6 +83,7 @@ class Run:
     bad_files: list[dict[str, Any]]
     log: list[str]
     when: str = ""
+    source: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -128,6 +131,7 @@ def read_run(path: Path) -> Run:
         bad_files=list(read_records(path / "bad_files.jsonl", notes)),
         log=lines[-LOG_LINES:],
         when=_when(lines),
+        source=_source(path, result),
         notes=notes,
     )
 
@@ -195,6 +199,17 @@ def _progress(result: dict[str, Any], steps: list[dict[str, Any]]) -> str:
         return "no step logged"
     total = next((step["total_steps"] for step in reversed(steps) if "total_steps" in step), None)
     return f"step {done:,}" if total is None else f"step {done:,} of {int(total):,}"
+
+
+def _source(path: Path, result: dict[str, Any]) -> str:
+    """Return the weights that a run began from; a tokenizer's or a pre-training's may be none."""
+    said = result.get("from")
+    if isinstance(said, str):
+        return said
+    try:
+        return recorded_source(path) or ""
+    except (OSError, ValueError, MaekitError):
+        return ""
 
 
 def _when(lines: list[str]) -> str:
