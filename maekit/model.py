@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from maekit.contracts import Encoded, Grid, PixelTarget
 from maekit.errors import WeightsError
 from maekit.layers import Normalizer, Statistics
+from maekit.origin import fault
 from maekit.tokens import Mask
 
 if TYPE_CHECKING:
@@ -81,8 +82,17 @@ class MaskedAutoencoder(nn.Module):
         Returns:
             What ``loss`` returns: a sum, as a batch may come in parts.
         """
-        encoded = self.encode_for_decoder(self.normalize(views[0]), mask)
-        return self.loss(self.decode(encoded, mask), views, mask)
+        pixels = self.normalize(views[0])
+        given = _Untouched(pixels, mask.visible, mask.queries, mask.weight)
+        encoded = self.encode_for_decoder(pixels, mask)
+        given.check(self.backbone)
+        given = _Untouched(encoded.tokens, *encoded.layers, mask.visible, mask.queries, mask.weight)
+        pred = self.decode(encoded, mask)
+        given.check(self.decoder)
+        given = _Untouched(*views, mask.visible, mask.queries, mask.weight)
+        loss = self.loss(pred, views, mask)
+        given.check(self.target)
+        return loss
 
     def loss(self, pred: Tensor, views: Sequence[Tensor], mask: Mask) -> Tensor:
         """Sum the weighted loss over queries; divided by the weights' sum, it is their mean.
@@ -93,10 +103,16 @@ class MaskedAutoencoder(nn.Module):
                 that the target needs.
             mask: which tokens are visible, and which are predicted.
         """
-        target = self.required_target()
+        target, queries = self.required_target(), tuple(mask.queries.shape)
         with torch.no_grad():
             truth = target.encode(views, mask)
-        return (target.loss(pred, truth) * mask.weight).sum()
+        _check_shape(target, "encode", truth, (*queries, None), "batch, queries, ...", open_=True)
+        loss = target.loss(pred, truth)
+        _check_shape(target, "loss", loss, queries, "batch, queries")
+        if loss.dtype != torch.float32:
+            hint = "compute it of pred.float()"
+            raise fault(target, f"must return a loss of float32, returned {loss.dtype}", hint)
+        return (loss * mask.weight).sum()
 
     @property
     def device(self) -> torch.device:
@@ -108,6 +124,14 @@ class MaskedAutoencoder(nn.Module):
     ) -> Encoded:
         """Encode what a mask leaves visible of normalized pixels."""
         encoded: Encoded = self.backbone(pixels, mask, layers, attention)
+        backbone = self.backbone
+        seen = mask.tokens if backbone.returns == "all" else mask.visible.shape[1]
+        shape = (len(pixels), backbone.prefix_tokens + seen, backbone.width)
+        meant = f"batch, {backbone.prefix_tokens} prefix + {seen} {backbone.returns} tokens, width"
+        _check_shape(backbone, "forward", encoded.tokens, shape, meant)
+        if len(encoded.layers) != len(set(layers)):
+            wanted, got = len(set(layers)), len(encoded.layers)
+            raise fault(backbone, f"must return {wanted} layers as asked, returned {got}")
         return encoded
 
     def encode_for_decoder(self, pixels: Tensor, mask: Mask) -> Encoded:
@@ -116,7 +140,11 @@ class MaskedAutoencoder(nn.Module):
 
     def decode(self, encoded: Encoded, mask: Mask) -> Tensor:
         """Predict what is queried, ``[B, Q, out_dim]``, of what ``encode_for_decoder`` returns."""
-        predicted: Tensor = self.required_decoder()(encoded, mask, self.grid)
+        decoder = self.required_decoder()
+        predicted: Tensor = decoder(encoded, mask, self.grid)
+        width = None if self.target is None else self.target.out_dim
+        shape = (*mask.queries.shape, width)
+        _check_shape(decoder, "forward", predicted, shape, "batch, queries, the target's out_dim")
         return predicted
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -181,3 +209,47 @@ class MaskedAutoencoder(nn.Module):
             )
             raise WeightsError(msg, hint=hint)
         return self.target
+
+
+def _check_shape(
+    part: object,
+    member: str,
+    found: Tensor,
+    shape: tuple[int | None, ...],
+    meant: str,
+    *,
+    open_: bool = False,
+) -> None:
+    """Refuse what a part returned if it has another shape than the contract says.
+
+    Args:
+        part: that returned it.
+        member: of the part.
+        found: what it returned.
+        shape: None stands for any size.
+        meant: the axes, in words.
+        open_: the last axis stands for any number of them.
+    """
+    if not isinstance(found, Tensor):
+        raise fault(part, f"must return a tensor from {member}, returned {type(found).__name__}")
+    wanted = shape[:-1] if open_ else shape
+    got = tuple(found.shape)
+    fits = len(got) >= len(wanted) if open_ else len(got) == len(wanted)
+    if not fits or any(w is not None and w != g for w, g in zip(wanted, got, strict=False)):
+        sizes = [*("any" if each is None else str(each) for each in wanted), *["..."] * open_]
+        what = f"must return [{', '.join(sizes)}] from {member} ({meant}), returned {list(got)}"
+        raise fault(part, what)
+
+
+class _Untouched:
+    """Tensors that a part is given, and has to leave as they are."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._before: list[tuple[Tensor, int]] = []
+        if not torch.compiler.is_compiling():  # compiled code is the same, and looked at before
+            self._before = [(each, each._version) for each in tensors if not each.is_inference()]  # noqa: SLF001
+
+    def check(self, part: object) -> None:
+        """Raise PartError where a part has changed one of them."""
+        if any(each._version != before for each, before in self._before):  # noqa: SLF001
+            raise fault(part, "changes in place what it is given", "work on a clone of it")

@@ -11,15 +11,19 @@ import inspect
 import os
 import shlex
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import BaseModel
+
 from maekit.contracts import Backbone, Dataset, Decoder, Masker, PartOptions, Target
 from maekit.errors import DataError, PartError, RecipeError
 from maekit.installed import OURS, declared, normal
+from maekit.origin import Origin, Place, naming, remember
 from maekit.recipe.dump import as_dict
-from maekit.recipe.explain import suggest, validated
+from maekit.recipe.explain import dotted, suggest, validated
 from maekit.recipe.load import LoadedRecipe, with_overlays
 from maekit.recipe.merge import CORE_OWNED, is_split, merge
 from maekit.recipe.schema import OVERLAYS, VERBS, PartSpec, Recipe, Untyped
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from maekit.contracts import PartContext
+    from maekit.recipe.yaml12 import KeyPath
 
 _BASES: dict[str, type] = {
     "maskers": Masker,
@@ -135,7 +140,8 @@ def find(kind: str, name: str) -> type[Any]:
     """
     found = entry(kind, name)
     try:
-        part = found.point.load()
+        with redirect_stdout(sys.stderr):  # what it prints is no result of a command
+            part = found.point.load()
     except Leaving:  # a signal came, and it is no plugin's doing
         raise
     except (Exception, SystemExit) as error:
@@ -212,8 +218,8 @@ def resolve(source: LoadedRecipe, verb: str | None = None) -> Recipe:
         RecipeError: lists everything that is wrong, in the core's keys and in parts' options.
     """
     if verb is not None:
-        return validated(Recipe, with_set_names(with_overlays(source, verb).tree), options_of)
-    recipe = validated(Recipe, with_set_names(source.tree), options_of)
+        return _resolved(with_overlays(source, verb).tree)
+    recipe = _resolved(source.tree)
     for each in VERBS:
         section = source.tree.fields.get(each)
         overlays = [key for key in OVERLAYS if section and key in section.fields]
@@ -225,6 +231,23 @@ def resolve(source: LoadedRecipe, verb: str | None = None) -> Recipe:
             update={each: getattr(recipe, each).model_copy(update=completed)}
         )
     return recipe
+
+
+def _resolved(tree: Node) -> Recipe:
+    tree = with_set_names(tree)
+    recipe = validated(Recipe, tree, options_of)
+    _place(recipe, tree, ())
+    return recipe
+
+
+def _place(model: BaseModel, tree: Node, path: KeyPath) -> None:
+    """Let each part know where the recipe names it."""
+    for name, about in type(model).model_fields.items():
+        value, here = getattr(model, name), (*path, about.alias or name)
+        if isinstance(value, PartSpec):
+            value.stand_at(Place(dotted(here), str(tree.mark_of((*here, "name")))))
+        elif isinstance(value, BaseModel):
+            _place(value, tree, here)
 
 
 def with_set_names(tree: Node) -> Node:
@@ -335,7 +358,11 @@ def typed(spec: Spec) -> Spec:
         PartError: as ``find``.
         RecipeError: an option is wrong.
     """
-    return spec_of(type(spec), spec.written) if isinstance(spec.options, Untyped) else spec
+    if not isinstance(spec.options, Untyped):
+        return spec
+    made = spec_of(type(spec), spec.written)
+    made.stand_at(spec.place)
+    return made
 
 
 def build(spec: PartSpec, context: PartContext | None = None) -> Any:  # noqa: ANN401
@@ -345,15 +372,27 @@ def build(spec: PartSpec, context: PartContext | None = None) -> Any:  # noqa: A
         PartError: as ``find``, or the part needs a context and there is none.
         RecipeError: an option is wrong.
     """
-    part = find(spec.kind, spec.name)
+    part, origin = find(spec.kind, spec.name), origin_of_spec(spec)
     spec = typed(spec)
-    if not takes_context(part):
-        return part(spec.options)
-    if context is None:
-        raise PartError(
-            f"{entry(spec.kind, spec.name)} can only be built for a model: it needs a context"
-        )
-    return part(spec.options, context)
+    with naming(origin):
+        if not takes_context(part):
+            built = part(spec.options)
+        elif context is None:
+            raise origin.error("can only be built for a model: it needs a context")
+        else:
+            built = part(spec.options, context)
+    remember(built, origin)
+    return built
+
+
+def origin_of_spec(spec: PartSpec) -> Origin:
+    """Return where the part comes from that a recipe names.
+
+    Raises:
+        PartError: there is none, or two plugins share the bare name.
+    """
+    found = entry(spec.kind, spec.name)
+    return Origin(found.kind[:-1], found.name, found.distribution, found.version, spec.place)
 
 
 def takes_context(part: type[Any]) -> bool:

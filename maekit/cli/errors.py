@@ -21,6 +21,7 @@ from maekit.errors import (
     code_of,
     storage_advice,
 )
+from maekit.origin import PartFault, blamed
 from maekit.ranks import HEARD
 
 if TYPE_CHECKING:
@@ -51,8 +52,11 @@ def run(body: Callable[[], int], *, verbose: bool = False) -> int:
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:  # noqa: BLE001 - every error ends here, and none is lost
-        _report(error, verbose=verbose)
-        return code_of(error)
+        known = blamed(error)
+        if known is not None:
+            known.__cause__ = error
+        _report(known or error, verbose=verbose)
+        return code_of(known or error)
     return code
 
 
@@ -61,7 +65,10 @@ def _report(error: Exception, *, verbose: bool) -> None:
     if any(error is each for each in HEARD):
         return
     if isinstance(error, MaekitError):
-        say(f"error: {error}", err=True)
+        of_part = isinstance(error, PartFault) and error.__cause__ is not None
+        unforeseen = of_part and not isinstance(error.__cause__, MaekitError)
+        trace = f"\n  traceback in {_log(error)}" if unforeseen else ""
+        say(f"error: {error}{trace}", err=True)
     elif code == OUT_OF_MEMORY:
         first = str(error).partition("\n")[0] or type(error).__name__
         say(

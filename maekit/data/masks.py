@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maekit.errors import MaekitError, PartError
+from maekit.origin import origin_of
 
 if TYPE_CHECKING:
     from maekit.contracts import Grid, Masker
+    from maekit.origin import Origin
 
 
 class MaskDraw:
@@ -27,6 +29,7 @@ class MaskDraw:
         clip: ``(T, H, W, C)`` of the crop that a content-aware masker gets.
         after: draws what is hidden; then True means to be predicted, of which there may be all.
             None: True means hidden, which some tokens must be, but not all.
+        origin: of the masker, for errors.
 
     Raises:
         PartError: the masker does not keep its contract, or the grid does not divide into units.
@@ -40,20 +43,21 @@ class MaskDraw:
         clip: tuple[int, int, int, int],
         *,
         after: MaskDraw | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self._masker = masker
         self._grid = grid
         self._unit = unit
-        self._name = type(masker).__name__
+        self._origin = origin or origin_of(masker)
         try:
             self._units = grid.over(unit)
         except ValueError as error:
-            raise PartError(str(error), where=self._name) from error
+            raise PartError(str(error), where="model.backbone", hint="change data.size") from error
         hides = after is None
         if hides and masker.needs_hidden:
             what = "chooses what is predicted among what is hidden, and cannot hide anything itself"
             hint = "name it in pretrain.decoder_masker, and another one in pretrain.masker"
-            raise PartError(what, where=self._name, hint=hint)
+            raise self._fault(what, hint)
         # Held to what it declares, or else to what it does the first time.
         self._count: int | None = None
         declared = masker.count(self._units)
@@ -67,7 +71,7 @@ class MaskDraw:
         if not 1 <= count <= most:
             verb = "hides" if hides else "asks for"
             what = f"{verb} {count} of {self._units.tokens} at a grid of {self._units}"
-            raise PartError(what, where=self._name, hint="change its ratio, or data.size")
+            raise self._fault(what, "change its ratio, or data.size")
 
     @property
     def count(self) -> int:
@@ -106,25 +110,33 @@ class MaskDraw:
             more["hidden"] = read_only(hidden.reshape(self._grid)[step])
         try:
             mask = self._masker(self._units, rng, **more)
+        except PartError as error:
+            named = error if self._origin is None else self._origin.named(error)
+            raise named from error
         except MaekitError:
             raise
         except Exception as error:
             what = f"fails at a grid of {self._units}: {type(error).__name__}: {error}"
-            raise PartError(what, where=self._name) from error
+            raise self._fault(what) from error
         return self._checked(mask)
+
+    def _fault(self, what: str, hint: str | None = None) -> PartError:
+        if self._origin is None:  # of a masker that no recipe names
+            return PartError(f"{type(self._masker).__name__} {what}", hint=hint)
+        return self._origin.error(what, hint)
 
     def _checked(self, mask: object) -> np.ndarray:
         hint = "maekit.testing.check_masker shows what a masker has to keep"
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
             kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
             what = f"must return a bool array, returned {kind}"
-            raise PartError(what, where=self._name, hint=hint)
+            raise self._fault(what, hint)
         if mask.shape != tuple(self._units):
             what = f"must return the shape {tuple(self._units)}, returned {mask.shape}"
-            raise PartError(what, where=self._name, hint=hint)
+            raise self._fault(what, hint)
         if self._count is not None and int(mask.sum()) != self._count:
             what = f"must set {self._count} in every mask, set {int(mask.sum())}"
-            raise PartError(what, where=self._name, hint=hint)
+            raise self._fault(what, hint)
         return mask
 
 

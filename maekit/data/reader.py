@@ -13,7 +13,7 @@ import numpy as np
 from maekit.data.augment import draw_plan
 from maekit.data.batch import CUT, FURTHER, PADDED, BadFile, Layout, Sample
 from maekit.data.clips import resample
-from maekit.data.masks import MaskDraw
+from maekit.data.masks import MaskDraw, read_only
 from maekit.data.pixels import DTYPES, apply, convertible, crop_resize, fill_holes, to_channels
 from maekit.data.rendering import (
     MUCH,
@@ -27,6 +27,7 @@ from maekit.data.rendering import (
 )
 from maekit.data.rng import generator
 from maekit.errors import DataError, MaekitError, PartError, StorageError
+from maekit.origin import origin_of
 from maekit.recipe.sections import NoAugment
 from maekit.text import quantity
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from maekit.data.order import Key
     from maekit.data.plan import Plan
     from maekit.data.transform import Transform
+    from maekit.origin import Origin
     from maekit.recipe.schema import DataSpec
     from maekit.recipe.sections import Augment
 
@@ -90,6 +92,7 @@ class SampleReader:
     held_out: bool = False
     rendering: Rendering = PLAIN
     transform: Transform | None = None
+    origin: Origin | None = field(init=False)  # of the dataset; workers know of no other part
     layout: Layout = field(init=False)
     hidden: MaskDraw | None = field(init=False)
     decode: MaskDraw | None = field(init=False)
@@ -98,6 +101,7 @@ class SampleReader:
         shapes = tuple(
             (self.channels, view.frames or self.spec.frames, *view.size) for view in self.views
         )
+        self.origin = origin_of(self.dataset)
         channels, frames, height, width = shapes[0]
         self._clip = (frames, height, width, channels)
         self.hidden = self._mask_draw(self.masker)
@@ -125,7 +129,10 @@ class SampleReader:
             source = self.dataset.open(key.index)
             plans = self.plans(source, key)
             views, known = self.read_views(source, plans, key, room)
-        except (PartError, StorageError):
+        except PartError as error:
+            named = error if self.origin is None else self.origin.named(error)
+            raise named from error
+        except StorageError:
             raise
         except MaekitError as error:
             return self.bad(key, error.what + (f" ({error.hint})" if error.hint else ""))
@@ -231,7 +238,7 @@ class SampleReader:
         whole = self.transform is not None and self.transform.on == "frames"
         frames: dict[int, np.ndarray] | None = None
         if whole or not source.info.crops:
-            clip = _checked(source, source.read(wanted), len(wanted))
+            clip = self._checked(source, source.read(wanted), len(wanted))
             frames = dict(zip(wanted, clip, strict=True))
         views: Sequence[np.ndarray] = ()
         # Of the model's own view of some repeats: pixels that were filled, and what is padding.
@@ -259,6 +266,12 @@ class SampleReader:
     def _new_arrays(self, dtype: str) -> list[np.ndarray]:
         repeats = self.repeats
         return [np.empty((repeats, *shape), dtype) for shape in self.layout.views]
+
+    def _checked(
+        self, source: Source, clip: object, frames: int, size: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        ours = self.origin is None or self.origin.ours
+        return _checked(source, clip, frames, size, ours=ours)
 
     def _known(
         self, holes: Mapping[int, np.ndarray], places: Mapping[int, Placed]
@@ -292,7 +305,9 @@ class SampleReader:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Read one view of one plan, ``[T, h, w, C]``, and where it was filled, ``[T, h, w]``."""
         if frames is None:
-            clip = _checked(source, source.read(ids, where.box, where.size), len(ids), where.size)
+            clip = self._checked(
+                source, source.read(ids, where.box, where.size), len(ids), where.size
+            )
         else:
             # The augmentation says how the model's own clip is resized, a target how its views.
             wanted = None if view is self.views[0] else view.interpolation
@@ -349,9 +364,24 @@ def _check_channels(info: SourceInfo, channels: int) -> None:
 
 
 def _checked(
-    source: Source, clip: object, frames: int, size: tuple[int, int] | None = None
+    source: Source, clip: object, frames: int, size: tuple[int, int] | None, *, ours: bool
 ) -> np.ndarray:
-    """Return a dataset's answer; raise PartError unless it is a clip ``[T, H, W, C]``."""
+    """Return a dataset's answer, which nothing may write into: it may be what the set keeps.
+
+    Args:
+        source: what was read.
+        clip: the answer.
+        frames: that were asked for.
+        size: height and width that were asked for; None: those of the whole sample.
+        ours: whether the data set is maekit's own.
+
+    Raises:
+        PartError: it is no clip ``[T, H, W, C]``, or not the one that the sample's header
+            announced.
+        DataError: likewise of maekit's own sets: then it is the file that contradicts itself.
+    """
+    info = source.info
+    got = f"{clip.dtype} {clip.shape}" if isinstance(clip, np.ndarray) else type(clip).__name__
     if (
         not isinstance(clip, np.ndarray)
         or clip.ndim != 4
@@ -359,9 +389,11 @@ def _checked(
         or (size is not None and clip.shape[1:3] != size)
         or clip.dtype.name not in DTYPES
     ):
-        got = f"{clip.dtype} {clip.shape}" if isinstance(clip, np.ndarray) else type(clip).__name__
         sides = "H, W" if size is None else f"{size[0]}, {size[1]}"
         wanted = f"[{frames}, {sides}, C] of {', '.join(DTYPES)}"
-        what = f"a dataset's read must return {wanted}; got {got}"
-        raise PartError(what, where=source.info.id)
-    return clip
+        raise PartError(f"a dataset's read must return {wanted}; got {got}", where=info.id)
+    announced = (frames, *(size or (info.height, info.width)), info.channels)
+    if clip.shape != announced or clip.dtype.name != info.dtype:
+        what = f"its header announces {info.dtype} {announced}, read returns {got}"
+        raise (DataError if ours else PartError)(what, where=info.id)
+    return read_only(clip)

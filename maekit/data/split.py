@@ -14,6 +14,7 @@ import numpy as np
 
 from maekit.contracts import Dataset, Label
 from maekit.errors import DataError
+from maekit.origin import origin_of, remember
 from maekit.text import quantity
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class Subset(Dataset):
         self.whole, self.rows = whole, rows
         self.classes = whole.classes
         self.labels = _taken(whole.labels, rows)
+        origin = origin_of(whole)
+        if origin is not None:
+            remember(self, origin)
 
     def __len__(self) -> int:
         return len(self.rows)

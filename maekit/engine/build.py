@@ -18,6 +18,7 @@ from maekit.data.rng import generator, seeded
 from maekit.errors import PartError, RecipeError, WeightsError
 from maekit.layers import Statistics
 from maekit.model import MaskedAutoencoder
+from maekit.origin import Place, blamed, fault
 from maekit.recipe.schema import PartSpec, Pretrain, Recipe
 from maekit.weights.compatible import Compatibility, check_compatible
 from maekit.weights.header import Header
@@ -25,14 +26,16 @@ from maekit.weights.importer import Weights, open_weights
 from maekit.weights.resize import Change, resize
 from maekit.weights.safetensors_io import (
     CLASSIFIER,
-    TARGET,
     header_text,
     load_tensors,
     mismatches,
+    own_tensors,
     shape_mismatches,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from maekit.contracts import Backbone, Decoder, Masker
 
 _log = logging.getLogger(__name__)
@@ -71,24 +74,16 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
     Raises:
         PartError: a part is unknown, or the parts do not fit together.
     """
-    context = PartContext(header.clip, header.channels, header.mean, header.std)
     with seeded(seed, purpose="init"):
-        backbone = registry.build(header.backbone, context)
+        backbone = registry.build(header.backbone, _first_context(header))
         if header.masker is not None:
             _check_hides(backbone, header)
-        context = replace(
-            context,
-            grid=backbone.grid(header.clip),
-            patch=tuple(backbone.patch),
-            width=backbone.width,
-            prefix_tokens=backbone.prefix_tokens,
-            returns=backbone.returns,
-            mask_unit=tuple(backbone.mask_unit),
-            layer_widths=_layer_widths(backbone),
-        )
+        context = context_of(backbone, header)
         target = None
         if header.target is not None:
             target = registry.build(header.target, context)
+            if not hasattr(target, "out_dim"):
+                raise fault(target, "does not set out_dim, which maekit.contracts requires")
         out_dim = header.out_dim if target is None else target.out_dim
         decoder = None
         if header.decoder is not None and out_dim is not None:
@@ -99,6 +94,36 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
     return MaskedAutoencoder(backbone, decoder, target, header.clip, statistics)
 
 
+def _first_context(header: Header) -> PartContext:
+    return PartContext(header.clip, header.channels, header.mean, header.std)
+
+
+def context_of(backbone: Backbone, header: Header) -> PartContext:
+    """Return what targets know of the run; decoders know ``out_dim`` besides.
+
+    Raises:
+        PartError: the backbone does not say what it must.
+    """
+    for name in ("width", "patch"):
+        if not hasattr(backbone, name):
+            raise fault(backbone, f"does not set {name}, which maekit.contracts requires")
+    return replace(
+        _first_context(header),
+        grid=backbone.grid(header.clip),
+        patch=_three(backbone.patch),
+        width=backbone.width,
+        prefix_tokens=backbone.prefix_tokens,
+        returns=backbone.returns,
+        mask_unit=_three(backbone.mask_unit),
+        layer_widths=_layer_widths(backbone),
+    )
+
+
+def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
+    t, h, w = sizes
+    return t, h, w
+
+
 def _layer_widths(backbone: Backbone) -> tuple[int, ...]:
     """Return the widths of what blocks return.
 
@@ -107,8 +132,7 @@ def _layer_widths(backbone: Backbone) -> tuple[int, ...]:
     """
     blocks, widths = len(backbone.blocks()), tuple(backbone.layer_widths)
     if widths and len(widths) != blocks:
-        msg = f"layer_widths has {len(widths)} widths for {blocks} blocks"
-        raise PartError(msg, where="model.backbone", hint="give each block's, or leave it out")
+        raise fault(backbone, f"has {len(widths)} layer_widths for {blocks} blocks")
     return widths or (backbone.width,) * blocks
 
 
@@ -116,9 +140,8 @@ def _check_layers(decoder: Decoder, blocks: int) -> None:
     """Refuse layers that the encoder cannot give."""
     layers = list(decoder.layers)
     if layers != sorted(set(layers)) or not all(0 <= layer < blocks for layer in layers):
-        msg = f"the decoder asks for the layers {layers} of an encoder of {blocks} blocks"
         hint = f"layers are numbered from 0 to {blocks - 1}, and increase"
-        raise PartError(msg, where="model.decoder", hint=hint)
+        raise fault(decoder, f"asks for the layers {layers} of an encoder of {blocks} blocks", hint)
 
 
 def _check_hides(backbone: Backbone, header: Header) -> None:
@@ -145,19 +168,31 @@ def model_of(header: Header) -> MaskedAutoencoder:
     mostly the same one; never change them.
     """
     # What does not decide on the model is left out, so that equal models are built once.
-    text = header_text(with_typed_parts(header), exclude=("maekit", "source", "license", "grid"))
-    return _on_meta_device(text, tuple(sys.path))
+    header = with_typed_parts(header)
+    text = header_text(header, exclude=("maekit", "source", "license", "grid"))
+    places = tuple((key, getattr(header, key).place) for key in PARTS if getattr(header, key))
+    return _on_meta_device(text, places, tuple(sys.path))
+
+
+PARTS = ("backbone", "decoder", "target", "masker")
 
 
 @functools.lru_cache(maxsize=2)
 def _on_meta_device(
     text: str,
+    places: tuple[tuple[str, Place], ...],
     search_path: tuple[str, ...],  # noqa: ARG001 - decides which plugins are found
 ) -> MaskedAutoencoder:
     try:
+        header = Header.model_validate_json(text)
+        for key, place in places:
+            getattr(header, key).stand_at(place)
         with torch.device("meta"):
-            return build_model(Header.model_validate_json(text))
+            return build_model(header)
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        known = blamed(error)
+        if known is not None:
+            raise known from error
         # Sizes that each fit alone, such as a finite ratio that makes an infinite width.
         reason = str(error).partition("\n")[0][:200]
         msg = f"no model can be built of this header: {reason}"
@@ -265,9 +300,7 @@ def check_own(weights: Weights) -> None:
         WeightsError: they do not fit.
     """
     model, described = model_of(weights.header), weights.header.classifier
-    elsewhere = (TARGET,) if described is None else (TARGET, CLASSIFIER)
-    own = {name: t for name, t in weights.tensors.items() if not name.startswith(elsewhere)}
-    problems = mismatches(model, own, weights.fresh)
+    problems = mismatches(model, own_tensors(weights.tensors), weights.fresh)
     if described is not None:
         shapes = described.shapes(model.backbone.width)
         problems += shape_mismatches(

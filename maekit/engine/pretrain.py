@@ -24,9 +24,14 @@ from maekit.engine.build import (
 from maekit.engine.events import Note
 from maekit.engine.job import ValidatedJob
 from maekit.engine.optim import make_optimizer, tokens_free_of_decay
+from maekit.engine.self_check import check_own_weights
 from maekit.engine.step import PretrainStep, recompute, to_device_float01
 from maekit.engine.validation import validation_errors
+from maekit.errors import RecipeError
 from maekit.layers import Statistics
+from maekit.origin import fault
+from maekit.recipe.schema import TargetSpec
+from maekit.registry import spec_of
 from maekit.weights.importer import Weights, open_weights
 from maekit.weights.locate import check_exists
 from maekit.weights.safetensors_io import load_tensors, model_tensors, read_header
@@ -138,8 +143,8 @@ class PretrainJob(ValidatedJob):
         if pinned:
             self._pin(pinned)
         super().prepare(checkpoint)
-        target = self.model.required_target()
-        target.attach(self.model.backbone)
+        self.model.required_target().attach(self.model.backbone)
+        check_own_weights(self.model, self.described())
         self.state.optimizer.register_step_post_hook(self._after_update)
 
     @torch.no_grad()
@@ -149,10 +154,21 @@ class PretrainJob(ValidatedJob):
 
     def _pin(self, options: Mapping[str, Any]) -> None:
         """Keep in the header which frozen network the weights were trained against."""
-        target = self.header.target
-        if target is not None:
-            pinned = target.with_options(target.options.model_copy(update=dict(options)))
-            self.header = self.header.model_copy(update={"target": pinned})
+        spec, target = self.header.target, self.model.required_target()
+        if spec is None:
+            return
+        unknown = sorted(options.keys() - type(spec.options).model_fields.keys())
+        if unknown:
+            what = f"returns {', '.join(unknown)} from open, which its Options do not have"
+            raise fault(target, what, "add it to them, as `sha256: str | None = None`")
+        try:
+            pinned = spec_of(TargetSpec, spec.written | dict(options))
+        except RecipeError as error:
+            raise fault(
+                target, f"returns what its Options refuse from open: {error.what}"
+            ) from error
+        pinned.stand_at(spec.place)
+        self.header = self.header.model_copy(update={"target": pinned})
 
     def tensors(self) -> dict[str, Tensor]:
         """Return encoder, decoder, and what the target fitted."""

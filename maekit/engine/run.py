@@ -60,6 +60,7 @@ from maekit.errors import (
     code_of,
     storage_advice,
 )
+from maekit.origin import blamed
 from maekit.recipe.dump import dump
 from maekit.runs import RUNS, read_result
 from maekit.stop import StopSignal
@@ -127,7 +128,12 @@ class OpenRun(NamedTuple):
         try:
             yield
         except BaseException as error:
-            known = self._own_storage_error(error) or distributed.lost_rank(error) or error
+            known = (
+                self._own_storage_error(error)
+                or distributed.lost_rank(error)
+                or blamed(error)
+                or error
+            )
             code = code_of(known)
             what = "".join(traceback.format_exception(error))
             if isinstance(error, (Interrupted, KeyboardInterrupt)):  # as was asked for

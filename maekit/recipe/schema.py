@@ -37,6 +37,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import ErrorType
 
 from maekit.errors import PartError
+from maekit.origin import Place
 from maekit.recipe.ablate import Ablate
 from maekit.recipe.finetune import Finetune
 from maekit.recipe.probe import OnlineProbe, Probe
@@ -73,6 +74,16 @@ class PartSpec(BaseModel):
     name: str = Field(min_length=1, description="the part's name, or distribution/name")
 
     _options: BaseModel = PrivateAttr(default_factory=Untyped)
+    _place: Place = PrivateAttr(default_factory=Place)
+
+    @property
+    def place(self) -> Place:
+        """Where the recipe names it, for errors."""
+        return self._place
+
+    def stand_at(self, place: Place) -> None:
+        """Know where the recipe names it."""
+        self._place = place
 
     @property
     def options(self) -> BaseModel:

@@ -149,12 +149,17 @@ def _errno_of(text: str) -> int:
     return int(digits) if digits else 5
 
 
+H = TypeVar("H", bound=FileHeader)
+
+
+def parsed_header(text: str, expected: type[H] = Header) -> H:  # type: ignore[assignment]
+    """Read a header's text, with options of the parts that are installed; ValidationError."""
+    return expected.model_validate_json(text, context={OPTIONS_OF: installed_options_of})
+
+
 def read_header(path: Path) -> Header:
     """Read the header of a masked autoencoder's weights file, without its tensors."""
     return read_header_as(Header, path)
-
-
-H = TypeVar("H", bound=FileHeader)
 
 
 def read_header_as(expected: type[H], path: Path) -> H:
@@ -176,7 +181,7 @@ def read_header_as(expected: type[H], path: Path) -> H:
             hint="`maekit pretrain` writes an autoencoder, `maekit tokenizer` a dvae",
         )
     try:
-        header = expected.model_validate_json(text, context={OPTIONS_OF: installed_options_of})
+        header = parsed_header(text, expected)
     except ValidationError as error:
         msg = f"the header cannot be understood: {error.errors()[0]['msg']}"
         raise WeightsError(msg, where=str(path), hint="update maekit") from error
@@ -282,8 +287,7 @@ def load_tensors(
         for name, tensor in tensors.items()
         if name.startswith(TARGET)
     }
-    elsewhere = (TARGET, CLASSIFIER)
-    ours = {name: tensor for name, tensor in tensors.items() if not name.startswith(elsewhere)}
+    ours = own_tensors(tensors)
     problems = mismatches(model, ours, fresh)
     if fitted and model.target is None:
         problems += _listed("unexpected", {f"{TARGET}{name}" for name in fitted})
@@ -291,6 +295,12 @@ def load_tensors(
     model.load_state_dict(dict(ours), strict=False)
     if fitted and model.target is not None:
         model.target.load_state(fitted)
+
+
+def own_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those of encoder and decoder: not a target's, nor a classifier's."""
+    elsewhere = (TARGET, CLASSIFIER)
+    return {name: each for name, each in tensors.items() if not name.startswith(elsewhere)}
 
 
 def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

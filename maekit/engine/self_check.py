@@ -1,0 +1,92 @@
+"""What a run does with its own weights later, done once before it trains: save, describe, load."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from maekit import registry
+from maekit.data.rng import seeded
+from maekit.engine.build import PARTS, compatible_header, context_of, model_of
+from maekit.origin import fault
+from maekit.weights.safetensors_io import (
+    TARGET,
+    header_text,
+    mismatches,
+    model_tensors,
+    own_tensors,
+    parsed_header,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from maekit.model import MaskedAutoencoder
+    from maekit.weights.header import Header
+
+
+def check_own_weights(model: MaskedAutoencoder, header: Header) -> None:
+    """Do what resuming and loading will do with a model's weights, before anything is trained.
+
+    The header is written and read back, its model is built on the meta device, and the tensors are
+    held against it; a target's state is taken back by a new target.
+
+    Args:
+        model: as it is trained.
+        header: as it will be saved.
+
+    Raises:
+        PartError: a part's weights could not be loaded again.
+    """
+    read_back: Header = parsed_header(header_text(header))
+    for key in PARTS:
+        before, after = getattr(header, key), getattr(read_back, key)
+        if before is not None and before.written != after.written:
+            what = "has options that a weights file does not give back as they were"
+            hint = "make them of numbers, text, lists and mappings, as JSON has them"
+            raise registry.origin_of_spec(before).error(what, hint)
+        if before is not None:
+            after.stand_at(before.place)
+    read_back = compatible_header(read_back, read_back, "the run's own weights").header
+    tensors = model_tensors(model)
+    problems = mismatches(model_of(read_back), own_tensors(tensors))
+    if problems:
+        several = {"backbone": model.backbone, "decoder": model.decoder}
+        for key, part in several.items():
+            if any(f"{key}." in problem for problem in problems):
+                what = f"is not built the same from its options again: {'; '.join(problems)}"
+                raise fault(part, what, "let its tensors follow from options and context alone")
+    _check_target_state(model, header, tensors)
+
+
+def _check_target_state(
+    model: MaskedAutoencoder, header: Header, tensors: Mapping[str, Tensor]
+) -> None:
+    target, spec = model.required_target(), header.target
+    state = {n.removeprefix(TARGET): t for n, t in tensors.items() if n.startswith(TARGET)}
+    if isinstance(target, nn.Module):
+        trained = {name for name, each in target.named_parameters() if each.requires_grad}
+        if trained - state.keys():
+            names = ", ".join(sorted(trained - state.keys()))
+            what = f"has parameters that would be trained and not be kept: {names}"
+            hint = "requires_grad_(False), or return them from state(), or let the decoder have it"
+            raise fault(target, what, hint)
+    if not state or spec is None:
+        return
+    with seeded(0, purpose="init"):
+        other = registry.build(spec, context_of(model.backbone, header))
+    try:
+        other.load_state({name: tensor.detach().cpu().clone() for name, tensor in state.items()})
+    except Exception as error:
+        what = f"cannot load_state what its state gave: {type(error).__name__}: {error}"
+        raise fault(target, what) from error
+    if isinstance(target, nn.Module):
+        own = dict(other.named_parameters())
+        lost = [n for n in sorted(trained) if n in own and not own[n].cpu().equal(state[n].cpu())]
+        if lost:
+            raise fault(
+                target, f"does not load {', '.join(lost)} by load_state into its parameters"
+            )
