@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel
-
 from maekit.contracts import Backbone, Dataset, Decoder, Masker, PartOptions, Target
 from maekit.errors import DataError, PartError, RecipeError
 from maekit.installed import OURS, declared, normal
@@ -26,15 +24,14 @@ from maekit.recipe.dump import as_dict
 from maekit.recipe.explain import dotted, suggest, validated
 from maekit.recipe.load import LoadedRecipe, with_overlays
 from maekit.recipe.merge import CORE_OWNED, is_split, merge
-from maekit.recipe.schema import OVERLAYS, VERBS, PartSpec, Recipe, Untyped
+from maekit.recipe.schema import OVERLAYS, VERBS, PartSpec, Recipe, Untyped, parts
 from maekit.recipe.yaml12 import Mark, Node, tree
 from maekit.stop import Leaving
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from maekit.contracts import PartContext
-    from maekit.recipe.yaml12 import KeyPath
 
 _BASES: dict[str, type] = {
     "maskers": Masker,
@@ -44,6 +41,7 @@ _BASES: dict[str, type] = {
     "datasets": Dataset,
 }
 KINDS = tuple(_BASES)
+PRETRAIN = "pretrain"  # the one verb that builds targets, decoders and maskers
 _LISTING = "`maekit plugins list` shows all parts"
 
 
@@ -88,8 +86,13 @@ def _entries(search_path: tuple[str, ...]) -> tuple[Entry, ...]:  # noqa: ARG001
     )
 
 
-def entry(kind: str, name: str) -> Entry:
+def entry(kind: str, name: str, versions: Mapping[str, str] | None = None) -> Entry:
     """Return the one part that ``name`` (or ``distribution/name``) means.
+
+    Args:
+        kind: of part.
+        name: of the part.
+        versions: of the distributions that whoever names it was made with, where that is known.
 
     Raises:
         PartError: there is none, or two plugins share the bare name.
@@ -103,12 +106,68 @@ def entry(kind: str, name: str) -> Entry:
     matches = ours or matches
     if len(matches) == 1:
         return matches[0]
+    if not matches and slash:
+        raise _lacking(kind, bare, normal(distribution), versions or {})
     if not matches:
         raise PartError(f"unknown {kind[:-1]} '{name}'", hint=_near(kind, name))
     raise PartError(
         f"{len(matches)} distributions call a {kind[:-1]} '{name}'",
         hint="name one of " + ", ".join(found.full_name for found in matches),
     )
+
+
+def _lacking(kind: str, bare: str, distribution: str, versions: Mapping[str, str]) -> PartError:
+    """Say that a part's distribution is not installed, or is of a version that has no such part."""
+    known = versions.get(distribution)
+    wanted = f"{distribution} {known}" if known else distribution
+    install = f"pip install {distribution}" + (f"=={known}" if known else "")
+    installed = version_of(distribution)
+    part = f"{kind[:-1]} '{bare}'"
+    if installed is None:
+        what = f"the {part} is of {wanted}, which is not installed"
+        return PartError(what, hint=f"{install}; {_LISTING}")
+    what = f"{distribution} {installed} has no {part}"
+    if known not in (None, installed):
+        return PartError(f"{what}; it was of version {known}", hint=install)
+    return PartError(what, hint=_near(kind, bare))
+
+
+def version_of(distribution: str) -> str | None:
+    """Return the installed version of a distribution; None: it is not there."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def canonical(kind: str, name: str) -> str:
+    """Return the name that means a part wherever it is read again.
+
+    That is the bare one of maekit's own, and ``distribution/name`` of all others, as another
+    distribution may come to have one of the same name. What is not installed stays as it is.
+    """
+    try:
+        found = entry(kind, name)
+    except PartError:
+        return name
+    return found.name if found.distribution == OURS else found.full_name
+
+
+def versions_of(specs: Iterable[PartSpec]) -> dict[str, str] | None:
+    """Return the installed versions of the distributions that parts are of; None: of maekit."""
+    named = {normal(spec.name.rpartition("/")[0]) for spec in specs if "/" in spec.name} - {OURS}
+    found = {each: version for each in sorted(named) if (version := version_of(each))}
+    return found or None
+
+
+def other_versions(before: Mapping[str, str] | None) -> list[str]:
+    """Say which distributions have another version now than they had, or are gone."""
+    lines = []
+    for name, version in sorted((before or {}).items()):
+        now = version_of(name)
+        if now != version:
+            lines.append(f"{name} was {version} then, and is {now or 'not installed'} now")
+    return lines
 
 
 def names_of(part: Entry) -> tuple[str, ...]:
@@ -132,13 +191,18 @@ def _near(kind: str, name: str) -> str:
     return f"{near} {_LISTING}" if near else _LISTING
 
 
-def find(kind: str, name: str) -> type[Any]:
+def find(kind: str, name: str, versions: Mapping[str, str] | None = None) -> type[Any]:
     """Import a part's class.
+
+    Args:
+        kind: of part.
+        name: of the part.
+        versions: as ``entry`` takes them.
 
     Raises:
         PartError: unknown, ambiguous, failing to import, or not a class.
     """
-    found = entry(kind, name)
+    found = entry(kind, name, versions)
     try:
         with redirect_stdout(sys.stderr):  # what it prints is no result of a command
             part = found.point.load()
@@ -168,13 +232,20 @@ def _report(found: Entry) -> str:
     return f"report this to the authors of {found.distribution}, or use another part"
 
 
-def options_of(kind: str, name: str) -> type[PartOptions]:
+def options_of(
+    kind: str, name: str, versions: Mapping[str, str] | None = None
+) -> type[PartOptions]:
     """Return a part's ``Options`` class.
+
+    Args:
+        kind: of part.
+        name: of the part.
+        versions: as ``entry`` takes them.
 
     Raises:
         PartError: as ``find``, or the part has no valid ``Options``.
     """
-    options = getattr(find(kind, name), "Options", None)
+    options = getattr(find(kind, name, versions), "Options", None)
     found = entry(kind, name)
     if not (isinstance(options, type) and issubclass(options, PartOptions)):
         raise PartError(
@@ -218,8 +289,8 @@ def resolve(source: LoadedRecipe, verb: str | None = None) -> Recipe:
         RecipeError: lists everything that is wrong, in the core's keys and in parts' options.
     """
     if verb is not None:
-        return _resolved(with_overlays(source, verb).tree)
-    recipe = _resolved(source.tree)
+        return _resolved(with_overlays(source, verb).tree, verb)
+    recipe = _resolved(source.tree, None)
     for each in VERBS:
         section = source.tree.fields.get(each)
         overlays = [key for key in OVERLAYS if section and key in section.fields]
@@ -233,21 +304,47 @@ def resolve(source: LoadedRecipe, verb: str | None = None) -> Recipe:
     return recipe
 
 
-def _resolved(tree: Node) -> Recipe:
+def _resolved(tree: Node, verb: str | None) -> Recipe:
+    """Validate a recipe; parts that the verb does not build may be missing."""
     tree = with_set_names(tree)
-    recipe = validated(Recipe, tree, options_of)
-    _place(recipe, tree, ())
-    return recipe
+    written = tree.fields.get("plugins")
+    versions = {name: str(each.value) for name, each in written.fields.items()} if written else {}
+    spared = set() if verb is None else _spared(tree, verb)
+
+    def find_options(kind: str, name: str) -> type[PartOptions] | None:
+        if (kind, name) in spared:
+            return installed_options_of(kind, name)
+        return options_of(kind, name, versions)
+
+    recipe = validated(Recipe, tree, find_options, canonical)
+    named = dict(parts(recipe))
+    for path, spec in named.items():
+        spec.stand_at(Place(dotted(path), str(tree.mark_of((*path, "name")))))
+    return recipe.model_copy(update={"plugins": versions_of(named.values())})
 
 
-def _place(model: BaseModel, tree: Node, path: KeyPath) -> None:
-    """Let each part know where the recipe names it."""
-    for name, about in type(model).model_fields.items():
-        value, here = getattr(model, name), (*path, about.alias or name)
-        if isinstance(value, PartSpec):
-            value.stand_at(Place(dotted(here), str(tree.mark_of((*here, "name")))))
-        elif isinstance(value, BaseModel):
-            _place(value, tree, here)
+_WHERE = {  # the kinds of parts by where a recipe names them
+    ("data", "train"): "datasets",
+    ("data", "val"): "datasets",
+    ("model", "backbone"): "backbones",
+    ("model", "decoder"): "decoders",
+    ("pretrain", "masker"): "maskers",
+    ("pretrain", "decoder_masker"): "maskers",
+    ("pretrain", "target"): "targets",
+}
+
+
+def _spared(tree: Node, verb: str) -> set[tuple[str, str]]:
+    """Return the parts (kind, name) that only other verbs build."""
+    built: set[tuple[str, str]] = set()
+    spared: set[tuple[str, str]] = set()
+    for path, kind in _WHERE.items():
+        name = tree.at((*path, "name"))
+        if name is None:
+            continue
+        only_pretrain = path[0] == PRETRAIN or kind == "decoders"
+        (spared if only_pretrain and verb != PRETRAIN else built).add((kind, str(name.value)))
+    return spared - built
 
 
 def with_set_names(tree: Node) -> Node:
@@ -340,27 +437,42 @@ def _as_in(overlay: Any, merged: Any) -> Any:  # noqa: ANN401
 Spec = TypeVar("Spec", bound=PartSpec)
 
 
-def spec_of(kind: type[Spec], part: Mapping[str, Any]) -> Spec:
+def spec_of(
+    kind: type[Spec], part: Mapping[str, Any], versions: Mapping[str, str] | None = None
+) -> Spec:
     """Return a part's spec, with typed options, from its flat mapping.
+
+    Args:
+        kind: of spec.
+        part: its name and options.
+        versions: as ``entry`` takes them.
 
     Raises:
         PartError: as ``find``.
         RecipeError: an option is wrong.
     """
     here = tree(dict(part), Mark(f"{kind.kind[:-1]} {part.get('name')}"))
-    return validated(kind, here, options_of)
+
+    def find_options(plural: str, name: str) -> type[PartOptions]:
+        return options_of(plural, name, versions)
+
+    return validated(kind, here, find_options, canonical)
 
 
-def typed(spec: Spec) -> Spec:
-    """Return a part's spec with typed options, where it was read without the part.
+def typed(spec: Spec, versions: Mapping[str, str] | None = None) -> Spec:
+    """Return a part's spec with typed options and the name that means it everywhere.
+
+    Args:
+        spec: it may have been read where the part was not installed.
+        versions: as ``entry`` takes them.
 
     Raises:
         PartError: as ``find``.
         RecipeError: an option is wrong.
     """
-    if not isinstance(spec.options, Untyped):
+    if not isinstance(spec.options, Untyped) and spec.name == canonical(spec.kind, spec.name):
         return spec
-    made = spec_of(type(spec), spec.written)
+    made = spec_of(type(spec), spec.written, versions)
     made.stand_at(spec.place)
     return made
 

@@ -93,7 +93,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
             terminal(Note(note, warning=True))
         where = pick_device(device)
         weights = open_weights(located.source)
-        model, header = load_model(weights)
+        model, header = load_model(weights, encodes=True)
         tally = Tally()
         found = find_files(
             list(unlisted(inputs, VERB)), moving=header.clip[0] > 1, purpose=VERB, tally=tally

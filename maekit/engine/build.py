@@ -26,6 +26,7 @@ from maekit.weights.importer import Weights, open_weights
 from maekit.weights.resize import Change, resize
 from maekit.weights.safetensors_io import (
     CLASSIFIER,
+    TARGET,
     header_text,
     load_tensors,
     mismatches,
@@ -169,7 +170,7 @@ def model_of(header: Header) -> MaskedAutoencoder:
     """
     # What does not decide on the model is left out, so that equal models are built once.
     header = with_typed_parts(header)
-    text = header_text(header, exclude=("maekit", "source", "license", "grid"))
+    text = header_text(header, exclude=("maekit", "source", "license", "grid", "plugins"))
     places = tuple((key, getattr(header, key).place) for key in PARTS if getattr(header, key))
     return _on_meta_device(text, places, tuple(sys.path))
 
@@ -203,7 +204,11 @@ def with_typed_parts(header: Header) -> Header:
     """Return a header whose parts are typed: each is installed and knows its options."""
     parts = {"backbone": header.backbone, "decoder": header.decoder, "target": header.target}
     try:
-        typed = {key: registry.typed(part) for key, part in parts.items() if part is not None}
+        typed = {
+            key: registry.typed(part, header.plugins)
+            for key, part in parts.items()
+            if part is not None
+        }
     except (ValidationError, RecipeError) as error:
         what = error.what if isinstance(error, RecipeError) else error.errors()[0]["msg"]
         msg = f"the header cannot be understood: {what}"
@@ -252,7 +257,10 @@ def without_head(weights: Weights) -> Weights:
 
 
 def load_model(
-    source: str | Path | Weights, clip: tuple[int, int, int] | None = None
+    source: str | Path | Weights,
+    clip: tuple[int, int, int] | None = None,
+    *,
+    encodes: bool = False,
 ) -> tuple[MaskedAutoencoder, Header]:
     """Load any weights that maekit reads as a model in evaluation mode on the CPU.
 
@@ -260,12 +268,18 @@ def load_model(
         source: a run folder, a file, ``hf:FOLDER``, ``timm:NAME``, or opened weights.
         clip: frames, height and width in pixels that it shall take, where not those that it was
             trained at; its positions are then resized, which is logged.
+        encodes: only the encoder is needed: decoder and target are left out where the part of one
+            is not installed.
 
     Raises:
         PartError: the clip does not divide into its patches.
         WeightsError: the file cannot be read, or does not match its own header.
     """
     weights = source if isinstance(source, Weights) else open_weights(source)
+    for line in registry.other_versions(weights.header.plugins):
+        _log.warning("%s: %s", weights.origin, line)
+    if encodes:
+        weights = _without_missing(weights)
     requested = weights.header.model_copy(update={"clip": clip or weights.header.clip})
     header, fresh = compatible_header(weights.header, requested, weights.origin)
     # Held against a model of no memory first: a header may ask for any size.
@@ -274,6 +288,25 @@ def load_model(
     for change in load_into(model, weights, fresh):
         _log.info("%s", change)
     return model.eval(), header
+
+
+def _without_missing(weights: Weights) -> Weights:
+    """Leave out decoder and target where one of them is not installed."""
+    header = weights.header
+    try:
+        for part in (header.decoder, header.target):
+            if part is not None:
+                registry.typed(part, header.plugins)
+    except PartError as error:
+        _log.info("the encoder alone is taken: %s", error.what)
+        tensors = {
+            name: each
+            for name, each in weights.tensors.items()
+            if not name.startswith(("decoder.", TARGET))
+        }
+        bare = header.model_copy(update=dict.fromkeys(("decoder", "target", "masker")))
+        return replace(weights, header=bare, tensors=tensors)
+    return weights
 
 
 def require_whole(weights: Weights) -> Weights:

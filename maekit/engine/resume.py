@@ -17,9 +17,11 @@ from maekit.data.identity import Identity, differences, identify
 from maekit.engine.events import Emit, Note
 from maekit.engine.run_folder import unfinished_runs
 from maekit.errors import MaekitError, RecipeError
+from maekit.installed import OURS
 from maekit.recipe.dump import as_dict
 from maekit.recipe.load import load
-from maekit.recipe.schema import VERBS
+from maekit.recipe.schema import VERBS, parts
+from maekit.registry import other_versions
 from maekit.runs import verb_of
 from maekit.weights.locate import SCRATCH, entry_of, local_path, with_entry
 
@@ -43,6 +45,7 @@ FREE = (
     "data.train.published",
     "data.val.published",
     "expected",
+    "plugins",  # another version is said
     "ablate.title",
     "ablate.measure",
     "ablate.seeds",
@@ -210,11 +213,36 @@ def check_same(run: Path, recipe: Recipe, verb: str) -> None:
         f"{key}: {old!r} before, {new!r} now"
         for key, old, new in _differences(before, now)
         if not any(key == one or key.startswith(f"{one}.") for one in free)
+        and not (key.endswith(".name") and _same_part(old, new))
     ]
     if changed:
         msg = "this run was made with another recipe: " + "; ".join(changed)
         hint = "resume with the same recipe, or start a new run from its weights with --from"
         raise RecipeError(msg, where=str(written), hint=hint)
+
+
+def _same_part(before: object, now: object) -> bool:
+    """Return whether two names may mean one part: once runs kept the bare one that was written."""
+    old, new = str(before), str(now)
+    return old == new.rpartition("/")[2] or old == f"{OURS}/{new}"
+
+
+def changed_parts(run: Path, recipe: Recipe) -> list[str]:
+    """Say which parts of a run may not be those that it began with: they have another version.
+
+    Args:
+        run: the run's folder.
+        recipe: as it is resolved now.
+    """
+    before = load(run / "recipe.yaml").recipe
+    lines = [f"{line}: the run goes on with it" for line in other_versions(before.plugins)]
+    now = dict(parts(recipe))
+    for path, spec in parts(before):
+        name = now[path].name if path in now else spec.name
+        if "/" in name and "/" not in spec.name:
+            key = ".".join(path)
+            lines.append(f"{key}: the run does not say whose '{spec.name}' it is; {name} is taken")
+    return lines
 
 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:  # noqa: ANN401

@@ -30,6 +30,7 @@ from maekit.engine.loop import Periodic, train
 from maekit.engine.parallel import whole
 from maekit.engine.reporters import Dispensable, JsonLines, LogFile, Reporters, TensorBoard
 from maekit.engine.resume import (
+    changed_parts,
     check_data,
     check_same,
     check_source,
@@ -163,7 +164,7 @@ class OpenRun(NamedTuple):
     def describe(self, recipe: Recipe, verb: str, device: torch.device) -> None:
         """Write recipe.yaml and env.json."""
         write_text(self.folder.path / "recipe.yaml", dump(recipe))
-        for change in self.folder.write_env(verb, str(device)):
+        for change in self.folder.write_env(verb, str(device), recipe.plugins):
             self.emit(Note(change, warning=True))
 
 
@@ -350,6 +351,8 @@ def _resume_point(
     if checkpoint is not None or (folder.path / "recipe.yaml").is_file():
         check_same(folder.path, recipe, verb)
         check_source(folder.path, source)
+        for line in changed_parts(folder.path, recipe):
+            run.emit(Note(line, warning=True))
     if checkpoint is not None:
         run.emit(Note(f"resuming {folder.path} at step {checkpoint.step}"))
     else:

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -75,7 +75,9 @@ class RunFolder:
         text = json.dumps(plain(result), indent=2, allow_nan=False)
         write_text(self.path / "result.json", text + "\n")
 
-    def write_env(self, verb: str, device: str) -> list[str]:
+    def write_env(
+        self, verb: str, device: str, plugins: Mapping[str, str] | None = None
+    ) -> list[str]:
         """Write env.json: verb, versions and machine, so that numbers can be understood later.
 
         Returns:
@@ -84,7 +86,7 @@ class RunFolder:
         path, now = self.path / "env.json", decoders()
         before = read_json(path).get("decoders")
         before = before if isinstance(before, dict) else {}
-        record = {"verb": verb, **environment(device)}
+        record = {"verb": verb, **environment(device), "plugins": dict(plugins or {})}
         write_text(path, json.dumps(record, indent=2) + "\n")
         return [
             f"{kind} are read by {new}, and were read by {before[kind]} when this run began"

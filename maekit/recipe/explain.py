@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from maekit.errors import PartError, RecipeError
 from maekit.recipe.dump import to_yaml
 from maekit.recipe.merge import classes, completed
-from maekit.recipe.schema import OPTIONS_OF, OptionsOf, PartSpec
+from maekit.recipe.schema import NAME_OF, OPTIONS_OF, NameOf, OptionsOf, PartSpec
 from maekit.text import carried
 
 if TYPE_CHECKING:
@@ -77,13 +77,19 @@ _EXAMPLE = "`maekit recipes show quickstart` prints a complete recipe"
 M = TypeVar("M", bound=BaseModel)
 
 
-def validated(model: type[M], tree: Node, options_of: OptionsOf | None = None) -> M:
+def validated(
+    model: type[M],
+    tree: Node,
+    options_of: OptionsOf | None = None,
+    name_of: NameOf | None = None,
+) -> M:
     """Build ``model`` from a tree of values that know their places.
 
     Args:
         model: the class to build.
         tree: what to build it from.
         options_of: finds the classes of parts' options; without it they stay as written.
+        name_of: finds the names that parts are known by; without it they stay as written.
 
     Raises:
         RecipeError: lists everything that is wrong, each with its place.
@@ -97,7 +103,7 @@ def validated(model: type[M], tree: Node, options_of: OptionsOf | None = None) -
             strict=True,
             by_alias=True,
             by_name=False,
-            context={OPTIONS_OF: options_of},
+            context={OPTIONS_OF: options_of, NAME_OF: name_of},
         )
     except ValidationError as error:
         raise explain(error, _Scope(tree, model, options_of)) from error

@@ -59,6 +59,9 @@ class Untyped(BaseModel):
 # recipe knows no part. None: the part is not to be looked up, its options stay as written.
 OptionsOf = Callable[[str, str], type[BaseModel] | None]
 OPTIONS_OF = "options_of"
+# Returns the name that means a part wherever it is read again, likewise.
+NameOf = Callable[[str, str], str]
+NAME_OF = "name_of"
 
 
 class PartSpec(BaseModel):
@@ -120,8 +123,12 @@ class PartSpec(BaseModel):
                 problems += map(_raised_again, error.errors(include_url=False))
         elif own:
             options = Untyped.model_validate(own)
+        given = {key: each for key, each in value.items() if key in core}
+        name_of: NameOf | None = (info.context or {}).get(NAME_OF)
+        if name_of is not None and isinstance(name, str) and name and not problems:
+            given["name"] = name_of(cls.kind, name)
         try:
-            spec = handler({key: each for key, each in value.items() if key in core})
+            spec = handler(given)
         except ValidationError as error:
             problems += map(_raised_again, error.errors(include_url=False))
         if problems:
@@ -469,6 +476,11 @@ class Recipe(Section):
     probe: Probe | None = Field(None, description="what `maekit probe` does")
     ablate: Ablate | None = Field(None, description="what `maekit ablate` does")
     expected: tuple[Expected, ...] = Field((), description="numbers this recipe should reach")
+    plugins: dict[str, str] | None = Field(
+        None,
+        description="versions of the distributions that parts are of, besides maekit itself; "
+        "filled in where a recipe is resolved",
+    )
 
     @model_validator(mode="after")
     def _colors_are_there(self) -> Self:

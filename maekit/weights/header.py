@@ -75,6 +75,8 @@ class Header(FileHeader):
     std: tuple[float, ...]
     # The values of pixels that are not 8-bit that were 0 and 1 to it; None: those of their type.
     range: tuple[float, float] | None = None
+    # Versions of the distributions that its parts are of, besides maekit's own.
+    plugins: dict[str, str] | None = None
     grid: Grid | None = None  # filled in when the model is built
 
 

@@ -19,7 +19,7 @@ from maekit.atomic import write_atomically
 from maekit.errors import WeightsError
 from maekit.progress import counted
 from maekit.recipe.schema import OPTIONS_OF
-from maekit.registry import installed_options_of
+from maekit.registry import installed_options_of, versions_of
 from maekit.text import as_text, carried
 from maekit.weights.header import FORMAT, FileHeader, Header
 
@@ -48,7 +48,7 @@ def write_weights(
     metadata = {"format": "pt"}
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     if header is not None:
-        metadata[KEY] = header_text(header)
+        metadata[KEY] = header_text(_with_versions(header))
         metadata[DIGEST] = digest_of(ready)
 
     def write(draft: Path) -> str:
@@ -59,6 +59,16 @@ def write_weights(
     return write_atomically(path, write)
 
 
+def _with_versions(header: FileHeader) -> FileHeader:
+    """Return a header that says which versions its parts are of, where it does not yet."""
+    if not isinstance(header, Header):
+        return header
+    named = (header.backbone, header.decoder, header.target, header.masker)
+    now = versions_of(each for each in named if each is not None)
+    known = {**(now or {}), **(header.plugins or {})}
+    return header.model_copy(update={"plugins": known or None})
+
+
 def header_text(header: FileHeader, *, exclude: Collection[str] = ()) -> str:
     """Return a header as JSON, its keys in order; a name in it that is not UTF-8 is carried.
 
@@ -66,8 +76,9 @@ def header_text(header: FileHeader, *, exclude: Collection[str] = ()) -> str:
     weights are the same bytes, resumed or not.
     """
     plain = header.model_dump(mode="json", exclude=set(exclude))
-    if plain.get("range", ...) is None:  # as in files from before there were ranges
-        del plain["range"]
+    for key in ("range", "plugins"):  # as in files from before there were any
+        if plain.get(key, ...) is None:
+            del plain[key]
     return carried(json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":")))
 
 
