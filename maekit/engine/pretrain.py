@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from maekit.contracts import Target
 from maekit.engine import distributed
 from maekit.engine.batches import (
     holdout_reader,
@@ -24,6 +25,7 @@ from maekit.engine.build import (
 from maekit.engine.events import Note
 from maekit.engine.job import ValidatedJob
 from maekit.engine.optim import make_optimizer, tokens_free_of_decay
+from maekit.engine.parallel import whole
 from maekit.engine.self_check import check_own_weights
 from maekit.engine.step import PretrainStep, recompute, to_device_float01
 from maekit.engine.validation import validation_errors
@@ -150,7 +152,10 @@ class PretrainJob(ValidatedJob):
     @torch.no_grad()
     def _after_update(self, *_: object) -> None:
         """Let the target follow; an update that is skipped leaves the encoder as it was."""
-        self.model.required_target().after_update(self.state.step, self.state.schedule.steps)
+        target = self.model.required_target()
+        if type(target).after_update is not Target.after_update:
+            with whole(self.model.backbone):  # of ranks that share it out
+                target.after_update(self.state.step, self.state.schedule.steps)
 
     def _pin(self, options: Mapping[str, Any]) -> None:
         """Keep in the header which frozen network the weights were trained against."""
