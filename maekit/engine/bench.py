@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from maekit.data.batch import Batch
     from maekit.data.order import Key
     from maekit.engine.job import Job
+    from maekit.engine.loop import Step
+    from maekit.engine.precision import Precision
 
 SECONDS = 12.0  # that each of the three measurements may take, warming up left aside
 STEP = 3.0  # seconds that a step may take; else the batch is made smaller
@@ -131,27 +133,28 @@ def _step(job: Job, batch: Batch) -> float:
     """Make one update; return the seconds it took."""
     began = time.perf_counter()
     update(job.state, job.step, [batch])
-    _finish(job)
+    _finish(job.device)
     return time.perf_counter() - began
 
 
-def _finish(job: Job) -> None:
-    if job.device.type == "cuda":
-        torch.cuda.synchronize(job.device)
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _model_alone(job: Job, few: Batch, size: int, seconds: float) -> dict[str, Any]:
     batch = _repeated(few, size)
-    flops = _flops(job, _repeated(few, 1))
+    flops = count_flops(job.step, _repeated(few, 1))
+    job.state.optimizer.zero_grad(set_to_none=True)
     memory = _memory(job, batch)
-    products = [_product(job) for _ in range(PRODUCTS // 2)]
+    products = [product_rate(job.device, job.precision) for _ in range(PRODUCTS // 2)]
     took: list[float] = []
     began = time.perf_counter()
     while len(took) < 3 or time.perf_counter() - began < seconds / 2:
         took.append(_step(job, batch))
         if len(took) >= 3 and time.perf_counter() - began > seconds:
             break
-    products += [_product(job) for _ in range(PRODUCTS - len(products))]
+    products += [product_rate(job.device, job.precision) for _ in range(PRODUCTS - len(products))]
     step = statistics.median(took)
     rate, peak = flops * size / step, max(products)
     return {
@@ -167,17 +170,15 @@ def _model_alone(job: Job, few: Batch, size: int, seconds: float) -> dict[str, A
     }
 
 
-def _flops(job: Job, batch: Batch) -> int:
+def count_flops(step: Step, batch: Batch) -> int:
     """Count the floating-point operations of the forward and backward pass of a batch.
 
     Those of matrix products and attention, a multiplication and an addition each: all others are
-    few, and no matrix unit does them.
+    few, and no matrix unit does them. Gradients are left behind.
     """
     counter = FlopCounterMode(display=False)
-    job.state.optimizer.zero_grad(set_to_none=True)
     with torch.compiler.set_stance("force_eager"), counter:
-        job.step.loss(job.step.weigh(batch)).backward()
-    job.state.optimizer.zero_grad(set_to_none=True)
+        step.loss(step.weigh(batch)).backward()
     return int(counter.get_total_flops())
 
 
@@ -195,17 +196,17 @@ def _memory(job: Job, batch: Batch) -> int:
     return held(job.resident()) + MOMENTS * held(job.state.trained()) + memory.peak
 
 
-def _product(job: Job) -> float:
+def product_rate(device: torch.device, precision: Precision) -> float:
     """Return the floating-point operations a second of a product of large square matrices."""
-    side = _SIDE.get(job.device.type, _SIDE_ELSEWHERE)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(job.precision.name, torch.float32)
-    first = torch.ones(side, side, device=job.device, dtype=dtype)
+    side = _SIDE.get(device.type, _SIDE_ELSEWHERE)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision.name, torch.float32)
+    first = torch.ones(side, side, device=device, dtype=dtype)
     for times in (1, 2):  # the first one warms up
-        _finish(job)
+        _finish(device)
         began = time.perf_counter()
         for _ in range(times):
             torch.mm(first, first)
-        _finish(job)
+        _finish(device)
         took = (time.perf_counter() - began) / times
     return 2 * side**3 / took
 

@@ -105,7 +105,7 @@ def test_a_heavy_model_is_named(job_of: Any) -> None:
 def test_operations_are_counted(job_of: Any) -> None:
     """A multiplication and an addition each, three times a forward pass for most of them."""
     job = job_of()
-    flops = engine_bench._flops(job, engine_bench._read(job, [Key(0, 0)]))
+    flops = engine_bench.count_flops(job.step, engine_bench._read(job, [Key(0, 0)]))
     # 2 x 3 tokens of 8 x 8 x 3 pixels, half hidden; widths 32 and 16, MLPs of 4 times as much.
     seen, tokens, patch = 3 + 1, 6 + 1, 192
     encoder = 2 * (seen * 12 * 32**2 + 2 * seen**2 * 32)

@@ -1,0 +1,66 @@
+"""What maekit itself costs: metrics, pictures and checkpoints, and the time to the first step."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.sides import Group
+
+# Everything that is done beside training, off.
+BARE = (
+    "pretrain.pictures=null", "~data.val", "pretrain.checkpoint.steps=1000000",
+)  # fmt: skip
+PLAIN_STEP = """
+import torch
+layer = torch.nn.Linear(8, 8)
+optimizer = torch.optim.AdamW(layer.parameters())
+layer(torch.ones(2, 8)).sum().backward()
+optimizer.step()
+"""
+
+
+def _pretrain(folder: Path, recipe: str, *words: str) -> float:
+    """Train in a process of its own; return the seconds of its updates, or of what is around."""
+    command = [sys.executable, "-m", "maekit", "pretrain", recipe, "--out", str(folder), "-q"]
+    began = time.perf_counter()
+    subprocess.run([*command, "--overwrite", "--json", *words], check=True, capture_output=True)
+    whole = time.perf_counter() - began
+    seconds: float = json.loads((folder / "result.json").read_text())["seconds"]
+    return seconds if seconds > 0 else whole
+
+
+def groups(folder: Path, *, steps: int = 60) -> Iterator[Group]:
+    """Yield what is done beside the steps of a run, and what comes before its first one."""
+    recipe = "quickstart"
+    budget = f"pretrain.steps={steps}"
+    yield Group(
+        f"{recipe}, {steps} steps in a process: as shipped, and without anything beside training",
+        "s",
+        {
+            "maekit": lambda _: _pretrain(folder / "whole", recipe, budget),
+            "maekit, only training": lambda _: _pretrain(folder / "bare", recipe, budget, *BARE),
+        },
+        scale=1,
+        clock=time.perf_counter,
+    )
+    one = (f"pretrain.steps={1}", "pretrain.warmup.steps=0", *BARE)
+    bare = [sys.executable, "-c", PLAIN_STEP]
+    environment = dict(os.environ)
+    yield Group(
+        "start to the end of a first step, of a process",
+        "s",
+        {
+            "maekit": lambda _: _pretrain(folder / "one", recipe, *one),
+            "python -c 'import torch; one AdamW step'": lambda _: subprocess.run(
+                bare, check=True, env=environment
+            ),
+        },
+        scale=1,
+        clock=time.perf_counter,
+    )
