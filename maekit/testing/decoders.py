@@ -260,22 +260,34 @@ def gradients_are_those_of_what_it_computes(trial: DecoderTrial) -> None:
 def gradients_reach_the_encoder(trial: DecoderTrial) -> None:
     """Every prediction trains the encoder: nothing detaches its tokens, in whole or in part."""
     encoded = encoded_noise(trial.decoder, trial.first, trial.mask, torch.float64)
-    tokens = encoded.tokens.requires_grad_()
+    # All that the encoder hands over: a decoder may look at layers alone.
+    given = [each.requires_grad_() for each in (encoded.tokens, *encoded.layers)]
     module = copy.deepcopy(trial.decoder).double()
-    weight = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(4)).double()
+    generator = torch.Generator().manual_seed(4)
+    weights = [torch.randn(each.shape, generator=generator).double() for each in given]
 
-    def total(moved: Tensor) -> Tensor:
-        given = Encoded(moved, encoded.layers)
-        pred: Tensor = module(given, trial.mask, trial.first.grid)
+    def total(step: float) -> Tensor:
+        tokens, *layers = (
+            each + step * weight for each, weight in zip(given, weights, strict=True)
+        )
+        pred: Tensor = module(Encoded(tokens, tuple(layers)), trial.mask, trial.first.grid)
         return (pred.double() ** 2).sum()
 
-    (gradient,) = torch.autograd.grad(total(tokens), tokens)
+    found = torch.autograd.grad(total(0.0), given, allow_unused=True)
+    gradients = [
+        torch.zeros_like(each) if gradient is None else gradient
+        for each, gradient in zip(given, found, strict=True)
+    ]
     with torch.no_grad():
-        measured = float((total(tokens + 1e-4 * weight) - total(tokens - 1e-4 * weight)) / 2e-4)
-    computed = float((gradient * weight).sum())
+        measured = float((total(1e-4) - total(-1e-4)) / 2e-4)
+    computed = sum(
+        float((gradient * weight).sum())
+        for gradient, weight in zip(gradients, weights, strict=True)
+    )
+    length = sum(float(gradient.norm()) for gradient in gradients)
     apart = abs(measured - computed)
     what = "the encoder gets another gradient than that of the predictions; is something detached?"
-    assert apart <= 0.05 * max(float(gradient.norm()), abs(measured), 1e-9), what
+    assert apart <= 0.05 * max(length, abs(measured), 1e-9), what
 
 
 @decoder_promises("gradients_are_those_of_what_it_computes")

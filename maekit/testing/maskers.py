@@ -287,11 +287,11 @@ def takes_pixels_of_every_depth(trial: MaskerTrial) -> None:
         assert len(set(counts.values())) == 1, f"hides {counts} tokens of one picture"
 
 
-@masker_promises("is_built_from_options_alone")
+@masker_promises("takes_a_grid")
 def leaves_pixels_as_they_are(trial: MaskerTrial) -> None:
     """It does not write into the crop, which is training data."""
     _looks(trial)
-    masker, grid = trial.build(), trial.grids[0]
+    masker, grid = trial.build(), trial.taken[0]
     crop = picture(grid, "noise", "uint8")
     before = crop.copy()
     masker(grid, np.random.default_rng(0), pixels=crop)

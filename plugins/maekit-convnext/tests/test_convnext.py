@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from maekit.contracts import Encoded, Grid, PartContext, PartError
+from maekit.testing import check_backbone, check_decoder
 from maekit.tokens import Mask
 from maekit_convnext.backbone import ConvNeXt
 from maekit_convnext.block import Block, ResponseNorm
@@ -153,3 +154,11 @@ def test_what_does_not_fit_is_refused() -> None:
     clip = PartContext((2, 32, 48), 3, (0.5,) * 3, (0.2,) * 3)
     with pytest.raises(PartError, match="takes one frame"):
         ConvNeXt(ConvNeXt.Options(), clip)
+
+
+def test_the_backbone_keeps_its_promises() -> None:
+    check_backbone(ConvNeXt, {"width": 8, "stages": [1, 2]})
+
+
+def test_the_decoder_keeps_its_promises() -> None:
+    check_decoder(ConvDecoder, {"width": 16})

@@ -8,6 +8,7 @@ import torch
 
 from maekit.contracts import Encoded, Grid, PartContext, PartError
 from maekit.maskers.random import Random
+from maekit.testing import check_decoder, check_masker
 from maekit.tokens import Mask, gather
 from maekit_crossmae.decoder import Cross, CrossBlock
 from maekit_crossmae.masker import Partial
@@ -125,3 +126,12 @@ def test_a_share_of_nothing_is_refused() -> None:
         Partial(Partial.Options(share=0.1))(
             Grid(1, 2, 2), np.random.default_rng(0), hidden=np.array([[[True, True], [False] * 2]])
         )
+
+
+@pytest.mark.parametrize("weighted", [0, 1, 2])
+def test_the_decoder_keeps_its_promises(weighted: int) -> None:
+    check_decoder(Cross, {"width": 16, "depth": 2, "heads": 2, "weighted": weighted})
+
+
+def test_the_masker_keeps_its_promises() -> None:
+    check_masker(Partial, {"share": 0.4})

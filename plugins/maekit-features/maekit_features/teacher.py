@@ -20,7 +20,9 @@ import maekit
 from maekit.contracts import PartContext, PartError, PartOptions, Target, View, WeightsError
 from maekit.tokens import Mask, gather
 
-Features = Callable[[Tensor], Tensor]
+# Of a network, and pictures [B, C, H, W] in [0, 1]: tokens [B, N, D]. A copy of the target has a
+# copy of the network, which is why it is an argument.
+Features = Callable[[Any, Tensor], Tensor]
 _TRY = "set width and patch to the teacher's"
 
 
@@ -88,7 +90,7 @@ class Teacher(Target):
             raise WeightsError(msg, where=options.weights, hint=hint)
         self._network, self._features = network, features
         with torch.no_grad():
-            found = features(torch.zeros(1, self.channels, *self.size))
+            found = features(network, torch.zeros(1, self.channels, *self.size))
         wanted = (1, self.grid.h * self.grid.w, options.width)
         if tuple(found.shape) != wanted:
             msg = f"the teacher gives {found.shape[1]} tokens of {found.shape[2]} values for "
@@ -110,7 +112,7 @@ class Teacher(Target):
             network.to(seen.device)
         b, c, t, h, w = seen.shape
         with torch.no_grad():
-            found = features(seen.transpose(1, 2).reshape(b * t, c, h, w))
+            found = features(network, seen.transpose(1, 2).reshape(b * t, c, h, w))
         tokens = gather(found.float().reshape(b, -1, found.shape[-1]), mask.queries)
         return F.layer_norm(tokens, tokens.shape[-1:]) if self.options.norm else tokens
 
@@ -133,8 +135,9 @@ def _of_maekit(
         raise PartError(msg, hint="take a teacher of the same channels")
     prefix = model.backbone.prefix_tokens
 
-    def features(pictures: Tensor) -> Tensor:
-        return model.encode(model.normalize(pictures[:, :, None]))[:, prefix:]
+    def features(network: Any, pictures: Tensor) -> Tensor:  # noqa: ANN401
+        tokens: Tensor = network.encode(network.normalize(pictures[:, :, None]))
+        return tokens[:, prefix:]
 
     # What it was trained to predict is no part of what it is as a teacher.
     model.decoder = model.target = None
@@ -186,10 +189,10 @@ def _of_timm(
     prefix = int(getattr(network, "num_prefix_tokens", 0))
     last = getattr(network, "output_fmt", "NCHW") == "NHWC"
 
-    def features(pictures: Tensor) -> Tensor:
+    def features(network: Any, pictures: Tensor) -> Tensor:  # noqa: ANN401
         shape = (1, -1, 1, 1)
         normal = (pictures - mean.to(pictures).view(shape)) / std.to(pictures).view(shape)
-        x: Tensor = network.forward_features(normal)  # type: ignore[operator]
+        x: Tensor = network.forward_features(normal)
         if x.ndim == 4:
             x = x.flatten(1, 2) if last else x.flatten(2).transpose(1, 2)
         return x[:, prefix:]

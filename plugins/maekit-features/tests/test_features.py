@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from maekit.contracts import Grid, PartContext, PartError, WeightsError
+from maekit.testing import check_target
+from maekit.testing.modules import example
 from maekit.tokens import Mask
 from maekit_features.hog import HOG, hog
 from maekit_features.teacher import Teacher
@@ -151,3 +153,21 @@ def test_losses(loss: str, expected: float) -> None:
     turned = teacher(Path("none"), width=2, loss="cosine")
     found = turned.loss(torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[3.0, 0.0]]]))
     torch.testing.assert_close(found, torch.tensor([[1.0]]))
+
+
+@pytest.mark.parametrize("options", [{"cell": 4}, {"cell": 8, "bins": 12, "gaussian": False}])
+def test_hog_keeps_its_promises(options: dict[str, object]) -> None:
+    check_target(HOG, options)
+
+
+@pytest.mark.parametrize("loss", ["smooth-l1", "cosine"])
+def test_a_teacher_keeps_its_promises(tmp_path: Path, loss: str) -> None:
+    path = tmp_path / "net.pth"
+    network = timm_file("test_vit", path, img_size=(32, 64))
+    options = {
+        "weights": str(path),
+        "model": "test_vit",
+        "width": network.num_features,
+        "loss": loss,
+    }
+    check_target(Teacher, options, contexts=[example((1, 32, 64), (1, 16, 16))])

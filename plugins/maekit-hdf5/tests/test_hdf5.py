@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from maekit.contracts import DataError
+from maekit.testing import check_dataset
 from maekit_hdf5.arrays import Arrays
 from maekit_hdf5.rows import Rows
 from maekit_hdf5.sample import write
@@ -146,3 +147,12 @@ def test_the_sample_is_the_same_each_time(tmp_path: Path) -> None:
     first, second = (arrays(tmp_path / name, labels="labels") for name in ("one", "two"))
     assert len(first) == 6 + 3
     assert all(np.array_equal(first.open(i).read([0]), second.open(i).read([0])) for i in range(9))
+
+
+def test_both_keep_their_promises(tmp_path: Path) -> None:
+    write(tmp_path, rows=6)
+    check_dataset(Arrays, {"path": str(tmp_path), "labels": "labels"})
+    clips = store(tmp_path / "clips.h5", data=CLIPS)
+    check_dataset(Arrays, {"path": str(clips), "layout": "NTHWC", "fps": 8.0})
+    signals = {"path": str(tmp_path / "train.h5"), "key": "signal", "window": 64, "hop": 32}
+    check_dataset(Spectrogram, signals)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -152,7 +153,8 @@ class HiViT(Backbone, nn.Module):
     ) -> Encoded:
         """Encode normalized pixels ``[B, C, 1, H, W]`` to ``[B, K, D]``.
 
-        Layers of the first two stages are means over a patch's tokens; attention is of the last.
+        Layers of the first two stages are means over a patch's tokens. There, each token attends to
+        itself alone.
         """
         x = self.patch_embed(self._small_patches(pixels, mask))
         taken, maps = [], []
@@ -160,6 +162,9 @@ class HiViT(Backbone, nn.Module):
             x = block(x)
             if index in layers:
                 taken.append(x.mean(dim=2))
+            if attention:
+                own = torch.eye(x.shape[1], device=x.device, dtype=x.dtype)
+                maps.append(own.expand(len(x), 1, -1, -1))
         x = x.squeeze(2) + self.table().to(x.dtype)[mask.visible]
         for index, block in enumerate(self.main, len(self.stem)):
             x, weights = block(x, attention)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from maekit.contracts import Grid, PartContext, PartError
+from maekit.testing import check_backbone
 from maekit.tokens import Mask
 from maekit_hiera.hiera import Hiera
 from maekit_hiera.hivit import HiViT
@@ -158,3 +159,12 @@ def test_what_does_not_fit_is_refused() -> None:
     for wrong in ({"q_pool": 3}, {"kernel": 3}, {"stages": (1, 0)}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Hiera.Options.model_validate(SMALL | wrong)
+
+
+@pytest.mark.parametrize("q_pool", [0, 1])
+def test_hiera_keeps_its_promises(q_pool: int) -> None:
+    check_backbone(Hiera, {"width": 16, "heads": 1, "stages": [1, 2], "q_pool": q_pool})
+
+
+def test_hivit_keeps_its_promises() -> None:
+    check_backbone(HiViT, {"width": 32, "heads": 2, "stages": [1, 1, 2], "patch": 8})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from maekit.backbones.image_vit import ImageViT
 from maekit.contracts import Grid, PartContext, PartError, WeightsError
+from maekit.testing import check_target
 from maekit.tokens import Mask
 from maekit_latent.targets import IJEPA, Data2vec
 
@@ -126,3 +127,12 @@ def test_it_comes_back_from_its_state() -> None:
         other.attach(backbone)
     with pytest.raises(PartError, match="there is no teacher"):
         IJEPA(IJEPA.Options(), CONTEXT).encode([PIXELS], MASK)
+
+
+@pytest.mark.parametrize("norm", ["layers", "mean", "none"])
+def test_data2vec_keeps_its_promises(norm: str) -> None:
+    check_target(Data2vec, {"layers": 1, "norm": norm, "decay": 0.9})
+
+
+def test_ijepa_keeps_its_promises() -> None:
+    check_target(IJEPA, {"decay": 0.9})

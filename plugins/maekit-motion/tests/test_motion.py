@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from maekit.contracts import Grid, PartContext, PartError
+from maekit.testing import check_masker, check_target
 from maekit.tokens import Mask
 from maekit_motion.masker import Motion, token_motion
 from maekit_motion.target import FrameDifference
@@ -117,3 +118,13 @@ def test_the_norm_leaves_still_patches_at_zero_and_moving_ones_at_one() -> None:
     loss = normed.loss(pred, truth)
     torch.testing.assert_close(loss[0, 1], torch.tensor(scaled**2))
     assert loss[0, 0] == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"slots": "same", "ratio": 0.9, "strength": 3.0}])
+def test_the_masker_keeps_its_promises(options: dict[str, object]) -> None:
+    check_masker(Motion, options)
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": False}])
+def test_the_target_keeps_its_promises(options: dict[str, object]) -> None:
+    check_target(FrameDifference, options)
