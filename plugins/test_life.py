@@ -117,6 +117,10 @@ def test_a_whole_life(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     tokens = model.encode(torch.zeros(2, channels, frames, height, width))
     assert tokens.shape[::2] == (2, model.backbone.width)
     assert bool(tokens.isfinite().all())
+    if life.inputs == "pictures":  # positions, and what hangs on the grid, are fitted to it
+        wider = maekit.load(f"{name}-whole", clip=(1, 32, 64))
+        assert wider.encode(torch.zeros(1, 3, 1, 32, 64)).shape[2] == model.backbone.width
+        assert wider.grid.tokens == 2 * model.grid.tokens
 
     assert run_cli("report", f"{name}-whole", "--out", f"{name}.html") == 0
     file = {"pictures": "picture.png", "clips": clip_of(life), "none": None}[life.inputs]

@@ -65,10 +65,10 @@ class Motion(Masker):
     ) -> NDArray[np.bool_]:
         """Draw a mask, bool ``[t, h, w]``, True = hidden, for a crop ``[T, H, W, C]``."""
         options = self.options
-        odds = np.log(token_motion(pixels, grid) + options.floor) * options.strength
+        motion = token_motion(pixels, grid)
         if options.slots == "same":
-            odds = np.log(token_motion(pixels, grid).mean(axis=0, keepdims=True) + options.floor)
-            odds = odds * options.strength
+            motion = motion.mean(axis=0, keepdims=True)
+        odds = np.log(motion + options.floor) * options.strength
         # The largest of log(odds) + Gumbel noise are a draw without replacement (Efraimidis and
         # Spirakis, 2006).
         keys = (odds + rng.gumbel(size=odds.shape)).reshape(len(odds), -1)
