@@ -109,6 +109,20 @@ def check() -> None:
 
 
 @contextmanager
+def by_itself() -> Iterator[None]:
+    """Let a signal end what one of several processes does alone: the others are told afterwards."""
+    stop = _current.get()
+    if stop is None:
+        yield
+        return
+    before, stop.deferred = stop.deferred, False
+    try:
+        yield
+    finally:
+        stop.deferred = before
+
+
+@contextmanager
 def interruptible() -> Iterator[None]:
     """Leave the body at the first signal: for others' code that takes long and asks nobody.
 

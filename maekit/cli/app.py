@@ -275,6 +275,7 @@ def evaluate(  # noqa: PLR0917 - each is an option of the command line
     overwrite: Overwrite = False,
     lock: Lock = True,
     compare_expected: CompareExpected = False,
+    devices: Devices = None,
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -408,6 +409,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         bool, typer.Option("--overwrite", help="Replace the file if it is there.")
     ] = False,
     lock: Lock = True,
+    devices: Devices = "1",
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,

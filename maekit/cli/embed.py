@@ -7,7 +7,7 @@ one frame shown as often as the model wants, and of a video an image model sees 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.data.rendering import Rendering
 from maekit.datasets.folders import Tally
 from maekit.datasets.named_files import NamedFiles, find_files
+from maekit.engine import distributed
 from maekit.engine.batches import workers_of
 from maekit.engine.build import load_model
 from maekit.engine.events import Note
@@ -33,15 +34,17 @@ from maekit.evaluate.embed import (
     Embedding,
     Format,
     arrow_library,
+    assemble,
     digest_of_inputs,
+    make_features,
     write,
 )
-from maekit.evaluate.embed import embed as make_embedding
 from maekit.evaluate.encoder import digest_of_weights
 from maekit.evaluate.feature_cache import FeatureShards
 from maekit.evaluate.features import Features, auto_pool
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
+from maekit.ranks import is_speaker
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.sections import Views
 from maekit.stop import StopSignal
@@ -51,10 +54,12 @@ from maekit.weights.locate import LocatedWeights, newest_or_demo
 if TYPE_CHECKING:
     import torch
 
+    from maekit.engine.events import Emit
     from maekit.evaluate.features import Pool
     from maekit.evaluate.predictions import Extractor
     from maekit.model import MaskedAutoencoder
     from maekit.weights.header import Header
+    from maekit.weights.importer import Weights
 
 VERB = "embed"
 BAD_FILES = DataError.exit_code
@@ -78,61 +83,81 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     verbose: bool,
 ) -> int:
     """Embed all inputs; return the exit code: 6 where some could not be read."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, quiet=not is_speaker())
+    where = pick_device(device)
     with (
         closing(Terminal(console, quiet=quiet, verbose=verbose)) as terminal,
         LoggingBridge(terminal).listening(),
+        distributed.joined(where),
         StopSignal(),
+        ExitStack() as stack,
     ):
         kind = format_of(out, form, FORMATS)
-        output = KeptOutput.at(out or Path(f"embeddings.{kind}"), terminal, overwrite=overwrite)
         if kind == "parquet":
             arrow_library()  # that it is missing is better known before the work than after it
-        located = newest_or_demo(source, predicts=False)
+        target = out or Path(f"embeddings.{kind}")
+        output = distributed.on_first(lambda: KeptOutput.at(target, terminal, overwrite=overwrite))
+        located = distributed.on_first(lambda: newest_or_demo(source, predicts=False))
         for note in located.notes:
             terminal(Note(note, warning=True))
-        where = pick_device(device)
         weights = open_weights(located.source)
         model, header = load_model(weights, encodes=True)
-        tally = Tally()
-        found = find_files(
-            list(unlisted(inputs, VERB)), moving=header.clip[0] > 1, purpose=VERB, tally=tally
+        tally = Tally()  # of rank 0, which speaks
+        moving = header.clip[0] > 1
+        found = distributed.on_first(
+            lambda: find_files(
+                list(unlisted(inputs, VERB)), moving=moving, purpose=VERB, tally=tally
+            )
         )
-        head = weights.header.classifier
-        own = auto_pool("auto", model.backbone.prefix_tokens) if head is None else head.pool
-        pool = pool or own
         # First, as it refuses layers and pools that the encoder does not have.
-        way: Extractor = Features(model.to(where), pool, layer, Precision("fp32", where.type))
-        pooled = head is not None and layer is None and pool == own
-        if pooled:
-            way = HeadFeatures(load_classifier(weights)[0].to(where))
-        elif head is not None and layer is None and pool != "tokens":
-            text = f"the head of these weights was trained on pool {own}, not on {pool}"
-            terminal(Note(text, warning=True))
+        pool, way, pooled = _extractor(weights, model.to(where), pool, layer, terminal)
         reader = _reader(NamedFiles(found), header, located)
         about = _about(located, header, pool, layer, model) | _clips(reader)
         if pooled:
             about["norm"] = "after pooling"
-        digest = digest_of_inputs(each.path for each in found)
+        digest = distributed.on_first(lambda: digest_of_inputs(each.path for each in found))
         shards = FeatureShards(output.parts, about | {"inputs": digest})
-        with output.held(locks=lock):
-            terminal(Note(f"weights: {located.description}"))
-            terminal(
-                Note(f"{len(found):,} inputs, {_described(header, model, pool, layer, pooled)}")
-            )
-            announce_left_out("the inputs", tally.left_out, terminal)
-            reading = _reading(batch, workers, where)
-            try:
-                made = make_embedding(reader, way, shards, reading)
-            except Interrupted:
-                text = f"interrupted; the same command resumes from {shards.folder}"
-                terminal(Note(text, warning=True))
-                return INTERRUPTED
+        distributed.on_first(lambda: stack.enter_context(output.held(locks=lock)))
+        terminal(Note(f"weights: {located.description}"))
+        terminal(Note(f"{len(found):,} inputs, {_described(header, model, pool, layer, pooled)}"))
+        announce_left_out("the inputs", tally.left_out, terminal)
+        try:
+            make_features(reader, way, shards, _reading(batch, workers, where))
+        except Interrupted:
+            text = f"interrupted; the same command resumes from {shards.folder}"
+            terminal(Note(text, warning=True))
+            return INTERRUPTED
+
+        def finish() -> int:
+            made = assemble(reader, shards)
             write(output.target, kind, made, about)
-        shards.remove(terminal)
-        for each in made.unread:
-            terminal(Note(f"{each['input']}: {each['error']}", warning=True))
-    return _tell(made, output.target, about, tally, json=json)
+            stack.close()
+            shards.remove(terminal)
+            for each in made.unread:
+                terminal(Note(f"{each['input']}: {each['error']}", warning=True))
+            return _tell(made, output.target, about, tally, json=json)
+
+        return distributed.on_first(finish)
+
+
+def _extractor(
+    weights: Weights,
+    model: MaskedAutoencoder,
+    pool: Pool | None,
+    layer: int | None,
+    emit: Emit,
+) -> tuple[Pool, Extractor, bool]:
+    """Return the pool, what makes features, and whether they are what a classifier's head gets."""
+    head, where = weights.header.classifier, model.device
+    own = auto_pool("auto", model.backbone.prefix_tokens) if head is None else head.pool
+    pool = pool or own
+    way = Features(model, pool, layer, Precision("fp32", where.type))
+    if head is not None and layer is None and pool == own:
+        return pool, HeadFeatures(load_classifier(weights)[0].to(where)), True
+    if head is not None and layer is None and pool != "tokens":
+        text = f"the head of these weights was trained on pool {own}, not on {pool}"
+        emit(Note(text, warning=True))
+    return pool, way, False
 
 
 def _reading(batch: int, workers: int | None, device: torch.device) -> Reading:

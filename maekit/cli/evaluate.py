@@ -13,12 +13,14 @@ from maekit.cli.output import print_json, print_table, say
 from maekit.cli.quantities import counts
 from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.cli.result import MEASURES, print_comparison
+from maekit.engine import distributed
 from maekit.engine.precision import pick_device
 from maekit.engine.resume import is_restarted
 from maekit.engine.run import RunOptions
 from maekit.errors import INTERRUPTED
 from maekit.evaluate.evaluation import evaluate as judge
 from maekit.evaluate.way import VERB, Request
+from maekit.ranks import is_speaker
 from maekit.weights.heads import read_classes
 
 
@@ -52,14 +54,18 @@ def evaluate(  # noqa: PLR0917 - each is an option of the command line
         signals=True,
         locks=lock,
     )
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, quiet=not is_speaker())
+    where = pick_device(device)
     with (
         closing(Terminal(console, title=VERB, quiet=quiet, verbose=verbose)) as terminal,
         LoggingBridge(terminal).listening(),
+        distributed.joined(where),
     ):
-        result, folder = judge(request, pick_device(device), options, terminal)
+        result, folder = judge(request, where, options, terminal)
     if result["exit"] == INTERRUPTED:
         return INTERRUPTED
+    if not is_speaker():
+        return 0
     if json:
         print_json(result)
     else:

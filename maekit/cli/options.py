@@ -84,7 +84,7 @@ Devices = Annotated[
     typer.Option(
         "--devices",
         metavar="N|all",
-        help="Processes that train together, each on its own device; default: all GPUs, or 1.",
+        help="Processes that share the work, each on its own device; default: all GPUs, or 1.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maekit.contracts import Dataset, Label
+from maekit.data.index_file import Indexed
 from maekit.errors import DataError
 from maekit.origin import origin_of, remember
 from maekit.text import quantity
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 SHOWN = 5  # names in a message
 
 
-class Subset(Dataset):
+class Subset(Indexed, Dataset):
     """Some samples of a data set, with its classes.
 
     Args:
@@ -38,6 +39,8 @@ class Subset(Dataset):
         origin = origin_of(whole)
         if origin is not None:
             remember(self, origin)
+        arrays = ("rows", "labels") if isinstance(self.labels, np.ndarray) else ("rows",)
+        self._keep_arrays(arrays)
 
     def __len__(self) -> int:
         return len(self.rows)

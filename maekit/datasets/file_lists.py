@@ -1,22 +1,24 @@
 """The files of a set: paths kept, labels numbered.
 
-Paths are kept in one block of bytes, so that a million of them cost what their text costs, also to
-send to a worker.
+Paths are kept in one block of bytes, so that a million of them cost what their text costs; many in
+a file, so that they cost nothing, and are not sent to workers.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from array import array
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from maekit.contracts import Dataset
 from maekit.data.files import is_name, is_url
+from maekit.data.index_file import ArrayFile, Indexed, recall
 from maekit.data.order import evenly
 from maekit.datasets.folders import Wanted, suffix_of, walk
 from maekit.datasets.list_rows import read_list
@@ -64,29 +66,68 @@ def refuse_folder_labels(labels: str, path: Path) -> None:
         raise DataError(what, where=str(path), hint="give the label in the list, or labels: auto")
 
 
-@dataclass
-class Paths:
-    """Many paths in one block of bytes, in the file system's encoding."""
+_AHEAD = 4096  # paths that are read at once where one follows the other
 
-    blob: bytes
-    ends: np.ndarray  # int64 [n]: where each path ends in the block
+
+class Paths:
+    """Many paths in one block of bytes, in the file system's encoding; in memory or in a file."""
+
+    def __init__(self, blob: np.ndarray, ends: np.ndarray) -> None:
+        self.blob, self.ends = blob, ends  # uint8; int64 [n]: where each path ends in the block
 
     @classmethod
     def of(cls, paths: Iterable[str]) -> Paths:
         """Pack paths, in their order."""
-        encoded = [os.fsencode(path) for path in paths]
-        lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
-        return cls(b"".join(encoded), np.cumsum(lengths))
+        blob, lengths = bytearray(), array("q")
+        for path in paths:
+            encoded = os.fsencode(path)
+            blob += encoded
+            lengths.append(len(encoded))
+        ends = np.frombuffer(lengths, np.int64) if lengths else np.zeros(0, np.int64)
+        return cls(np.frombuffer(blob, np.uint8), np.cumsum(ends))
 
     def __len__(self) -> int:
         return len(self.ends)
 
     def __getitem__(self, index: int) -> str:
-        if not 0 <= index < len(self.ends):
-            what = f"sample {index} of {len(self.ends)}"
+        if not 0 <= index < len(self):
+            what = f"sample {index} of {len(self)}"
             raise IndexError(what)
         start = int(self.ends[index - 1]) if index else 0
-        return os.fsdecode(self.blob[start : int(self.ends[index])])
+        return os.fsdecode(self.blob[start : int(self.ends[index])].tobytes())
+
+
+class KeptPaths(Paths):
+    """Paths in a file: what is not asked for is in nobody's memory."""
+
+    def __init__(self, index: ArrayFile) -> None:
+        self.index = index
+        self._count = int(index.plain["paths"])
+        self._block: tuple[int, list[bytes]] = 0, []  # the last that were read: from which on
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"index": self.index, "_count": self._count, "_block": (0, [])}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> str:
+        if not 0 <= index < self._count:
+            what = f"sample {index} of {self._count}"
+            raise IndexError(what)
+        first, block = self._block
+        if not first <= index < first + len(block):
+            count = _AHEAD if block and index == first + len(block) else 1
+            first, block = index, self._read(index, min(self._count, index + count))
+            self._block = first, block
+        return os.fsdecode(block[index - first])
+
+    def _read(self, start: int, stop: int) -> list[bytes]:
+        ends = self.index.read("ends", max(0, start - 1), stop).tolist()
+        starts = [0, *ends[:-1]] if start == 0 else ends[:-1]
+        ends = ends if start == 0 else ends[1:]
+        data = self.index.read("blob", starts[0], ends[-1]).tobytes()
+        return [data[a - starts[0] : b - starts[0]] for a, b in zip(starts, ends, strict=True)]
 
 
 @dataclass
@@ -126,10 +167,11 @@ class Files:
         return found, loose
 
 
-class FileSet(Dataset):
+class FileSet(Indexed, Dataset):
     """Base of sets of files: their names and labels, and what is left out."""
 
     wanted: ClassVar[Wanted]  # what it takes of a folder
+    kept: ClassVar[tuple[str, ...]] = ("labels",)  # arrays that have a value for each file
     labels: np.ndarray | None = None  # int32 [n]
     _files: Files
     _listed: Path | None = None  # the list that names the files
@@ -149,8 +191,11 @@ class FileSet(Dataset):
         """
         self._files, self.left_out = files, dict(tally.left_out)
         self._note(tally.composition)
-        if labels == "none":
-            return
+        if labels != "none":
+            self._label_by_folder(files, labels)
+        self._keep()
+
+    def _label_by_folder(self, files: Files, labels: Literal["auto", "folder"]) -> None:
         found, loose = files.folders()
         if labels == "folder" and loose:
             what = f"{files.name(loose[0])} does not lie in a class folder"
@@ -161,7 +206,34 @@ class FileSet(Dataset):
         elif loose and found.first:
             more = f" and {len(loose) - 1} more" if len(loose) > 1 else ""
             reason = "folders that would be classes, but for what lies beside them: "
-            self.left_out[reason + as_text(files.paths[loose[0]]) + more] = len(found.first)
+            reason += as_text(files.paths[loose[0]]) + more
+            self.left_out = {**self.left_out, reason: len(found.first)}
+
+    def _recall(self, key: str | None) -> Paths | None:
+        """Take labels and the like of a list from its index, and return its paths, if it has one.
+
+        Args:
+            key: of the list's content, and of the options that it is read by; None: it is small.
+        """
+        index = None if key is None else recall(key)
+        if index is None:
+            return None
+        self._map(index, tuple(name for name in self.kept if name in index))
+        classes = index.plain["classes"]
+        self.classes = None if classes is None else tuple(classes)
+        return KeptPaths(index)
+
+    def _keep(self, key: str | None = None) -> None:
+        """Move what is large into a file that other processes read."""
+        paths = self._files.paths
+        if isinstance(paths, KeptPaths):
+            return
+        index = self._keep_arrays(self.kept, key, blob=paths.blob, ends=paths.ends)
+        if index is not None:
+            self._files = Files(self._files.root, KeptPaths(index))
+
+    def _beside_arrays(self) -> dict[str, Any]:
+        return {"paths": len(self._files), "classes": self.classes}
 
     def __len__(self) -> int:
         return len(self._files)
@@ -230,7 +302,7 @@ class Labels:
     """Labels as they come, numbered once all are known."""
 
     first: dict[str, int] = field(default_factory=dict)  # label to its number by appearance
-    seen: list[int] = field(default_factory=list)
+    seen: array[int] = field(default_factory=lambda: array("i"))
     unlabeled: int = 0
 
     def add(self, label: str) -> None:
@@ -268,7 +340,7 @@ class Labels:
         return self._mapped(values), tuple(map(str, range(max(values, default=-1) + 1)))
 
     def _mapped(self, values: list[int]) -> np.ndarray:
-        return np.array(values, dtype=np.int32)[np.array(self.seen, dtype=np.int64)]
+        return np.array(values, dtype=np.int32)[np.frombuffer(self.seen, np.int32)]
 
 
 def check_label(value: str, where: str) -> str:

@@ -15,6 +15,7 @@ from maekit.contracts import Label, PartOptions, Source, SourceInfo
 from maekit.data.files import MOST_CLIP_BYTES, check_regular, is_url, read_bytes
 from maekit.data.header import check_pixels
 from maekit.data.images import OpenImage, open_image
+from maekit.data.index_file import key_of_file
 from maekit.data.pages import TIFF_MAGIC, tiff_pages
 from maekit.datasets.file_lists import (
     WHERE,
@@ -175,6 +176,8 @@ class Images(FileSet):
         self._pages = np.stack([files, pages], axis=1)
         if self.labels is not None:
             self.labels = self.labels[files]
+        self._in_index = ()  # labels were of files
+        self._keep_arrays(("labels", "_pages"))
 
     def __len__(self) -> int:
         return super().__len__() if self._pages is None else len(self._pages)
@@ -221,10 +224,14 @@ class Images(FileSet):
     def _index_list(self, path: Path, root: str, labels: Literal["auto", "none", "folder"]) -> None:
         refuse_folder_labels(labels, path)
         self._note(columns_note(path, SUFFIXES))
-        found = Labels()
-        self._list(root, Paths.of(_label_rows(path, found, labeled=labels == "auto")), path)
+        key = key_of_file(path, "images", labels, sorted(SUFFIXES))
+        paths, found = self._recall(key), Labels()
+        if paths is None:
+            paths = Paths.of(_label_rows(path, found, labeled=labels == "auto"))
+        self._list(root, paths, path)
         if found.seen:
             self.labels, self.classes = found.by_value()
+        self._keep(key)
 
 
 def _page_count(path: str) -> int:

@@ -25,6 +25,7 @@ from pydantic import Field
 from maekit.contracts import Label, PartOptions, Source
 from maekit.data.files import is_url
 from maekit.data.frame_folders import OpenFrames, open_frames
+from maekit.data.index_file import key_of_file
 from maekit.data.video import OpenVideo, open_video
 from maekit.datasets.file_lists import (
     WHERE,
@@ -94,6 +95,7 @@ class Videos(FileSet):
         )
 
     wanted = WANTED
+    kept = ("labels", "_spans")
 
     def __init__(self, options: Options) -> None:
         # Of os.path, as pathlib raises on names that are too long or of an unknown user.
@@ -154,17 +156,26 @@ class Videos(FileSet):
             hint = "drop it: a path in a list that is a folder is a video of the pictures in it"
             raise DataError(what, where=str(path), hint=hint)
         self._note(columns_note(path, SUFFIXES))
+        key = key_of_file(path, "videos", options.labels, options.columns, sorted(SUFFIXES))
+        paths = self._recall(key)
+        if paths is None:
+            paths = self._read_list(path, options)
+        self._list(str(options.root or path.parent), paths, path)
+        self._keep(key)
+
+    def _read_list(self, path: Path, options: Options) -> Paths:
+        """Return the paths of a list, and take its labels and stretches."""
         columns = options.columns
         if columns == "auto":
             columns = sniff(read_list(path, SUFFIXES), str(path))
         labels = Labels() if options.labels == "auto" else None
         spans = array("d")
         paths = Paths.of(_rows(path, columns, labels, spans))
-        self._list(str(options.root or path.parent), paths, path)
         table = np.array(spans).reshape(-1, 3)
         self._spans = table if table.any() else None
         if labels is not None and labels.seen:
             self.labels, self.classes = labels.by_value()
+        return paths
 
 
 _LAYOUT = (

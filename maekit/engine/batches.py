@@ -21,6 +21,7 @@ from maekit.engine.build import required_pretrain
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError, RecipeError
 from maekit.layers import Statistics
+from maekit.origin import remember
 from maekit.progress import counted
 from maekit.ranks import cores
 from maekit.recipe.schema import DataSpec, Recipe, Stats
@@ -54,8 +55,8 @@ def open_dataset(spec: DataSpec, key: str) -> Dataset:
         DataError: nothing is in it.
     """
     try:
-        # What a set keeps on disk (drawn samples, an index) is made once, then found.
-        dataset: Dataset = distributed.first_alone(lambda: registry.build(spec))
+        dataset: Dataset = distributed.once_a_node(lambda: registry.build(spec))
+        remember(dataset, registry.origin_of_spec(spec))  # of a copy, too
     except DataError as error:
         # A dataset does not know which of the recipe's sets it is, nor where it is published.
         if error.where is None or not error.where.startswith("data."):

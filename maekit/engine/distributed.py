@@ -11,9 +11,11 @@ a folder, read a clock) is wrapped in ``on_first``, which tells the others of it
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from socket import gethostname
 from typing import Any, TypeVar
 
 import torch
@@ -21,10 +23,13 @@ from torch import Tensor
 
 from maekit.errors import RankError
 from maekit.ranks import HEARD, MEETING, Place, place_of
+from maekit.stop import by_itself
 
 T = TypeVar("T")
 # Rank 0 may write a checkpoint or draw samples while the others wait.
 TIMEOUT = timedelta(hours=2)
+
+_MOST_SENT = 2**24  # bytes of what is made once a node
 
 _place = Place()
 
@@ -192,7 +197,8 @@ def _alone() -> Iterator[None]:
     global _place  # noqa: PLW0603 - a process is one rank
     before, _place = _place, Place()
     try:
-        yield
+        with by_itself():
+            yield
     finally:
         _place = before
 
@@ -214,7 +220,8 @@ def together(function: Callable[[], T]) -> list[T]:
     made: list[T] = []
     failure: Exception | None = None
     try:
-        made.append(function())
+        with by_itself():
+            made.append(function())
     except Exception as error:  # noqa: BLE001 - it is raised again on every rank
         failure = error
     outcomes = gather((made, failure))
@@ -224,11 +231,35 @@ def together(function: Callable[[], T]) -> list[T]:
     return [value for values, _ in outcomes for value in values]
 
 
-def first_alone(function: Callable[[], T]) -> T:
-    """Do something on rank 0, then on all the others, each for itself."""
+def once_a_node(function: Callable[[], T]) -> T:
+    """Make something on rank 0, then on the first rank of every other node; others get a copy.
+
+    Where it cannot be copied, or is too large to be sent, each makes it for itself.
+
+    Raises:
+        Exception: the first rank's that failed, on every rank.
+    """
+    if size() == 1:
+        return function()
     made: list[T] = []
     on_first(lambda: made.append(function()))
-    return made[0] if made else function()
+
+    def sent() -> tuple[str, bytes | None]:
+        if _place.local:
+            return "", None
+        if not made:
+            made.append(function())
+        try:
+            copy = pickle.dumps(made[0])
+        except Exception:  # noqa: BLE001 - whatever it holds
+            return gethostname(), None
+        return gethostname(), copy if len(copy) <= _MOST_SENT else None
+
+    here = [copy for node, copy in together(sent) if node == gethostname()]
+    copies = [copy for copy in here if copy is not None]
+    if not made:
+        made.append(pickle.loads(copies[0]) if copies else function())  # noqa: S301 - of a rank
+    return made[0]
 
 
 def share(items: Sequence[T]) -> list[T]:

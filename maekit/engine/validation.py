@@ -17,6 +17,7 @@ from torch import Tensor
 from maekit.contracts import PixelTarget
 from maekit.engine import distributed
 from maekit.engine.step import eval_mode, make_mask, to_device_float01
+from maekit.stop import check
 from maekit.tokens import (
     Mask,
     channel_means,
@@ -44,9 +45,11 @@ def validation_errors(
     Those are ``hidden_mse`` and both fills; all None where no token counts.
     """
     paints = isinstance(model.target, PixelTarget)
-    sums = torch.zeros(5, dtype=torch.float64)
-    with eval_mode(model):
+
+    def own() -> Tensor:
+        sums = torch.zeros(5, dtype=torch.float64)
         for batch in batches:
+            check()
             mask = make_mask(model, batch).to(model.device)
             views = [to_device_float01(view, model.device) for view in batch.views]
             with precision.autocast():
@@ -55,7 +58,11 @@ def validation_errors(
             sums[1] += float(mask.weight.sum())
             if paints:
                 sums[2:] += _pixel_errors(model, views[0], mask, precision)
-    total, weight, *errors = distributed.sums(*sums.tolist())
+        return sums
+
+    with eval_mode(model):
+        parts = distributed.together(own)
+    total, weight, *errors = torch.stack(parts).sum(dim=0).tolist()
     if weight == 0:
         return dict.fromkeys(KEYS)
     values: list[float | None] = [

@@ -49,13 +49,13 @@ class Embedding:
     left_out: Mapping[str, int]
 
 
-def embed(
+def make_features(
     reader: ViewReader,
     extractor: Extractor,
     shards: FeatureShards,
     reading: Reading,
-) -> Embedding:
-    """Make the features that are not there yet, and return all of them.
+) -> None:
+    """Make the features that are not there yet; each rank makes some of the shards.
 
     Args:
         reader: reads one view of each input.
@@ -65,7 +65,7 @@ def embed(
 
     Raises:
         Interrupted: a signal asked for it; the shards that are done are kept.
-        StorageError: a shard cannot be written, or is damaged.
+        StorageError: a shard cannot be written.
     """
     collect_shards(
         reader,
@@ -76,6 +76,14 @@ def embed(
         on_bad=skip_bad,
         what="features",
     )
+
+
+def assemble(reader: ViewReader, shards: FeatureShards) -> Embedding:
+    """Return all features, once they are made.
+
+    Raises:
+        StorageError: a shard is damaged.
+    """
     made = shards.load_all(SHARD_SIZE, len(reader.dataset))
     ids = tuple(reader.dataset.name(row) for row in made.rows.tolist())
     unread = tuple({"input": each.file, "error": each.reason} for each in made.unread)

@@ -18,6 +18,7 @@ from maekit.data.rng import generator
 from maekit.engine import distributed
 from maekit.engine.step import eval_mode, to_device_float01
 from maekit.engine.validation import psnr
+from maekit.stop import check
 from maekit.targets.dvae_networks import as_pictures, map_pixels, unmap_pixels
 
 if TYPE_CHECKING:
@@ -133,10 +134,12 @@ def validation_errors(
     entropy of their frequencies. All None where every sample is bad.
     """
     device = next(model.parameters()).device
-    errors, values = torch.zeros(2, dtype=torch.float64), 0.0
-    counts = torch.zeros(model.sizes.vocabulary, dtype=torch.int64)
-    with eval_mode(model):
+
+    def own() -> tuple[Tensor, Tensor]:
+        sums = torch.zeros(3, dtype=torch.float64)  # of both errors, and values
+        counts = torch.zeros(model.sizes.vocabulary, dtype=torch.int64)
         for batch in batches:
+            check()
             good = batch.weight > 0
             if not good.any():
                 continue
@@ -144,11 +147,15 @@ def validation_errors(
             with precision.autocast():
                 rebuilt, codes = model.reconstruct(pixels)
             for place, guess in enumerate((rebuilt, mean_colors(pixels, model.sizes.stride))):
-                errors[place] += (guess.float() - pixels).square().sum().cpu().double()
-            values += pixels.numel()
+                sums[place] += (guess.float() - pixels).square().sum().cpu().double()
+            sums[2] += pixels.numel()
             counts += torch.bincount(codes.flatten(), minlength=len(counts)).cpu()
-    values, *summed = distributed.sums(values, *errors.tolist())
-    counts = distributed.add_up(counts)
+        return sums, counts
+
+    with eval_mode(model):
+        parts = distributed.together(own)
+    *summed, values = torch.stack([sums for sums, _ in parts]).sum(dim=0).tolist()
+    counts = torch.stack([counts for _, counts in parts]).sum(dim=0)
     if not values:
         return dict.fromkeys(KEYS)
     used = int((counts > 0).sum())

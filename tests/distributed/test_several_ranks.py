@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -116,6 +117,21 @@ class Runs:
         return record
 
 
+FOLLOWER = {"name": "follower"}
+
+
+def install(folder: Path) -> None:
+    """Make a distribution of two parts."""
+    made = folder / "ranks_parts-1.0.dist-info"
+    made.mkdir(parents=True)
+    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: ranks-parts\nVersion: 1.0\n")
+    points = {"targets": "follower = {}:Follower", "decoders": "astray = {}:Astray"}
+    text = [f"[maekit.{kind}]\n{point}\n" for kind, point in points.items()]
+    (made / "entry_points.txt").write_text(
+        "".join(text).format(*2 * ["tests.distributed.own_parts"])
+    )
+
+
 def draw(folder: Path) -> None:
     draw_smooth(folder / "smooth/train", 20, seed=0)
     draw_smooth(folder / "smooth/val", 9, seed=1)
@@ -175,6 +191,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     for ranks in (1, 2):
         case(f"probe-{ranks}", "probe", recipe("probe", "tints", IMAGES, PROBE), ranks, *scratch)
         case(f"knn-{ranks}", "probe", recipe("knn", "tints", IMAGES, CACHED), ranks, *scratch)
+    draw_smooth(folder / "many", 300, seed=2)
+    for ranks in (1, 2):
+        out = ("--out", f"embedded-{ranks}.npz")
+        words = ["embed", "many", "--from", "image-1", *out]
+        cases.append({"name": f"embed-{ranks}", "ranks": ranks, "words": words})
+        words = ["evaluate", "finetune-1", "--out", f"evaluate-{ranks}"]
+        cases.append({"name": f"evaluate-{ranks}", "ranks": ranks, "words": words})
+    install(folder / "site")
+    follower = recipe("follower", "smooth", IMAGES, STEPS, {"pretrain": {"target": FOLLOWER}})
+    both("follower", "pretrain", follower)
+    sharded("follower", "pretrain")
+    case("astray-2", "pretrain", "image.yaml", 2, "model.decoder.name=astray")
     # Saved by two ranks and continued by one, and the other way round.
     for name, before, ranks, words in (
         ("image-21", "image-2", 1, ("pretrain.batch.accumulation=2",)),
@@ -193,6 +221,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     done = subprocess.run(
         [sys.executable, "-m", "tests.distributed.forked", str(folder)],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder / 'site'}"},
         input=json.dumps(cases),
         capture_output=True,
         text=True,
@@ -203,10 +232,28 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 def test_every_rank_ends_well(runs: Runs) -> None:
     for name, codes in runs.codes.items():
-        assert set(codes) == {0}, runs.said(name)
+        assert set(codes) == {8 if name == "astray-2" else 0}, runs.said(name)
 
 
-@pytest.mark.parametrize("kind", ["image", "video", "fitted", "tokenizer"])
+def test_parameters_that_differ_after_the_first_step_end_the_run(runs: Runs) -> None:
+    assert "the ranks' parameters differ after step 1" in runs.said("astray-2")
+
+
+def test_embed_and_evaluate_by_shares(runs: Runs) -> None:
+    """The same bytes, and the same scores in the same order; only rank 0 prints."""
+    one, two = ((runs.folder / f"embedded-{ranks}.npz").read_bytes() for ranks in (1, 2))
+    assert one == two
+    assert runs.result("evaluate-1")["samples"] == 7
+    for name in ("top1", "per_class", "samples"):
+        assert runs.result("evaluate-1").get(name) == runs.result("evaluate-2").get(name)
+    scores = [(runs.folder / f"evaluate-{each}" / "predictions.jsonl").read_text() for each in "12"]
+    assert scores[0] == scores[1]
+    for name in ("embed-2", "evaluate-2"):
+        assert (runs.folder / f"{name}.0.txt").read_text()
+        assert (runs.folder / f"{name}.1.txt").read_text() == ""
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "fitted", "tokenizer", "follower"])
 def test_two_ranks_are_accumulation_two_bit_for_bit(runs: Runs, kind: str) -> None:
     assert runs.steps(f"{kind}-1") == runs.steps(f"{kind}-2")
     one, two = runs.weights(f"{kind}-1"), runs.weights(f"{kind}-2")
@@ -239,6 +286,7 @@ def test_a_run_continues_on_another_number_of_ranks(
         ("video-f", "video-1"),
         ("finetune-f", "finetune-2"),
         ("image-half-f", "image-half"),
+        ("follower-f", "follower-1"),  # the target follows whole parameters
         # Saved by one way and continued by the other.
         ("image-f1", "image-1"),
         ("image-1f", "image-1"),
