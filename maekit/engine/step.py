@@ -85,11 +85,15 @@ def to_device_float01(view: np.ndarray[Any, Any], device: torch.device) -> Tenso
 
     uint8 crosses to the device as it is, a quarter of the bytes; it is divided by 255 there.
     """
-    tensor = torch.from_numpy(view)
+    tensor = send(torch.from_numpy(view), device)
+    return tensor / 255 if tensor.dtype == torch.uint8 else tensor
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor from the host to a device, without waiting for what that still computes."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
-    tensor = tensor.to(device, non_blocking=True)
-    return tensor / 255 if tensor.dtype == torch.uint8 else tensor
+    return tensor.to(device, non_blocking=True)
 
 
 def recompute(blocks: Iterable[nn.Module]) -> None:

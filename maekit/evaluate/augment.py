@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from maekit.data.rng import generator
+from maekit.engine.step import send
 from maekit.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -225,9 +226,9 @@ class Mixup:
         others = mixed_with(good)
         lam = np.array([effective_lam(draw, height, width) for draw in draws], np.float32)
         lam[others == np.arange(rows)] = 1.0
-        index = torch.from_numpy(others).to(pixels.device)
+        index = send(torch.from_numpy(others), pixels.device)
         mixed = _blend(pixels, pixels[index], draws)
-        return Mixed(mixed, index, torch.from_numpy(lam).to(pixels.device))
+        return Mixed(mixed, index, send(torch.from_numpy(lam), pixels.device))
 
     def draw(self, key: Key, repeat: int, height: int, width: int) -> MixParams:
         """Draw how a row is mixed; with ``per: batch``, all of the batch as its first row."""
@@ -267,8 +268,8 @@ def mixed_with(good: np.ndarray) -> np.ndarray:
 def _blend(pixels: Tensor, others: Tensor, draws: Sequence[MixParams]) -> Tensor:
     """Mix rows ``[B, C, T, H, W]`` with others, by one formula for mixup and CutMix."""
     device, (height, width) = pixels.device, pixels.shape[-2:]
-    lam = torch.tensor([draw.lam for draw in draws], device=device, dtype=pixels.dtype)
-    boxes = torch.tensor([draw.box for draw in draws], device=device)
+    lam = send(torch.tensor([draw.lam for draw in draws], dtype=pixels.dtype), device)
+    boxes = send(torch.tensor([draw.box for draw in draws]), device)
     top, left, bottom, right = (edge[:, None] for edge in boxes.unbind(dim=1))
     row, column = torch.arange(height, device=device), torch.arange(width, device=device)
     down = (row >= top) & (row < bottom)  # [B, H]

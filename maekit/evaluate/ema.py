@@ -2,52 +2,42 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from maekit.engine.parallel import is_sharded
 from maekit.weights.safetensors_io import AVERAGE
-
-Many = tuple[Tensor, ...] | list[Tensor]
 
 
 class MovingAverage:
     """average = decay * average + (1 - decay) * weights after every update, from the first weights.
 
     A step that is skipped because it was not finite averages the weights once more.
+
+    Attributes:
+        model: the averaged model.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> None:
-        self.source = model
-        every: Any = get_ema_multi_avg_fn(decay)
-
-        def average(averaged: Many, weights: Many, updates: Tensor | int) -> None:
-            # Ranks may share out what is trained, and what is frozen not: no kernel takes both.
-            for cut in (False, True):
-                pairs = zip(averaged, weights, strict=True)
-                chosen = [pair for pair in pairs if is_sharded(pair[0]) == cut]
-                if chosen:
-                    every(*map(list, zip(*chosen, strict=True)), updates)
-
-        self.from_views = AveragedModel(model, multi_avg_fn=average, use_buffers=False)
-        self.from_views.requires_grad_(False)
-        # The first update of torch's average copies: without it the average would begin behind
-        # the first step instead of at the start.
-        self.from_views.update_parameters(model)
+        self.source, self.decay = model, decay
+        self.model: nn.Module = copy.deepcopy(model).requires_grad_(False)
         optimizer.register_step_post_hook(self._after)
 
-    @property
-    def model(self) -> nn.Module:
-        """The averaged model."""
-        module: nn.Module = self.from_views.module
-        return module
-
+    @torch.no_grad()
     def _after(self, *_: object) -> None:
-        self.from_views.update_parameters(self.source)
+        """Follow an update; nothing waits for the device."""
+        pairs = list(zip(self.model.parameters(), self.source.parameters(), strict=True))
+        # Ranks may share out what is trained, and what is frozen not: no kernel takes both.
+        for cut in (False, True):
+            chosen = [pair for pair in pairs if is_sharded(pair[0]) == cut]
+            if chosen:
+                averaged, weights = map(list, zip(*chosen, strict=True))
+                torch._foreach_lerp_(averaged, weights, 1 - self.decay)
+        for kept, buffer in zip(self.model.buffers(), self.source.buffers(), strict=True):
+            kept.copy_(buffer)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint keeps."""

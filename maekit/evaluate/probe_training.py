@@ -27,7 +27,7 @@ from maekit.engine.loop import Periodic, Weighed
 from maekit.engine.optim import LARS, make_sgd, parameter_groups
 from maekit.engine.run_folder import PREDICTIONS, plain
 from maekit.engine.schedule import total_steps
-from maekit.engine.step import eval_mode, to_device_float01
+from maekit.engine.step import eval_mode, send, to_device_float01
 from maekit.errors import RecipeError
 from maekit.evaluate.classifier import Classifier, classifier_tensors, make_head
 from maekit.evaluate.encoder import weights_or_newest
@@ -103,7 +103,7 @@ class ProbeStep:
         if not weighed.weight and distributed.size() == 1:
             return sum(p.sum() * 0 for p in self.heads.parameters())  # type: ignore[return-value]
         good = torch.from_numpy(batch.weight > 0)
-        labels = self.labels[[key.index for key in batch.keys]][good].to(device)
+        labels = send(self.labels[[key.index for key in batch.keys]][good], device)
         total = torch.zeros((), device=device)
         for name, features in self._features(batch.views[0][good.numpy()]).items():
             logits = self.heads.of[name](features)

@@ -16,7 +16,7 @@ from maekit.data.rng import seeded
 from maekit.data.transform import Transform
 from maekit.engine.loop import Weighed
 from maekit.engine.optim import layer_groups
-from maekit.engine.step import to_device_float01
+from maekit.engine.step import send, to_device_float01
 from maekit.errors import RecipeError
 from maekit.evaluate.augment import RAND_AUGMENT, Mixup, RandomErase, rand_augment
 from maekit.evaluate.classifier import ENCODER, HEAD_STD, Classifier, freeze, make_head
@@ -203,7 +203,8 @@ class FinetuneStep:
         batch, device = weighed.batch, self.model.device
         weight = torch.from_numpy(batch.weight)
         pixels = self.model.normalize(to_device_float01(batch.views[0], device))
-        targets = self.task.targets([key.index for key in batch.keys], self.repeats).to(device)
+        rows = [key.index for key in batch.keys]
+        targets = send(self.task.targets(rows, self.repeats), device)
         targets = self.task.smooth(targets, self.smoothing)
         if self.erase is not None:
             pixels = self.erase(pixels, batch.keys)
@@ -213,5 +214,5 @@ class FinetuneStep:
         with self.precision.autocast():
             logits = self._logits(pixels)
         each = self.task.loss(logits, targets)
-        total: Tensor = (each * weight.to(device)).sum()
+        total: Tensor = (each * send(weight, device)).sum()
         return total

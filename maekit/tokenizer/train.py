@@ -14,7 +14,7 @@ from maekit.engine.events import Note
 from maekit.engine.job import ValidatedJob
 from maekit.engine.loop import Weighed
 from maekit.engine.optim import make_optimizer
-from maekit.engine.step import recompute, to_device_float01
+from maekit.engine.step import recompute, send, to_device_float01
 from maekit.errors import RecipeError, WeightsError
 from maekit.targets.dvae_networks import DVAE, as_pictures, check_range
 from maekit.tokenizer.losses import annealed, gumbel_noise, relaxed_bound, validation_errors
@@ -78,7 +78,7 @@ class TokenizerStep:
                 self.model, self.options.loss, pixels, noise.flatten(0, 1), temperature, kl_weight
             )
         sample = each.float().unflatten(0, (-1, frames)).mean(dim=1)
-        total: Tensor = (sample * torch.from_numpy(batch.weight).to(device)).sum()
+        total: Tensor = (sample * send(torch.from_numpy(batch.weight), device)).sum()
         return total
 
     def _annealed(self, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class TokenizerStep:
         step, budget = self.state.step, self.state.schedule.steps
         ramps = (self.options.temperature, self.options.kl_weight)
         values = [annealed(ramp, step, budget) for ramp in ramps]
-        temperature, kl_weight = torch.tensor(values, device=device)
+        temperature, kl_weight = send(torch.tensor(values), device)
         return temperature, kl_weight
 
 
