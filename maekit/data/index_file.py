@@ -20,11 +20,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from maekit import __version__
 from maekit.atomic import write_atomically
 from maekit.data.files import cache_folder
 from maekit.progress import counted
 
+VERSION = 1  # raise it with every change of how lists are read
 LARGE = 2**20  # bytes: what is smaller stays in memory
 _UNUSED = 30 * 86400.0  # seconds after which an index that nobody opened is removed
 _MAGIC = b"maekit-index-1\n"
@@ -174,7 +174,7 @@ def key_of_file(path: Path, *about: object) -> str | None:
     size = path.stat().st_size
     if size < LARGE:
         return None
-    found = hashlib.sha256(repr((__version__, *about)).encode())
+    found = hashlib.sha256(repr((VERSION, *about)).encode())
     with path.open("rb") as file, counted(f"looking at {path.name}", size, "bytes") as count:
         done = 0
         while chunk := file.read(_CHUNK):
