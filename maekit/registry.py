@@ -503,8 +503,13 @@ def origin_of_spec(spec: PartSpec) -> Origin:
     Raises:
         PartError: there is none, or two plugins share the bare name.
     """
-    found = entry(spec.kind, spec.name)
-    return Origin(found.kind[:-1], found.name, found.distribution, found.version, spec.place)
+    return origin_of_entry(entry(spec.kind, spec.name), spec.place)
+
+
+def origin_of_entry(found: Entry, place: Place | None = None) -> Origin:
+    """Return where an installed part comes from."""
+    kind = found.kind[:-1]
+    return Origin(kind, found.name, found.distribution, found.version, place or Place())
 
 
 def takes_context(part: type[Any]) -> bool:

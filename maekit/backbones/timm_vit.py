@@ -89,7 +89,7 @@ class TimmViT(Backbone, nn.Module):
         self.model = _create(options, context)
         self.width = int(self.model.num_features)  # type: ignore[arg-type]
         self.prefix_tokens = int(getattr(self.model, "num_prefix_tokens", 0))
-        self._places, (height, width) = _features(self.model, self.name)
+        self._places, self.layer_widths, (height, width) = _features(self.model, self.name)
         self.patch = (1, height, width)
         self.clip_grid = self.grid(context.shape)
         self.keeps_all = _keeps_all(self.model)
@@ -208,8 +208,8 @@ def _create(options: TimmViT.Options, context: PartContext) -> nn.Module:
     return model
 
 
-def _features(model: nn.Module, name: str) -> tuple[list[str], tuple[int, int]]:
-    """Find timm's blocks (or stages), and the pixels (h, w) of a token after the last one."""
+def _features(model: nn.Module, name: str) -> tuple[list[str], tuple[int, ...], tuple[int, int]]:
+    """Find timm's blocks (or stages), their widths, and the pixels (h, w) of a token at the end."""
     from timm.layers.helpers import to_2tuple
 
     features = getattr(model, "feature_info", None)
@@ -217,7 +217,8 @@ def _features(model: nn.Module, name: str) -> tuple[list[str], tuple[int, int]]:
         msg = f"timm does not say where the blocks of {name} are"
         raise PartError(msg, where=_WHERE, hint="take a model with feature_info, as its ViTs")
     height, width = to_2tuple(features[-1]["reduction"])
-    return [feature["module"] for feature in features], (int(height), int(width))
+    widths = tuple(int(feature["num_chs"]) for feature in features)
+    return [feature["module"] for feature in features], widths, (int(height), int(width))
 
 
 def _keeps_all(model: nn.Module) -> str | None:

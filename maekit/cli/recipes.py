@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from maekit.cli.output import as_json, print_json, print_table, say, writing
 from maekit.errors import MaekitError, PartError, RecipeError
 from maekit.installed import OURS
+from maekit.origin import naming
 from maekit.recipe.dump import dump, to_yaml
 from maekit.recipe.explain import suggest, validated
 from maekit.recipe.json_schema import PartSchema, json_schema
@@ -18,7 +19,15 @@ from maekit.recipe.merge import CORE_OWNED
 from maekit.recipe.naming import name_for, renamed
 from maekit.recipe.schema import VERBS, Recipe
 from maekit.recipe.shipped import Shipped, from_plugins, shipped
-from maekit.registry import KINDS, listed, names_of, options_of, resolve, with_set_names
+from maekit.registry import (
+    KINDS,
+    listed,
+    names_of,
+    options_of,
+    origin_of_entry,
+    resolve,
+    with_set_names,
+)
 from maekit.registry import entry as find_entry
 from maekit.registry import find as find_part
 
@@ -148,7 +157,9 @@ def schema(out: Path | None) -> int:
     found = []
     for each in listed():
         try:
-            options = options_of(each.kind, each.full_name)
+            with naming(origin_of_entry(each)):
+                options = options_of(each.kind, each.full_name)
+                options.model_json_schema(by_alias=True)  # a type of its own may have none
         except PartError as error:
             # One broken plugin must not take the editor's help for all others away.
             say(f"note: left out: {error}", err=True)

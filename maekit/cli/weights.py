@@ -34,6 +34,7 @@ from maekit.weights.importer import (
     import_report,
     open_native,
     open_weights,
+    read_claimed,
     read_foreign,
 )
 from maekit.weights.locate import entry_of, find_weights, local_path, with_entry
@@ -199,6 +200,9 @@ def _foreign_facts(
     found: ForeignCheckpoint, nothing: dict[str, None]
 ) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     seen = recognize(found.tensors)
+    theirs = read_claimed(found) if seen is None or seen.missing or seen.unexpected else None
+    if theirs is not None:
+        return _described(theirs, theirs.report.kind, None), found.tensors
     if seen is None:
         unknown: dict[str, Any] = {"source": found.where, "format": "unknown"}
         return unknown | nothing, found.tensors

@@ -10,6 +10,7 @@ import torch
 
 from maekit.contracts import PixelTarget
 from maekit.errors import WeightsError
+from maekit.origin import origin_of
 from maekit.tokens import (
     channel_means,
     coordinates,
@@ -43,8 +44,11 @@ def required_pixel_target(model: MaskedAutoencoder) -> PixelTarget:
     model.required_decoder()
     target = model.required_target()
     if not isinstance(target, PixelTarget):
-        msg = f"the target {type(target).__name__} does not predict pixels: no picture of it"
-        raise WeightsError(msg, hint="use weights pre-trained with pixel, norm-pixel or pca")
+        origin = origin_of(target)
+        name = type(target).__name__ if origin is None else f"'{origin.name}'"
+        msg = f"the target {name} does not predict pixels: no picture of it"
+        hint = "use weights pre-trained with one that does (pixel, norm-pixel, pca)"
+        raise WeightsError(msg, hint=hint)
     return target
 
 

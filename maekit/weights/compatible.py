@@ -7,6 +7,7 @@ channels, the positions of tokens, and an image model's patch in a model of cube
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -52,7 +53,7 @@ def check_compatible(
             with both values.
     """
     requested = _inherited(found, requested)
-    inflates = found.backbone.name in new.backbone.inflates
+    inflates = _takes(requested.backbone.name, found.backbone.name, new.backbone.inflates)
     fresh = _decoder_reset_reason(found, requested, old, new)
     target, pinned = _pinned(found.target, requested.target)
     problems = _other_patch(old, new)
@@ -85,6 +86,14 @@ def check_compatible(
     return Compatibility(
         requested.model_copy(update={**parts, "target": target, "grid": new.grid}), fresh
     )
+
+
+def _takes(name: str, other: str, inflates: Sequence[str]) -> bool:
+    """Return whether a backbone takes another's weights, by its bare name in one distribution."""
+    distribution = name.rpartition("/")[0]
+    own = {f"{distribution}/{each}" if distribution and "/" not in each else each
+           for each in inflates}  # fmt: skip
+    return other in {*own, *inflates}
 
 
 def _inherited(found: Header, requested: Header) -> Header:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from maekit.errors import RecipeError, WeightsError
 from maekit.weights import foreign
 from maekit.weights.checks import check_header, check_numbers, check_statistics
+from maekit.weights.claimed import claimed
 from maekit.weights.file_hints import read_file_hints
 from maekit.weights.foreign import ForeignCheckpoint
 from maekit.weights.formats import FormatMatch, recognize
@@ -190,7 +191,12 @@ def read_foreign(
     Raises:
         WeightsError: not recognized, or not complete.
     """
-    seen = _recognized(found)
+    known = recognize(found.tensors)
+    if known is None or known.missing or known.unexpected:
+        theirs = read_claimed(found, user_hints, allow_missing)
+        if theirs is not None:
+            return theirs
+    seen = known or _refused(found)
     report = import_report(found, seen)
     hints = read_file_hints(
         found,
@@ -286,10 +292,29 @@ def _classifier(
     return describe_classifier(tensors, layout, file_hints, user_hints, where)
 
 
-def _recognized(found: ForeignCheckpoint) -> FormatMatch:
-    seen = recognize(found.tensors)
-    if seen is not None:
-        return seen
+def read_claimed(
+    found: ForeignCheckpoint,
+    user_hints: UserHints | None = None,
+    allow_missing: Sequence[str] = (),
+) -> Weights | None:
+    """Take a file as a plugin's backbone knows it; None: none does.
+
+    Raises:
+        RecipeError: several do, or there is more to say of it than it says itself.
+    """
+    claim = claimed(found)
+    if claim is None:
+        return None
+    if allow_missing or user_hints not in (None, UserHints()):
+        raise _known(found.where)
+    header, tensors, seen = claim
+    aside = tuple(f"{count} tensors, {why}" for why, count in seen.left_out.items())
+    notes = (f"known to {header.backbone.name}", "no decoder weights: it encodes")
+    report = ImportReport(seen.title, len(tensors), aside=aside, notes=notes)
+    return Weights(header, tensors, f"{found.where} ({seen.title})", report, foreign=True)
+
+
+def _refused(found: ForeignCheckpoint) -> NoReturn:
     if {"blocks.input.w", "blocks.output.conv.w"} & found.tensors.keys() and any(
         name.startswith("blocks.group_") for name in found.tensors
     ):
@@ -302,7 +327,8 @@ def _recognized(found: ForeignCheckpoint) -> FormatMatch:
     msg = f"no known model has these {len(found.tensors)} tensors: {first}, ..."
     hint = (
         "maekit reads weights of facebookresearch/mae and mae_st, VideoMAE and VideoMAEv2, MoCo "
-        "v3, timm's plain ViTs, and transformers' ViTMAE and VideoMAE"
+        "v3, timm's plain ViTs, and transformers' ViTMAE and VideoMAE, and what the backbones of "
+        "installed plugins know"
     )
     raise WeightsError(msg, where=found.where, hint=hint)
 
