@@ -44,6 +44,16 @@ def test_attend_is_softmax_attention_forward_and_backward(dtype: torch.dtype, to
         assert float((mine.double() - true).norm() / true.norm()) < bound
 
 
+@pytest.mark.parametrize(("dtype", "tokens"), [(torch.bfloat16, 50), (torch.bfloat16, 600)])
+def test_attend_without_gradients_is_the_same(dtype: torch.dtype, tokens: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, tokens, 8, dtype=dtype) for _ in "qkv")
+    with torch.no_grad():
+        judged = attend(q, k, v).float()
+    trained = attend(q, k, v).float()
+    assert float((judged - trained).norm() / trained.norm()) < 1e-2  # a few roundings of 2^-8
+
+
 def test_qv_bias_has_no_key_bias() -> None:
     torch.manual_seed(0)
     attention = Attention(12, 3, "qv")

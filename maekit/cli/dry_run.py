@@ -216,7 +216,7 @@ def _advice(job: Job, on_device: Callable[[int], float], room: float) -> str:
     each = split.effective // split.world
     for accumulation in range(split.accumulation + 1, each + 1):
         if each % accumulation == 0 and on_device(accumulation) <= room:
-            key = "batch.per_device" if job.section.batch.per_device else "batch.accumulation"
+            key = "batch.per_device" if job.section.batch.given_per_device else "batch.accumulation"
             value = each // accumulation if key == "batch.per_device" else accumulation
             return f"{verb}.{key}={value}"
     if verb != "probe" and not job.section.activation_checkpointing:

@@ -81,8 +81,8 @@ def _for_model(job: Job, model: Mapping[str, Any]) -> tuple[str | None, str]:
     verb, section, kind = job.verb, job.section, job.device.type
     if kind == "cuda" and job.precision.name == "fp32":
         return f"{verb}.precision=bf16", f"set {verb}.precision=bf16"
-    if kind == "cuda" and not getattr(section, "compile", True):
-        return f"{verb}.compile=true", f"set {verb}.compile=true"
+    if kind == "cuda" and not section.compiles(kind):
+        return f"{verb}.compile=auto", f"set {verb}.compile=auto"
     if kind == "cuda" and model["mfu"] < _LOW_MFU:
         here = f"{verb}.batch.per_device=auto"
         return here, f"{model['mfu']:.0%} of the device's products are used; set {here}"

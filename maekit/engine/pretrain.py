@@ -23,6 +23,7 @@ from maekit.engine.build import (
     required_pretrain,
 )
 from maekit.engine.events import Note
+from maekit.engine.fit_batch import fit_batch
 from maekit.engine.job import ValidatedJob
 from maekit.engine.optim import make_optimizer, tokens_free_of_decay
 from maekit.engine.parallel import whole
@@ -95,7 +96,10 @@ class PretrainJob(ValidatedJob):
             counted=self.split.effective * repeats,
         )
         self.step = PretrainStep(
-            self.model, self.precision, loss_on=pretrain.loss_on, compiled=pretrain.compile
+            self.model,
+            self.precision,
+            loss_on=pretrain.loss_on,
+            compiled=pretrain.compiles(device.type),
         )
 
     def _header(self, source: str | None, checkpoint: CheckpointOnDisk | None) -> Header:
@@ -145,6 +149,8 @@ class PretrainJob(ValidatedJob):
         if pinned:
             self._pin(pinned)
         super().prepare(checkpoint)
+        if self.section.batch.per_device == "auto":
+            self.split = fit_batch(self)
         self.model.required_target().attach(self.model.backbone)
         check_own_weights(self.model, self.described())
         self.state.optimizer.register_step_post_hook(self._after_update)

@@ -44,7 +44,8 @@ class BatchSplit:
             samples: how many data.train has, of which ``auto`` derives the batch.
             where: the section's path.
         """
-        total, per_device, accumulation = batch.global_, batch.per_device, batch.accumulation
+        total, accumulation = batch.global_, batch.accumulation
+        per_device = batch.given_per_device
         given = (per_device or 1) * (accumulation or 1) * world
         if total == "auto":
             whole = per_device is not None and accumulation is not None

@@ -169,7 +169,7 @@ class ProbeSetup:
     @property
     def at_once(self) -> int:
         """Views that are encoded together."""
-        return self.probe.batch.per_device or AT_ONCE
+        return self.probe.batch.given_per_device or AT_ONCE
 
     def reader(self, dataset: Dataset, spec: DataSpec, views: Views) -> ViewReader:
         """Make a reader of test views at the encoder's size."""

@@ -143,7 +143,7 @@ class Scorer:
         """Return how samples are read: views at once, loader processes; by default the recipe's."""
         data = self.recipe.data
         count = workers_of(data.workers if workers is None else workers, self.device.type)
-        at_once = at_once or self.section.batch.per_device or AT_ONCE
+        at_once = at_once or self.section.batch.given_per_device or AT_ONCE
         return Reading(self.device, at_once, count, data.timeout)
 
     def about(self, request: Request) -> dict[str, Any]:

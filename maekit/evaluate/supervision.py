@@ -139,7 +139,7 @@ def make_step(job: Job, options: Finetune, model: Classifier, task: Task) -> Fin
         smoothing=options.label_smoothing,
         erase=RandomErase(options.erase, seed, repeats) if options.erase else None,
         mixing=mixing if mixing.enabled else None,
-        compiled=options.compile,
+        compiled=options.compiles(job.device.type),
     )
 
 

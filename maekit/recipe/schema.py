@@ -424,6 +424,8 @@ class PretrainAdamW(AdamW):
 class Pretrain(HeldOutSection):
     """Masked-autoencoder pre-training."""
 
+    split_matters: ClassVar[bool] = False
+
     model: dict[str, Any] | None = Field(None, description="overlay on model for this verb")
     masker: MaskerSpec = Field(description="what is hidden: {name: ..., and its options}")
     decoder_masker: MaskerSpec | None = Field(

@@ -189,8 +189,23 @@ class Batch(Section):
         description="samples per update, all devices; auto: a power of two from 8 to 256, for 30 "
         "updates or more in a pass over data.train",
     )
-    per_device: int | None = Field(None, ge=1, description="samples per device and micro-batch")
+    per_device: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None,
+        description="samples per device and micro-batch; auto, in pre-training: as many as memory "
+        "has room for",
+    )
     accumulation: int | None = Field(None, ge=1, description="micro-batches per update")
+
+    @property
+    def given_per_device(self) -> int | None:
+        """What is given as a number."""
+        return None if self.per_device == "auto" else self.per_device
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.per_device == "auto" and self.accumulation is not None:
+            raise ValueError("accumulation follows from per_device: auto; give one of both")
+        return self
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -271,7 +286,9 @@ class TrainingSection(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where native, fp16 on older GPUs, fp32 on the CPU"
     )
-    compile: bool = Field(False, description="torch.compile the model")
+    compile: bool | Literal["auto"] = Field(
+        False, description="torch.compile the model; auto: on a GPU"
+    )
     activation_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, more time"
     )
@@ -280,11 +297,27 @@ class TrainingSection(Section):
     max_nonfinite: int = Field(10, ge=1, description="non-finite steps in a row before exit 4")
     checkpoint: Checkpoint = Field(Checkpoint(), description="when the run is saved")
 
+    # Whether numbers depend on how a batch is split: by what is mixed, or batch statistics.
+    split_matters: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _split_is_given(self) -> Self:
+        if self.split_matters and self.batch.per_device == "auto":
+            raise ValueError(
+                "batch.per_device: auto is for pre-training: here the result depends on how a "
+                "batch is split; give a number"
+            )
+        return self
+
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if self.default_epochs is None and not self._has_budget:
             raise ValueError(f"give exactly one of {', '.join(self.alternatives)}")
         return self
+
+    def compiles(self, device: str) -> bool:
+        """Return whether the model is compiled on a device of a type."""
+        return device == "cuda" if self.compile == "auto" else bool(self.compile)
 
     @property
     def _has_budget(self) -> bool:

@@ -52,7 +52,7 @@ class TokenizerStep:
         self.seed = seed
         self._checked = False
         self._bound: Callable[..., Tensor] = (
-            torch.compile(relaxed_bound) if options.compile else relaxed_bound
+            torch.compile(relaxed_bound) if options.compiles(precision.device) else relaxed_bound
         )
 
     def weigh(self, batch: Batch) -> Weighed:
