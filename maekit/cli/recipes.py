@@ -177,7 +177,7 @@ def schema(out: Path | None) -> int:
 
 def list_parts(kind: str | None, *, json: bool) -> int:
     """Print the installed parts, read from metadata alone."""
-    entries = listed(None if kind is None else _kind(kind))
+    entries = listed(None if kind is None else kind_of(kind))
     if json:
         print_json(
             [
@@ -205,7 +205,7 @@ def list_parts(kind: str | None, *, json: bool) -> int:
 
 def show_part(kind: str, name: str, *, json: bool) -> int:
     """Print a part's options, with defaults and descriptions."""
-    plural = _kind(kind, "KIND")
+    plural = kind_of(kind, "KIND")
     options, found = options_of(plural, name), find_entry(plural, name)
     schema = options.model_json_schema(by_alias=True)
     described = schema.get("properties", {})
@@ -269,7 +269,8 @@ _WORDS = {
 }
 
 
-def _kind(word: str, where: str = "--kind") -> str:
+def kind_of(word: str, where: str = "--kind") -> str:
+    """Return a kind's name in the plural, given in either number; raise PartError for none."""
     plural = word if word.endswith("s") else f"{word}s"
     if plural not in KINDS:
         raise PartError(

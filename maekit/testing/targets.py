@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from maekit.backbones.vit import VisionTransformer, ViTOptions
 from maekit.contracts import Backbone, PartContext, PixelTarget, Target
+from maekit.errors import MaekitError
 from maekit.testing.modules import (
     BATCH,
     ModuleTrial,
@@ -53,6 +54,21 @@ class TargetTrial(ModuleTrial[Target]):
         example((4, 32, 48), (2, 8, 8), prefix_tokens=0),
         example((4, 64, 96), (2, 16, 16), prefix_tokens=0),
     )
+
+    @cached_property
+    def taken(self) -> tuple[PartContext, ...]:
+        """The contexts that it does not refuse, nor the file of its frozen network."""
+        found = tuple(each for each in super().taken if self._opens(each))
+        return found or super().taken
+
+    def _opens(self, context: PartContext) -> bool:
+        try:
+            self.build(context).open()
+        except MaekitError:
+            return False
+        except Exception:  # noqa: BLE001 - no refusal, but a fault, which a promise is about
+            return True
+        return True
 
     def ready(self, context: PartContext, seed: int = 0) -> Target:
         """Build it, open its frozen network, fit it to noise, and let it follow one update."""

@@ -1,0 +1,1 @@
+"""Parts to start from: what ``maekit plugins new`` copies under another name."""
