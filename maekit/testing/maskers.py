@@ -232,7 +232,7 @@ def count_is_what_it_hides(trial: MaskerTrial) -> None:
             assert declared == hidden, said
 
 
-@masker_promises("returns_a_bool_array_of_the_grid")
+@masker_promises("returns_a_bool_array_of_the_grid", "options_survive_a_recipe")
 def ratio_is_the_share_that_is_hidden(trial: MaskerTrial) -> None:
     """An option ``ratio`` is the share of True, which is hidden."""
     if "ratio" not in type(trial.options).model_fields:
@@ -309,7 +309,7 @@ def every_option_is_read(trial: MaskerTrial) -> None:
     assert not dead, f"nothing ever reads {', '.join(dead)}"
 
 
-@masker_promises("returns_a_bool_array_of_the_grid")
+@masker_promises("the_same_generator_gives_the_same_mask", "options_survive_a_recipe")
 def is_the_same_from_a_resolved_recipe(trial: MaskerTrial) -> None:
     """Built from the options that a run folder holds it draws the same masks."""
     for grid in trial.taken:
