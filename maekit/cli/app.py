@@ -364,15 +364,25 @@ def ablate(  # noqa: PLR0917 - each is an option of the command line
     """
 
 
+RunSet = Annotated[
+    Literal["train", "val"] | None,
+    typer.Option(
+        "--set",
+        help="Samples of the run's own data set; INPUT are then names of samples, or patterns.",
+    ),
+]
+
+
 @app.command()
 @runs("embed:embed", resumable=True)
 def embed(  # noqa: PLR0917 - each is an option of the command line
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="INPUT...", help="Images, videos, folders, quoted patterns, lists of paths."
         ),
-    ],
+    ] = None,
+    samples: RunSet = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -504,9 +514,10 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
 @runs("reconstruct:reconstruct")
 def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="INPUT...", help="Images, videos, folders, quoted patterns."),
-    ],
+    ] = None,
+    samples: RunSet = None,
     source: Annotated[
         str | None,
         typer.Option(

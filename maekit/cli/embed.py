@@ -18,6 +18,7 @@ from maekit.cli.input_words import unlisted
 from maekit.cli.kept_output import KeptOutput, format_of
 from maekit.cli.output import print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.cli.run_samples import Which, run_samples
 from maekit.data.rendering import Rendering
 from maekit.datasets.folders import Tally
 from maekit.datasets.named_files import NamedFiles, find_files
@@ -54,6 +55,7 @@ from maekit.weights.locate import LocatedWeights, newest_or_demo
 if TYPE_CHECKING:
     import torch
 
+    from maekit.contracts import Dataset
     from maekit.engine.events import Emit
     from maekit.evaluate.features import Pool
     from maekit.evaluate.predictions import Extractor
@@ -67,7 +69,8 @@ TIMEOUT = 120.0  # seconds that one input may take
 
 
 def embed(  # noqa: PLR0917 - each is an option of the command line
-    inputs: Sequence[str],
+    inputs: Sequence[str] | None,
+    samples: Which | None,
     source: str | None,
     pool: Pool | None,
     layer: int | None,
@@ -103,19 +106,18 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         weights = open_weights(located.source)
         model, header = load_model(weights, encodes=True)
         tally = Tally()  # of rank 0, which speaks
-        moving = header.clip[0] > 1
-        found = distributed.on_first(
-            lambda: find_files(
-                list(unlisted(inputs, VERB)), moving=moving, purpose=VERB, tally=tally
-            )
-        )
+        if samples is None:
+            found, paths = _files(inputs or (), tally, moving=header.clip[0] > 1)
+        else:
+            found = run_samples(located, samples, inputs or (), terminal)
+            paths = [found.name(index) for index in range(len(found))]
         # First, as it refuses layers and pools that the encoder does not have.
         pool, way, pooled = _extractor(weights, model.to(where), pool, layer, terminal)
-        reader = _reader(NamedFiles(found), header, located)
+        reader = _reader(found, header, located)
         about = _about(located, header, pool, layer, model) | _clips(reader)
         if pooled:
             about["norm"] = "after pooling"
-        digest = distributed.on_first(lambda: digest_of_inputs(each.path for each in found))
+        digest = distributed.on_first(lambda: digest_of_inputs(paths))
         shards = FeatureShards(output.parts, about | {"inputs": digest})
         distributed.on_first(lambda: stack.enter_context(output.held(locks=lock)))
         terminal(Note(f"weights: {located.description}"))
@@ -138,6 +140,14 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
             return _tell(made, output.target, about, tally, json=json)
 
         return distributed.on_first(finish)
+
+
+def _files(words: Sequence[str], tally: Tally, *, moving: bool) -> tuple[Dataset, list[str]]:
+    """Return the files that words name as a set, and their paths."""
+    found = distributed.on_first(
+        lambda: find_files(list(unlisted(words, VERB)), moving=moving, purpose=VERB, tally=tally)
+    )
+    return NamedFiles(found), [each.path for each in found]
 
 
 def _extractor(
@@ -165,7 +175,7 @@ def _reading(batch: int, workers: int | None, device: torch.device) -> Reading:
     return Reading(device, batch, count, TIMEOUT)
 
 
-def _reader(inputs: NamedFiles, header: Header, located: LocatedWeights) -> ViewReader:
+def _reader(inputs: Dataset, header: Header, located: LocatedWeights) -> ViewReader:
     """Return a reader of the center view of each input, as the weights' run read data.val."""
     recipe = located.recipe()
     spec = DataSpec(name="inputs", frames=header.clip[0])

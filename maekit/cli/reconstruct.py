@@ -15,9 +15,10 @@ from rich.console import Console
 from maekit.atomic import write_text
 from maekit.cli.output import as_json, print_json, print_table
 from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.cli.run_samples import Which, run_samples
 from maekit.data.rendering import Rendering
 from maekit.datasets.folders import Tally
-from maekit.datasets.named_files import find_files, output_stems
+from maekit.datasets.named_files import NamedFiles, find_files, output_stems
 from maekit.engine.build import required_pretrain
 from maekit.engine.events import Note
 from maekit.engine.left_out import announce_left_out
@@ -37,10 +38,12 @@ from maekit.visualize.scores import Scores, dataset_score
 from maekit.weights.locate import LocatedWeights, newest_or_demo
 
 if TYPE_CHECKING:
-    from maekit.datasets.named_files import NamedFile
+    from maekit.contracts import Dataset
+    from maekit.data.pillow_pages import Alpha
     from maekit.recipe.schema import Recipe
     from maekit.weights.header import Header
 
+SAMPLES = 8  # of a run's set, where none are named
 PICTURES = Path("maekit-out")
 BAD_FILES = DataError.exit_code
 NUMBERS = ("psnr", "ssim", "gain_db", "fills", "truth_statistics", "ceiling", "hidden")
@@ -61,7 +64,8 @@ class Hidden:
 
 
 def reconstruct(  # noqa: PLR0917 - each is an option of the command line
-    inputs: Sequence[str],
+    inputs: Sequence[str] | None,
+    samples: Which | None,
     source: str | None,
     masker: str | None,
     ratio: str | None,
@@ -90,7 +94,13 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
         where = pick_device(device)
         models = Models(located.source, where)
         tally = Tally()
-        found = find_files(inputs, moving=models.header.clip[0] > 1, tally=tally)
+        if samples is None:
+            files = find_files(inputs or (), moving=models.header.clip[0] > 1, tally=tally)
+            # Two and four channels are gray and color with transparency.
+            alpha: Alpha = "keep" if models.header.channels in (2, 4) else "drop"
+            found: Dataset = NamedFiles(files, alpha)
+        else:
+            found = run_samples(located, samples, inputs or (), terminal, most=SAMPLES)
         masks = _masks(hidden, models, located, recipe)
         if isinstance(masks, MaskerMasks) and not native:
             masks.check(models.model.grid, models.model.backbone.mask_unit)
@@ -126,7 +136,7 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
 
 
 def _all(
-    worker: Reconstructor, inputs: Sequence[NamedFile], folder: Path, terminal: Terminal
+    worker: Reconstructor, inputs: Dataset, folder: Path, terminal: Terminal
 ) -> tuple[list[dict[str, Any]], list[Scores], bool]:
     """Reconstruct each input, until a signal comes.
 
@@ -135,9 +145,9 @@ def _all(
     """
     items: list[dict[str, Any]] = []
     scores: list[Scores] = []
-    stems = output_stems(each.path for each in inputs)
+    names = [inputs.name(index) for index in range(len(inputs))]
     with counted("reconstructing", len(inputs), "files") as count:
-        for number, (each, stem) in enumerate(zip(inputs, stems, strict=True)):
+        for number, (each, stem) in enumerate(zip(names, output_stems(names), strict=True)):
             count(number)
             try:
                 check()
@@ -148,7 +158,7 @@ def _all(
                 return items, scores, False
             except (DataError, OSError) as error:
                 items.append(_item(each, None, None, _reason(error)))
-                terminal(Note(f"{each.name}: {_reason(error)}", warning=True))
+                terminal(Note(f"{each}: {_reason(error)}", warning=True))
                 continue
             for note in outcome.notes:
                 terminal(Note(note))
@@ -157,18 +167,18 @@ def _all(
                 items.append(_item(each, path, row.scores, None))
                 scores.append(row.scores)
                 if not math.isfinite(row.scores.prediction.psnr):
-                    text = f"{each.name}: the model's predictions are not finite"
+                    text = f"{each}: the model's predictions are not finite"
                     terminal(Note(text, warning=True))
     return items, scores, True
 
 
 def _item(
-    each: NamedFile, output: Path | None, scores: Scores | None, error: str | None
+    name: str, output: Path | None, scores: Scores | None, error: str | None
 ) -> dict[str, Any]:
     numbers = dict.fromkeys(NUMBERS) if scores is None else scores.plain()
     item: dict[str, Any] = plain(
         {
-            "input": each.name,
+            "input": name,
             "output": None if output is None else str(output),
             **numbers,
             "error": error,

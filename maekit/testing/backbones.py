@@ -88,9 +88,9 @@ class BackboneTrial(ModuleTrial[Backbone]):
 
 
 def encode(backbone: Backbone, pixels: Tensor, mask: Mask, **more: Any) -> Encoded:  # noqa: ANN401
-    """Encode without gradients."""
+    """Encode copies of pixels, without gradients."""
     with torch.no_grad():
-        encoded: Encoded = backbone(pixels, mask, **more)
+        encoded: Encoded = backbone(pixels.clone(), mask, **more)
     return encoded
 
 
@@ -180,11 +180,14 @@ def leaves_pixels_as_they_are(trial: BackboneTrial) -> None:
     """It does not change its input in place."""
     pixels = noise(trial.first)
     before = pixels.clone()
-    encode(trial.build(trial.first).eval(), pixels, trial.mask)
+    with torch.no_grad():
+        trial.build(trial.first).eval()(pixels, trial.mask)
     assert torch.equal(pixels, before), "changes the pixels that it is given in place"
 
 
-@backbone_promises("encodes_the_same_each_time", "leaves_pixels_as_they_are")
+@backbone_promises(
+    "encodes_the_same_each_time", "leaves_pixels_as_they_are", "patches_make_up_its_grid"
+)
 def sees_nothing_that_is_hidden(trial: BackboneTrial) -> None:
     """What is hidden changes no token."""
     _check_blind(trial, trial.build(trial.first).eval())
@@ -221,7 +224,7 @@ def keeps_samples_apart(trial: BackboneTrial) -> None:
         assert close(tokens, together[one]), "a sample's tokens depend on the others of its batch"
 
 
-@backbone_promises("keeps_samples_apart")
+@backbone_promises("keeps_samples_apart", "patches_make_up_its_grid")
 def tokens_stand_in_the_order_of_the_mask(trial: BackboneTrial) -> None:
     """Token k is that of ``mask.visible[k]``: it changes most where its own patch changes."""
     backbone, context = trial.backbone, trial.first
@@ -299,7 +302,7 @@ def layers_are_what_its_blocks_return(trial: BackboneTrial) -> None:
     assert torch.equal(plain, with_layers), "asking for layers changes its tokens"
 
 
-@backbone_promises("returns_the_tokens_that_it_declares")
+@backbone_promises("blocks_are_called_in_their_order")
 def attention_is_that_of_its_blocks(trial: BackboneTrial) -> None:
     """``attention=True`` gives rows that sum to one, for each block, or nothing at all."""
     backbone = trial.backbone
@@ -359,7 +362,7 @@ def last_norm_follows_the_last_block(trial: BackboneTrial) -> None:
     assert same, "its tokens are not last_norm() of the last layer"
 
 
-@backbone_promises("returns_the_tokens_that_it_declares")
+@backbone_promises("encodes_the_same_each_time")
 def gradients_are_those_of_what_it_computes(trial: BackboneTrial) -> None:
     """Nothing is detached on the way from parameters to tokens."""
     check_gradients(trial.backbone, trial.tokens)
@@ -388,7 +391,7 @@ def computes_under_autocast(trial: BackboneTrial) -> None:
     assert bool(tokens.isfinite().all()), "under autocast tokens are not finite"
 
 
-@backbone_promises("returns_the_tokens_that_it_declares", "is_built_on_the_meta_device")
+@backbone_promises("encodes_the_same_each_time", "is_built_on_the_meta_device")
 def computes_where_its_input_is(trial: BackboneTrial) -> None:
     """No constant stays on the CPU when the model is moved."""
 

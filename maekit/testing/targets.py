@@ -171,7 +171,20 @@ def opens_fits_and_follows(trial: TargetTrial) -> None:
         trial.ready(context)
 
 
-@target_promises("opens_fits_and_follows")
+@target_promises("is_built_for_a_model")
+def wants_are_tokens(trial: TargetTrial) -> None:
+    """``wants`` is a bool array of the grid, with a token at least."""
+    for context in trial.taken:
+        wants: object = trial.build(context).wants(context.grid)
+        if wants is None:
+            continue
+        assert isinstance(wants, np.ndarray), f"wants gives {type(wants).__name__}, no array"
+        assert wants.dtype == np.bool_, f"wants gives {wants.dtype}, not bool"
+        assert wants.shape == tuple(context.grid), f"wants gives {wants.shape} of {context.grid}"
+        assert wants.any(), "wants no token"
+
+
+@target_promises("opens_fits_and_follows", "wants_are_tokens")
 def encodes_the_queries(trial: TargetTrial) -> None:
     """The truth is ``[B, Q, ...]``, finite, whatever is queried."""
     for context in trial.taken:
@@ -351,7 +364,9 @@ def truth_is_as_wide_as_predictions(trial: TargetTrial) -> None:
     assert width == out or 1 not in (width, out), f"{what}: one is stretched to the other"
 
 
-@target_promises("loss_is_one_number_for_each_query", "truth_is_as_wide_as_predictions")
+@target_promises(
+    "loss_is_one_number_for_each_query", "loss_is_float32", "truth_is_as_wide_as_predictions"
+)
 def loss_trains_every_prediction(trial: TargetTrial) -> None:
     """Its gradient is that of the loss, and reaches all ``out_dim`` values."""
     target = trial.target
@@ -408,7 +423,7 @@ def comes_back_from_its_state(trial: TargetTrial) -> None:
         assert same, "resumed, it follows the encoder's next update in another way"
 
 
-@target_promises("opens_fits_and_follows")
+@target_promises("encodes_the_same_each_time")
 def opens_the_same_network_each_time(trial: TargetTrial) -> None:
     """``open`` reads the same network, and pins it by options that it has."""
     one, other = trial.build(trial.first), trial.build(trial.first, seed=1)
@@ -440,19 +455,6 @@ def trains_nothing_that_is_not_kept(trial: TargetTrial) -> None:
     assert not lost, f"{what}: requires_grad_(False), or give and take them there"
 
 
-@target_promises("encodes_the_queries")
-def wants_are_tokens(trial: TargetTrial) -> None:
-    """``wants`` is a bool array of the grid, with a token at least."""
-    for context in trial.taken:
-        wants: object = trial.build(context).wants(context.grid)
-        if wants is None:
-            continue
-        assert isinstance(wants, np.ndarray), f"wants gives {type(wants).__name__}, no array"
-        assert wants.dtype == np.bool_, f"wants gives {wants.dtype}, not bool"
-        assert wants.shape == tuple(context.grid), f"wants gives {wants.shape} of {context.grid}"
-        assert wants.any(), "wants no token"
-
-
 def _paints(trial: TargetTrial, context: PartContext) -> tuple[PixelTarget, Any, Tensor, Mask]:
     target = trial.ready(context)
     if not isinstance(target, PixelTarget):
@@ -462,7 +464,7 @@ def _paints(trial: TargetTrial, context: PartContext) -> tuple[PixelTarget, Any,
     return target, pred, trial.views(target, context)[0], mask
 
 
-@target_promises("encodes_the_queries")
+@target_promises("truth_is_as_wide_as_predictions")
 def paints_whole_patches(trial: TargetTrial) -> None:
     """``decode`` gives finite patches ``[B, Q, pt*ph*pw*C]``, with either statistics."""
     for context in trial.taken:

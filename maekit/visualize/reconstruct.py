@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from maekit.datasets.named_files import NamedFiles
 from maekit.engine.build import load_model
 from maekit.visualize.attention import COLUMNS as ATTENTION_COLUMNS
 from maekit.visualize.attention import attention_maps, overlay
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from maekit.contracts import Source
-    from maekit.datasets.named_files import NamedFile
+    from maekit.contracts import Dataset, Source
     from maekit.model import MaskedAutoencoder
     from maekit.visualize.masks import MaskRow, MaskSource
     from maekit.weights.header import Header
@@ -100,7 +98,7 @@ class Reconstructor:
 
     Args:
         models: what predicts.
-        inputs: the files to reconstruct.
+        inputs: what to reconstruct, by its number.
         masks: what is hidden.
         options: how videos are read.
         attention: add where the encoder looks.
@@ -110,7 +108,7 @@ class Reconstructor:
     def __init__(
         self,
         models: Models,
-        inputs: Sequence[NamedFile],
+        inputs: Dataset,
         masks: MaskSource,
         options: ClipOptions,
         *,
@@ -118,8 +116,7 @@ class Reconstructor:
         weights: str = "",
     ) -> None:
         self.models = models
-        # Two and four channels are gray and color with transparency.
-        self.inputs = NamedFiles(inputs, "keep" if models.header.channels in (2, 4) else "drop")
+        self.inputs = inputs
         self.masks = masks
         self.options = options
         self.attention = attention

@@ -66,6 +66,25 @@ def encoded(run: str, files: list[str]) -> torch.Tensor:
         return model.encode(model.normalize(torch.stack(pixels)))
 
 
+def test_samples_of_the_runs_own_sets(cli: Cli, run: str) -> None:
+    """They are those that its recipe reads, also where no file could be named."""
+    assert cli("embed", "--set", "val", "--out", "set.npz", "-q").code == 0
+    assert cli("embed", "pictures/val", "--out", "files.npz", "-q").code == 0
+    ids, found = features("set.npz")
+    of_files = dict(zip(*features("files.npz"), strict=True))
+    assert len(ids) == 12
+    for name, feature in zip(ids, found, strict=True):
+        assert np.array_equal(feature, of_files[os.path.relpath(name)])
+    chosen = cli("embed", "--set", "train", "*red/0[12].png", "--out", "two.npz", "--json")
+    assert json.loads(chosen.out)["shape"] == [2, 32]
+    assert [Path(name).name for name in features("two.npz")[0]] == ["01.png", "02.png"]
+    nothing = cli("embed", "--set", "val", "*.mp4", "--out", "none.npz")
+    assert (nothing.code, "no sample of data.val is called *.mp4" in nothing.err) == (2, True)
+    no_run = cli("embed", "--set", "val", "--from", "demo", "--out", "none.npz")
+    assert (no_run.code, "is no run" in no_run.err) == (2, True)
+    assert cli("embed").code == 2
+
+
 def test_features_are_the_encoders(cli: Cli, run: str) -> None:
     made = cli("embed", "pictures/val/red", "pictures/val/blue/01.png", "--json")
     assert made.code == 0, made.err

@@ -199,7 +199,9 @@ class NoAutocast(Honest):
 
     def embedded(self, pixels: Tensor, mask: Mask) -> Tensor:
         patches = patchify(pixels, self.patch)
-        everything = torch.zeros(len(pixels), mask.tokens, WIDTH, dtype=pixels.dtype)
+        everything = torch.zeros(
+            len(pixels), mask.tokens, WIDTH, dtype=pixels.dtype, device=pixels.device
+        )
         index = mask.visible[..., None].expand(-1, -1, WIDTH)
         x = self.embed(gather(patches, mask.visible))
         whole = everything.scatter(1, index, x)

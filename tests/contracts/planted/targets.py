@@ -69,6 +69,11 @@ class ReversedOrder(Honest):
         return super().encode(views, mask).flip(1)
 
 
+class Neighbor(Honest):
+    def encode(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
+        return gather(self.patches(views), (mask.queries + 1) % mask.tokens)
+
+
 class ScalarLoss(Honest):
     def loss(self, pred: Tensor, target: Tensor) -> Tensor:
         return super().loss(pred, target).mean()
@@ -332,7 +337,8 @@ REVIEWED: dict[type[Target], str] = {
     DeadOption: "every_option_is_read",
 }
 MORE: dict[type[Target], str] = {
-    ReversedOrder: "encodes_what_is_at_the_queries",
+    ReversedOrder: "follows_the_order_of_the_queries",
+    Neighbor: "encodes_what_is_at_the_queries",
     ExpandedLoss: "loss_is_one_number_for_each_query",
     HalfUnderAutocast: "loss_is_float32",
     HalfOfTheValues: "loss_trains_every_prediction",
