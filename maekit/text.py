@@ -21,7 +21,7 @@ _CARRIED = re.compile("[\U0010fe80-\U0010feff]")
 _TO_CARRIED = 0x10FE80 - 0xDC80
 
 
-_THINGS = "channel|clip|file|folder|frame|kind|page|picture|sample|source|video|view"
+_THINGS = "channel|clip|file|folder|frame|kind|page|picture|promise|sample|source|video|view"
 _PLURAL = re.compile(rf"(?<![\w.])({_THINGS})s\b")
 
 

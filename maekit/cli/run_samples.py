@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from maekit import demo
 from maekit.data.order import evenly
 from maekit.data.split import Subset
 from maekit.engine.batches import open_sets
@@ -44,7 +45,7 @@ def run_samples(
     """
     recipe = located.recipe()
     where = f"--set {which}"
-    if recipe is None:
+    if recipe is None or located.folder == demo.WEIGHTS.parent:  # whose data does not come along
         msg = f"{located.source} is no run, whose recipe would say what its data is"
         raise RecipeError(msg, where=where, hint="--from RUN, or name files instead")
     train, val = open_sets(recipe, emit)
