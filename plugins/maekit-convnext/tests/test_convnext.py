@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import maekit
 from maekit.contracts import Encoded, Grid, PartContext, PartError
 from maekit.testing import check_backbone, check_decoder
 from maekit.tokens import Mask
@@ -31,7 +34,7 @@ def a_mask() -> Mask:
     return Mask.build(order < 14)
 
 
-def test_outputs_equal_timms() -> None:
+def test_outputs_equal_timms(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     theirs = timm.create_model(
@@ -54,6 +57,10 @@ def test_outputs_equal_timms() -> None:
         got = mine(pixels, Mask.nothing_hidden(2, 6)).tokens
     # Float32 sums in another order.
     torch.testing.assert_close(got, expected.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-5)
+    torch.save(theirs.state_dict(), tmp_path / "net.pth")
+    loaded = maekit.load(tmp_path / "net.pth", clip=(1, 64, 96))
+    with torch.no_grad():
+        assert torch.equal(loaded.encode(pixels), got)
     assert ConvNeXt.foreign({"stem.0.weight": torch.zeros(8, 3, 4, 4)}) is None
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import maekit
 from maekit.contracts import Grid, PartContext, PartError
 from maekit.testing import check_backbone
 from maekit.tokens import Mask
@@ -67,6 +70,20 @@ def test_outputs_equal_timms(q_pool: int) -> None:
         expected = torch.stack([row[seen] for row, seen in zip(raster, mask.visible, strict=True)])
         got = mine(pixels, mask).tokens
         torch.testing.assert_close(got, theirs.head.norm(expected), **close)
+
+
+def test_a_file_of_timms_loads_by_its_path_and_at_another_size(tmp_path: Path) -> None:
+    timm_hiera = pytest.importorskip("timm.models.hiera")
+    torch.manual_seed(0)
+    theirs = timm_hiera.Hiera(img_size=(64, 64), embed_dim=96, stages=(1, 1, 1, 1)).eval()
+    torch.save(theirs.state_dict(), tmp_path / "hiera.pth")
+    model = maekit.load(tmp_path / "hiera.pth")
+    pixels = torch.randn(2, 3, 1, 64, 64)
+    with torch.no_grad():
+        expected = theirs.head.norm(theirs.forward_features(pixels[:, :, 0]))
+        torch.testing.assert_close(model.encode(pixels), expected, rtol=1e-4, atol=1e-4)
+    wider = maekit.load(tmp_path / "hiera.pth", clip=(1, 64, 96))
+    assert wider.encode(torch.zeros(1, 3, 1, 64, 96)).shape == (1, 6, 768)
 
 
 def test_other_state_dicts_are_left_to_others() -> None:
