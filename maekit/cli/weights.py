@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maekit.atomic import write_text
 from maekit.cli.output import print_json, print_table, say, writing
 from maekit.cli.quantities import counts
 from maekit.cli.reporters import progress_shown
 from maekit.engine.build import load_model, require_whole, without_head
+from maekit.engine.events import Note
 from maekit.errors import MaekitError, RecipeError
 from maekit.progress import counted
 from maekit.weights import foreign
@@ -24,7 +26,7 @@ from maekit.weights.export import (
 )
 from maekit.weights.export_hf import export_hf
 from maekit.weights.export_onnx import export_encoder
-from maekit.weights.export_timm import TIMM_VIT, export_timm
+from maekit.weights.export_timm import LOAD, TIMM_VIT, export_timm, load_timm
 from maekit.weights.formats import recognize
 from maekit.weights.heads import read_classes
 from maekit.weights.hints import UserHints
@@ -66,7 +68,8 @@ def export_onnx(weights: Weights, path: Path) -> Exported:
     return Exported(tensors, tuple(notes))
 
 
-ENCODERS_ONLY = frozenset({"hf", "onnx"})
+# What writes a classifier whole, with how to run it and a check of what was written.
+SERVED = frozenset({"hf", "onnx", "timm", "export"})
 EXPORTERS: Mapping[str, Exporter] = {
     "maekit": export_maekit,
     "mae": export_mae,
@@ -89,6 +92,7 @@ def convert(
     decoder_heads: int | None,
     clip: str | None,
     classes: Path | None,
+    encoder: bool,
     overwrite: bool,
     json: bool,
 ) -> int:
@@ -105,11 +109,18 @@ def convert(
             )
         left_out: tuple[str, ...] = ()
         timms_own = to == "timm" and weights.header.backbone.name == TIMM_VIT
-        if weights.header.classifier is not None and (to in ENCODERS_ONLY or timms_own):
+        classifier = weights.header.classifier is not None
+        if classifier and (encoder or timms_own):
             left_out = (f"left out: the classifier's norm and head; {to} gets the encoder",)
-            weights = without_head(weights)
+            weights, classifier = without_head(weights), False
+        if not classifier and to == "export":
+            hint = "--to onnx writes an encoder; --to export a run of `maekit finetune`"
+            raise RecipeError("torch.export is for classifiers", where="--to", hint=hint)
         with counted(f"writing {destination}"), writing(destination):
-            written = EXPORTERS[to](weights, destination)
+            if classifier and to in SERVED:
+                written = hand_over(source, weights, destination, to)
+            else:
+                written = EXPORTERS[to](weights, destination)
         file = destination / foreign.SINGLE[0] if destination.is_dir() else destination
         digest = sha256(file)
     result = {
@@ -128,6 +139,54 @@ def convert(
     lines += [f"wrote {destination}: {len(written.tensors)} tensors, sha256 {result['sha256']}"]
     say("\n".join([*lines, *left_out, *written.notes]))
     return 0
+
+
+def hand_over(source: str, weights: Weights, path: Path, to: str) -> Exported:
+    """Write a classifier for people without maekit: whole, checked, with how to run it."""
+    import torch
+
+    from maekit.evaluate import card, served
+    from maekit.evaluate.predict import HERE
+    from maekit.evaluate.scorer import Scorer
+    from maekit.evaluate.way import Request, way_of
+
+    described = weights.header.classifier
+    assert described is not None  # noqa: S101 - convert saw to it
+    notes: list[str] = []
+
+    def note(event: object) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+
+    way = way_of(Request(source, data=HERE), weights, described, note)
+    scorer = Scorer(way, weights, torch.device("cpu"), note)
+    apart: float | None
+    call = ""
+    if to == "onnx":
+        apart = served.write_onnx(scorer, path)
+    elif to == "export":
+        apart = served.write_program(scorer, path)
+    else:
+        exported = EXPORTERS[to](weights, path)
+        notes += exported.notes
+        call = next(each for each in notes if each.startswith(LOAD)).removeprefix(LOAD)
+        answers = (
+            served.timm_answers(scorer, load_timm(weights, path))
+            if to == "timm"
+            else served.transformers_answers(scorer, path)
+        )
+        apart = None if answers is None else served.difference(scorer, answers)
+    about = served.preprocessing(scorer)
+    served.write_about(to, path, about)
+    code = served.snippet(to, path, about, call)
+    readme = path / "README.md" if to == "hf" else path.with_name(f"{path.name}.md")
+    write_text(readme, card.card(scorer, source, about, code))
+    check = "not checked, as transformers is not installed"
+    if apart is not None:
+        check = f"checked: its {served.SCORES} differ by {apart:.2g} of the largest from maekit's"
+    notes += [check, f"beside it: {served.about_path(to, path).name}, {readme.name}"]
+    notes.append(f"run it, without maekit:\n\n{code}")
+    return Exported(weights.tensors, tuple(notes))
 
 
 def _clip(text: str) -> tuple[int, int, int]:

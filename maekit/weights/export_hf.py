@@ -22,12 +22,20 @@ from maekit.weights.export import (
     require_exportable,
 )
 from maekit.weights.foreign import CONFIG, PREPROCESSOR, SINGLE
-from maekit.weights.formats import HF_MAE, HF_VIDEOMAE, Family, without_biases
-from maekit.weights.header import Header
+from maekit.weights.formats import (
+    HF_MAE,
+    HF_VIDEOMAE,
+    Family,
+    Layout,
+    classifier_keys,
+    without_biases,
+)
+from maekit.weights.header import ClassifierHeader, Header
 from maekit.weights.importer import Weights
 from maekit.weights.safetensors_io import write_weights
 from maekit.weights.transformers_config import PYTORCH_EPS
 
+BESIDE = ("preprocessing.json", "README.md")  # that may stand in the folder, too
 # What transformers' models learn, by norm_pix_loss.
 _ALWAYS = {"loss": "mse", "frames": "same"}
 _TARGETS: Mapping[Family, Mapping[bool, Mapping[str, str]]] = {
@@ -60,9 +68,12 @@ def export_hf(weights: Weights, path: Path) -> Exported:
         RecipeError: the folder holds other weights, which would be found first.
     """
     header = weights.header
+    described = header.classifier
     family: Family = "videomae" if header.backbone.name == "video-vit" else "mae"
-    model = "VideoMAE" if family == "videomae" else "ViTMAE"
+    model = "VideoMAE" if family == "videomae" else "ViTMAE" if described is None else "ViT"
     title = f"transformers' {model}"
+    if described is not None:
+        _check_head(described, family, title)
     structure = require_exportable(header, family, title, unbiased=True)
     _check_one_epsilon(structure, family, title)
     patch = patch_of(weights)
@@ -73,8 +84,11 @@ def export_hf(weights: Weights, path: Path) -> Exported:
     keys = HF_VIDEOMAE if family == "videomae" else HF_MAE
     if structure.backbone.qkv_bias == "none":
         keys = without_biases(keys)
+    if described is not None:
+        keys = classifier_keys(keys, Layout.of(described), "classifier")
+        config |= _head(described, family)
     tensors = rename_tensors(keys, structure, weights)
-    if structure.decoder is None:
+    if structure.decoder is None and described is None:
         # An encoder alone is the base model, whose keys have no prefix.
         prefix = "videomae." if family == "videomae" else "vit."
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -83,6 +97,11 @@ def export_hf(weights: Weights, path: Path) -> Exported:
     _json(path / PREPROCESSOR, _preprocessor(header, family))
     _json(path / CONFIG, config)
     notes = list(left_out_notes(weights))
+    if described is not None and described.norm == "fresh" and described.norm_eps != PYTORCH_EPS:
+        notes.append(
+            "transformers computes VideoMAE's fc_norm with an epsilon of 1e-5, whatever the config "
+            f"says: set model.fc_norm.eps = {described.norm_eps:g} for the same predictions"
+        )
     decoder = structure.decoder
     if family == "videomae" and decoder is not None and decoder.epsilons.last != PYTORCH_EPS:
         notes.append(
@@ -94,6 +113,42 @@ def export_hf(weights: Weights, path: Path) -> Exported:
         f"load it: transformers.{config['architectures'][0]}.from_pretrained({str(path)!r})"
     )
     return Exported(tensors, tuple(notes))
+
+
+def _check_head(described: ClassifierHeader, family: Family, title: str) -> None:
+    """Refuse heads that transformers' classifiers have no place for.
+
+    ViT's stands on the class token behind the encoder's own norm, VideoMAE's on the mean token.
+    """
+    layout = Layout.of(described)
+    wanted = Layout("mean", "fresh") if family == "videomae" else Layout("cls", "pretrained")
+    if layout != wanted:
+        probe = ", batch norm" if layout.batch_norm else ""
+        msg = (
+            f"{title} has its head on pool {wanted.pool}, norm {wanted.norm}; this one is on pool "
+            f"{layout.pool}, norm {layout.norm}{probe}"
+        )
+        hint = "use --to timm, onnx or export; or --encoder for the encoder alone"
+        raise WeightsError(msg, where="--to", hint=hint)
+
+
+def _head(described: ClassifierHeader, family: Family) -> dict[str, Any]:
+    """Return what a config says of a classifier."""
+    video = family == "videomae"
+    problems = {
+        "multiclass": "single_label_classification",
+        "multilabel": "multi_label_classification",
+        "regression": "regression",
+    }
+    names = {str(place): name for place, name in enumerate(described.outputs)}
+    more = {"use_mean_pooling": True} if video else {"model_type": "vit"}
+    name = "VideoMAEForVideoClassification" if video else "ViTForImageClassification"
+    return more | {
+        "architectures": [name],
+        "id2label": names,
+        "label2id": {name: int(place) for place, name in names.items()},
+        "problem_type": problems[described.kind],
+    }
 
 
 def _check_one_epsilon(structure: Structure, family: Family, title: str) -> None:
@@ -217,7 +272,7 @@ def _preprocessor(header: Header, family: Family) -> dict[str, Any]:
 def _prepare(path: Path) -> None:
     """Make the folder; refuse one that holds other files, which might be loaded instead."""
     path.mkdir(exist_ok=True)
-    mine = {SINGLE[0], CONFIG, PREPROCESSOR}
+    mine = {SINGLE[0], CONFIG, PREPROCESSOR, *BESIDE}
     others = sorted(each.name for each in path.iterdir() if each.name not in mine)
     if others:
         msg = f"this folder holds other files: {', '.join(others[:5])}"

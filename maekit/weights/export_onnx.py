@@ -1,11 +1,14 @@
-"""The encoder as an ONNX file that onnxruntime agrees with; needs the extra ``onnx``."""
+"""An encoder, or a whole classifier, as an ONNX file that onnxruntime agrees with.
+
+Needs the extra ``onnx``.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,15 +53,43 @@ def export_encoder(model: MaskedAutoencoder, path: Path, header: Header) -> floa
         WeightsError: onnxruntime's answer differs by more than 1e-4; nothing is written.
         StorageError: the file cannot be written.
     """
+    tensors = model_tensors(model)
+    size = sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith("backbone."))
+    shape = (len(model.statistics.mean), *model.clip)
+    return export_module(_Encoder(model).eval(), shape, path, header, size=size)
+
+
+def export_module(
+    module: nn.Module,
+    shape: tuple[int, ...],
+    path: Path,
+    header: Header,
+    *,
+    size: int,
+    output: str = OUTPUT,
+    more: Mapping[str, str] | None = None,
+) -> float:
+    """Write a module of pixels ``[batch, C, T, H, W]``, and compare it with onnxruntime's answer.
+
+    Args:
+        module: on the CPU, in float32 and evaluation mode.
+        shape: of its input, without the batch.
+        path: the file to write.
+        header: that of the model.
+        size: bytes of its tensors.
+        output: what its output is called.
+        more: further metadata of the file.
+
+    Returns, raises: as ``export_encoder``.
+    """
     _require()
-    encoder = _Encoder(model).eval()
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             written = Path(folder) / path.name
-            _write(encoder, model, written, header)
-            difference = max(_difference(encoder, model, written, batch) for batch in CHECKED)
+            _write(module, shape, written, header, size=size, output=output, more=more or {})
+            difference = max(_difference(module, shape, written, batch) for batch in CHECKED)
             if not difference <= BOUND:
-                msg = f"onnxruntime's tokens differ by {difference:.2g} of the largest value"
+                msg = f"onnxruntime's {output} differ by {difference:.2g} of the largest value"
                 raise WeightsError(msg, where=str(path), hint="update onnxruntime and torch")
             for file in sorted(Path(folder).iterdir(), reverse=True):  # the graph last
                 file.replace(path.parent / file.name)
@@ -86,15 +117,22 @@ def _require() -> None:
         raise PartError(msg, hint="pip install 'maekit[onnx]'")
 
 
-def _write(encoder: nn.Module, model: MaskedAutoencoder, path: Path, header: Header) -> None:
-    tensors = model_tensors(model)
-    size = sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith("backbone."))
+def _write(
+    module: nn.Module,
+    shape: tuple[int, ...],
+    path: Path,
+    header: Header,
+    *,
+    size: int,
+    output: str,
+    more: Mapping[str, str],
+) -> None:
     with _quiet():
         program = torch.onnx.export(
-            encoder,
-            (_pixels(model, 2),),
+            module,
+            (noise(shape, 2),),
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[output],
             dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
             dynamo=True,
             verbose=False,
@@ -102,7 +140,7 @@ def _write(encoder: nn.Module, model: MaskedAutoencoder, path: Path, header: Hea
     if program is None:
         msg = "torch.onnx.export returned no program, which only its older exporter does"
         raise RuntimeError(msg)
-    program.model.metadata_props["maekit"] = header_text(header)
+    program.model.metadata_props.update({"maekit": header_text(header), **more})
     program.save(path, external_data=size > ONE_FILE)
 
 
@@ -118,18 +156,18 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _pixels(model: MaskedAutoencoder, batch: int) -> Tensor:
-    """Return noise in the model's space, the same each time."""
+def noise(shape: tuple[int, ...], batch: int) -> Tensor:
+    """Return noise ``[batch, *shape]``, the same each time."""
     generator = torch.Generator().manual_seed(batch)
-    return torch.randn(batch, len(model.statistics.mean), *model.clip, generator=generator)
+    return torch.randn(batch, *shape, generator=generator)
 
 
 @torch.no_grad()
-def _difference(encoder: nn.Module, model: MaskedAutoencoder, path: Path, batch: int) -> float:
+def _difference(module: nn.Module, shape: tuple[int, ...], path: Path, batch: int) -> float:
     from onnxruntime import InferenceSession  # type: ignore[import-untyped]
 
-    pixels = _pixels(model, batch)
+    pixels = noise(shape, batch)
     session = InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    answer = torch.from_numpy(session.run([OUTPUT], {INPUT: pixels.numpy()})[0])
-    truth = encoder(pixels)
+    answer = torch.from_numpy(session.run(None, {INPUT: pixels.numpy()})[0])
+    truth = module(pixels)
     return float((answer - truth).abs().max() / truth.abs().max())

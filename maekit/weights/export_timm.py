@@ -23,12 +23,13 @@ from maekit.weights.safetensors_io import write_weights
 from maekit.weights.timm import version as timm_version
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from maekit.weights.header import Header
     from maekit.weights.importer import Weights
 
 TIMM_VIT = "timm-vit"  # the backbone that runs timm's own code
+LOAD = "load it: "
 _OWN = "backbone.model."  # before timm's own names
 TIMM_SIZE = 224  # pixels a side that timm's names below stand for
 TIMM_NAMES = {  # (width, depth, heads), patch
@@ -59,7 +60,7 @@ def export_timm(weights: Weights, path: Path) -> Exported:
     _write(tensors, path)
     notes = _left_out(weights)
     notes += other_epsilons(structure._replace(decoder=None), "timm's")
-    notes.append(f"load it: {timm_call(weights.header, structure, patch_of(weights), path)}")
+    notes.append(f"{LOAD}{timm_call(weights.header, structure, patch_of(weights), path)}")
     return Exported(tensors, tuple(notes))
 
 
@@ -89,7 +90,7 @@ def _export_timms_own(weights: Weights, path: Path) -> Exported:
         load = f"model = {load}); timm.models.load_checkpoint(model, {str(path)!r}, strict=False)"
     else:
         load = f"{load}, checkpoint_path={str(path)!r})"
-    return Exported(tensors, (*notes, f"load it: {load}"))
+    return Exported(tensors, (*notes, f"{LOAD}{load}"))
 
 
 def _timms_own(header: Header) -> tuple[str, dict[str, Any], set[str]]:
@@ -124,11 +125,27 @@ def _left_out(weights: Weights) -> list[str]:
     return [*left_out_notes(weights), *said]
 
 
-def timm_call(header: Header, structure: Structure, patch: tuple[int, int, int], path: Path) -> str:
-    """Return the line of Python that builds timm's model.
+def load_timm(weights: Weights, path: Path) -> nn.Module:
+    """Build timm's model as the line says that was printed, with what was written."""
+    import timm
 
-    It names only what differs from the architecture.
-    """
+    structure = require_exportable(weights.header, "mae", "timm's", encoder=True)
+    name, settings = _timm_model(weights.header, structure, patch_of(weights))
+    model: nn.Module = timm.create_model(name, **settings, checkpoint_path=str(path))
+    return model.eval()
+
+
+def timm_call(header: Header, structure: Structure, patch: tuple[int, int, int], path: Path) -> str:
+    """Return the line of Python that builds timm's model."""
+    name, settings = _timm_model(header, structure, patch)
+    said = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+    return f"timm.create_model({name!r}, {said}, checkpoint_path={str(path)!r})"
+
+
+def _timm_model(
+    header: Header, structure: Structure, patch: tuple[int, int, int]
+) -> tuple[str, dict[str, Any]]:
+    """Return the name of timm's model, and only what differs from its architecture."""
     shape = structure.backbone.shape
     key = ((shape.width, shape.depth, shape.heads), patch[1])
     square = patch[1] == patch[2]
@@ -149,5 +166,4 @@ def timm_call(header: Header, structure: Structure, patch: tuple[int, int, int],
         settings["img_size"] = height if height == width else (height, width)
     if header.channels != 3:
         settings["in_chans"] = header.channels
-    said = ", ".join(f"{key}={value!r}" for key, value in settings.items())
-    return f"timm.create_model({name!r}, {said}, checkpoint_path={str(path)!r})"
+    return name, settings

@@ -77,8 +77,8 @@ def test_a_runtime_that_disagrees_leaves_no_file(
     model = built(header)
     plain = exporting._write
 
-    def other(encoder: Any, model: Any, path: Path, header: Header) -> None:
-        plain(encoder, model, path, header)
+    def other(module: Any, *what: Any, **more: Any) -> None:
+        plain(module, *what, **more)
         with torch.no_grad():
             model.backbone.norm.bias.add_(0.01)
 

@@ -24,8 +24,10 @@ Destination = Annotated[
     Path, typer.Argument(metavar="DST", help="The file (hf: the folder) to write.")
 ]
 To = Annotated[
-    Literal["maekit", "mae", "videomae", "timm", "hf", "onnx"],
-    typer.Option("--to", help="Whose code is to load it; hf: transformers; onnx: the encoder."),
+    Literal["maekit", "mae", "videomae", "timm", "hf", "onnx", "export"],
+    typer.Option(
+        "--to", help="Whose code is to load it; hf: transformers; export: torch.export's."
+    ),
 ]
 AllowMissing = Annotated[
     list[str] | None,
@@ -70,10 +72,16 @@ def weights_convert(  # noqa: PLR0917 - each is an option of the command line
     decoder_heads: DecoderHeads = None,
     clip: Clip = None,
     classes: Classes = None,
+    encoder: Annotated[
+        bool, typer.Option("--encoder", help="Of a classifier, write the encoder alone.")
+    ] = False,
     overwrite: Replace = False,
     json: Json = False,
 ) -> None:
     """Convert weights from and to other projects' formats, all tensors or none.
+
+    A classifier is written whole to onnx, timm, hf and export: checked, with its
+    preprocessing and a model card beside it, and the Python that runs it.
 
     Example: maekit weights convert mae_pretrain_vit_base.pth mae.safetensors --to maekit
     """
