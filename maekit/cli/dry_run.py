@@ -15,7 +15,7 @@ from maekit.data.stand_in import standing_in
 from maekit.engine.job import Job
 from maekit.engine.left_out import SeenLeftOut
 from maekit.engine.loop import update
-from maekit.engine.peak import PeakMemory, held
+from maekit.engine.peak import AHEAD, MOMENTS, held, peaks_of
 from maekit.engine.reporters import duration
 from maekit.engine.run_folder import free_space
 from maekit.engine.schedule import BatchSplit
@@ -23,16 +23,13 @@ from maekit.errors import DataError
 from maekit.text import listed
 
 if TYPE_CHECKING:
-    from maekit.data.batch import Batch
     from maekit.engine.events import Emit
     from maekit.recipe.schema import Recipe
 
 MICRO = 2  # samples of the one step that is made
 READ = 16  # samples of each of the two batches that are read
 BYTES = 4  # float32
-MOMENTS = 2  # AdamW's, of each parameter
 SAVED = 3  # weights and moments in a checkpoint
-AHEAD = 2  # effective batches of pixels that wait in the host's memory: one trained on, one read
 GB = 1e9
 
 
@@ -127,7 +124,7 @@ def _one_step(job: Job) -> dict[str, float]:
     ) as loader:
         batch, larger = loader
     job.model.train()
-    peaks = [_peak(job, each) for each in (batch, larger)]
+    peaks = [peaks_of(job.step, job.state.optimizer, each).whole for each in (batch, larger)]
     each = max(0.0, (peaks[1] - peaks[0]) / max(1, len(larger.keys) - len(batch.keys)))
     if len(larger.keys) == len(batch.keys):  # the set has no more
         each = peaks[0] / len(batch.keys)
@@ -144,17 +141,6 @@ def _one_step(job: Job) -> dict[str, float]:
         "fixed": max(0.0, peaks[0] - each * len(batch.keys)),
         "pixels": sum(view.nbytes for view in batch.views) / len(batch.keys),
     }
-
-
-def _peak(job: Job, batch: Batch) -> int:
-    """Return the bytes that the forward and backward pass of a batch make at their peak."""
-    job.state.optimizer.zero_grad(set_to_none=True)
-    with PeakMemory() as memory:
-        loss = job.step.loss(job.step.weigh(batch))
-        loss.backward()
-    del loss
-    job.state.optimizer.zero_grad(set_to_none=True)
-    return memory.peak
 
 
 def _costs(job: Job, reading: dict[str, float], step: dict[str, float]) -> dict[str, Any]:

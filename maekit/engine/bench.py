@@ -20,7 +20,7 @@ from maekit.data.loader import Loader
 from maekit.data.stages import STAGES, seconds_by_stage
 from maekit.engine.advice import Advice, advise
 from maekit.engine.loop import update
-from maekit.engine.peak import PeakMemory, held
+from maekit.engine.peak import MOMENTS, held, peaks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 SECONDS = 12.0  # that each of the three measurements may take, warming up left aside
 STEP = 3.0  # seconds that a step may take; else the batch is made smaller
 DISTINCT = 8  # samples that a batch is filled with, again and again: what is in them costs nothing
-MOMENTS = 2  # AdamW's, of each parameter
 PRODUCTS = 5  # matrix products around the steps, of which the best counts
 _SIDE = {"cpu": 1536}  # of their matrices
 _SIDE_ELSEWHERE = 8192
@@ -188,12 +187,8 @@ def _memory(job: Job, batch: Batch) -> int:
         torch.cuda.reset_peak_memory_stats(job.device)
         _step(job, batch)
         return int(torch.cuda.max_memory_allocated(job.device))
-    job.state.optimizer.zero_grad(set_to_none=True)
-    with torch.compiler.set_stance("force_eager"), PeakMemory() as memory:
-        loss = job.step.loss(job.step.weigh(batch))
-        loss.backward()
-    job.state.optimizer.zero_grad(set_to_none=True)
-    return held(job.resident()) + MOMENTS * held(job.state.trained()) + memory.peak
+    peak = peaks_of(job.step, job.state.optimizer, batch).whole
+    return held(job.resident()) + MOMENTS * held(job.state.trained()) + peak
 
 
 def product_rate(device: torch.device, precision: Precision) -> float:

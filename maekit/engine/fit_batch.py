@@ -15,15 +15,13 @@ from maekit.data.memory import free_memory
 from maekit.data.order import Key
 from maekit.engine import distributed
 from maekit.engine.events import Note
-from maekit.engine.peak import PeakMemory, held
+from maekit.engine.peak import AHEAD, MOMENTS, Peaks, held, peaks_of
 from maekit.engine.schedule import BatchSplit
 
 if TYPE_CHECKING:
     from maekit.engine.job import Job
 
 KEPT = "per_device"  # in a checkpoint's extra values
-MOMENTS = 2  # AdamW's, of each parameter; they are made in the first update
-AHEAD = 2  # effective batches of pixels that wait in the host's memory
 ROOM = 0.8  # of what is free: the rest is for what is not counted, and for others
 
 
@@ -61,7 +59,7 @@ def _needs(job: Job) -> tuple[float, float, float]:
     each = max(1.0, *(larger - smaller for larger, smaller in zip(two, one, strict=True)))
     trained = held(job.state.trained())
     # Parameters are there already; moments come with the first update.
-    fixed = max(0.0, one[0] - each) + (1 + MOMENTS) * trained
+    fixed = max(0.0, one.forward - each) + (1 + MOMENTS) * trained
     if job.device.type == "cuda":
         unused, _ = torch.cuda.mem_get_info(job.device)
         spare = torch.cuda.memory_reserved(job.device) - torch.cuda.memory_allocated(job.device)
@@ -82,18 +80,8 @@ def _zeros(job: Job, size: int) -> Batch:
     return builder.finish()
 
 
-def _peaks(job: Job, size: int) -> tuple[float, float]:
-    """Return the bytes at the peak of a forward pass, and of that and its backward pass."""
-    weighed = job.step.weigh(_zeros(job, size))
+def _peaks(job: Job, size: int) -> Peaks:
+    batch = _zeros(job, size)
     devices = [job.device] if job.device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices),
-        torch.compiler.set_stance("force_eager"),
-        PeakMemory() as memory,
-    ):
-        loss = job.step.loss(weighed)
-        forward = memory.peak
-        loss.backward()
-    del loss
-    job.state.optimizer.zero_grad(set_to_none=True)
-    return float(forward), float(memory.peak)
+    with torch.random.fork_rng(devices):
+        return peaks_of(job.step, job.state.optimizer, batch)

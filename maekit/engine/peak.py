@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from torch import Tensor
+
+    from maekit.data.batch import Batch
+    from maekit.engine.loop import Step
+
+MOMENTS = 2  # AdamW's, of each parameter
+AHEAD = 2  # effective batches of pixels that wait in the host's memory: one trained on, one read
 
 
 class PeakMemory(TorchDispatchMode):
@@ -59,6 +65,26 @@ class PeakMemory(TorchDispatchMode):
     def _release(self, key: int, size: int) -> None:
         self._seen.discard(key)
         self.live -= size
+
+
+class Peaks(NamedTuple):
+    """Bytes at the peak of a forward pass, and of that and its backward pass."""
+
+    forward: int
+    whole: int
+
+
+def peaks_of(step: Step, optimizer: torch.optim.Optimizer, batch: Batch) -> Peaks:
+    """Return what the passes of a batch make at their peaks; no gradient is left behind."""
+    weighed = step.weigh(batch)
+    optimizer.zero_grad(set_to_none=True)
+    with torch.compiler.set_stance("force_eager"), PeakMemory() as memory:
+        loss = step.loss(weighed)
+        forward = memory.peak
+        loss.backward()
+    del loss
+    optimizer.zero_grad(set_to_none=True)
+    return Peaks(forward, memory.peak)
 
 
 def held(tensors: Iterable[Tensor]) -> int:
