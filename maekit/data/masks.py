@@ -65,8 +65,12 @@ class MaskDraw:
             self._count = int(declared)
         black = np.zeros(clip, dtype=np.uint8)
         hidden = None if after is None else after.draw(np.random.default_rng(0), black)
-        count = int(self._draw(np.random.default_rng(0), black, hidden).sum())
+        first = self._draw(np.random.default_rng(0), black, hidden)
+        count = int(first.sum())
         self._count = count
+        if not np.array_equal(first, self._draw(np.random.default_rng(0), black, hidden)):
+            what = "draws another mask of the same generator: no run of it could be resumed"
+            raise self._fault(what, "draw from the generator that it is given, and nothing else")
         most = self._units.tokens - 1 if hides else self._units.tokens
         if not 1 <= count <= most:
             verb = "hides" if hides else "asks for"

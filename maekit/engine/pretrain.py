@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from maekit.contracts import Target
@@ -27,7 +28,7 @@ from maekit.engine.fit_batch import fit_batch
 from maekit.engine.job import ValidatedJob
 from maekit.engine.optim import make_optimizer, tokens_free_of_decay
 from maekit.engine.parallel import whole
-from maekit.engine.self_check import check_own_weights
+from maekit.engine.self_check import check_blind, check_own_weights, check_reads_twice
 from maekit.engine.step import PretrainStep, recompute, to_device_float01
 from maekit.engine.validation import validation_errors
 from maekit.errors import RecipeError
@@ -153,6 +154,10 @@ class PretrainJob(ValidatedJob):
             self.split = fit_batch(self)
         self.model.required_target().attach(self.model.backbone)
         check_own_weights(self.model, self.described())
+        check_reads_twice(self.reader, self.stream.keys(0)[0])
+        if self.reader.hidden is not None:
+            black = np.zeros((*self.model.clip, self.recipe.data.channels), np.uint8)
+            check_blind(self.model, self.reader.hidden.draw(np.random.default_rng(0), black))
         self.state.optimizer.register_step_post_hook(self._after_update)
 
     @torch.no_grad()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
 from torch import nn
 
 from maekit import registry
 from maekit.data.rng import seeded
 from maekit.engine.build import PARTS, compatible_header, context_of, model_of
-from maekit.origin import fault
+from maekit.engine.step import eval_mode
+from maekit.origin import fault, origin_of
+from maekit.tokens import Mask, patchify, unpatchify
 from maekit.weights.safetensors_io import (
     TARGET,
     header_text,
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from maekit.data.order import Key
+    from maekit.data.reader import SampleReader
     from maekit.model import MaskedAutoencoder
     from maekit.weights.header import Header
 
@@ -60,6 +66,54 @@ def check_own_weights(model: MaskedAutoencoder, header: Header) -> None:
                 what = f"is not built the same from its options again: {'; '.join(problems)}"
                 raise fault(part, what, "let its tensors follow from options and context alone")
     _check_target_state(model, header, tensors)
+
+
+def check_reads_twice(reader: SampleReader, key: Key) -> None:
+    """Read one sample twice, where a plugin's data set reads it.
+
+    Raises:
+        PartError: the two differ, so that no run over it could be repeated or resumed.
+    """
+    if reader.origin is None or reader.origin.ours:
+        return
+    first, again = reader.read(key), reader.read(key)
+    if first.bad is not None or again.bad is not None:
+        return  # recorded where it is met
+    if not all(map(np.array_equal, first.views, again.views)):
+        what = f"returns other pixels of {reader.dataset.name(key.index)} when it is read again"
+        hint = "draw nothing at random, and hand out no array that is written into later"
+        raise reader.origin.error(what, hint)
+
+
+@torch.no_grad()
+def check_blind(model: MaskedAutoencoder, hidden: np.ndarray) -> None:
+    """Change what is hidden, where a plugin's encoder sees the rest, and compare what it makes.
+
+    Args:
+        model: as it is trained.
+        hidden: of one sample, bool ``[N]``.
+
+    Raises:
+        PartError: hidden pixels reach the encoder: it would learn to copy them.
+    """
+    backbone = model.backbone
+    origin = origin_of(backbone)
+    if origin is None or origin.ours:
+        return
+    draws = torch.Generator().manual_seed(0)
+    shape = (1, len(model.statistics.mean), *model.clip)
+    pixels = torch.randn(shape, generator=draws)
+    noise = patchify(torch.randn(shape, generator=draws), backbone.patch)
+    where = torch.from_numpy(hidden)[None]
+    other = pixels + unpatchify(noise * where[..., None], model.grid, backbone.patch)
+    mask = Mask.build(where).to(model.device)
+    with eval_mode(model), torch.random.fork_rng():
+        seen, changed = (
+            model.encode_visible(each.to(model.device), mask).tokens for each in (pixels, other)
+        )
+    if backbone.returns == "visible" and not torch.allclose(seen, changed, rtol=1e-3, atol=1e-4):
+        what = "lets hidden pixels reach what it returns: it would learn to copy them"
+        raise fault(backbone, what, "embed, mix and normalize visible tokens only")
 
 
 def _check_target_state(

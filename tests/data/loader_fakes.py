@@ -136,7 +136,7 @@ class Unsteady(Masker):
     def __call__(self, grid: Grid, _: np.random.Generator) -> np.ndarray:
         self.calls += 1
         mask = np.zeros(grid.tokens, dtype=bool)
-        mask[: self.calls] = True
+        mask[: max(1, self.calls - 1)] = True  # the first two agree
         return mask.reshape(grid)
 
 

@@ -200,6 +200,18 @@ class Unsteady(Masker):
         return mask.reshape(grid)
 
 
+@planted("maskers", "draws another mask of the same generator")
+class Ungoverned(Unsteady):
+    def __call__(self, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+        return (np.random.permutation(grid.tokens) < 3).reshape(grid)  # noqa: NPY002
+
+
+@planted("backbones", "lets hidden pixels reach what it returns")
+class Leaking(ImageViT):
+    def forward(self, pixels: Tensor, *given: Any, **more: Any) -> Encoded:
+        return Encoded(super().forward(pixels, *given, **more).tokens + pixels.mean())
+
+
 @planted("maskers", "read-only")
 class Blackening(Unsteady):
     needs_pixels = True
@@ -237,6 +249,15 @@ class Mistyped(Lying):
         return Source(
             SourceInfo(self.name(index), 40, 40, 3), lambda _: np.zeros((1, 40, 40, 3), np.float32)
         )
+
+
+@planted("datasets", "returns other pixels of sample")
+class Restless(Lying):
+    def open(self, index: int) -> Source:
+        def read(_: Sequence[int]) -> np.ndarray:
+            return np.random.randint(0, 255, (1, 40, 40, 3), np.uint8)  # noqa: NPY002
+
+        return Source(SourceInfo(self.name(index), 40, 40, 3), read)
 
 
 KEYS = {
