@@ -169,8 +169,8 @@ def _costs(job: Job, reading: dict[str, float], step: dict[str, float]) -> dict[
 
 def _verdict(job: Job, step: dict[str, float], asked: Asked) -> dict[str, Any]:
     """Return the memory that one device takes, whether it has that, and else what to set."""
-    split, trained = job.split, held(job.state.trained())
-    base = held(job.resident()) + MOMENTS * trained + step["fixed"]
+    split = job.split
+    base = _besides_activations(job, step["fixed"])
     # Of all micro-batches of an update, as they are read before it.
     pixels = AHEAD * step["pixels"] * split.effective / split.world
 
@@ -196,6 +196,27 @@ def _verdict(job: Job, step: dict[str, float], asked: Asked) -> dict[str, Any]:
     }
 
 
+def _besides_activations(job: Job, fixed: float) -> float:
+    """Return the bytes of weights, moments, gradients and the like on one device.
+
+    Args:
+        job: where ranks share its parameters out, each has its slice of those that are trained, of
+            their moments, gradients and averages; what is outside of blocks is there twice more, as
+            it is gathered, and so is the largest block.
+        fixed: of a step besides activations, gradients included.
+    """
+    state, world = job.state, job.split.world
+    trained = held(state.trained())
+    everything = held(job.resident()) + MOMENTS * trained + fixed
+    if state.sharding is None or world == 1:
+        return everything
+    averages = held(each for model in state.averages for each in model.parameters())
+    blocks = [held(p for p in each.parameters() if p.requires_grad) for each in job.blocks()]
+    gathered = 2 * (trained - sum(blocks) + max(blocks, default=0))
+    cut = (2 + MOMENTS) * trained + averages
+    return everything - cut * (world - 1) / world + gathered
+
+
 def _advice(job: Job, on_device: Callable[[int], float], room: float) -> str:
     """Return what to set so that a run fits into memory."""
     split, verb = job.split, job.verb
@@ -205,9 +226,13 @@ def _advice(job: Job, on_device: Callable[[int], float], room: float) -> str:
             key = "batch.per_device" if job.section.batch.given_per_device else "batch.accumulation"
             value = each // accumulation if key == "batch.per_device" else accumulation
             return f"{verb}.{key}={value}"
+    ways = []
     if verb != "probe" and not job.section.activation_checkpointing:
-        return f"{verb}.activation_checkpointing=true, a smaller model, or a larger device"
-    return "a smaller model or data.size, or a larger device"
+        ways.append(f"{verb}.activation_checkpointing=true")
+    if verb != "probe" and split.world > 1 and job.state.sharding is None:
+        ways.append(f"{verb}.sharding.name=fsdp")
+    ways.append("a smaller model" if ways else "a smaller model or data.size")
+    return f"{', '.join(ways)}, or a larger device"
 
 
 def _rows(job: Job, costs: dict[str, Any], asked: Asked) -> list[tuple[str, str]]:

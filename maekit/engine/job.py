@@ -195,8 +195,6 @@ class Job(ABC):
         """Return how ranks share the parameters out, where the recipe says so."""
         if self.section.sharding.name == "ddp":
             return None
-        if distributed.size() == 1:
-            self.emit(Note("sharding: fsdp: there is one device, which has all parameters"))
         compute = torch.bfloat16 if self.precision.name == "bf16" else None
         return Sharding(self.blocks(), compute)
 

@@ -412,6 +412,8 @@ def _announce_start(job: Job) -> None:
     emit(Note(f"batch: {job.batch_line()}"))
     epochs = schedule.steps / job.state.steps_per_epoch
     emit(Note(f"{schedule.steps:,} steps ({epochs:.1f} epochs), {schedule.warmup:,} warm-up"))
+    if job.state.sharding is not None and distributed.size() == 1:
+        emit(Note("sharding: fsdp: there is one device, which has all parameters"))
     if job.section.compiles(job.device.type):
         emit(Note("compiling: the first step takes long"))
 

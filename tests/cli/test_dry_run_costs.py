@@ -56,6 +56,41 @@ def test_for_devices_and_what_to_set(cli: Cli, small: str) -> None:
     ).out.replace("\n", " ")
 
 
+def test_shared_out_parameters(cli: Cli, small: str) -> None:
+    """Of N devices each has an N-th of weights, moments and gradients, and gathers some of it."""
+    words = ("--samples", "9000", "model.backbone.width=256", "model.backbone.depth=6")
+    words = (*words, "model.backbone.heads=2", "pretrain.batch.global=16")
+    words = (*words, "--device-memory", "100", "--devices")
+    fsdp = "pretrain.sharding.name=fsdp"
+    whole, alone = cost(cli, small, *words, "4"), cost(cli, small, *words, "1", fsdp)
+    four, sixteen = (cost(cli, small, *words, number, fsdp) for number in ("4", "16"))
+    kept = 4 * 4 * whole["parameters"]  # weights, gradients, two moments
+    assert alone["memory_bytes"] > kept
+    for found, number in ((four, 4), (sixteen, 16)):
+        gathered = found["memory_bytes"] - (whole["memory_bytes"] - kept * (1 - 1 / number))
+        assert 0.05 * kept < gathered < 0.3 * kept
+    tight = cost(cli, small, *words[:-2], "0.001", "--devices", "4")
+    assert "pretrain.sharding.name=fsdp" in tight["advice"]
+
+
+@pytest.mark.parametrize("verb", ["finetune", "tokenizer", "probe"])
+def test_every_training_verb_plans_for_devices(cli: Cli, small: str, verb: str) -> None:
+    sections = {
+        "finetune": "{steps: 4, batch: {global: 8}, head: {classes: 2}}",
+        "tokenizer": "{steps: 4, batch: {global: 8}, optimizer: {base_lr: 0.1}, dvae: "
+        "{vocabulary: 8, width: 4, init_width: 4, groups: 2, blocks: 1}}",
+        "probe": "{steps: 60, protocol: paper, batch: {global: 8}}",
+    }
+    source = () if verb == "tokenizer" else ("--from", "scratch")
+    words = (verb, small, "--dry-run", "--samples", "40", "--devices", "4", *source)
+    done = cli(*words, f"{verb}={sections[verb]}", "data.val.name=images", "data.val.labels=auto")
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
+    assert "2 per device x 1 accumulation x 4 device(s) = 8" in text
+    assert "per device" in text
+    assert "on 4 of this cpu" in text
+
+
 def test_peaks_are_counted_as_tensors_come_and_go() -> None:
     with PeakMemory() as memory:
         a = torch.zeros(1000)  # 4,000 bytes

@@ -77,6 +77,7 @@ TOKENIZER: Recipe = {
         "validate": {"every": 3, "samples": 7},
     },
 }
+REPEATS: Recipe = {"pretrain": {"repeats": 2, "repeat_from": "same-frames", "loss_on": "all"}}
 FITTED: Recipe = {"pretrain": {"target": {"name": "pca", "components": 8}}}
 SGD: Recipe = {"pretrain": {"optimizer": {"name": "adamw", "base_lr": 1e-4}}}
 SPLIT = {
@@ -176,6 +177,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     clips = {"pretrain": {"batch": {"global": 4}}}
     both("video", "pretrain", recipe("video", "clips", VIDEOS, STEPS, clips))
     both("bad", "pretrain", recipe("bad", "bad", IMAGES, STEPS, FEW))
+    both("repeats", "pretrain", recipe("repeats", "smooth", IMAGES, STEPS, REPEATS))
     both("fitted", "pretrain", recipe("fitted", "smooth", IMAGES, STEPS, FITTED))
     both("tokenizer", "tokenizer", recipe("tokenizer", "smooth", IMAGES, TOKENIZER))
     both("finetune", "finetune", recipe("finetune", "sides", IMAGES, FINETUNE), *scratch)
@@ -254,7 +256,7 @@ def test_embed_and_evaluate_by_shares(runs: Runs) -> None:
         assert (runs.folder / f"{name}.1.txt").read_text() == ""
 
 
-@pytest.mark.parametrize("kind", ["image", "video", "fitted", "tokenizer", "follower"])
+@pytest.mark.parametrize("kind", ["image", "video", "repeats", "fitted", "tokenizer", "follower"])
 def test_two_ranks_are_accumulation_two_bit_for_bit(runs: Runs, kind: str) -> None:
     assert runs.steps(f"{kind}-1") == runs.steps(f"{kind}-2")
     one, two = runs.weights(f"{kind}-1"), runs.weights(f"{kind}-2")
