@@ -16,7 +16,7 @@ from maekit.contracts import Encoded, Grid, PixelTarget
 from maekit.errors import WeightsError
 from maekit.layers import Normalizer, Statistics
 from maekit.origin import fault
-from maekit.tokens import Mask
+from maekit.tokens import Mask, require_clips
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Decoder, Target
@@ -65,7 +65,7 @@ class MaskedAutoencoder(nn.Module):
             hidden: bool ``[B, N]``, True = hidden, the same number in every row.
         """
         mask = Mask.build(hidden)
-        encoded = self.encode_for_decoder(pixels, mask)
+        encoded = self.encode_for_decoder(require_clips(pixels), mask)
         pred = self.decode(encoded, mask)
         loss = None
         if self.target is not None and not self.target.views:
@@ -149,7 +149,7 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Return features ``[B, prefix + N, D]`` of normalized pixels, with nothing hidden."""
-        mask = Mask.nothing_hidden(pixels.shape[0], self.grid.tokens, pixels.device)
+        mask = Mask.nothing_hidden(require_clips(pixels).shape[0], self.grid.tokens, pixels.device)
         return self.encode_visible(pixels, mask).tokens
 
     def paint(

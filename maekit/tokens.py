@@ -111,6 +111,19 @@ def gather(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
+def require_clips(pixels: Tensor) -> Tensor:
+    """Return pixels ``[B, C, T, H, W]`` as they are.
+
+    Raises:
+        ValueError: they have another number of dimensions; says which are meant.
+    """
+    if pixels.dim() == 5:
+        return pixels
+    hint = "; images have T = 1: pixels[:, :, None]" if pixels.dim() == 4 else ""
+    msg = f"pixels are [B, C, T, H, W], these are {list(pixels.shape)}{hint}"
+    raise ValueError(msg)
+
+
 def patchify(pixels: Tensor, patch: tuple[int, int, int]) -> Tensor:
     """Cut pixels ``[B, C, T, H, W]`` into patches ``[B, N, pt*ph*pw*C]``."""
     b, c, t, h, w = pixels.shape

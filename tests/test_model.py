@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -201,3 +202,15 @@ def test_a_model_without_decoder_says_so() -> None:
     with pytest.raises(WeightsError, match="no decoder weights"):
         model(pixels, hidden)
     assert model.encode(pixels).shape == (3, 25, 32)
+
+
+@pytest.mark.parametrize(("shape", "said"), [
+    ((2, 3, 16, 16), "images have T = 1: pixels[:, :, None]"),
+    ((3, 16, 16), "these are [3, 16, 16]"),
+    ((1, 2, 3, 1, 16, 16), "pixels are [B, C, T, H, W]"),
+])  # fmt: skip
+def test_pixels_of_other_dimensions_are_refused_in_words(shape: tuple[int, ...], said: str) -> None:
+    model = MaskedAutoencoder.__new__(MaskedAutoencoder)  # refused before anything is computed
+    for call in (model.encode, lambda pixels: model.forward(pixels, torch.zeros(1, 4).bool())):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            call(torch.rand(shape))

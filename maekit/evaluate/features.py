@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from maekit.errors import PartError, RecipeError
-from maekit.tokens import Mask
+from maekit.tokens import Mask, require_clips
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Grid
@@ -98,7 +98,7 @@ def pool_then_norm(
     The encoder's own last norm comes after the block and is not applied before pooling: a mean of
     normalized tokens is not the normalized mean.
     """
-    mask = Mask.nothing_hidden(pixels.shape[0], grid.tokens, pixels.device)
+    mask = Mask.nothing_hidden(require_clips(pixels).shape[0], grid.tokens, pixels.device)
     last = len(backbone.blocks()) - 1
     encoded = backbone(pixels, mask, layers=(last,))
     normed: Tensor = norm(pool_tokens(encoded.layers[0], pool, backbone.prefix_tokens))
