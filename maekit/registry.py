@@ -153,6 +153,11 @@ def canonical(kind: str, name: str) -> str:
     return found.name if found.distribution == OURS else found.full_name
 
 
+def has_own(kind: str, name: str) -> bool:
+    """Return whether maekit itself has a part of a bare name, which then means that one."""
+    return any(each.name == name and each.distribution == OURS for each in listed(kind))
+
+
 def versions_of(specs: Iterable[PartSpec]) -> dict[str, str] | None:
     """Return the installed versions of the distributions that parts are of; None: of maekit."""
     named = {normal(spec.name.rpartition("/")[0]) for spec in specs if "/" in spec.name} - {OURS}

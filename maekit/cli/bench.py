@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from maekit.cli.dry_run import size
@@ -11,6 +12,8 @@ from maekit.data.stages import STAGES
 from maekit.data.stand_in import standing_in
 from maekit.engine.bench import Bench
 from maekit.engine.bench import bench as measure
+from maekit.errors import RecipeError
+from maekit.ranks import place_of
 from maekit.verbs import JOBS
 
 if TYPE_CHECKING:
@@ -28,7 +31,15 @@ def bench(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Measure pre-training as a recipe says; return the exit code. Writes nothing but caches."""
+    """Measure pre-training as a recipe says; return the exit code. Writes nothing but caches.
+
+    Raises:
+        RecipeError: a launcher started several ranks of it.
+    """
+    ranks = place_of(os.environ).size
+    if ranks > 1:
+        msg = f"this measures one device, and a launcher started {ranks} ranks of it"
+        raise RecipeError(msg, where="maekit bench", hint="start it without torchrun or srun")
     words = overrides or []
     with prepared(VERB, recipe, words, device=device, quiet=quiet, verbose=verbose) as command:
         found, where, terminal = command

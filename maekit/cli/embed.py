@@ -118,8 +118,8 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         if pooled:
             about["norm"] = "after pooling"
         digest = distributed.on_first(lambda: digest_of_inputs(paths))
-        shards = FeatureShards(output.parts, about | {"inputs": digest})
         distributed.on_first(lambda: stack.enter_context(output.held(locks=lock)))
+        shards = FeatureShards(output.parts, about | {"inputs": digest})
         terminal(Note(f"weights: {located.description}"))
         terminal(Note(f"{len(found):,} inputs, {_described(header, model, pool, layer, pooled)}"))
         announce_left_out("the inputs", tally.left_out, terminal)
@@ -133,7 +133,6 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
         def finish() -> int:
             made = assemble(reader, shards)
             write(output.target, kind, made, about)
-            stack.close()
             shards.remove(terminal)
             for each in made.unread:
                 terminal(Note(f"{each['input']}: {each['error']}", warning=True))

@@ -101,8 +101,9 @@ def _rows(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             if key in result["single_view"]:
                 yield f"one view: {key}", _number(result["single_view"][key])
     yield "floor: chance", _number(result["floor"]["chance"])
-    if result["calibration"] is not None:
-        yield "calibration error", _number(result["calibration"]["ece"])
+    calibration = result.get("calibration")  # older results have none
+    if calibration is not None:
+        yield "calibration error", _number(calibration["ece"])
 
 
 def _number(value: float | None) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 from maekit.atomic import sweep
 from maekit.engine.events import Emit
 from maekit.engine.lock import LOCK, held_lock
-from maekit.errors import RecipeError
+from maekit.errors import RecipeError, StorageError
 from maekit.evaluate.feature_cache import remove_finished
 
 Format = TypeVar("Format", bound=str)
@@ -42,11 +42,16 @@ class KeptOutput(NamedTuple):
 
     @contextmanager
     def held(self, *, locks: bool) -> Iterator[None]:
-        """Hold the parts, which are there, and sweep what a killed process left half done.
+        """Hold the folder of the parts, and sweep what a killed process left half done.
 
         Raises:
-            StorageError: another process holds them.
+            StorageError: another process holds it, or it cannot be made.
         """
+        try:
+            self.parts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"parts cannot be kept: {error}"
+            raise StorageError(msg, where=str(self.parts), hint="give another --out") from error
         with held_lock(self.parts / LOCK, locks=locks):
             for place in self:
                 sweep(self.target.parent, f"{glob.escape(place.name)}-*")

@@ -111,8 +111,8 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
         asked = _own_set(scorer, terminal) if of_set else _named(inputs or (), scorer, step, length)
         columns = Columns(scorer.described, top, windows=asked.windows)
         about = scorer.about(request) | {"inputs": asked.digest, "window": [step, length]}
-        shards = FeatureShards(output.parts, about)
         with output.held(locks=lock):
+            shards = FeatureShards(output.parts, about)
             terminal(Note(_described(scorer, asked)))
             announce_left_out("the inputs", asked.left_out, terminal)
             try:
@@ -125,7 +125,7 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
             reader = scorer.reader(asked.dataset)
             answers = answers_of(shards, asked.dataset, reader.center_index, told.left_out)
             write_answers(output.target, kind, columns, told.noting(answers, terminal))
-        shards.remove(terminal)
+            shards.remove(terminal)
     code = BAD_FILES if told.errors else 0
     if json:
         some = [dict(columns.row(answer)) for answer in told.answers]

@@ -24,6 +24,7 @@ _FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive
 # nor a list of further pictures.
 _PLAIN = frozenset({*range(0xE0, 0xF0), 0xDB, 0xC4, 0xDD, 0xFE})
 _TELLING = ((0xE1, b"Exif"), (0xE2, b"MPF"))
+_XMP, _TURNS = 0xE1, b"tiff:Orientation"  # XMP may turn a picture, too, which Pillow follows
 
 
 class Size(NamedTuple):
@@ -53,6 +54,7 @@ def plain_size(data: bytes) -> Size | None:
             known = data[place + 4] == 8 and data[place + 9] in _COLORS and height and width
             return Size(height, width, data[place + 9]) if known else None
         telling = any(kind == at and data.startswith(what, place + 4) for at, what in _TELLING)
+        telling |= kind == _XMP and data.find(_TURNS, place, place + 2 + length) >= 0
         if kind not in _PLAIN or telling:
             return None
         place += 2 + length

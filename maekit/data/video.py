@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ class OpenVideo:
             fps=index.fps,
         )
 
-    @property
+    @cached_property
     def seconds(self) -> np.ndarray:
         """When each frame is shown, in seconds after the first, float64 ``[frames]``.
 

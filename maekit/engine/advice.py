@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from maekit.engine.job import Job
 
 _EVEN = 1.15  # rates that differ by less hold each other back
-_MOST = 0.5  # share of a sample's time that makes a stage the one to look at
 _LOW_MFU = 0.3
 _STAGES = {
     "read": "opening files",
@@ -70,7 +69,7 @@ def _for_loader(job: Job, stage: str) -> tuple[str | None, str]:
     if workers < most:
         return f"data.workers={most}", f"set data.workers={most}, one for each core"
     repeats = getattr(job.section, "repeats", None)
-    if repeats is not None and stage in ("read", "decode"):
+    if repeats is not None and stage == "decode":
         more = 2 * repeats
         here = f"{job.verb}.repeats={more}"
         return here, f"all {most} cores read; set {here}, more views of each decoded sample"

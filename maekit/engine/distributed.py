@@ -225,9 +225,10 @@ def together(function: Callable[[], T]) -> list[T]:
     except Exception as error:  # noqa: BLE001 - it is raised again on every rank
         failure = error
     outcomes = gather((made, failure))
-    for _, failed in outcomes:
+    # All raise the same one: what follows an error may depend on its kind, and holds collectives.
+    for place, (_, failed) in enumerate(outcomes):
         if failed is not None:
-            raise failure or _heard(failed)
+            raise failure if failure is not None and place == rank() else _heard(failed)
     return [value for values, _ in outcomes for value in values]
 
 

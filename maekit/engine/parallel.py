@@ -262,7 +262,11 @@ def whole(*modules: nn.Module) -> Iterator[None]:
 
 
 def check_equal(model: nn.Module, step: int) -> None:
-    """Compare the parameters of all ranks; of those that are cut each has a slice of its own.
+    """Compare the parameters of all ranks that each of them has whole.
+
+    Those that are cut (FSDP2) cannot differ: each number is on one rank alone, and it is that one
+    which all gather, train with and save. A part that changes one in passing changes a copy, which
+    is dropped.
 
     Raises:
         RankError: they differ, so that gradients did not meet.

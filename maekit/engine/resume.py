@@ -21,7 +21,7 @@ from maekit.installed import OURS
 from maekit.recipe.dump import as_dict
 from maekit.recipe.load import load
 from maekit.recipe.schema import VERBS, parts
-from maekit.registry import other_versions
+from maekit.registry import has_own, other_versions
 from maekit.runs import verb_of
 from maekit.weights.locate import SCRATCH, entry_of, local_path, with_entry
 
@@ -202,7 +202,9 @@ def check_same(run: Path, recipe: Recipe, verb: str) -> None:
     if not written.is_file():
         msg = "its recipe.yaml is missing: nothing says what this run is"
         raise RecipeError(msg, where=str(run), hint="put it back, or give another --out")
-    before, now = as_dict(load(written).recipe), as_dict(recipe)
+    old_recipe = load(written).recipe
+    before, now = as_dict(old_recipe), as_dict(recipe)
+    kinds = {".".join((*path, "name")): spec.kind for path, spec in parts(old_recipe)}
     read_too = VERBS if verb == ABLATE else (verb,)  # a sweep runs the others
     free = {*FREE, *(f"{each}.{key}" for each in read_too for key in FREE_IN_SECTION)}
     for each in read_too:
@@ -213,7 +215,7 @@ def check_same(run: Path, recipe: Recipe, verb: str) -> None:
         f"{key}: {old!r} before, {new!r} now"
         for key, old, new in _differences(before, now)
         if not any(key == one or key.startswith(f"{one}.") for one in free)
-        and not (key.endswith(".name") and _same_part(old, new))
+        and not (key in kinds and _same_part(kinds[key], old, new))
     ]
     if changed:
         msg = "this run was made with another recipe: " + "; ".join(changed)
@@ -221,10 +223,16 @@ def check_same(run: Path, recipe: Recipe, verb: str) -> None:
         raise RecipeError(msg, where=str(written), hint=hint)
 
 
-def _same_part(before: object, now: object) -> bool:
-    """Return whether two names may mean one part: once runs kept the bare one that was written."""
+def _same_part(kind: str, before: object, now: object) -> bool:
+    """Return whether two names may mean one part: once runs kept the bare one that was written.
+
+    A bare name that maekit itself has always meant maekit's.
+    """
     old, new = str(before), str(now)
-    return old == new.rpartition("/")[2] or old == f"{OURS}/{new}"
+    ours = f"{OURS}/"
+    if old.removeprefix(ours) == new.removeprefix(ours):
+        return True
+    return old == new.rpartition("/")[2] and not has_own(kind, old)
 
 
 def changed_parts(run: Path, recipe: Recipe) -> list[str]:
@@ -239,7 +247,7 @@ def changed_parts(run: Path, recipe: Recipe) -> list[str]:
     now = dict(parts(recipe))
     for path, spec in parts(before):
         name = now[path].name if path in now else spec.name
-        if "/" in name and "/" not in spec.name:
+        if "/" in name and "/" not in spec.name and not has_own(spec.kind, spec.name):
             key = ".".join(path)
             lines.append(f"{key}: the run does not say whose '{spec.name}' it is; {name} is taken")
     return lines

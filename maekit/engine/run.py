@@ -308,13 +308,13 @@ def no_trace_of_a_failed_start(
     Args:
         path: the run's folder.
         options: of the run.
-        kept: further names below it that hold what was computed.
+        kept: patterns of further names below it that hold what was computed.
     """
     fresh = distributed.is_first() and options.out is None and not any(path.iterdir())
     try:
         yield
     except (RecipeError, PartError, WeightsError, DataError):
-        if fresh and not any((path / name).exists() for name in (*BEGUN, *kept)):
+        if fresh and not any(any(path.glob(name)) for name in (*BEGUN, *kept)):
             shutil.rmtree(path, ignore_errors=True)
             with suppress(OSError):
                 path.parent.rmdir()  # unless it holds others

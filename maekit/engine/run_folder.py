@@ -81,7 +81,7 @@ class RunFolder:
         """Write env.json: verb, versions and machine, so that numbers can be understood later.
 
         Returns:
-            Other decoders than the run began with, in words: pixels may differ in their last bits.
+            Other decoders than at the last start, in words: pixels may differ in their last bits.
         """
         path, now = self.path / "env.json", decoders()
         before = read_json(path).get("decoders")
@@ -89,7 +89,7 @@ class RunFolder:
         record = {"verb": verb, **environment(device), "plugins": dict(plugins or {})}
         write_text(path, json.dumps(record, indent=2) + "\n")
         return [
-            f"{kind} are read by {new}, and were read by {before[kind]} when this run began"
+            f"{kind} are read by {new}, and were read by {before[kind]} before"
             for kind, new in now.items()
             if before.get(kind, new) != new
         ]

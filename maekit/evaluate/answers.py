@@ -24,6 +24,7 @@ Format = Literal["csv", "json", "parquet"]
 FORMATS: Sequence[Format] = get_args(Format)
 DIGITS = 6
 LIKELY = 0.5  # a label that is more likely than not
+_OURS = ("input", "start", "stop", "error")  # columns of every table, whatever its windows
 _AT_ONCE = 4096  # rows of parquet that are in memory
 
 
@@ -72,7 +73,8 @@ class Columns:
         }[self.kind]
         times = [("start", False), ("stop", False)] if windows else []
         every = [("input", True), *times, *of_kind, ("error", True)]
-        self.names = _distinct([name for name, _ in every])
+        names = _distinct([name for name, _ in of_kind])
+        self.names = ["input", *(name for name, _ in times), *names, "error"]
         self.texts = [text for _, text in every]  # the others are numbers
 
     def row(self, answer: Answer) -> dict[str, str | float | None]:
@@ -106,11 +108,11 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Add numbers to names that are there already: an output may be called ``input``."""
+    """Add numbers to names that are there already, or are ours: an output may be ``error``."""
     found: list[str] = []
     for name in names:
         number, each = 1, name
-        while each in found:
+        while each in found or each in _OURS:
             number += 1
             each = f"{name}_{number}"
         found.append(each)

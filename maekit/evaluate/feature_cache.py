@@ -43,7 +43,9 @@ FeatureArrays = Mapping[str, np.ndarray]  # features [B, V, ...] by name, float3
 Name = Callable[[int], str]  # the name of a sample, by its row
 # Which samples of a batch cannot be used; raises where that is fatal.
 OnBad = Callable[["Batch", FeatureArrays, Name], Sequence[BadFile]]
-NONFINITE = "its features are not finite"
+_NONFINITE = "its {} are not finite"
+_FEATURES = "features"
+SHARDS = "part-*.npz"  # in a folder of shards, once some samples are done
 
 
 class FeatureShards:
@@ -195,10 +197,19 @@ def count_bad(bad_files: BadFiles) -> OnBad:
     return on_bad
 
 
-def skip_bad(read: Batch, made: FeatureArrays, name: Name) -> Sequence[BadFile]:
-    """Leave out what cannot be read or has no finite features; in the order of the batch."""
-    bad = {each.index: each for each in read.bad}
-    bad |= {index: BadFile(name(index), NONFINITE, index) for index in _nonfinite(read, made)}
+def skip_bad(
+    read: Batch, made: FeatureArrays, name: Name, what: str = _FEATURES
+) -> Sequence[BadFile]:
+    """Leave out what cannot be read or has no finite features; in the order of the batch.
+
+    Args:
+        read: the batch.
+        made: of it.
+        name: of a row.
+        what: features are called.
+    """
+    bad, reason = {each.index: each for each in read.bad}, _NONFINITE.format(what)
+    bad |= {index: BadFile(name(index), reason, index) for index in _nonfinite(read, made)}
     return [bad[key.index] for key in read.keys if key.index in bad]
 
 
@@ -219,7 +230,7 @@ def _refuse_nonfinite(read: Batch, made: FeatureArrays, name: Name) -> None:
     broken = _nonfinite(read, made)
     if broken:
         hint = "look at its pixels, or precision: fp32"
-        raise NonFiniteError(NONFINITE, where=name(broken[0]), hint=hint)
+        raise NonFiniteError(_NONFINITE.format(_FEATURES), where=name(broken[0]), hint=hint)
 
 
 @dataclass(frozen=True)

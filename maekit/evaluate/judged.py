@@ -19,6 +19,7 @@ from maekit.atomic import write_bytes, write_text
 from maekit.data.order import Key
 from maekit.data.pixels import to_float01
 from maekit.engine.events import Emit, Note
+from maekit.errors import Interrupted
 from maekit.evaluate.answers import DIGITS, LIKELY, best
 from maekit.evaluate.labels import JOIN, NONE, Task, average_precision
 from maekit.text import as_text
@@ -27,6 +28,7 @@ from maekit.visualize.confusion import (
     CONFUSION,
     CONFUSION_PICTURE,
     MISTAKES,
+    MOST_CONFUSED,
     confusion_picture,
     contact_sheet,
 )
@@ -49,17 +51,27 @@ class Judged:
     task: Task
     found: Predictions
 
-    @cached_property
-    def confusion(self) -> np.ndarray:
-        """How often a class (row) was taken for which (column): int64 ``[K, K]``."""
-        width = len(self.task.outputs)
-        pairs = self.found.labels * width + self._first
-        return np.bincount(pairs, minlength=width * width).reshape(width, width)
-
     @property
-    def _first(self) -> np.ndarray:
-        first: np.ndarray = self.found.scores.argmax(axis=1)
-        return first
+    def confusion(self) -> np.ndarray:
+        """How often a class (row) was taken for which (column): int64 ``[K, K]``.
+
+        Of many classes it is large, and nearly all of it is zero: nothing else here makes it.
+        """
+        width = len(self.task.outputs)
+        counts = np.zeros((width, width), np.int64)
+        counts[self._pairs[:, 0], self._pairs[:, 1]] = self._pairs[:, 2]
+        return counts
+
+    @cached_property
+    def _pairs(self) -> np.ndarray:
+        """The pairs of a class and what it was taken for that occur, in order, and how often.
+
+        int64 ``[P, 3]``; P is at most the number of samples.
+        """
+        width = len(self.task.outputs)
+        first = self.found.scores.argmax(axis=1)
+        pairs, times = np.unique(self.found.labels * width + first, return_counts=True)
+        return np.stack([pairs // width, pairs % width, times], axis=1)
 
     @property
     def multiclass(self) -> bool:
@@ -73,21 +85,30 @@ class Judged:
         most. Of labels: samples that have it, average precision, and at 0.5 recall and precision.
         Of values: R squared, mean absolute error.
         """
-        make = {
-            "multiclass": self._of_class,
-            "multilabel": self._of_label,
-            "regression": self._of_value,
-        }[self.task.kind]
-        return [{"class": name} | make(place) for place, name in enumerate(self.task.outputs)]
+        names = self.task.outputs
+        if self.multiclass:
+            made = self._of_classes()
+        else:
+            make = self._of_label if self.task.kind == "multilabel" else self._of_value
+            made = [make(place) for place in range(len(names))]
+        return [{"class": name} | each for name, each in zip(names, made, strict=True)]
 
-    def _of_class(self, place: int) -> dict[str, Any]:
-        row, right = self.confusion[place], int(self.confusion[place, place])
-        others = row.copy()
-        others[place] = 0
-        taken_for = int(others.argmax())
-        named = self.task.outputs[taken_for] if others[taken_for] else None
-        found = _recall_precision(right, int(row.sum()), int(self.confusion[:, place].sum()))
-        return found | {"taken_for": named, "times": int(others[taken_for])}
+    def _of_classes(self) -> list[dict[str, Any]]:
+        names = self.task.outputs
+        samples, said, right = (np.zeros(len(names), np.int64) for _ in range(3))
+        taken_for: list[tuple[str | None, int]] = [(None, 0)] * len(names)
+        for label, first, times in self._pairs.tolist():
+            samples[label] += times
+            said[first] += times
+            if label == first:
+                right[label] = times
+            elif times > taken_for[label][1]:
+                taken_for[label] = names[first], times
+        rates = map(_recall_precision, right.tolist(), samples.tolist(), said.tolist())
+        return [
+            found | {"taken_for": name, "times": times}
+            for found, (name, times) in zip(rates, taken_for, strict=True)
+        ]
 
     def _of_label(self, place: int) -> dict[str, Any]:
         has, scores = self.found.labels[:, place] > LIKELY, self.found.scores[:, place]
@@ -131,15 +152,12 @@ class Judged:
         """Return the pairs of classes that are confused most; None where there are no classes."""
         if not self.multiclass:
             return None
-        wrong = self.confusion.copy()
-        np.fill_diagonal(wrong, 0)
-        places = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
-        pairs = [divmod(int(place), len(wrong)) for place in places]
+        wrong = self._pairs[self._pairs[:, 0] != self._pairs[:, 1]]
+        most = wrong[np.argsort(-wrong[:, 2], kind="stable")[:_PAIRS]]
         names = self.task.outputs
         return [
-            {"class": names[row], "taken_for": names[column], "times": int(wrong[row, column])}
-            for row, column in pairs
-            if wrong[row, column]
+            {"class": names[row], "taken_for": names[column], "times": times}
+            for row, column, times in most.tolist()
         ]
 
     def mistakes(self, count: int = _MISTAKES) -> list[int]:
@@ -192,7 +210,9 @@ class Judged:
     def write(self, folder: Path, reader: ViewReader, emit: Emit) -> None:
         """Write ``classes.csv``, ``confusion.csv`` and ``.png``, and ``mistakes.png``.
 
-        They can be made again (`maekit evaluate`), so that failing to write them only warns.
+        They can be made again (`maekit evaluate`), so that failing to make them, in whatever way,
+        only warns: the training before is worth more. Of more than 1,000 classes there is no
+        matrix.
 
         Args:
             folder: of the run.
@@ -203,18 +223,26 @@ class Judged:
             classes = self.classes()
             table = _table(tuple(classes[0]), [tuple(each.values()) for each in classes])
             write_text(folder / CLASSES, table)
-            if self.multiclass:
-                names = self.task.outputs
-                counts = zip(names, self.confusion.tolist(), strict=True)
+            names = self.task.outputs
+            if self.multiclass and len(names) > MOST_CONFUSED:
+                text = f"{len(names):,} classes: no {CONFUSION}; {CLASSES} has each one's numbers"
+                emit(Note(text))
+            elif self.multiclass:
+                confusion = self.confusion
+                counts = zip(names, confusion.tolist(), strict=True)
                 rows = [(name, *row) for name, row in counts]
                 write_text(folder / CONFUSION, _table(("class", *names), rows))
-                _save(confusion_picture(self.confusion, names), folder / CONFUSION_PICTURE)
+                _save(confusion_picture(confusion, names), folder / CONFUSION_PICTURE)
             shown = list(self._shown(reader))
             if shown:
                 samples, captions = zip(*shown, strict=True)
                 _save(contact_sheet(samples, captions), folder / MISTAKES)
-        except OSError as error:
-            emit(Note(f"what {folder} shows of classes cannot be written: {error}", warning=True))
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it may not fail the training
+            reason = str(error) or type(error).__name__
+            text = f"what {folder} shows of classes cannot be made: {reason}"
+            emit(Note(text, warning=True))
 
     def _shown(self, reader: ViewReader) -> Iterator[tuple[np.ndarray, str]]:
         for place in self.mistakes():

@@ -19,7 +19,7 @@ from maekit.engine.run import (
 )
 from maekit.engine.run_folder import plain
 from maekit.errors import INTERRUPTED, Interrupted
-from maekit.evaluate.feature_cache import remove_kept
+from maekit.evaluate.feature_cache import SHARDS, remove_kept
 from maekit.runs import read_result
 from maekit.stop import StopSignal
 
@@ -62,7 +62,7 @@ def run_kept(judging: Judging, recipe: Recipe, options: RunOptions, listener: Em
 
     with (
         StopSignal(signals=options.signals),
-        no_trace_of_a_failed_start(path, options, (kept,)),
+        no_trace_of_a_failed_start(path, options, (f"{kept}/**/{SHARDS}",)),
         open_run(path, listener, locks=options.locks) as run,
     ):
         # What is refused here leaves the run as it was, its result.json included.

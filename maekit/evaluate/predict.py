@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,7 @@ import torch
 from maekit.data.clips import mean_step
 from maekit.datasets.named_files import find_files
 from maekit.datasets.named_windows import Cutting, NamedWindows, windows_of
+from maekit.engine.step import eval_mode
 from maekit.evaluate.answers import Answer, best
 from maekit.evaluate.classifier import load_classifier
 from maekit.evaluate.feature_cache import SHARD_SIZE, collect_features, collect_shards, skip_bad
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 VERB = "predict"
 SCORES = "scores"
 HERE = "."  # in place of labeled samples, of which there are none
+_skip_bad = partial(skip_bad, what=SCORES)
 
 
 def scorer_of(request: Request, device: torch.device, emit: Emit) -> Scorer:
@@ -69,7 +71,7 @@ def predict(scorer: Scorer, dataset: Dataset, shards: FeatureShards, reading: Re
         shards,
         reading,
         size=SHARD_SIZE,
-        on_bad=skip_bad,
+        on_bad=_skip_bad,
         what="predicting",
     )
 
@@ -131,7 +133,8 @@ class LoadedClassifier:
         clip: frames, height and width in pixels that it takes, where not its own.
 
     Attributes:
-        model: in evaluation mode, on the CPU; it answers on whatever device it is moved to.
+        model: in evaluation mode, on the CPU; it answers on whatever device it is moved to, in
+            that one's number format.
         header: its description.
     """
 
@@ -152,6 +155,13 @@ class LoadedClassifier:
     def __iter__(self) -> Iterator[Any]:
         """Yield model and header."""
         yield from (self.model, self.header)
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, place: int) -> Any:  # noqa: ANN401 - model or header
+        """Return the model (0) or its header (1)."""
+        return (self.model, self.header)[place]
 
     @cached_property
     def _scorer(self) -> Scorer:
@@ -182,7 +192,7 @@ class LoadedClassifier:
         """
         words = [str(files)] if isinstance(files, str | Path) else [str(each) for each in files]
         scorer = self._scorer
-        scorer.device = self.model.device
+        scorer.follow(self.model)
         moving = self.header.clip[0] > 1
         cutting = cutting_of(every, window, scorer.spec)
         found = find_files(words, moving=moving, purpose=VERB)
@@ -191,7 +201,8 @@ class LoadedClassifier:
         reading = scorer.reading(workers=workers)
         rows = range(len(dataset))
         extractors = {SCORES: scorer.scores}
-        made = collect_features(reader, extractors, rows, reading, skip_bad)
+        with eval_mode(self.model):
+            made = collect_features(reader, extractors, rows, reading, _skip_bad)
         return [self._said(each, top) for each in _answers(made, dataset, reader.center_index)]
 
     def _said(self, answer: Answer, top: int) -> Prediction:

@@ -95,7 +95,7 @@ class Scorer:
         data, spec = way.recipe.data, way.recipe.data.val
         assert spec is not None  # noqa: S101 - way_of saw to it
         self.section, self.device, self.spec = section, device, spec
-        self.precision = Precision.of(section.precision, device, where=f"{way.section}.precision")
+        self.precision = self._precision(device)
         clip = (spec.frames, *data.height_width)
         if clip != weights.header.clip:
             sizes = ("x".join(map(str, each)) for each in (clip, weights.header.clip))
@@ -106,6 +106,18 @@ class Scorer:
         described = weights.header.classifier
         assert described is not None  # noqa: S101 - load_classifier refuses the others
         self.described = described
+
+    def _precision(self, device: torch.device) -> Precision:
+        where = f"{self.way.section}.precision"
+        return Precision.of(self.section.precision, device, where=where)
+
+    def follow(self, model: Classifier) -> None:
+        """Score on the device that a model was moved to, in that one's number format.
+
+        Raises:
+            RecipeError: the recipe names a format that the device does not have.
+        """
+        self.device, self.precision = model.device, self._precision(model.device)
 
     @property
     def views(self) -> Views:

@@ -12,6 +12,7 @@ from maekit.visualize.panel import panel
 # Files in a run's folder that tell of predicted labels.
 CLASSES, MISTAKES = "classes.csv", "mistakes.png"
 CONFUSION, CONFUSION_PICTURE = "confusion.csv", "confusion.png"
+MOST_CONFUSED = 1000  # classes: the matrix of more is of hundreds of megabytes, and illegible
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 _FULL = np.array([8.0, 48.0, 107.0])  # the color of all samples of a class
 _NAMED = 40  # classes whose names and counts are legible
@@ -30,7 +31,7 @@ def confusion_picture(counts: np.ndarray, names: Sequence[str]) -> Image.Image:
 
     Args:
         counts: int ``[K, K]``.
-        names: of the K classes.
+        names: of the K classes; at most 1,000, a pixel each.
     """
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     few = len(names) <= _NAMED

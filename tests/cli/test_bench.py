@@ -39,6 +39,19 @@ def test_a_table_and_a_sentence_or_json(cli: Cli, small: str) -> None:
     assert sorted(Path().rglob("*")) == before  # it writes nothing
 
 
+@pytest.mark.parametrize("names", [
+    ("RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+])  # fmt: skip
+def test_ranks_are_refused(
+    cli: Cli, small: str, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(names[0], "0")
+    monkeypatch.setenv(names[1], "2")
+    refused = cli("bench", small, "-q")
+    assert (refused.code, "started 2 ranks" in refused.err) == (2, True)
+
+
 def test_without_the_data_or_the_section(cli: Cli, small: str) -> None:
     words = ("data.train.path=nowhere", "--json", "-q")
     assert cli("bench", small, *words).code == 6

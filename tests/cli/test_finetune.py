@@ -58,7 +58,9 @@ def test_two_classes_are_learned_from_a_pre_training_found_by_itself(cli: Cli, t
     right = [row["label"] == int(np.argmax(row["scores"])) for row in rows]
     assert np.mean(right) == pytest.approx(result["top1"])
     assert [row["row"] for row in rows] == list(range(16))
-    model, header = maekit.load_classifier("runs/two/2")
+    loaded = maekit.load_classifier("runs/two/2")
+    model, header = loaded
+    assert (loaded[0], loaded[-1], len(loaded)) == (model, header, 2)
     assert header.classifier is not None
     assert header.classifier.outputs == ("l", "r")
     file = Path(rows[0]["id"])

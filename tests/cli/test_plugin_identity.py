@@ -14,6 +14,7 @@ from small_recipes import IMAGES, draw_smooth, sets, write_recipe
 from small_runs import same_weights
 
 from maekit import registry
+from maekit.engine.resume import _same_part
 from maekit.weights.safetensors_io import read_header
 
 if TYPE_CHECKING:
@@ -179,6 +180,18 @@ def test_what_a_verb_does_not_need_may_be_missing(cli: Cli, plugin: Site) -> Non
     lost = cli("reconstruct", "pictures/000.png", "--from", "run", "--out", "seen")
     assert lost.code == 2
     assert "of maekit-own 0.1.0, which is not installed" in lost.err
+
+
+def test_a_bare_name_of_maekits_is_never_anothers(plugin: Site) -> None:
+    """Whichever part of a run it is: a plugin's of the same name is another one."""
+    parts = (("maskers", "random"), ("targets", "pixel"), ("decoders", "vit"))
+    plugin.install("rival", {kind: {name: "rival_stripes:Own"} for kind, name in parts})
+    for kind, name in parts:
+        assert not _same_part(kind, name, f"rival/{name}")
+        assert _same_part(kind, name, f"maekit/{name}")
+        assert _same_part(kind, f"maekit/{name}", name)
+    assert _same_part("maskers", "stripes", "maekit-own/stripes")
+    assert not _same_part("maskers", "maekit-own/stripes", "rival/stripes")
 
 
 def test_a_run_of_before_names_were_kept_is_resumed(cli: Cli, plugin: Site) -> None:

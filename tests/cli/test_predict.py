@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from small_recipes import VIDEOS, Recipe, write_noise, write_recipe
 from small_runs import result_of
 
 import maekit
+from maekit.data.order import Key
 from maekit.engine.run_folder import read_lines
 from maekit.evaluate import predict as predicting
+from maekit.evaluate.answers import Columns
 from maekit.evaluate.feature_cache import FeatureShards
 
 if TYPE_CHECKING:
@@ -126,6 +129,25 @@ def labels_from(folder: str, path: str, label: Callable[[str, int], str]) -> str
     return path
 
 
+def test_columns_of_ours_are_never_outputs() -> None:
+    outputs = ("input", "start", "stop", "error", "labels", "x")
+    for kind, first in (("multilabel", ["labels"]), ("regression", [])):
+        described = SimpleNamespace(kind=kind, outputs=outputs)
+        for windows in (False, True):
+            names = Columns(described, 1, windows=windows).names  # type: ignore[arg-type]
+            times = ["start", "stop"] if windows else []
+            last = "labels_2" if first else "labels"
+            own = ["input_2", "start_2", "stop_2", "error_2", last, "x"]
+            assert names == ["input", *times, *first, *own, "error"]
+
+
+def test_scores_that_are_not_finite_are_called_so() -> None:
+    read = SimpleNamespace(bad=(), keys=[Key(0, 4), Key(0, 5)])
+    made = {"scores": np.array([[0.5], [np.nan]])}
+    (bad,) = predicting._skip_bad(read, made, str)  # type: ignore[arg-type]
+    assert (bad.index, bad.reason) == (5, "its scores are not finite")
+
+
 def test_several_labels_and_values(cli: Cli, two: str) -> None:
     sides = labels_from(
         "pictures/train", "sides.txt", lambda side, n: f"{side}|odd" * (n % 2) or side
@@ -200,3 +222,6 @@ def test_videos_whole_and_by_windows(
     close([answers[0].scores[0]], [said["predictions"][0]["probability"]], terms=1000)
     assert (answers[1].error, answers[1].classes) == ("no such file or folder", ())
     assert len(loaded.predict("clips/b/3.mp4", every=1.0)) == 4
+    model.train()  # it answers in evaluation mode, and is left as it was
+    assert loaded.predict("clips/a/0.mp4", top=1) == answers[:1]
+    assert model.training

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from maekit.data import jpeg
 from maekit.data.images import open_image
 from maekit.errors import DataError
 
-pytest.importorskip("simplejpeg", reason="simplejpeg is not installed: Pillow decodes JPEGs")
+
+@pytest.fixture
+def quick() -> None:
+    pytest.importorskip("simplejpeg", reason="simplejpeg is not installed: Pillow decodes JPEGs")
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -38,6 +41,7 @@ def by_pillow(data: bytes) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("options", [
     {"subsampling": "4:4:4"}, {"subsampling": "4:2:2"}, {"subsampling": "4:2:0"},
     {"quality": 5}, {"quality": 98}, {"progressive": True}, {"optimize": True},
@@ -56,6 +60,55 @@ def test_pixels_are_pillows(options: dict[str, object], mode: str) -> None:
         opened = open_image(data, "x")
         assert (opened.header.height, opened.header.width) == (height, width)
         np.testing.assert_array_equal(opened.decode(), wanted)
+
+
+def xmp(inside: str) -> bytes:
+    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>{inside}</rdf:RDF></x:xmpmeta>'.encode()
+
+
+TURNED = [
+    ('<rdf:Description tiff:Orientation="6"/>', (12, 8)),
+    ("<tiff:Orientation>8</tiff:Orientation>", (12, 8)),
+    ('<rdf:Description tiff:Orientation="3"/>', (8, 12)),
+]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["quick", "pillow"])
+def test_xmp_alone_turns_a_picture(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the package and without it, as Pillow does where there is no EXIF."""
+    if not there:
+        monkeypatch.setattr(jpeg, "_decoder", lambda: None)
+    for inside, shape in TURNED:
+        data = encoded(picture(8, 12), xmp=xmp(inside))
+        opened = open_image(data, "x")
+        assert (opened.header.height, opened.header.width) == shape
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        np.testing.assert_array_equal(opened.decode(), np.asarray(upright))
+        assert not np.array_equal(opened.decode(), by_pillow(data))
+
+
+@pytest.mark.usefixtures("quick")
+def test_only_xmp_before_the_frame_is_looked_at() -> None:
+    words = b"tiff:Orientation"
+    whole = encoded(picture(8, 12), xmp=xmp('<rdf:Description tiff:Make="x"/>'), comment=words)
+    for data in (whole, whole + words):
+        assert jpeg.plain_size(data) == (8, 12, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_without_the_package_pillow_reads(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpeg, "_decoder", lambda: None)
+    data = encoded(picture(37, 53).convert(mode))
+    assert jpeg.plain_size(data) is None
+    assert jpeg.decoders()["JPEGs"].startswith("Pillow")
+    opened = open_image(data, "x")
+    assert (opened.header.height, opened.header.width) == (37, 53)
+    wanted = by_pillow(data) if mode != "CMYK" else np.asarray(
+        Image.open(io.BytesIO(data)).convert("RGB")
+    )  # fmt: skip
+    np.testing.assert_array_equal(opened.decode(), wanted)
+    with pytest.raises(DataError):
+        open_image(data[:-400], "x").decode()
 
 
 def test_what_is_more_than_a_plain_picture_is_left_to_pillow() -> None:
@@ -91,6 +144,7 @@ def same_without(data: bytes, patch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.usefixtures("quick")
 def test_damage_is_judged_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     whole = [encoded(picture(40, 56)), encoded(picture(40, 56), progressive=True)]
@@ -109,6 +163,7 @@ def test_damage_is_judged_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
         same_without(bytes(data), monkeypatch)
 
 
+@pytest.mark.usefixtures("quick")
 def test_real_pictures(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {
         folder: sorted(path for path in (shared_data / folder).rglob("*") if path.is_file())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_recipes import write_clip
 
+from maekit.data.video import open_video
 from maekit.datasets.named_files import find_files
 from maekit.datasets.named_windows import Cutting, NamedWindows, windows_of
 from maekit.errors import DataError
@@ -55,6 +56,12 @@ def test_windows_of_a_video(
         assert source.info.frames == stop - first
         shown = source.read(range(stop - first)).mean(axis=(1, 2, 3)) / 12
         assert np.abs(shown - np.arange(first, stop)).max() < 0.5  # in steps of 12 shades
+
+
+def test_times_are_made_once(tmp_path: Path) -> None:
+    path = counting(tmp_path / "a.mp4", 20)
+    video = open_video(path, "a")
+    assert video.seconds is video.seconds
 
 
 def test_pictures_and_what_cannot_be_read_are_one_row_each(tmp_path: Path) -> None:

@@ -181,6 +181,8 @@ def test_other_decoders_than_a_run_began_with_are_said(tmp_path: Path) -> None:
         (said,) = folder.write_env("pretrain", "cpu")
         assert "Pillow 9.0" in said
         assert now in said
+        assert folder.write_env("pretrain", "cpu") == []  # env.json tells of the last start
+        assert said.endswith("were read by Pillow 9.0 before")
         for damaged in ("", "[]", '{"decoders": 3}', "{}"):
             path.write_text(damaged)
             assert folder.write_env("pretrain", "cpu") == []

@@ -14,6 +14,7 @@ from small_recipes import draw_sides
 
 from maekit.datasets.images import Images
 from maekit.engine.events import Event, Note
+from maekit.errors import Interrupted
 from maekit.evaluate.judged import Judged
 from maekit.evaluate.labels import LabelTable, Task
 from maekit.evaluate.predictions import Predictions
@@ -128,6 +129,57 @@ def test_any_number_of_classes_is_drawn(count: int) -> None:
         assert picture.shape == (cell * count, cell * count, 3)
         shade = picture[::cell, ::cell].sum(axis=2)
         assert shade[1, 1] < shade[0, 1] < shade[0, 0] < shade[0, 2] == 765
+
+
+def of_many(classes: int, monkeypatch: pytest.MonkeyPatch) -> Judged:
+    """Judge four samples of so many classes, where no array may be of classes x classes."""
+    names = tuple(f"c{number}" for number in range(classes))
+    labels, scores = np.array([0, 7, 7, classes - 1]), np.zeros((4, classes))
+    scores[[0, 1, 2, 3], [0, 9, 9, 3]] = 1
+    task = Task("multiclass", names, NONE, LabelTable(labels, classes), "top1")
+
+    def refused(self: Judged) -> np.ndarray:
+        raise MemoryError
+
+    monkeypatch.setattr(Judged, "confusion", property(refused))
+    ids = ("a", "b", "c", "d")
+    return Judged(task, Predictions(np.arange(4), ids, labels, scores, scores))
+
+
+def test_of_many_classes_only_what_occurs_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_sides(tmp_path / "set", 4, seed=0)
+    dataset = Images(Images.Options(path=tmp_path / "set"))
+    reader = view_reader(dataset, DataSpec(name="images"), Views(), size=(16, 24), channels=3)
+    found, said = of_many(21_000, monkeypatch), list[Event]()
+    assert found.confused() == [
+        {"class": "c7", "taken_for": "c9", "times": 2},
+        {"class": "c20999", "taken_for": "c3", "times": 1},
+    ]
+    classes = found.classes()
+    assert (classes[7]["samples"], classes[7]["taken_for"], classes[7]["times"]) == (2, "c9", 2)
+    assert (classes[0]["recall"], classes[9]["precision"], classes[9]["recall"]) == (1, 0, None)
+    found.write(tmp_path, reader, said.append)
+    (note,) = said
+    assert isinstance(note, Note)
+    assert (note.text[:14], note.warning) == ("21,000 classes", False)
+    assert len((tmp_path / "classes.csv").read_text().splitlines()) == 21_001
+    assert (tmp_path / "mistakes.png").is_file()
+    assert not (tmp_path / "confusion.csv").exists()
+    # Of a thousand there is a matrix; that it has no room fails nothing.
+    of_many(1000, monkeypatch).write(tmp_path, reader, said.append)
+    assert isinstance(said[1], Note)
+    assert (said[1].warning, "MemoryError" in said[1].text) == (True, True)
+
+
+def test_a_stop_while_drawing_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(self: Judged) -> list[dict[str, object]]:
+        raise Interrupted("now")
+
+    monkeypatch.setattr(Judged, "classes", stopped)
+    with pytest.raises(Interrupted):
+        CLASSES.write(tmp_path, None, lambda _: None)  # type: ignore[arg-type]
 
 
 def test_a_sheet_has_each_sample_once() -> None:
