@@ -19,7 +19,8 @@ read-only.
 
 Backbones and decoders are torch modules too: ``class MyViT(Backbone, nn.Module)``. They define
 ``forward``; callers go through ``nn.Module.__call__``, so that hooks, compilation
-and sharding work.
+and sharding work. No submodule, parameter or buffer may have the name of a member of its base here
+(``layers``, ``blocks``): the member hides it, and it is refused.
 """
 
 from __future__ import annotations
@@ -345,6 +346,10 @@ class Target(ABC):
 
     def after_update(self, step: int, steps: int) -> None:  # noqa: B027 - optional
         """Follow an update of the encoder; called without gradients.
+
+        Also after one that was skipped, as its loss or gradient was not finite: the encoder is then
+        as it was. Whether it was is known on the device alone, and nothing waits for it. Where all
+        samples of an update were bad, there is none, and no call.
 
         Args:
             step: finished updates, from 1.

@@ -107,6 +107,11 @@ class MaskedAutoencoder(nn.Module):
         with torch.no_grad():
             truth = target.encode(views, mask)
         _check_shape(target, "encode", truth, (*queries, None), "batch, queries, ...", open_=True)
+        if truth.ndim == 3 and truth.is_floating_point():
+            widths = (truth.shape[2], target.out_dim)
+            if widths[0] != widths[1] and 1 in widths:  # would be spread over the other silently
+                what = f"encodes {widths[0]} values a token, and its out_dim is {widths[1]}"
+                raise fault(target, what, "let them be the same number")
         loss = target.loss(pred, truth)
         _check_shape(target, "loss", loss, queries, "batch, queries")
         if loss.dtype != torch.float32:

@@ -80,7 +80,7 @@ class Origin:
         if foreseen or self.ours or code_of(error) not in (BUG, RecipeError.exit_code):
             return error
         hint = f"report this to the authors of {self.distribution}, or use another part"
-        if "meta" in str(error):  # torch: "Tensor.item() cannot be called on meta tensors"
+        if "meta tensor" in str(error):  # torch: "Tensor.item() cannot be called on meta tensors"
             hint = (
                 "parts are also built on torch's meta device, where tensors have no values: "
                 "compute sizes and rates with Python's numbers or numpy"

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from maekit import registry
-from maekit.contracts import Grid, PartContext
+from maekit.contracts import Backbone, Decoder, Grid, PartContext, Target
 from maekit.data.rng import generator, seeded
 from maekit.errors import PartError, RecipeError, WeightsError
 from maekit.layers import Statistics
@@ -37,7 +38,7 @@ from maekit.weights.safetensors_io import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from maekit.contracts import Backbone, Decoder, Masker
+    from maekit.contracts import Masker
 
 _log = logging.getLogger(__name__)
 
@@ -77,12 +78,14 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
     """
     with seeded(seed, purpose="init"):
         backbone = registry.build(header.backbone, _first_context(header))
+        _check_taken_names(backbone, Backbone)
         if header.masker is not None:
             _check_hides(backbone, header)
         context = context_of(backbone, header)
         target = None
         if header.target is not None:
             target = registry.build(header.target, context)
+            _check_taken_names(target, Target)
             if not hasattr(target, "out_dim"):
                 raise fault(target, "does not set out_dim, which maekit.contracts requires")
         out_dim = header.out_dim if target is None else target.out_dim
@@ -90,9 +93,30 @@ def build_model(header: Header, seed: int = 0) -> MaskedAutoencoder:
         if header.decoder is not None and out_dim is not None:
             context = replace(context, out_dim=out_dim)
             decoder = registry.build(header.decoder, context)
+            _check_taken_names(decoder, Decoder)
             _check_layers(decoder, len(context.layer_widths))
     statistics = Statistics(header.mean, header.std)
     return MaskedAutoencoder(backbone, decoder, target, header.clip, statistics)
+
+
+def _check_taken_names(part: object, base: type) -> None:
+    taken = taken_names(part, base)
+    if taken:
+        hint = "name it otherwise: maekit.contracts has a member of that name"
+        raise fault(part, f"registers a tensor or a module as {taken[0]}, which hides it", hint)
+
+
+def taken_names(part: object, base: type) -> list[str]:
+    """List modules, parameters and buffers that a part cannot reach by the names they have.
+
+    ``self.layers = nn.ModuleList(...)`` is registered, and ``self.layers`` still the base's own.
+    """
+    if not isinstance(part, nn.Module):
+        return []
+    kept = [name for name, _ in part.named_children()]
+    kept += [name for name, _ in part.named_parameters(recurse=False)]
+    kept += [name for name, _ in part.named_buffers(recurse=False)]
+    return [name for name in kept if hasattr(base, name)]
 
 
 def _first_context(header: Header) -> PartContext:

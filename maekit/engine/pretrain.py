@@ -162,7 +162,7 @@ class PretrainJob(ValidatedJob):
 
     @torch.no_grad()
     def _after_update(self, *_: object) -> None:
-        """Let the target follow; an update that is skipped leaves the encoder as it was."""
+        """Let the target follow, also an update that is skipped: only the device knows of that."""
         target = self.model.required_target()
         if type(target).after_update is not Target.after_update:
             with whole(self.model.backbone):  # of ranks that share it out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -132,11 +133,23 @@ def _check_target_state(
         return
     with seeded(0, purpose="init"):
         other = registry.build(spec, context_of(model.backbone, header))
+    other.open()  # as a run does: open, load_state, attach
     try:
         other.load_state({name: tensor.detach().cpu().clone() for name, tensor in state.items()})
     except Exception as error:
         what = f"cannot load_state what its state gave: {type(error).__name__}: {error}"
         raise fault(target, what) from error
+    if _lost(state, other.state()):
+        # What a target copies of the encoder it may have only then; not what is loaded.
+        encoder = copy.deepcopy(model.backbone)
+        with torch.no_grad():
+            for parameter in encoder.parameters():
+                parameter.add_(1.0)
+        other.attach(encoder)
+        forgotten = _lost(state, other.state())
+        if forgotten:
+            what = f"does not give back by state what load_state took: {', '.join(forgotten)}"
+            raise fault(target, what, "keep in load_state all that state returns")
     if isinstance(target, nn.Module):
         own = dict(other.named_parameters())
         lost = [n for n in sorted(trained) if n in own and not own[n].cpu().equal(state[n].cpu())]
@@ -144,3 +157,19 @@ def _check_target_state(
             raise fault(
                 target, f"does not load {', '.join(lost)} by load_state into its parameters"
             )
+
+
+def _lost(state: Mapping[str, Tensor], again: Mapping[str, Tensor]) -> list[str]:
+    """Name what another target does not have, or has with other values, or has besides."""
+    return sorted(
+        name
+        for name in state.keys() | again.keys()
+        if name not in state or name not in again or not _same(state[name], again[name])
+    )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    one, other = one.detach().cpu(), other.detach().cpu()
+    if one.is_floating_point() and other.is_floating_point():
+        return one.shape == other.shape and one.allclose(other, rtol=0, atol=0, equal_nan=True)
+    return one.equal(other)

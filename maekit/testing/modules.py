@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from maekit.contracts import Grid, PartContext, PartError, PartOptions
+from maekit.engine.build import taken_names
 from maekit.registry import takes_context
 from maekit.testing.options import unread, watched
 from maekit.tokens import Mask, patchify, unpatchify
@@ -127,6 +128,9 @@ def check_taken(trial: ModuleTrial[Any], base: type) -> None:
         raise AssertionError(what)
     for _, built in trial.each():
         assert isinstance(built, base), f"does not inherit from maekit.contracts.{base.__name__}"
+        taken = taken_names(built, base)
+        what = f"registers {', '.join(taken)}, and {base.__name__} has members of these names"
+        assert not taken, f"{what}: self.{taken[0]} gives the member; name it otherwise"
 
 
 def draw_mask(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 import maekit
 from maekit.backbones.image_vit import ImageViT
 from maekit.contracts import (
+    Backbone,
     Dataset,
     Encoded,
     Grid,
@@ -125,6 +127,61 @@ class Unloadable(Plain):
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         tensors["mean"]
+
+
+@planted("targets", r"encodes 1 values a token, and its out_dim is 3")
+class Spreading(Plain):
+    def __init__(self, options: Plain.Options, context: PartContext) -> None:
+        self.out_dim = 3
+
+
+@planted("targets", r"does not give back by state what load_state took: average")
+class Amnesiac(Plain):
+    average = 0.0
+
+    def fit(self, batches: Iterable[Sequence[Tensor]]) -> None:
+        self.average = 5.0
+
+    def state(self) -> Mapping[str, Tensor]:
+        return {"average": torch.tensor(self.average)}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        pass
+
+
+@planted("targets", r"does not give back by state what load_state took: bias, weight")
+class StartingOver(Plain):
+    """Its teacher is a copy of the encoder again after every resume."""
+
+    def attach(self, backbone: Backbone) -> None:
+        self.teacher = copy.deepcopy(backbone.last_norm())
+
+    def state(self) -> Mapping[str, Tensor]:
+        return self.teacher.state_dict() if hasattr(self, "teacher") else {}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        pass
+
+
+@planted("targets", r"registers a tensor or a module as views, which hides it")
+class Hiding(Plain, nn.Module):
+    def __init__(self, options: Plain.Options, context: PartContext) -> None:
+        super().__init__(options, context)
+        self.views = nn.ModuleList()
+
+
+@planted("decoders", r"registers a tensor or a module as layers, which hides it")
+class HidingLayers(ViTDecoder):
+    def __init__(self, options: ViTDecoder.Options, context: PartContext) -> None:
+        super().__init__(options, context)
+        self.layers = nn.ModuleList([nn.Linear(2, 2)])
+
+
+@planted("backbones", r"registers a tensor or a module as layer_widths, which hides it")
+class HidingWidths(ImageViT):
+    def __init__(self, options: ImageViT.Options, context: PartContext) -> None:
+        super().__init__(options, context)
+        self.layer_widths = nn.Linear(2, 2)
 
 
 @planted("targets", "returns digest from open, which its Options do not have")
@@ -301,6 +358,39 @@ def test_a_fault_is_its_parts(
     assert f"{key}: {kind[:-1]} '{name}' of maekit-faulty 0.3" in error.what
     assert not Path("run/weights.safetensors").exists()
     assert "Traceback" in Path("run/log.txt").read_text()
+
+
+def test_a_target_is_opened_before_its_state_is_loaded(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install("maekit-opened", {"targets": {"opened": "test_part_faults:Opened"}})
+    monkeypatch.chdir(tmp_path)
+    draw_smooth(Path("pictures"), 8, 0)
+    more = {"pretrain": {"target": {"name": "opened"}, "steps": 1}}
+    recipe = write_recipe(Path("it.yaml"), IMAGES, sets("pictures", "pictures"), more)
+    maekit.run(recipe, out="run")
+    assert Path("run/weights.safetensors").exists()
+
+
+class Opened(Plain):
+    """Has its table from a file, and its teacher when it sees the encoder."""
+
+    loaded: Mapping[str, Tensor] | None = None
+
+    def open(self) -> Mapping[str, object]:
+        self.table = torch.ones(2)
+        return {}
+
+    def state(self) -> Mapping[str, Tensor]:
+        return {"table": self.table, "norm": self.norm} if hasattr(self, "norm") else {}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        self.table.copy_(tensors["table"])
+        self.loaded = tensors
+
+    def attach(self, backbone: Backbone) -> None:
+        norm = backbone.last_norm().weight.detach().clone()
+        self.norm = norm if self.loaded is None else self.loaded["norm"]
 
 
 def test_what_a_target_keeps_of_its_own_parameters_is_trained(

@@ -103,6 +103,22 @@ def test_as_many_as_are_tolerated(steps: int, breaks: Callable[[int], bool]) -> 
     assert state.finished
 
 
+def test_what_follows_updates_follows_skipped_ones_too() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.AdamW(parameter_groups(model.named_parameters(), 0.0), fused=True)
+    state = TrainState(model, optimizer, Schedule(4, 0, 1e-2, 0.0), 2, 5.0, max_nonfinite=10)
+    seen: list[tuple[int, float]] = []  # as Target.after_update is called
+    optimizer.register_step_post_hook(
+        lambda *_: seen.append((state.step, float(model.weight.detach())))
+    )
+    step = Chosen(model, lambda number: number == 1)
+    for _ in range(3):
+        update(state, step, [None])  # type: ignore[list-item]
+    assert [number for number, _ in seen] == [1, 2, 3]
+    assert seen[0][1] == seen[1][1] != seen[2][1]
+
+
 def test_a_scaler_that_lowers_its_scale_is_counted_apart() -> None:
     torch.manual_seed(0)
     model = nn.Linear(1, 1)
