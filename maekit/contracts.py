@@ -420,6 +420,8 @@ class Backbone(ABC, _Module):
             table 1c).
         keeps_all: why no token can be left out: such a backbone is refused where a masker hides
             anything. None: any token can.
+        free_patch: whether ``patch`` may be another one than that of weights that it takes, as no
+            tensor depends on it; a decoder of another patch then begins anew.
         inflates: names of backbones whose weights it takes, as a model of one frame.
         inflate: how the patch embedding of such weights fills the frames of a patch.
     """
@@ -430,6 +432,7 @@ class Backbone(ABC, _Module):
     prefix_tokens: int = 0
     returns: Literal["visible", "all"] = "visible"
     keeps_all: str | None = None
+    free_patch: bool = False
     layer_widths: Sequence[int] = ()
     inflates: Sequence[str] = ()
     inflate: Literal["average", "center"] = "average"

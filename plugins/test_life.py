@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -87,8 +88,9 @@ def test_a_whole_life(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     life = LIVES[name]
     installed = {each.metadata["Name"] for each in metadata.distributions()}
     distribution = life.recipe.partition("/")[0]
-    if distribution not in installed:
+    if distribution not in installed and "CI" not in os.environ:  # CI installs all of them
         pytest.skip(f"{distribution} is not installed: pip install plugins/{distribution}")
+    assert distribution in installed
     make_ready(name)
     words = [*life.words, *FEW]
     whole = maekit.run(life.recipe, overrides=words, out=f"{name}-whole")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import Tensor, nn
 
 from maekit.contracts import Decoder, Encoded, Grid, PartContext, PartOptions
@@ -17,7 +15,7 @@ class LinearDecoder(Decoder, nn.Module):
 
     The encoder has to return hidden tokens too: it is fed the mask token in their places (SimMIM,
     arXiv 2111.09886, section 3; BEiT, arXiv 2106.08254; MaskFeat, arXiv 2112.09133). Initialized as
-    BEiT's (modeling_pretrain.py, ``lm_head``): weights from a normal cut at two deviations of 0.02,
+    BEiT's (modeling_pretrain.py, ``lm_head``): weights from a normal cut at one deviation of 0.02,
     the bias 0.
 
     Raises:
@@ -35,7 +33,7 @@ class LinearDecoder(Decoder, nn.Module):
             raise PartError(what, hint=hint)
         self.prefix_tokens = context.prefix_tokens
         self.head = nn.Linear(context.width, context.out_dim)
-        nn.init.trunc_normal_(self.head.weight, std=TOKEN_STD, a=-2 * TOKEN_STD, b=2 * TOKEN_STD)
+        nn.init.trunc_normal_(self.head.weight, std=TOKEN_STD, a=-TOKEN_STD, b=TOKEN_STD)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, encoded: Encoded, mask: Mask, grid: Grid) -> Tensor:  # noqa: ARG002
@@ -43,7 +41,3 @@ class LinearDecoder(Decoder, nn.Module):
         tokens = encoded.tokens[:, self.prefix_tokens :]
         prediction: Tensor = self.head(gather(tokens, mask.queries))
         return prediction
-
-    def no_decay(self) -> Iterable[str]:
-        """Name nothing: the bias is free of weight decay anyway."""
-        return ()

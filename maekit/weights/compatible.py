@@ -150,6 +150,8 @@ def _decoder_reset_reason(
     if found.channels != requested.channels:
         return f"it predicts {found.channels} channels, not {requested.channels}"
     if old.backbone.patch != new.backbone.patch or found.backbone.name != requested.backbone.name:
+        if new.backbone.free_patch:
+            return f"it predicts patches of {old.backbone.patch}, not {new.backbone.patch}"
         return "it predicts an image's patches"
     return None
 
@@ -157,6 +159,8 @@ def _decoder_reset_reason(
 def _other_patch(old: MaskedAutoencoder, new: MaskedAutoencoder) -> list[str]:
     """Compare the patch, which may only grow from one frame to several."""
     before, after = old.backbone.patch, new.backbone.patch
+    if new.backbone.free_patch and type(old.backbone) is type(new.backbone):
+        return []
     if before == after or (before[0] == 1 and before[1:] == after[1:]):
         return []
     return [f"backbone.patch: {list(before)} in the weights, {list(after)} requested"]

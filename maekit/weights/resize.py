@@ -78,13 +78,13 @@ def resize(
             changes += _embed(name, module, ready, how)
     if old.grid != new.grid:
         for part in parts:
-            _fit_the_rest(part, getattr(new, part), old.grid, new.grid, ready)
+            changes += _fit_the_rest(part, getattr(new, part), old.grid, new.grid, ready)
     return ready, changes
 
 
 def _fit_the_rest(
     key: str, part: Backbone | Decoder, old: Grid, new: Grid, tensors: dict[str, Tensor]
-) -> None:
+) -> list[Change]:
     """Let a part fit in place what only it knows to depend on the grid."""
     prefix = f"{key}."
     own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -92,6 +92,18 @@ def _fit_the_rest(
     for name in own:
         del tensors[prefix + name]
     tensors |= {prefix + name: tensor for name, tensor in fitted.items()}
+    how = f"fitted by {type(part).__name__}"
+    none = torch.empty(0)
+    return [
+        Change(prefix + name, _size(before), _size(after), how)
+        for name in sorted(own.keys() | fitted.keys())
+        if (before := own.get(name, none)) is not (after := fitted.get(name, none))
+        if not torch.equal(before, after)
+    ]
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one value"
 
 
 _PARTS = ["backbone", "decoder"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,8 +106,15 @@ def test_a_backbone_takes_what_it_recognizes(file: Path) -> None:
     torch.testing.assert_close(model.encode(pixels), expected)
 
 
-def test_it_fits_its_own_table_to_another_grid(file: Path) -> None:
-    wide = maekit.load(file, clip=(1, 8, 16))
+def test_it_fits_its_own_table_to_another_grid(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        wide = maekit.load(file, clip=(1, 8, 16))
+    # Said as any other resize, and of what was changed alone.
+    assert [line for line in caplog.messages if "fitted by" in line] == [
+        "backbone.place: 4x8 to 8x8, fitted by Plain"
+    ]
     table = torch.load(file)["table"]
     expected = resample_rows(table, Grid(1, 2, 2), Grid(1, 2, 4))
     torch.testing.assert_close(wide.backbone.place.detach(), expected)

@@ -3,11 +3,16 @@
 Hidden patches are zero at every layer, which is what sparse convolutions compute; the maps stay
 dense, so that this saves no time, but needs no library. A patch is as large as a pixel of the last
 stage's map: 32 pixels a side with four stages.
+
+Two things differ from the authors' pre-training (facebookresearch/ConvNeXt-V2, models/utils.py and
+convnextv2_sparse.py): their sparse response norm takes a channel's length over all visible places
+of the batch, ours over those of a sample, as it is in fine-tuning; and their sparse encoder ends
+without a norm, where ours has the one of fine-tuning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -169,10 +174,6 @@ class ConvNeXt(Backbone, nn.Module):
     def last_norm(self) -> nn.Module:
         """Return the norm after the last block."""
         return self.norm
-
-    def no_decay(self) -> Iterable[str]:
-        """Name nothing: the response norms have one axis, and are free of weight decay anyway."""
-        return ()
 
 
 def _at(seen: Tensor | None, times: int) -> Tensor | None:

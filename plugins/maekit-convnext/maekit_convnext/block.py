@@ -78,7 +78,10 @@ class ResponseNorm(nn.Module):
 
 
 def initialize(module: nn.Module) -> None:
-    """Initialize as ConvNeXt: normal weights cut at two deviations of 0.02, biases 0."""
+    """Draw weights from a normal of 0.02 cut at two deviations; biases are 0.
+
+    ConvNeXt's own are cut at +-2, that is, not at all.
+    """
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.Linear)):
             nn.init.trunc_normal_(part.weight, std=0.02, a=-0.04, b=0.04)

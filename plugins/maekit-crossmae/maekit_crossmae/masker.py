@@ -24,7 +24,11 @@ class Partial(Masker):
 
     class Options(PartOptions):
         share: float = Field(
-            0.25, gt=0, le=1, description="of the hidden tokens, int(share * hidden) are predicted"
+            1 / 3,
+            gt=0,
+            le=1,
+            description="of the hidden tokens, int(share * hidden) are predicted; a third of 75% "
+            "hidden are the paper's 25% of all",
         )
 
     def __init__(self, options: Options) -> None:

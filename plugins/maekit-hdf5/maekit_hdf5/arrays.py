@@ -59,7 +59,7 @@ class Arrays(Rows):
             channels=sizes.get("C", 1),
             dtype=str(array.dtype) if str(array.dtype) in _PLAIN else "float32",
             frames=frames,
-            fps=(self._fps or 1.0) if "T" in sizes else None,
+            fps=self._fps if "T" in sizes else None,
             label=self.label_of(index),
         )
 

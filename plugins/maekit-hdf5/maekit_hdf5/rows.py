@@ -62,7 +62,7 @@ class Rows(Dataset):
             raise DataError(f"'{options.key}' has no rows", where=str(path), hint="check the key")
         if labels:
             names, numbers = np.unique(np.concatenate(labels), return_inverse=True)
-            self.classes = [_text(name) for name in names]
+            self.classes = [str(name) for name in names]
             self.labels = numbers.astype(np.int64)
 
     def __len__(self) -> int:
@@ -105,11 +105,19 @@ class Rows(Dataset):
         if array.shape != (rows,):
             what = f"labels '{key}' have the shape {array.shape}, and there are {rows} rows"
             raise DataError(what, where=file, hint="one label a row")
-        values: np.ndarray = array[:]
-        if values.dtype.kind not in "iuSO":
+        values: np.ndarray
+        if h5py.check_string_dtype(array.dtype) is not None:
+            try:
+                values = array.asstr("utf-8")[:]
+            except UnicodeDecodeError as error:
+                what = f"labels '{key}' are no UTF-8: {error}"
+                raise DataError(what, where=file, hint="write them as UTF-8, or numbers") from error
+            return values.astype(str)
+        values = array[:]
+        if values.dtype.kind not in "iu":
             what = f"labels '{key}' are {values.dtype}"
             raise DataError(what, where=file, hint="give whole numbers, or text")
-        return values.astype(str) if values.dtype.kind in "SO" else values
+        return values
 
     def _array(self, path: str, key: str) -> h5py.Dataset:
         found = self._handle(path).get(key)
@@ -163,7 +171,3 @@ def _found(path: Path) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith(".") and name.lower().endswith(SUFFIXES):
                 yield Path(folder, name)
-
-
-def _text(name: object) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)

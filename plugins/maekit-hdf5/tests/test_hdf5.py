@@ -81,6 +81,28 @@ def test_a_folder_of_files_is_one_set(tmp_path: Path) -> None:
     assert not Arrays.reads(str(tmp_path / "nothing"))
 
 
+def test_labels_of_any_language(tmp_path: Path) -> None:
+    names = ["thé", "café", "水", "café", "plain"]
+    text = h5py.string_dtype("utf-8")
+    long = np.array(names, dtype=object)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = CLIPS[:, 0]
+        file.create_dataset("free", data=long, dtype=text)
+        file.create_dataset("fixed", data=np.array([name.encode() for name in names]))
+        file["latin"] = np.array([name.encode("utf-16") for name in names])
+    for key in ("free", "fixed"):
+        data = arrays(tmp_path / "a.h5", labels=key)
+        assert data.classes == sorted(set(names))
+        assert [data.classes[label] for label in data.labels] == names
+    with pytest.raises(DataError, match="labels 'latin' are no UTF-8"):
+        arrays(tmp_path / "a.h5", labels="latin")
+
+
+def test_a_clip_of_no_known_rate_has_none(tmp_path: Path) -> None:
+    info = arrays(store(tmp_path / "a.h5", data=CLIPS), layout="NTHWC").open(0).info
+    assert (info.frames, info.fps) == (4, None)
+
+
 def test_a_copy_in_another_process_opens_its_own_files(tmp_path: Path) -> None:
     data = arrays(store(tmp_path / "a.h5", data=CLIPS[:, 0]))
     data.open(0).read([0])  # a file is open now

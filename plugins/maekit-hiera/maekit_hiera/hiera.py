@@ -57,10 +57,14 @@ class Hiera(Backbone, nn.Module):
     What the encoder returns, and what is predicted, are the tokens of the last stage.
 
     ``layers`` are given at the last stage's tokens: earlier ones as means over what was pooled.
+
+    No tensor depends on ``q_pool``: the paper pre-trains with 2 and fine-tunes with 3.
     """
 
+    free_patch = True
+
     class Options(PartOptions):
-        load_time: ClassVar[frozenset[str]] = frozenset({"drop_path"})
+        load_time: ClassVar[frozenset[str]] = frozenset({"drop_path", "q_pool"})
 
         size: Literal["tiny", "small", "base", "base-plus", "large", "huge"] = Field(
             "base", description="of the paper; width, heads and stages where those are unset"
@@ -122,7 +126,7 @@ class Hiera(Backbone, nn.Module):
             del plain["size"]
             shape = self.shape
             named = {"width": shape.width, "heads": shape.heads, "stages": list(shape.stages)}
-            return plain | named | {"q_pool": self.pools}
+            return plain | named
 
     def __init__(self, options: Options, context: PartContext) -> None:
         super().__init__()
@@ -157,12 +161,15 @@ class Hiera(Backbone, nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Initialize as timm's: normal weights, a smaller last layer the deeper the block."""
+        """Initialize as timm's: normal weights, a smaller last layer the deeper the block.
+
+        Biases of linear layers are 0.02 (timm's init_weight_vit), that of the convolution torch's.
+        """
         for part in self.modules():
             if isinstance(part, (nn.Linear, nn.Conv2d)):
                 nn.init.trunc_normal_(part.weight, std=0.02)
-                if part.bias is not None:
-                    nn.init.zeros_(part.bias)
+            if isinstance(part, nn.Linear) and part.bias is not None:
+                nn.init.constant_(part.bias, 0.02)
         with torch.no_grad():
             for depth, block in enumerate(self._each(), 1):
                 for layer in (block.attn.proj, block.mlp.fc2):

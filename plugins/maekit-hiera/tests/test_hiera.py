@@ -8,9 +8,13 @@ import pytest
 import torch
 
 import maekit
-from maekit.contracts import Grid, PartContext, PartError
+from maekit.contracts import Grid, PartContext, PartError, WeightsError
+from maekit.engine.build import build_model, compatible_header, load_into
 from maekit.testing import check_backbone
 from maekit.tokens import Mask
+from maekit.weights.header import Header
+from maekit.weights.importer import ImportReport, Weights
+from maekit.weights.safetensors_io import model_tensors
 from maekit_hiera.hiera import Hiera
 from maekit_hiera.hivit import HiViT
 from maekit_hiera.names import ours
@@ -176,6 +180,44 @@ def test_what_does_not_fit_is_refused() -> None:
     for wrong in ({"q_pool": 3}, {"kernel": 3}, {"stages": (1, 0)}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Hiera.Options.model_validate(SMALL | wrong)
+
+
+def test_weights_of_one_q_pool_load_at_another() -> None:
+    """The paper pre-trains with one pooling less than it fine-tunes with."""
+
+    def header(q_pool: int) -> Header:
+        backbone = {"name": "maekit-hiera/hiera", **SMALL, "q_pool": q_pool}
+        decoder = {"name": "vit", "width": 16, "depth": 1, "heads": 2}
+        return Header.model_validate(
+            {
+                "clip": (1, 32, 48), "channels": 3, "mean": (0.5,) * 3, "std": (0.5,) * 3,
+                "backbone": backbone, "target": {"name": "pixel"}, "decoder": decoder,
+            }
+        )  # fmt: skip
+
+    trained, asked = header(1), header(2)
+    model = build_model(trained, 1)
+    agreed, why = compatible_header(trained, asked, "weights")
+    assert why == "it predicts patches of (1, 8, 8), not (1, 16, 16)"
+    other = build_model(agreed, 2)
+    weights = Weights(trained, model_tensors(model), "weights", ImportReport("maekit", 0))
+    load_into(other, weights, why)
+    before, after = model.backbone.state_dict(), other.backbone.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert other.grid == Grid(1, 2, 3) != model.grid
+    narrow = asked.model_copy(
+        update={"backbone": asked.backbone.with_options(Hiera.Options(**SMALL | {"stride": 2}))}
+    )
+    with pytest.raises(WeightsError, match=r"backbone\.stride: 4 in the weights, 2 requested"):
+        compatible_header(trained, narrow, "weights")
+
+
+def test_it_begins_as_timms() -> None:
+    model = Hiera(Hiera.Options.model_validate(SMALL), PICTURE)
+    linear = [part for part in model.modules() if isinstance(part, torch.nn.Linear)]
+    assert all(bool((part.bias == 0.02).all()) for part in linear)
+    assert float(model.patch_embed.bias.detach().std()) > 0
 
 
 @pytest.mark.parametrize("q_pool", [0, 1])

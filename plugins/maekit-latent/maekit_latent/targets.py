@@ -15,15 +15,18 @@ from maekit_latent.teacher import LatentTarget, TeacherOptions
 
 
 class Data2vec(LatentTarget):
-    """The mean of the teacher's last blocks, each normalized, by a smooth L1 loss.
+    """The mean of the teacher's last blocks, normed before and after, by a smooth L1 loss.
 
-    Blocks are taken with their residual; the authors' code takes the output of their last layer.
+    Blocks are taken with their residual (``layer_results end`` of the authors' code for vision).
+    There each of them is normed, and their mean once more (``target_layer_norm_last``, by default,
+    and ``--post_target_layer_norm``, in its commands).
     """
 
     class Options(TeacherOptions):
         layers: int = Field(6, ge=1, description="of the teacher, the last ones (ViT-B: 6 of 12)")
-        norm: Literal["layers", "mean", "none"] = Field(
-            "layers", description="what is normalized, token by token: each layer, or their mean"
+        norm: Literal["both", "layers", "mean", "none"] = Field(
+            "both",
+            description="what is normalized, token by token: each layer, their mean, or both",
         )
         beta: float = Field(
             2.0, gt=0, description="where the loss turns from a square into a line (2: ViT-B's)"
@@ -53,10 +56,10 @@ class Data2vec(LatentTarget):
     def latents(self, teacher: Backbone, pixels: Tensor, whole: Mask) -> Tensor:
         """Return the mean of the last layers, float32 ``[B, prefix + N, D]``."""
         taken = [each.float() for each in teacher(pixels, whole, self._layers).layers]
-        if self.options.norm == "layers":
+        if self.options.norm in ("layers", "both"):
             taken = [_normed(each) for each in taken]
         mean = torch.stack(taken).mean(dim=0)
-        return _normed(mean) if self.options.norm == "mean" else mean
+        return _normed(mean) if self.options.norm in ("mean", "both") else mean
 
     def loss(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the smooth L1 loss of each token: float32 ``[B, Q]``."""

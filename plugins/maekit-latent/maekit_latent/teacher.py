@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from maekit.contracts import Backbone, PartContext, PartError, PartOptions, Target, WeightsError
+from maekit.layers import Positions
 from maekit.tokens import Mask, gather
 
 if TYPE_CHECKING:
@@ -68,12 +69,26 @@ class LatentTarget(Target):
         teacher = copy.deepcopy(backbone).eval().requires_grad_(requires_grad=False)
         if self._loaded:
             try:
-                teacher.load_state_dict(self._loaded)
+                teacher.load_state_dict(self._fitted(backbone))
             except RuntimeError as error:
                 what = "the teacher's tensors are not those of this encoder"
-                hint = "resume with the model that the run began with"
+                hint = "go on with the model that these weights are of; other sizes are no matter"
                 raise WeightsError(what, hint=hint) from error
         self._teacher, self._student = teacher, backbone
+
+    def _fitted(self, backbone: Backbone) -> dict[str, Tensor]:
+        """Return what was loaded; of another size, with the encoder's positions, fitted already."""
+        own = backbone.state_dict()
+        places = {
+            f"{name}.{each}"
+            for name, module in backbone.named_modules()
+            if isinstance(module, Positions)
+            for each in module.state_dict()
+        }
+        here = {name for name in places & self._loaded.keys() if name in own}
+        if all(own[name].shape == self._loaded[name].shape for name in here):
+            return self._loaded
+        return self._loaded | {name: own[name] for name in here}
 
     def after_update(self, step: int, steps: int) -> None:
         """Move every parameter a little towards the encoder's; take its buffers as they are."""

@@ -26,6 +26,7 @@ MASK = Mask.build(torch.tensor([[True, False, True, False], [False, True, True, 
 def vit(seed: int = 0) -> ImageViT:
     torch.manual_seed(seed)
     options = {"size": "tiny", "width": 16, "depth": 3, "heads": 2, "patch": 8}
+    options |= {"positions": "learned"}
     return ImageViT(ImageViT.Options.model_validate(options), CONTEXT).train()
 
 
@@ -84,9 +85,22 @@ def test_data2vec_predicts_the_mean_of_the_last_blocks() -> None:
     mean = ((layers[0] + layers[1]) / 2)[:, 1:]
     expected = torch.stack([row[queries] for row, queries in zip(mean, MASK.queries, strict=True)])
     torch.testing.assert_close(truth, expected)
-    normed = Data2vec(Data2vec.Options(layers=2), CONTEXT)
-    normed.attach(backbone)
-    assert not torch.allclose(normed.encode([PIXELS], MASK), truth)
+
+    def normed(tokens: Tensor) -> Tensor:
+        centered = tokens - tokens.mean(-1, keepdim=True)
+        return centered / (centered.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+    for norm, values in {
+        "layers": (normed(layers[0]) + normed(layers[1])) / 2,
+        "mean": normed((layers[0] + layers[1]) / 2),
+        None: normed((normed(layers[0]) + normed(layers[1])) / 2),  # both, as the authors
+    }.items():
+        options = {} if norm is None else {"norm": norm}
+        target = Data2vec(Data2vec.Options.model_validate({"layers": 2, **options}), CONTEXT)
+        target.attach(backbone)
+        rows = zip(values[:, 1:], MASK.queries, strict=True)
+        expected = torch.stack([row[queries] for row, queries in rows])
+        torch.testing.assert_close(target.encode([PIXELS], MASK), expected)
     # Smooth L1 with beta 2: 1 * 1 / (2 * 2) below, 5 - 1 above it.
     loss = plain.loss(truth + torch.tensor([1.0, 5.0] * 8), truth)
     torch.testing.assert_close(loss, torch.full((2, 2), (0.25 + 4.0) / 2))
@@ -129,7 +143,26 @@ def test_it_comes_back_from_its_state() -> None:
         IJEPA(IJEPA.Options(), CONTEXT).encode([PIXELS], MASK)
 
 
-@pytest.mark.parametrize("norm", ["layers", "mean", "none"])
+def test_at_another_size_its_positions_are_the_encoders() -> None:
+    target = IJEPA(IJEPA.Options(), CONTEXT)
+    target.attach(vit(1))
+    state = {name: tensor.clone() for name, tensor in target.state().items()}
+    state["positions.table"] = state["positions.table"][:, :3]  # of another grid
+    again, backbone = IJEPA(IJEPA.Options(), CONTEXT), vit(2)
+    again.load_state(state)
+    again.attach(backbone)
+    now = again.state()
+    assert torch.equal(now["positions.table"], backbone.positions.table)
+    others = now.keys() - {"positions.table"}
+    assert all(torch.equal(now[name], state[name]) for name in others)
+    state["norm.weight"] = torch.zeros(3)
+    again = IJEPA(IJEPA.Options(), CONTEXT)
+    again.load_state(state)
+    with pytest.raises(WeightsError, match="not those of this encoder"):
+        again.attach(backbone)
+
+
+@pytest.mark.parametrize("norm", ["both", "layers", "mean", "none"])
 def test_data2vec_keeps_its_promises(norm: str) -> None:
     check_target(Data2vec, {"layers": 1, "norm": norm, "decay": 0.9})
 
