@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from maekit.decoders.linear import LinearDecoder
-from maekit.testing import example
+from maekit.testing.modules import example
 
 
 def test_weights_are_cut_at_one_deviation() -> None:
