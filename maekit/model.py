@@ -131,7 +131,7 @@ class MaskedAutoencoder(nn.Module):
         encoded: Encoded = self.backbone(pixels, mask, layers, attention)
         backbone = self.backbone
         seen = mask.tokens if backbone.returns == "all" else mask.visible.shape[1]
-        shape = (len(pixels), backbone.prefix_tokens + seen, backbone.width)
+        shape = (pixels.shape[0], backbone.prefix_tokens + seen, backbone.width)
         meant = f"batch, {backbone.prefix_tokens} prefix + {seen} {backbone.returns} tokens, width"
         _check_shape(backbone, "forward", encoded.tokens, shape, meant)
         if len(encoded.layers) != len(set(layers)):
