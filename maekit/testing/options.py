@@ -62,14 +62,24 @@ def watched(options: PartOptions) -> tuple[PartOptions, set[str]]:
     def attribute(self: object, name: str) -> Any:  # noqa: ANN401 - any option
         if name in fields:
             read.add(name)
-        elif name in ("model_dump", "model_copy", "structure", "__iter__"):
+        elif name in ("model_dump", "model_copy", "structure", "__dict__"):
             read.update(fields)
         return kind.__getattribute__(self, name)
 
-    namespace = {"__getattribute__": attribute, "__module__": kind.__module__}
+    def each(self: object) -> Any:  # noqa: ANN401 - dict(options): no attribute is asked for
+        read.update(fields)
+        return kind.__iter__(self)
+
+    namespace = {
+        "__getattribute__": attribute,
+        "__iter__": each,
+        "__module__": kind.__module__,
+    }
     spy: Any = type(kind.__name__, (kind,), namespace)
     values = {name: value for name, value in options.__dict__.items() if name in fields}
-    return spy.model_construct(_fields_set=options.model_fields_set, **values), read
+    made = spy.model_construct(_fields_set=options.model_fields_set, **values)
+    read.clear()  # what making it looked at
+    return made, read
 
 
 def unread(part: type[Any], options: PartOptions, read: set[str]) -> list[str]:

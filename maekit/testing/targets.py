@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from maekit.backbones.vit import VisionTransformer, ViTOptions
-from maekit.contracts import Backbone, PartContext, PixelTarget, Target
+from maekit.contracts import Backbone, Encoded, PartContext, PixelTarget, Target
 from maekit.errors import MaekitError
 from maekit.testing.modules import (
     BATCH,
@@ -32,7 +32,7 @@ from maekit.testing.modules import (
     with_queries,
 )
 from maekit.testing.names import check_names
-from maekit.testing.options import check_recipe
+from maekit.testing.options import check_recipe, resolved
 from maekit.testing.promises import NotApplicableError, Promises
 from maekit.tokens import Mask, gather
 
@@ -119,9 +119,33 @@ def small_encoder(context: PartContext) -> Backbone:
         width=context.width,
         depth=len(context.layer_widths),
         heads=2,
-        class_token=context.prefix_tokens == 1,
+        class_token=context.prefix_tokens > 0,
     )
-    return VisionTransformer(options, context, context.patch)
+    kind = _Prefixed if context.prefix_tokens > 1 else VisionTransformer
+    return kind(options, context, context.patch)
+
+
+class _Prefixed(VisionTransformer):
+    """Returns its class token as often as a context has prefix tokens."""
+
+    def __init__(
+        self, options: ViTOptions, context: PartContext, patch: tuple[int, int, int]
+    ) -> None:
+        super().__init__(options, context, patch)
+        self.prefix_tokens = self._prefix = context.prefix_tokens
+
+    def forward(self, *given: Any, **more: Any) -> Encoded:  # noqa: ANN401 - the base's
+        """Encode as the base does, with more prefix tokens."""
+        self.prefix_tokens = 1  # those of the base, while it computes
+        encoded = super().forward(*given, **more)
+        self.prefix_tokens = self._prefix
+        return Encoded(
+            self._prefixed(encoded.tokens), tuple(self._prefixed(each) for each in encoded.layers)
+        )
+
+    def _prefixed(self, tokens: Tensor) -> Tensor:
+        first = tokens[:, :1].expand(-1, self._prefix, -1)
+        return torch.cat([first, tokens[:, 1:]], dim=1)
 
 
 @torch.no_grad()
@@ -535,7 +559,13 @@ def every_option_is_read(trial: TargetTrial) -> None:
     check_options_read(trial, use)
 
 
-@target_promises("is_built_for_a_model", "options_survive_a_recipe")
+@target_promises("encodes_the_same_each_time", "options_survive_a_recipe")
 def is_the_same_from_a_resolved_recipe(trial: TargetTrial) -> None:
-    """Built from the options that a header holds it is the same."""
+    """Built from the options that a header holds it is the same, and has the same truth."""
     check_resolved(trial)
+    again = replace(trial, options=resolved(trial.options))
+    for context in trial.taken:
+        one, other = trial.ready(context), again.ready(context)
+        views, mask = trial.views(one, context), trial.mask(one, context)
+        same = close(encode(one, views, mask), encode(other, views, mask))
+        assert same, "built from its options as a header holds them it has another truth"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from planted import backbones, datasets, decoders, maskers, targets
 
 from maekit.scaffold import backbone, dataset, decoder, masker, target, target_fitted
@@ -18,6 +19,9 @@ from maekit.testing import (
     check_masker,
     check_target,
 )
+from maekit.testing.modules import example
+from maekit.testing.targets import small_encoder
+from maekit.tokens import Mask
 
 # Each takes more time than all others of its kind together.
 COSTLY = {
@@ -108,6 +112,16 @@ def test_faults(check: Any, part: type, promise: str, folder: Path) -> None:
 @pytest.mark.parametrize(("check", "part"), CORRECT, ids=named)
 def test_what_is_correct_passes(check: Any, part: type, folder: Path) -> None:
     assert broken(check, part, folder) == ()
+
+
+def test_encoders_of_many_prefix_tokens_are_followed() -> None:
+    context = example(prefix_tokens=5)
+    encoder = small_encoder(context)
+    pixels = torch.rand(1, 3, *context.shape)
+    nothing = Mask.nothing_hidden(1, context.grid.tokens)
+    encoded = encoder(pixels, nothing, (0,))
+    assert encoded.tokens.shape[1] == encoded.layers[0].shape[1] == 5 + context.grid.tokens
+    check_target(targets.Teacher, contexts=[context], only=["comes_back_from_its_state"])
 
 
 def test_a_promise_that_there_is_not_is_no_choice() -> None:

@@ -64,6 +64,13 @@ class OtherOrder(Honest):
         return gather(self.patches(views), mask.queries.sort(dim=1).values)
 
 
+class AsIfUnset(Honest):
+    """Takes an option that is not written for another than the same one that is."""
+
+    def patches(self, views: Sequence[Tensor]) -> Tensor:
+        return super().patches(views) * (1 if self.options.model_fields_set else 2)
+
+
 class ReversedOrder(Honest):
     def encode(self, views: Sequence[Tensor], mask: Mask) -> Tensor:
         return super().encode(views, mask).flip(1)
@@ -337,6 +344,7 @@ REVIEWED: dict[type[Target], str] = {
     DeadOption: "every_option_is_read",
 }
 MORE: dict[type[Target], str] = {
+    AsIfUnset: "is_the_same_from_a_resolved_recipe",
     ReversedOrder: "follows_the_order_of_the_queries",
     Neighbor: "encodes_what_is_at_the_queries",
     ExpandedLoss: "loss_is_one_number_for_each_query",
@@ -373,4 +381,13 @@ class Larger(Honest):
         return pred.float()[..., ::4]
 
 
-CORRECT = (Honest, Fitted, Frozen, Larger, Teacher)
+class Named(Honest):
+    """Correct: names of its own beside the contract's, and options that are taken all at once."""
+
+    def __init__(self, options: Any, context: PartContext) -> None:
+        super().__init__(options, context)
+        self.encoder = nn.Identity()
+        self.settings = vars(options) | dict(options)
+
+
+CORRECT = (Honest, Named, Fitted, Frozen, Larger, Teacher)
