@@ -89,6 +89,11 @@ def test_the_catalogue_is_that_of_the_review() -> None:
     }
 
 
+def test_five_of_each_kind_are_correct() -> None:
+    kinds = [check for check, _ in CORRECT]
+    assert all(kinds.count(check) >= 5 for check in KINDS)
+
+
 @pytest.mark.parametrize(("check", "part", "promise"), REVIEWED[:20] + REVIEWED[-3:], ids=named)
 def test_faults_of_maskers_and_some_others(
     check: Any, part: type, promise: str, folder: Path

@@ -200,6 +200,28 @@ class Deep(Honest):
         return pred
 
 
+class Convolved(Honest):
+    """Correct: fills the grid, and mixes neighbors."""
+
+    def __init__(self, options: Any, context: PartContext) -> None:
+        super().__init__(options, context)
+        del self.block
+        self.options = options
+        self.mix = nn.Conv3d(WIDTH, WIDTH, 3, padding=1, groups=options.heads)
+
+    def forward(self, encoded: Encoded, mask: Mask, grid: Grid) -> Tensor:
+        tokens = self.embed(encoded.tokens[:, self.context.prefix_tokens :])
+        whole = tokens
+        if self.context.returns == "visible":
+            index = mask.visible[..., None].expand(-1, -1, WIDTH)
+            blank = self.token.to(tokens.dtype).expand(len(tokens), mask.tokens, -1)
+            whole = blank.scatter(1, index, tokens)
+        placed = (whole + self.table).transpose(1, 2).unflatten(2, tuple(grid))
+        mixed = placed + self.mix(placed)
+        pred: Tensor = self.head(gather(mixed.flatten(2).transpose(1, 2), mask.queries))
+        return pred
+
+
 class OnlyImages(Honest):
     """Correct: refuses clips."""
 
@@ -209,4 +231,4 @@ class OnlyImages(Honest):
         super().__init__(options, context)
 
 
-CORRECT = (Honest, Deep, OnlyImages)
+CORRECT = (Honest, Deep, Convolved, OnlyImages)
