@@ -14,6 +14,7 @@ import pytest
 PAGE = Path(__file__).with_name("README.md")
 
 
+@pytest.mark.timeout(1600)  # imports torch a dozen times, in as many processes
 @pytest.mark.skipif(
     os.environ.get("VIRTUAL_ENV") is None or shutil.which("pip") is None,
     reason="installs a distribution: needs a virtual environment with pip, as CI has",
@@ -25,7 +26,7 @@ def test_every_command_of_the_page(tmp_path: Path) -> None:
     try:
         done = subprocess.run(
             ["bash", "-c", script],
-            cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False,
+            cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False,
         )  # fmt: skip
     finally:
         subprocess.run(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from maekit.contracts import Decoder, Encoded, PartContext
 from maekit.testing.modules import (
     BATCH,
+    DEEP,
     ModuleTrial,
     check_compiled,
     check_device,
@@ -50,6 +51,8 @@ class DecoderTrial(ModuleTrial[Decoder]):
         _IMAGE,
         _CLIP,
         replace(_IMAGE, returns="all"),
+        replace(_IMAGE, layer_widths=DEEP),
+        replace(_CLIP, layer_widths=DEEP),
     )
 
     @cached_property

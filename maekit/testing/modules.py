@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from maekit.contracts import Backbone, Decoder, Target
 
 BATCH = 2
+DEEP = (32,) * 12  # layers of an encoder, for parts that ask for one of many
 TOLERANCE = 1e-4  # of float32 sums in another order, relative to the largest value
 _STEP = 1e-4  # of every parameter, for differences
 _LOST = 0.05  # share of a gradient that may be missing: half-precision islands round as much

@@ -17,6 +17,7 @@ from maekit.contracts import Backbone, Encoded, PartContext, PixelTarget, Target
 from maekit.errors import MaekitError
 from maekit.testing.modules import (
     BATCH,
+    DEEP,
     ModuleTrial,
     changed_at,
     check_device,
@@ -53,6 +54,8 @@ class TargetTrial(ModuleTrial[Target]):
         example((1, 224, 224), (1, 16, 16)),
         example((4, 32, 48), (2, 8, 8), prefix_tokens=0),
         example((4, 64, 96), (2, 16, 16), prefix_tokens=0),
+        example(layer_widths=DEEP),
+        example((4, 32, 48), (2, 8, 8), prefix_tokens=0, layer_widths=DEEP),
     )
 
     @cached_property
