@@ -12,7 +12,7 @@ import av
 import numpy as np
 from pydantic import Field
 
-from maekit.datasets.drawing.motion import MOTIONS, VERSION, draw_clip
+from maekit.datasets.drawing.motion import MOTIONS, VERSION, Moving, draw_clip
 from maekit.datasets.samples import Drawing, SampleOptions, Samples
 from maekit.datasets.videos import Videos
 
@@ -43,12 +43,15 @@ class SampleVideos(Samples):
         )
         size: int = Field(64, ge=32, le=512, multiple_of=2, description="pixels a side")
         length: int = Field(24, ge=2, le=1000, description="frames a clip, 12 a second")
+        moving: Moving = Field(
+            "either", description="what moves: the camera, an object, or either by chance"
+        )
 
     def __init__(self, options: Options) -> None:
         codec, settings = encoder()
 
         def write(file: Path, motion: str, rng: np.random.Generator) -> None:
-            clip = draw_clip(motion, options.length, options.size, rng)
+            clip = draw_clip(motion, options.length, options.size, rng, options.moving)
             file.write_bytes(encode(clip, codec, settings))
 
         drawing = Drawing(
@@ -56,7 +59,14 @@ class SampleVideos(Samples):
             noun="videos",
             classes=sorted(MOTIONS),
             count=options.count or _COUNTS[options.split],
-            content=[VERSION, codec, settings, options.size, options.length],
+            content=[
+                VERSION,
+                codec,
+                settings,
+                options.size,
+                options.length,
+                *([options.moving] if options.moving != "either" else []),  # names of older caches
+            ],
             suffix=".mp4",
             write=write,
         )

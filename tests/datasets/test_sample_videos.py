@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from maekit.datasets import sample_videos
-from maekit.datasets.drawing.motion import MOTIONS, draw_clip
+from maekit.datasets.drawing.motion import MOTIONS, Moving, draw_clip
 from maekit.datasets.sample_videos import SampleVideos, encode, encoder
 from maekit.errors import StorageError
 
@@ -79,6 +79,19 @@ def test_other_options_give_other_clips(tmp_path: Path, change: dict[str, object
     build(tmp_path / "one")
     build(tmp_path / "two", **change)
     assert not set(files(tmp_path / "one").values()) & set(files(tmp_path / "two").values())
+
+
+def test_what_moves_can_be_chosen() -> None:
+    """Behind an object most of the backdrop rests, which is drawn over by at most its shadow."""
+
+    def clip(seed: int, moving: Moving) -> np.ndarray:
+        return draw_clip("left", 6, 64, np.random.default_rng(seed), moving)
+
+    for seed in range(6):
+        camera, thing = clip(seed, "camera"), clip(seed, "object")
+        assert sum(np.array_equal(clip(seed, "either"), one) for one in (camera, thing)) == 1
+        rests = [(drawn[0] == drawn[-1]).all(axis=-1).mean() for drawn in (camera, thing)]
+        assert rests[0] < rests[1]
 
 
 def test_clips_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

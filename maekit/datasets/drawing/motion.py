@@ -9,7 +9,7 @@ distributed alike in every class, and what is drawn never depends on the class.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,8 @@ from maekit.datasets.drawing.color import bright_palette
 from maekit.datasets.drawing.scenes import KINDS, Film, Spot, drop_shadow, paint
 
 VERSION = 1  # raise it with every change of what is drawn: cached clips are then drawn anew
+
+Moving = Literal["either", "camera", "object"]
 
 _ACROSS, _DOWN, _TURN, _NEAR = range(4)
 # The coordinate that runs, and its sign: how the object, or the whole picture, is seen to move.
@@ -64,14 +66,17 @@ _WORLD = 3  # sides of a picture that a camera's scene measures
 _MOVERS = [KINDS[name] for name in ("fish", "flag", "ladder", "leaf", "star", "tree", "wheel")]
 
 
-def draw_clip(motion: str, frames: int, size: int, rng: np.random.Generator) -> np.ndarray:
+def draw_clip(
+    motion: str, frames: int, size: int, rng: np.random.Generator, moving: Moving = "either"
+) -> np.ndarray:
     """Draw a clip of this motion: uint8 ``[frames, size, size, 3]``.
 
-    An object moves before a backdrop that stands still, or the camera over a scene, as chance has
-    it. The same generator state gives the same clip; clips of two motions and one state are of the
-    same things and share a frame, and opposite motions are each other's reverse.
+    An object moves before a backdrop that stands still, or the camera over a scene; of ``either``,
+    as chance has it. The same generator state gives the same clip; clips of two motions and one
+    state are of the same things and share a frame, and opposite motions are each other's reverse.
     """
-    if happens(rng, 0.5):
+    by_chance = happens(rng, 0.5)
+    if moving == "object" or (moving == "either" and by_chance):
         return _moving_object(track(motion, frames, _OBJECT, rng), size, rng)
     return _moving_camera(track(motion, frames, _CAMERA, rng), size, rng)
 
