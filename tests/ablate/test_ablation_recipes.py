@@ -100,8 +100,8 @@ def test_rows_stand_beside_their_numbers(plans: dict[str, Plan]) -> None:
 
 def test_twins_have_their_rows_and_numbers(plans: dict[str, Plan]) -> None:
     twins = [name for name in plans if name.endswith("_tiny")]
-    assert len(twins) == 15
-    assert len(plans) == 15 + 19
+    assert len(twins) == 19
+    assert len(plans) == 19 + 19  # one each
     for name in twins:
         twin, whole = plans[name], plans[name.removesuffix("_tiny")]
         assert list(twin.ablate.seeds) == [0, 1, 2]
@@ -110,7 +110,8 @@ def test_twins_have_their_rows_and_numbers(plans: dict[str, Plan]) -> None:
         if twin.ablate.reference is None:  # rows that the paper does not have
             continue
         for row, *numbers in zip(twin.rows, *paper_of(twin).values(), strict=True):
-            assert set(numbers) <= set(theirs[row.name])
+            named = theirs.get(row.name)  # rows of other names stand for one of the paper's
+            assert any(set(numbers) <= set(of) for of in ([named] if named else theirs.values()))
 
 
 def pretrainings(plans: dict[str, Plan], paper: str) -> Iterator[str]:

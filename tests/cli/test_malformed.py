@@ -48,7 +48,7 @@ FILES: dict[str, tuple[str | bytes, str, str]] = {
     "unknown part option": (changed("ratio: 0.75", "ration: 0.75"), ":9", "did you mean 'ratio'?"),
     "unknown masker": (changed("name: random", "name: randon"), ":9", "did you mean 'random'?"),
     "part of another kind": (changed("name: pixel", "name: vit"), ":10", "'vit' is a decoder"),
-    "unknown distribution": (changed("name: pixel", "name: x/pixel"), ":10", "x/pixel"),
+    "unknown distribution": (changed("name: pixel", "name: x/pixel"), ":10", "'pixel' is of x"),
     "part without a name": (changed("name: pixel", "loss: l1"), ":10", "pretrain.target.name"),
     "part as a word": (changed("{name: pixel}", "pixel"), ":10", "target: {name: pixel}"),
     "part option out of range": (changed("0.75", "1.75"), ":9", "ratio: expected less than"),

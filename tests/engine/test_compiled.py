@@ -16,7 +16,14 @@ from maekit.recipe.shipped import shipped
 from maekit.registry import resolve
 from maekit.tokens import Mask
 
-ON_CPUS = {"quickstart", "quickstart_video", "drawn_images", "tiny_images", "tiny_videos"}
+ON_CPUS = {
+    "quickstart",
+    "quickstart_video",
+    "drawn_images",
+    "drawn_videos",
+    "tiny_images",
+    "tiny_videos",
+}
 
 
 def test_recipes_meant_for_a_gpu_compile_there() -> None:

@@ -225,7 +225,7 @@ class Drifting(ViTDecoder):
 
 
 @planted(
-    "backbones", r"must return \[8, 4, 32\] from forward \(batch, 1 prefix \+ 3 visible tokens"
+    "backbones", r"must return \[[18], 4, 32\] from forward \(batch, 1 prefix \+ 3 visible tokens"
 )
 class Prefixless(ImageViT):
     def forward(self, *given: Any, **more: Any) -> Encoded:

@@ -27,6 +27,7 @@ class Given(nn.Module):
     """Stands for encoder and decoder: predicts what it was given, at the queries."""
 
     layers: Sequence[int] = ()
+    returns, prefix_tokens, width = "visible", 0, 1
 
     def __init__(self, predictions: Tensor) -> None:
         super().__init__()
