@@ -127,7 +127,7 @@ def test_every_kind_installs_passes_and_trains(
         subprocess.run([sys.executable, str(folder / "make_sample.py")], check=True)
     checked = cli("plugins", "check", f"maekit-new-{name}/new-{name}", *given)
     assert checked.code == 0, checked.err
-    sets = () if name == "dataset" else ("data.train.count=8", "~data.val")
+    sets = () if name == "dataset" else ("data.train.count=12", "~data.val")
     run = cli("pretrain", f"maekit-new-{name}/new-{name}", "-q", *TINY, *sets, "--out", "run")
     assert run.code == 0, run.err
     assert cli("embed", "--set", "train", "--from", "run", "--out", "set.npz", "-q").code == 0
