@@ -88,7 +88,8 @@ def split_off(dataset: Dataset, share: float, by: str) -> tuple[Subset, Subset, 
     mask = np.zeros(len(dataset), bool)
     mask[held] = True
     trained = Subset(dataset, np.flatnonzero(~mask))
-    trained.left_out, trained.notes = dataset.left_out, dataset.notes
+    # A dict, as the default of a set that leaves nothing out cannot be sent to workers.
+    trained.left_out, trained.notes = dict(dataset.left_out), dataset.notes
     seen = {_label_of(dataset, [row]) for row in held}
     left = sorted({_label_of(dataset, rows) for rows in rows_of.values()} - seen)
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,6 +135,12 @@ def test_rows_of_one_file_stay_together() -> None:
     train, val, _ = split_off(Named(names), 0.2, "sample")
     assert len(val) == 20
     assert not {names[row] for row in train.rows} & {names[row] for row in val.rows}
+
+
+def test_a_share_can_be_sent_to_workers() -> None:
+    dataset = Named([f"{place}.png" for place in range(40)])
+    for part in split_off(dataset, 0.25, "sample")[:2]:
+        assert len(pickle.loads(pickle.dumps(part))) == len(part)
 
 
 def test_folders_stay_together() -> None:
