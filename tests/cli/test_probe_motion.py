@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import Result
 from small_recipes import VIDEOS, Recipe, sets, write_clip, write_recipe
 
 from maekit.cli.probe import _NAMES
 
-Cli = Callable[..., Result]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Result
+
+    Cli = Callable[..., Result]
 
 SIDE = 32
 DRIFTING: Recipe = {
