@@ -21,7 +21,6 @@ from maekit.engine.pretrain import PretrainJob
 from maekit.recipe.load import load
 from maekit.registry import resolve
 
-NAP = 0.02  # seconds
 HEAVY = {"backbone": {"width": 384, "depth": 8, "heads": 6, "patch": 8}}
 
 
@@ -43,25 +42,25 @@ def job_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return build
 
 
-def slow_disk(patch: pytest.MonkeyPatch) -> None:
+def slow_disk(patch: pytest.MonkeyPatch, nap: float) -> None:
     """Let each picture take its time to be opened."""
     quick = Images.open
 
     def sleepy(self: Images, index: int) -> Source:
-        time.sleep(NAP)
+        time.sleep(nap)
         return quick(self, index)
 
     patch.setattr(Images, "open", sleepy)
 
 
-def slow_decoder(patch: pytest.MonkeyPatch) -> None:
+def slow_decoder(patch: pytest.MonkeyPatch, nap: float) -> None:
     """Let each picture take its time to become pixels."""
     from maekit.data.images import OpenImage
 
     quick = OpenImage.decode
 
     def sleepy(self: OpenImage, nodata: float | None = None) -> np.ndarray:
-        time.sleep(NAP)
+        time.sleep(nap)
         return quick(self, nodata)
 
     patch.setattr(OpenImage, "decode", sleepy)
@@ -84,11 +83,12 @@ def checked(found: Bench) -> dict[str, Any]:
 def test_a_loader_that_sleeps_is_named(
     job_of: Any, monkeypatch: pytest.MonkeyPatch, slow: Any, stage: str
 ) -> None:
-    slow(monkeypatch)
-    job = job_of()
-    found = checked(bench(job))
+    # Longer than this machine, as busy as it is, trains on a sample.
+    nap = 10 / checked(bench(job_of()))["model"]["samples_per_second"]
+    slow(monkeypatch, nap)
+    found = checked(bench(job_of()))
     assert (found["bottleneck"], found["stage"]) == ("loader", stage)
-    assert found["loader"][f"{stage}_ms"] >= NAP * 1e3
+    assert found["loader"][f"{stage}_ms"] >= nap * 1e3
     assert found["key"].startswith("data.workers=")
     assert found["key"] in found["advice"]
     assert found["both"]["data_wait"] > 0.5
@@ -99,20 +99,20 @@ def test_a_heavy_model_is_named(job_of: Any) -> None:
     assert (found["bottleneck"], found["stage"]) == ("model", None)
     assert found["key"] == "model.backbone.size"
     assert found["both"]["data_wait"] < 0.5
-    assert found["model"]["batch"] <= 8
 
 
 def test_operations_are_counted(job_of: Any) -> None:
     """A multiplication and an addition each, three times a forward pass for most of them."""
-    job = job_of()
+    job = job_of(data={"size": [160, 192]})
     flops = engine_bench.count_flops(job.step, engine_bench._read(job, [Key(0, 0)]))
-    # 2 x 3 tokens of 8 x 8 x 3 pixels, half hidden; widths 32 and 16, MLPs of 4 times as much.
-    seen, tokens, patch = 3 + 1, 6 + 1, 192
+    # 20 x 24 tokens of 8 x 8 x 3 pixels, half hidden; widths 32 and 16, MLPs of 4 times as much.
+    # Attention is more than half of it; torch counts up to 3.5 times its forward pass.
+    seen, tokens, patch = 240 + 1, 480 + 1, 192
     encoder = 2 * (seen * 12 * 32**2 + 2 * seen**2 * 32)
     decoder = tokens * 12 * 16**2 + 2 * tokens**2 * 16
-    ends = 3 * patch * 32 + seen * 32 * 16 + 3 * 16 * patch
+    ends = 240 * patch * 32 + seen * 32 * 16 + 240 * 16 * patch
     macs = encoder + decoder + ends
-    assert 2.5 * 2 * macs < flops < 3.2 * 2 * macs
+    assert 2.9 * 2 * macs < flops < 3.5 * 2 * macs
 
 
 def test_samples_that_cannot_be_read_count_for_no_stage(job_of: Any) -> None:
