@@ -1,8 +1,6 @@
 """Count the floating-point operations of one sample of pre-training, attention included.
 
-They are torch's count (``torch.utils.flop_counter``): matrix products, convolutions and attention,
-two operations for each multiply-add. The papers' "FLOPs" are multiply-adds of the forward pass,
-half of ``forward``.
+The papers' "FLOPs" are multiply-adds of the forward pass, half of ``forward``.
 """
 
 from __future__ import annotations
@@ -12,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from maekit import registry
 from maekit.data.batch import Batch
 from maekit.data.masks import MaskDraw
 from maekit.engine.build import build_model, header_of, required_pretrain
+from maekit.engine.flops import flop_counter
 from maekit.engine.step import make_mask
 from maekit.layers import Statistics
 
@@ -97,7 +95,7 @@ def drawn_mask(recipe: Recipe, model: MaskedAutoencoder) -> Mask:
 
 
 def _counted(model: MaskedAutoencoder, pixels: torch.Tensor, mask: Mask) -> Flops:
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         encoded = model.encode_for_decoder(pixels, mask)
         encoder = counter.get_total_flops()
         predicted = model.decode(encoded, mask)

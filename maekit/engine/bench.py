@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from maekit.data.loader import Loader
 from maekit.data.stages import STAGES, seconds_by_stage
 from maekit.engine.advice import Advice, advise
+from maekit.engine.flops import flop_counter
 from maekit.engine.loop import update
 from maekit.engine.peak import MOMENTS, held, peaks_of
 
@@ -175,7 +175,7 @@ def count_flops(step: Step, batch: Batch) -> int:
     Those of matrix products and attention, a multiplication and an addition each: all others are
     few, and no matrix unit does them. Gradients are left behind.
     """
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     with torch.compiler.set_stance("force_eager"), counter:
         step.loss(step.weigh(batch)).backward()
     return int(counter.get_total_flops())
