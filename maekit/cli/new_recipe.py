@@ -312,8 +312,10 @@ def _pretrain(seen: Seen) -> list[str]:
 
 
 def _pretrain_few(seen: Seen) -> list[str]:
-    batch = 8 if seen.moving else 32
-    steps = max(_FEWEST, min(_MOST, round(seen.samples * _PASSES / batch / 100) * 100))
+    views = 8 if seen.moving else 32
+    steps = max(_FEWEST, min(_MOST, round(seen.samples * _PASSES / views / 100) * 100))
+    repeats = 2 if seen.moving else 1
+    batch = views // repeats
     base_lr = 1e-3 * 256 / batch
     target = "{name: pixel}" if seen.moving else "{name: norm-pixel}"
     return [
@@ -324,6 +326,7 @@ def _pretrain_few(seen: Seen) -> list[str]:
         f"  steps: {steps}   # more is better; with more data, epochs: 100 or so instead",
         f"  warmup: {{steps: {steps // 20}}}",
         f"  batch: {{global: {batch}}}",
+        *(["  repeats: 2   # crops of each decoded clip: decoding takes longest"] * seen.moving),
         f"  optimizer: {{name: adamw, base_lr: {base_lr:.3g}}}   # lr = base_lr * global / 256",
         f"  validate: {{every: {max(1, steps // 4)}, samples: 64}}",
         f"  pictures: {{every: {max(1, steps // 2)}}}",
