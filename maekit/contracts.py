@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
@@ -175,15 +175,66 @@ class Masker(ABC):
 
 @dataclass(frozen=True)
 class Boxes:
-    """A label that is a set of boxes, each with its own set of labels.
+    """A label that is a set of boxes at one moment, each with its own set of labels.
 
     Attributes:
-        boxes: float32 ``[P, 4]``: top, left, height, width as fractions of the picture.
-        labels: one set for each box.
+        corners: float64 ``[P, 4]``: left, top, right, bottom (x1, y1, x2, y2), as fractions of the
+            picture's width and height.
+        labels: one set of classes for each box; empty: nothing is known of it.
+        scores: how sure a detector is of each; not given: 1.
+        persons: a number for each, the same for one person throughout a movie; not given: -1.
+        truth: whether each was annotated; otherwise it was detected. Not given: all were.
+        asked: whether a model learns or predicts what happens in each. Not given: in all.
+        movie: what the moment is of; with ``second``, what results are listed under.
+        second: when it is.
     """
 
-    boxes: np.ndarray
+    corners: np.ndarray
     labels: tuple[frozenset[int], ...]
+    scores: tuple[float, ...] = ()
+    persons: tuple[int, ...] = ()
+    truth: tuple[bool, ...] = ()
+    asked: tuple[bool, ...] = ()
+    movie: str = ""
+    second: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Fill in what was not given.
+
+        Raises:
+            ValueError: not as many of everything.
+        """
+        count = len(self.labels)
+        filled = {"scores": 1.0, "persons": -1, "truth": True, "asked": True}
+        for name, value in filled.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, (value,) * count)
+        counts = {name: len(getattr(self, name)) for name in ("corners", "labels", *filled)}
+        if set(counts.values()) != {count} or self.corners.shape != (count, 4):
+            raise ValueError(f"boxes of corners {self.corners.shape} and {counts}")
+
+    def __len__(self) -> int:
+        """Return the number of boxes."""
+        return len(self.labels)
+
+    @property
+    def frame(self) -> str:
+        """What lists of boxes call the moment: ``movie,0902``."""
+        second = f"{self.second:04.0f}" if self.second == int(self.second) else None
+        return f"{self.movie},{second or f'{self.second:08.3f}'}"
+
+    def only(self, wanted: Sequence[bool] | np.ndarray) -> Boxes:
+        """Return the boxes that are wanted."""
+        kept = [place for place, want in enumerate(wanted) if want]
+        return replace(
+            self,
+            corners=self.corners[kept],
+            labels=tuple(self.labels[place] for place in kept),
+            scores=tuple(self.scores[place] for place in kept),
+            persons=tuple(self.persons[place] for place in kept),
+            truth=tuple(self.truth[place] for place in kept),
+            asked=tuple(self.asked[place] for place in kept),
+        )
 
 
 # A class, a vector of floats, a set of classes, boxes, or nothing. The loader carries any of them.
@@ -214,10 +265,15 @@ class Source:
         read: ``read(frame_ids)`` returns these frames, ``[T, H, W, C]``, in this order. With
             ``info.crops`` it is called as ``read(frame_ids, box, size)``, and resizes the box
             (top, left, height, width in pixels) to size (height, width).
+        at: of a label that is of one moment. ``at(seconds, late)`` returns the frames shown at
+            these times, in seconds after the moment (negative: before it): of each the last one
+            that comes at most ``late`` seconds after the time; beyond the video its first or last.
+            None: the label is of the whole sample.
     """
 
     info: SourceInfo
     read: Callable[..., np.ndarray] = field(repr=False)
+    at: Callable[[Sequence[float], float], Sequence[int]] | None = field(default=None, repr=False)
 
 
 class Dataset(ABC):
@@ -230,12 +286,16 @@ class Dataset(ABC):
         left_out: what the set knows of and does not give, counts by reason: reasons read
             well after a number (".txt files").
         notes: what else people should know of it, a line each.
+        judged: the classes that a set of boxes is judged by; None: all.
+        excluded: boxes at moments that are neither learned nor judged, and so no samples.
     """
 
     classes: Sequence[str] | None = None
     labels: Sequence[Label] | np.ndarray | None = None
     left_out: Mapping[str, int] = MappingProxyType({})
     notes: Sequence[str] = ()
+    judged: Sequence[int] | None = None
+    excluded: Sequence[Boxes] = ()
 
     @abstractmethod
     def __len__(self) -> int:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from maekit.data.boxes import EMPTY
 from maekit.data.pixels import to_float01
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from maekit.contracts import Label
+    from maekit.contracts import Boxes, Label
     from maekit.data.order import Key
 
 
@@ -41,6 +42,7 @@ class Sample:
     bad: BadFile | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)  # what is not shown of it, by reason
     known: np.ndarray | None = None  # bool [R, N]: no pixel was filled; None: in no token
+    boxes: tuple[Boxes, ...] = ()  # of each repeat, moved with its pixels; () without boxes
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Batch:
     bad: tuple[BadFile, ...]
     left_out: tuple[tuple[Key, Mapping[str, int]], ...] = ()  # of samples that leave out anything
     known: np.ndarray | None = None  # bool [B*R, N]: tokens without filled pixels; None: all
+    boxes: tuple[Boxes, ...] = ()  # of each row, moved with its pixels; () where none has any
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class BatchBuilder:
         self._bad: dict[int, BadFile] = {}
         self._left_out: dict[int, Mapping[str, int]] = {}
         self._known: np.ndarray | None = None
+        self._boxes: dict[int, tuple[Boxes, ...]] = {}
 
     def put(self, place: int, sample: Sample) -> None:
         """Take the sample of ``keys[place]``; its arrays are copied."""
@@ -107,6 +111,8 @@ class BatchBuilder:
             if self._known is None:
                 self._known = np.ones((len(self._weight), sample.known.shape[1]), np.bool_)
             self._known[rows] = sample.known
+        if sample.boxes:
+            self._boxes[place] = sample.boxes
         self.missing -= 1
 
     def finish(self) -> Batch:
@@ -121,4 +127,11 @@ class BatchBuilder:
             tuple(self._bad[place] for place in sorted(self._bad)),
             tuple((self.keys[place], self._left_out[place]) for place in sorted(self._left_out)),
             self._known,
+            self._all_boxes(),
         )
+
+    def _all_boxes(self) -> tuple[Boxes, ...]:
+        if not self._boxes:
+            return ()
+        none = (EMPTY,) * self._repeats
+        return tuple(row for place in range(len(self.keys)) for row in self._boxes.get(place, none))

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from maekit.contracts import Boxes
 from maekit.data.augment import draw_plan
 from maekit.data.batch import CUT, FURTHER, PADDED, BadFile, Layout, Sample
+from maekit.data.boxes import moved
 from maekit.data.clips import resample
 from maekit.data.masks import MaskDraw, read_only
 from maekit.data.pixels import DTYPES, apply, convertible, crop_resize, fill_holes, to_channels
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from maekit.contracts import Dataset, Grid, Masker, Source, SourceInfo, View
+    from maekit.data.boxes import BoxDraw
     from maekit.data.order import Key
     from maekit.data.plan import Plan
     from maekit.data.transform import Transform
@@ -71,6 +74,7 @@ class SampleReader:
         held_out: fixed views: the clip in the middle, no flip.
         rendering: what is done to pixels that are not of the view's size, or not of a known range.
         transform: a further change of the pixels, alike for all frames of a clip.
+        boxes: how a sample's boxes are drawn; None: they move with the pixels, and no further.
 
     Raises:
         PartError: a masker does not keep its contract at this grid.
@@ -92,6 +96,7 @@ class SampleReader:
     held_out: bool = False
     rendering: Rendering = PLAIN
     transform: Transform | None = None
+    boxes: BoxDraw | None = None
     origin: Origin | None = field(init=False)  # of the dataset; workers know of no other part
     layout: Layout = field(init=False)
     hidden: MaskDraw | None = field(init=False)
@@ -145,7 +150,8 @@ class SampleReader:
         crops = views[0].transpose(0, 2, 3, 4, 1)
         left_out = self._left_out(source.info, plans)
         masks = self.masks(key, crops)
-        return Sample(views, *masks, source.info.label, left_out=left_out, known=known)
+        label, boxes = source.info.label, self._boxes(source.info, plans, key)
+        return Sample(views, *masks, label, left_out=left_out, known=known, boxes=boxes)
 
     def bad(self, key: Key, reason: str) -> Sample:
         """Return a stand-in for a sample that cannot be read: masks, no pixels.
@@ -190,6 +196,21 @@ class SampleReader:
                 plan = replace(plan, frame_ids=plans[0].frame_ids)
             plans.append(plan)
         return plans
+
+    def _boxes(self, info: SourceInfo, plans: Sequence[Plan], key: Key) -> tuple[Boxes, ...]:
+        """Return the boxes that are asked for, in fractions of the model's own view."""
+        if not isinstance(info.label, Boxes):
+            return ()
+        asked, (height, width) = info.label.only(info.label.asked), self.views[0].size
+        found = []
+        for repeat, plan in enumerate(plans):
+            where = placed(plan.box, info.height, info.width, (height, width))
+            picture = (info.height, info.width)
+            boxes = moved(asked, picture, where, (height, width), flip=plan.flip)
+            if self.boxes is not None:
+                boxes = self.boxes(boxes, (height, width), self._rng("boxes", key, repeat))
+            found.append(boxes)
+        return tuple(found)
 
     def _mask_draw(self, masker: Masker | None, after: MaskDraw | None = None) -> MaskDraw | None:
         if masker is None:

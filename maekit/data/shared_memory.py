@@ -16,7 +16,7 @@ from maekit.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from maekit.contracts import Label
+    from maekit.contracts import Boxes, Label
     from maekit.data.batch import Layout
     from maekit.data.reader import Room
 
@@ -63,7 +63,15 @@ class SharedSlots:
         """Return the sample in a slot; its arrays are valid until the slot is written again."""
         views, hidden, decode, known = self._arrays(slot, DTYPES[dtype])
         known = known if told.filled else None
-        return Sample(tuple(views), hidden, decode, told.label, left_out=told.left_out, known=known)
+        return Sample(
+            tuple(views),
+            hidden,
+            decode,
+            told.label,
+            left_out=told.left_out,
+            known=known,
+            boxes=told.boxes,
+        )
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -94,11 +102,12 @@ class Told(NamedTuple):
     label: Label = None
     left_out: Mapping[str, int] = MappingProxyType({})
     filled: bool = False
+    boxes: tuple[Boxes, ...] = ()
 
     @classmethod
     def of(cls, sample: Sample) -> Told:
         """Return what ``read`` has to know of a sample."""
-        return cls(sample.label, dict(sample.left_out), sample.known is not None)
+        return cls(sample.label, dict(sample.left_out), sample.known is not None, sample.boxes)
 
 
 def slot_bytes(layout: Layout) -> int:

@@ -101,6 +101,7 @@ def _repeated(batch: Batch, size: int) -> Batch:
         hidden=taken(batch.hidden),
         decode=taken(batch.decode),
         known=taken(batch.known),
+        boxes=tuple(batch.boxes[place] for place in row) if batch.boxes else (),
         weight=np.ones(len(row), np.float32),  # also of bad files, whose pixels cost as much
         labels=tuple(batch.labels[place] for place in places),
         keys=tuple(batch.keys[place] for place in places),

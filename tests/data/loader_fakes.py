@@ -91,7 +91,7 @@ LABELS: tuple[Label, ...] = (
     None,
     frozenset({1, 5}),
     np.array([0.25, 0.75], np.float32),
-    Boxes(np.array([[0.0, 0.1, 0.5, 0.4]], np.float32), (frozenset({2}),)),
+    Boxes(np.array([[0.0, 0.1, 0.5, 0.4]]), (frozenset({2}),), movie="m", second=902),
 )
 
 

@@ -87,8 +87,9 @@ def test_labels_of_every_kind_arrive_as_they_are(workers: int) -> None:
     assert (one, none, several) == LABELS[:3]
     np.testing.assert_array_equal(vector, LABELS[3])
     assert isinstance(boxes, Boxes)
-    np.testing.assert_array_equal(boxes.boxes, LABELS[4].boxes)
-    assert boxes.labels == LABELS[4].labels
+    np.testing.assert_array_equal(boxes.corners, LABELS[4].corners)
+    assert (boxes.labels, boxes.frame) == (LABELS[4].labels, "m,0902")
+    assert [len(each) for each in batch.boxes] == [0, 0, 0, 0, 1]
 
 
 def test_mixed_depths_share_one_range() -> None:
