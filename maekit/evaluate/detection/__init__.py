@@ -1,0 +1,1 @@
+"""Actions of persons in boxes: the head, what it learns, and how it is judged."""
