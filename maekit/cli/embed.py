@@ -181,7 +181,7 @@ def _reader(inputs: Dataset, header: Header, located: LocatedWeights) -> ViewRea
     views = Views()
     if recipe is not None:
         val, section = recipe.data.val or recipe.data.train, getattr(recipe, located.verb)
-        how = {"stride": val.stride, "sampling": val.sampling, "rate": val.rate}
+        how = {"stride": val.stride, "sampling": val.sampling, "rate": val.rate, "first": val.first}
         spec = spec.model_copy(update=how)
         resized = getattr(section, "views", section.augment).interpolation
         views = Views(interpolation=resized)

@@ -51,7 +51,7 @@ def draw_plan(
             middle, no flip. A random crop has no fixed view.
         fit: how a view that is not drawn at random shows a sample of another aspect.
     """
-    ids = frame_ids(source.info.frames, spec, rng, source.info.fps)
+    ids = frame_ids(source.info.frames, spec, rng, source.info.fps, source.at)
     if isinstance(augment, NoAugment):
         box = fitted_box(source.info.height, source.info.width, size, fit)
         flip = rng is not None and bool(rng.random() < augment.flip)

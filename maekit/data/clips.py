@@ -10,13 +10,19 @@ import numpy as np
 from maekit.recipe.schema import RATE, SEGMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from maekit.recipe.schema import DataSpec
 
+    At = Callable[[Sequence[float], float], Sequence[int]]
+
 
 def frame_ids(
-    available: int, spec: DataSpec, rng: np.random.Generator | None, fps: float | None = None
+    available: int,
+    spec: DataSpec,
+    rng: np.random.Generator | None,
+    fps: float | None = None,
+    at: At | None = None,
 ) -> tuple[int, ...]:
     """Draw the frames of one clip.
 
@@ -25,10 +31,13 @@ def frame_ids(
         spec: frames, stride and sampling of the clip.
         rng: None for the clip in the middle, which held-out samples are measured on.
         fps: the video's frames a second, which timed clips follow; None where it does not say.
+        at: of a label that is of one moment, the frames at times around it (``Source.at``).
 
     Returns:
         ``spec.frames`` frame numbers, never falling, each in ``range(available)``.
     """
+    if spec.sampling == "centered":
+        return centered_frames(available, spec, rng, fps, at=at)
     if spec.sampling == "segments-floor" and rng is not None:
         return _floored_segments(available, spec.frames, rng)
     if spec.sampling in SEGMENTS:
@@ -47,6 +56,8 @@ def mean_step(available: int, spec: DataSpec, fps: float | None = None) -> float
     """Return the mean distance of two frames of a clip, where the video is long enough."""
     if spec.sampling == "timed":
         return (timed_window(spec, fps) - 1) / max(1, spec.frames - 1)
+    if spec.sampling == "centered" and fps and spec.rate:
+        return spec.stride * fps / spec.rate
     if spec.sampling in SEGMENTS:  # of a clip of a test
         return available / spec.frames
     if spec.sampling == "spread":
@@ -69,6 +80,43 @@ def linspace_frames(start: int, available: int, frames: int, stride: int) -> tup
     steps = max(1, shown - 1)
     ids = [start + min(place * window // steps, window - 1) for place in range(shown)]
     return (*ids, *[available - 1] * (frames - shown))
+
+
+def centered_offsets(spec: DataSpec, rng: np.random.Generator | None) -> np.ndarray:
+    """Return where a centered clip's frames lie from its moment, in frames of its own rate.
+
+    Unjittered ones are VideoMAE-Action-Detection's (data/ava.py:150-187).
+    """
+    stride, first = spec.stride, spec.first
+    if first is None:
+        first = -(spec.frames * stride // 2) + (stride - 1) // 2
+    offsets = first + stride * np.arange(spec.frames)
+    if spec.jitter and rng is not None:  # as MMAction (loading.py:764-766)
+        offsets = offsets + rng.integers(-(stride // 2), (stride + 1) // 2, spec.frames)
+    return offsets
+
+
+def centered_frames(
+    available: int,
+    spec: DataSpec,
+    rng: np.random.Generator | None,
+    fps: float | None,
+    middle: int | None = None,
+    at: At | None = None,
+) -> tuple[int, ...]:
+    """Choose the frames of a centered clip.
+
+    Around the moment that ``at`` knows of; else around a frame; else around the video's middle one.
+    """
+    rate = spec.rate or fps or RATE
+    if at is not None:
+        return tuple(at((centered_offsets(spec, rng) / rate).tolist(), 0.5 / rate))
+    if middle is None:
+        middle = (available - 1) // 2
+    # A frame that comes half a frame of the clip's too late still counts: so does FFmpeg's `fps`.
+    apart = (centered_offsets(spec, rng) + 0.5) * (fps or rate) / rate
+    ids = middle + np.ceil(apart).astype(np.int64) - 1
+    return tuple(np.clip(ids, 0, available - 1).tolist())
 
 
 def timed_window(spec: DataSpec, fps: float | None) -> float:

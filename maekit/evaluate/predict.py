@@ -53,7 +53,7 @@ def span_of(spec: DataSpec, fps: float) -> int:
         return (spec.frames - 1) * spec.stride + 1
     if spec.sampling == "spread":
         return spec.frames * spec.stride
-    if spec.sampling == "timed":
+    if spec.sampling in {"timed", "centered"}:
         return round(mean_step(0, spec, fps) * max(1, spec.frames - 1)) + 1
     return spec.frames
 

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from maekit.contracts import View
-from maekit.data.clips import frame_ids, linspace_frames, timed_frames, timed_window
+from maekit.data.clips import (
+    centered_frames,
+    frame_ids,
+    linspace_frames,
+    timed_frames,
+    timed_window,
+)
 from maekit.data.plan import Box, Plan
 from maekit.data.reader import SampleReader
 from maekit.data.rendering import PLAIN, Rendering, fitted_box, largest_box
@@ -23,6 +29,7 @@ from maekit.recipe.sections import NoAugment, Views
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset, Source, SourceInfo
+    from maekit.data.clips import At
     from maekit.data.order import Key
     from maekit.recipe.schema import DataSpec
     from maekit.recipe.sections import Fit
@@ -48,13 +55,13 @@ class ViewReader(SampleReader):
         return plans if len(plans) == 1 else plans + self._plans(source, self.test.center)
 
     def _plans(self, source: Source, test: Views) -> list[Plan]:
-        size = self.views[0].size
-        height, width = source.info.height, source.info.width
+        size, info = self.views[0].size, source.info
+        height, width = info.height, info.width
         fit = self.rendering.fit
         boxes = [crop_box(height, width, size, test, crop, fit) for crop in range(test.crops)]
         return [
             Plan(ids, box, "context", flip=False, interpolation=test.interpolation)
-            for ids in clip_frames(source.info.frames, self.spec, test.clips, source.info.fps)
+            for ids in clip_frames(info.frames, self.spec, test.clips, info.fps, source.at)
             for box in boxes
         ]
 
@@ -94,15 +101,15 @@ def view_reader(
 
 
 def clip_frames(
-    available: int, spec: DataSpec, clips: int, fps: float | None = None
+    available: int, spec: DataSpec, clips: int, fps: float | None = None, at: At | None = None
 ) -> list[tuple[int, ...]]:
     """Choose the frames of ``clips`` clips of a video of ``available`` frames.
 
-    One clip is the center clip of held-out samples. A video that is too short is padded with its
-    last frame.
+    One clip is the center clip of held-out samples, and the only one of a label that is of one
+    moment. A video that is too short is padded with its last frame.
     """
-    if clips == 1:
-        return [frame_ids(available, spec, None, fps)]
+    if clips == 1 or at is not None:
+        return [frame_ids(available, spec, None, fps, at)] * clips
     if spec.sampling in SEGMENTS:
         return [
             tuple(
@@ -121,6 +128,9 @@ def clip_frames(
         window = timed_window(spec, fps)
         apart = max(available - window, 0.0) // (clips - 1)
         return [timed_frames(clip * apart, available, spec.frames, window) for clip in range(clips)]
+    if spec.sampling == "centered":
+        middles = [available * (2 * clip + 1) // (2 * clips) for clip in range(clips)]
+        return [centered_frames(available, spec, None, fps, middle) for middle in middles]
     strided = range(0, available, spec.stride)
     spare = max(0, len(strided) - spec.frames)
     starts = [clip * spare // (clips - 1) for clip in range(clips)]

@@ -222,7 +222,7 @@ class TargetSpec(PartSpec):
     kind = "targets"
 
 
-Sampling = Literal["dense", "spread", "timed", "segments", "segments-floor"]
+Sampling = Literal["dense", "spread", "timed", "centered", "segments", "segments-floor"]
 SEGMENTS = ("segments", "segments-floor")  # which have no stride
 RATE = 30.0  # frames a second that mae_st counts in, whatever a video has
 
@@ -239,7 +239,9 @@ class DataSpec(PartSpec):
         description="of a clip's frames; dense: consecutive at the stride; spread: evenly over "
         "frames * stride, the first and the last of them shown (VideoMAE's fine-tuning); timed: "
         "the same by the clock, whatever a video's rate, over frames * stride at `rate` a second "
-        "(mae_st); segments: "
+        "(mae_st); centered: "
+        "around the moment that a label is of, or the middle, at the stride in frames of `rate` a "
+        "second (AVA); segments: "
         "one from each of as many equal segments of the video (TSN); segments-floor: in training "
         "each has frames // clip frames, so that the rest is never shown, and a shorter video "
         "shows its first frame only (VideoMAE's ssv2.py)",
@@ -248,8 +250,20 @@ class DataSpec(PartSpec):
         None,
         gt=0,
         le=1000,
-        description="frames a second that timed clips count in; unset: 30 (mae_st). Of files that "
-        "do not say their own rate, it is taken for theirs",
+        description="frames a second that timed and centered clips count in; unset: 30 (mae_st), "
+        "centered: each video's own. Of files that do not say their own rate, it is taken for "
+        "theirs",
+    )
+    first: int | None = Field(
+        None,
+        description="of centered clips: where the first frame lies from the moment, in frames of "
+        "`rate` a second; unset: -(frames * stride // 2) + (stride - 1) // 2, which is VideoMAE's "
+        "-31 of 16 frames at stride 4 (SlowFast: -32)",
+    )
+    jitter: bool = Field(
+        False,
+        description="of centered clips in training: each frame moves by -(stride // 2) to "
+        "(stride - 1) // 2 frames of `rate` a second, at random (MMAction)",
     )
     max_bad_fraction: float = Field(
         0.01, ge=0, le=1, description="unreadable files tolerated, as a fraction of the set"
@@ -265,11 +279,16 @@ class DataSpec(PartSpec):
                 f"stride {self.stride} means nothing with sampling {self.sampling}; drop one of "
                 "the two"
             )
-        if self.rate is not None and self.sampling != "timed":
+        if self.rate is not None and self.sampling not in {"timed", "centered"}:
             raise ValueError(
                 f"rate {self.rate:g} means nothing with sampling {self.sampling}; drop one of the "
                 "two"
             )
+        for key in ("first", "jitter"):
+            if getattr(self, key) not in {None, False} and self.sampling != "centered":
+                raise ValueError(
+                    f"{key} means nothing with sampling {self.sampling}; drop one of the two"
+                )
         return self
 
 

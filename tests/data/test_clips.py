@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from maekit.data.clips import (
+    centered_offsets,
     frame_ids,
     linspace_frames,
     mean_step,
@@ -223,3 +225,52 @@ def test_spread_frames_of_any_video(available: int, frames: int, stride: int, se
     if available > window:
         assert len(set(clip)) == frames
         assert 0 <= start < available - window
+
+
+@pytest.mark.parametrize(
+    ("rate", "first", "offsets"),
+    [(25, None, range(-31, 30, 4)), (30, -32, range(-32, 29, 4)), (25, -33, range(-33, 28, 4))],
+)
+def test_centered_clips_are_those_of_the_ava_codes(
+    rate: int, first: int | None, offsets: range
+) -> None:
+    """At the label's moment, in seconds: VideoMAE-Action-Detection's, and SlowFast's."""
+    asked: list[float] = []
+
+    def at(seconds: Sequence[float], late: float) -> Sequence[int]:
+        asked.extend(seconds)
+        assert late == 0.5 / rate
+        return [round(100 + second * rate) for second in seconds]
+
+    ava = DataSpec(name="x", frames=16, stride=4, sampling="centered", rate=rate, first=first)
+    ids = frame_ids(1000, ava, None, 24.0, at)
+    assert asked == [offset / rate for offset in offsets]
+    assert ids == tuple(100 + offset for offset in offsets)
+    plain = ava.model_copy(update={"rate": None})
+    assert frame_ids(201, plain, None, 30.0) == tuple(100 + offset for offset in offsets)
+    assert clip_frames(201, plain, 3, 30.0)[1] == frame_ids(201, plain, None, 30.0)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 20))
+def test_jitter_moves_each_frame_of_a_centered_clip(seed: int, stride: int, frames: int) -> None:
+    calm = DataSpec(name="x", frames=frames, stride=stride, sampling="centered")
+    shaken, rng = calm.model_copy(update={"jitter": True}), np.random.default_rng(seed)
+    still = centered_offsets(calm, None)
+    moved = centered_offsets(shaken, rng) - still
+    assert moved.min() >= -(stride // 2)
+    assert moved.max() <= (stride - 1) // 2
+    assert (np.diff(centered_offsets(shaken, rng)) >= 0).all()
+    np.testing.assert_array_equal(centered_offsets(shaken, None), still)
+    if stride == 4 and frames > 8:
+        assert len(set(moved.tolist())) > 1
+
+
+def test_centered_clips_of_a_plain_video_follow_the_clock_to_its_ends() -> None:
+    ava = DataSpec(name="x", frames=4, stride=10, sampling="centered", rate=25, first=-20)
+    # Of 50 frames a second, every second one; frames that do not exist are the first and the last.
+    assert frame_ids(101, ava, None, 50.0) == (10, 30, 50, 70)
+    assert frame_ids(41, ava, None, 50.0) == (0, 0, 20, 40)
+    with pytest.raises(ValidationError, match="first means nothing with sampling dense"):
+        DataSpec(name="x", frames=4, first=-2)
+    with pytest.raises(ValidationError, match="jitter means nothing with sampling timed"):
+        DataSpec(name="x", frames=4, sampling="timed", jitter=True)
