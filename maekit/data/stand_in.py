@@ -26,10 +26,11 @@ class StandIn(Dataset):
         data: the recipe's section: size, channels, frames.
         samples: how many.
         classes: how many; each has the same number of samples.
+        part: "train" or "val": no sample is in both.
     """
 
-    def __init__(self, data: Data, samples: int, classes: int) -> None:
-        self._samples, self._data = samples, data
+    def __init__(self, data: Data, samples: int, classes: int, part: str) -> None:
+        self._samples, self._data, self._part = samples, data, part
         self._classes = classes
         self.labels = np.arange(samples, dtype=np.int32) % classes
         self.classes = tuple(map(str, range(classes)))
@@ -38,8 +39,8 @@ class StandIn(Dataset):
         return self._samples
 
     def name(self, index: int) -> str:
-        """Return the sample's number."""
-        return f"stand-in/{index}"
+        """Return the sample's part and number."""
+        return f"stand-in/{self._part}/{index}"
 
     def open(self, index: int) -> Source:
         """Draw a sample: as many frames as a clip spans."""
@@ -48,7 +49,7 @@ class StandIn(Dataset):
         shape = (height, width, self._data.channels)
 
         def read(frame_ids: Sequence[int]) -> np.ndarray:
-            rng = generator(0, purpose="stand-in", index=index)
+            rng = generator(0, purpose=f"stand-in {self._part}", index=index)
             return rng.integers(0, 256, (len(frame_ids), *shape), dtype=np.uint8)
 
         fps = None if train.frames == 1 else FPS
@@ -75,5 +76,5 @@ def stand_ins(data: Data, classes: int) -> tuple[StandIn, StandIn | None] | None
     samples = _samples.get()
     if samples is None:
         return None
-    val = StandIn(data, max(classes, min(samples, 64)), classes)
-    return StandIn(data, samples, classes), None if data.val is None else val
+    val = StandIn(data, max(classes, min(samples, 64)), classes, "val")
+    return StandIn(data, samples, classes, "train"), None if data.val is None else val

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def cost(cli: Cli, recipe: str, *words: str) -> dict[str, Any]:
     done = cli("pretrain", recipe, "--dry-run", "--json", "-q", "data.train.path=nowhere", *words)
     assert done.code == 0, done.err
+    assert "are files of data.train" not in done.err
     found: dict[str, Any] = json.loads(done.out)
     return found
 
