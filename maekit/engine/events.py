@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maekit.progress import Progress
 
@@ -62,7 +62,15 @@ class Saved:
     kind: str
     path: str
     image: Image | None = field(default=None, compare=False, repr=False)  # of a picture
+    name: str = "reconstructions"  # of what a picture shows
 
 
-Event = Note | StepDone | Measured | Saved | Progress
+@dataclass(frozen=True)
+class Ended:
+    """A run ended, well or not: ``result`` is what result.json holds."""
+
+    result: Mapping[str, Any] = field(repr=False)
+
+
+Event = Note | StepDone | Measured | Saved | Ended | Progress
 Emit = Callable[[Event], None]

@@ -1,23 +1,21 @@
-"""Write events into a run's folder: log.txt, metrics.jsonl, TensorBoard."""
+"""Write events into a run's folder: log.txt and metrics.jsonl."""
 
 from __future__ import annotations
 
 import json
 import math
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from maekit.engine.events import Emit, Event, Measured, Note, Saved, StepDone
+from maekit.engine.events import Emit, Ended, Event, Measured, Note, Saved, StepDone
 from maekit.engine.run_folder import plain
 from maekit.errors import StorageError
 from maekit.progress import Progress
-from maekit.text import as_text, printable
+from maekit.text import printable
 
 SECONDS_PER_LINE = 10.0  # where every step would be too much
 
@@ -162,6 +160,8 @@ def describe(event: Event) -> str:
             return f"step {event.step}  {event.kind}: {event.path}"
         case StepDone():
             return f"step {event.step}  {numbers(event)}"
+        case Ended():
+            return ""  # whoever began the run says so
         case Progress():
             return "" if event.ended else f"{event.what}: {amount(event)}"
 
@@ -243,69 +243,3 @@ class JsonLines:
 def _rounded(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
     """Round a float to the digits that a float32 has."""
     return float(f"{value:.9g}") if isinstance(value, float) else value
-
-
-class TensorBoard:
-    """Reporter of scalars and pictures for TensorBoard, where it is installed."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._hook = threading.excepthook
-        threading.excepthook = self._take_thread_error
-        try:
-            # What an interrupted run logged after its checkpoint is made again.
-            self.writer = SummaryWriter(str(folder), purge_step=step + 1)
-        except Exception:
-            self._restore_hook()
-            raise
-
-    @classmethod
-    def if_installed(cls, folder: Path, step: int, warn: Emit) -> list[Reporter]:
-        """Return a list of one, or of none."""
-        # It opens no folder whose name is not UTF-8.
-        if str(folder) != as_text(str(folder)) or not find_spec("tensorboard"):
-            return []
-        return [Dispensable(lambda: cls(folder, step), str(folder), warn)]
-
-    def __call__(self, event: Event) -> None:
-        """Add what can be drawn."""
-        add: Callable[..., None] = self.writer.add_scalar
-        if isinstance(event, StepDone):
-            for name in ("loss", "lr", "grad_norm"):
-                add(f"train/{name}", getattr(event, name), event.step)
-            if event.throughput is not None:
-                add("pace/samples_per_second", event.throughput.samples_per_second, event.step)
-                add("pace/data_wait", event.throughput.data_wait, event.step)
-        elif isinstance(event, Measured):
-            for name, value in event.values.items():
-                if value is not None:
-                    add(f"{event.name}/{name}", value, event.step)
-        elif isinstance(event, Saved) and event.image is not None:
-            import numpy as np
-
-            pixels = np.asarray(event.image.convert("RGB"))
-            self.writer.add_image("reconstructions", pixels, event.step, dataformats="HWC")
-
-    def close(self) -> None:
-        """Flush and close.
-
-        Raises:
-            OSError: something could not be written.
-        """
-        try:
-            self.writer.flush()  # raises what its thread met; close does not
-        finally:
-            try:
-                self.writer.close()
-            finally:
-                self._restore_hook()
-
-    def _restore_hook(self) -> None:
-        if threading.excepthook == self._take_thread_error:
-            threading.excepthook = self._hook
-
-    def _take_thread_error(self, args: threading.ExceptHookArgs, /) -> None:
-        """Leave out the traceback of TensorBoard's thread: the next call raises the same error."""
-        if not type(args.thread).__module__.startswith("tensorboard."):
-            self._hook(args)

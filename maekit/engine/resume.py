@@ -45,6 +45,7 @@ FREE = (
     "data.train.published",
     "data.val.published",
     "expected",
+    "log",
     "plugins",  # another version is said
     "ablate.title",
     "ablate.measure",

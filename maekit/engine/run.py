@@ -22,13 +22,14 @@ from maekit import progress
 from maekit.atomic import write_text
 from maekit.engine import distributed
 from maekit.engine.checkpoint import Checkpoints, write_state
-from maekit.engine.events import Emit, Event, Note
+from maekit.engine.events import Emit, Ended, Event, Note
 from maekit.engine.expected import compare
 from maekit.engine.job import Job, section_of
 from maekit.engine.left_out import announce_left_out
+from maekit.engine.loggers import About, open_loggers, require_loggers
 from maekit.engine.loop import Periodic, train
 from maekit.engine.parallel import whole
-from maekit.engine.reporters import Dispensable, JsonLines, LogFile, Reporters, TensorBoard
+from maekit.engine.reporters import Dispensable, JsonLines, LogFile, Reporters
 from maekit.engine.resume import (
     changed_parts,
     check_data,
@@ -141,10 +142,12 @@ class OpenRun(NamedTuple):
                 what = str(error) or "stopped at once"
             text = f"exit {code}: {what}"
             self.log.use(lambda log: log.write(text))
+            result = failed(known, code) | {"error": str(known)}
             try:
-                self.folder.write_result(failed(known, code) | {"error": str(known)})
+                self.folder.write_result(result)
             except OSError as also:
                 self.emit(Note(f"result.json cannot be written: {also}", warning=True))
+            self.emit(Ended(result))
             if known is error:
                 raise
             raise known from error
@@ -240,6 +243,7 @@ def run_in_folder(
             began.
     """
     verb = kind.verb
+    require_loggers(recipe)
     path = distributed.on_first(lambda: choose_folder(verb, recipe, options))
     with (
         StopSignal(signals=options.signals) as stop,
@@ -399,9 +403,7 @@ def _begin(job: Job, run: OpenRun, checkpoint: CheckpointOnDisk | None) -> None:
         for note in folder.trim_metrics(job.state.step, job.state.last_evaluated):
             emit(Note(note, warning=True))
         emit.members.append(JsonLines(folder.path / "metrics.jsonl"))
-        emit.members += TensorBoard.if_installed(
-            folder.path / "tensorboard", job.state.step, emit.listener
-        )
+        emit.members += open_loggers(About(folder.path, job.state.step, job.verb, job.recipe, emit))
     _announce_start(job)
 
 
@@ -457,6 +459,7 @@ def _finish(job: Job, run: OpenRun, *, compared: bool) -> dict[str, Any]:
     if compared:
         result["expected"] = compare(job.recipe.expected, job.verb, result)
     run.folder.write_result(result)
+    run.emit(Ended(result))
     return result
 
 

@@ -250,7 +250,8 @@ class FinetuneJob(Job):
 
         def write() -> None:
             found.write(path.with_name(PREDICTIONS))
-            Judged(self.task, found).write(path.parent, reader, self.emit)
+            judged = Judged(self.task, found)
+            judged.write(path.parent, reader, self.emit, step=self.state.step)
 
         distributed.on_first(write)
 

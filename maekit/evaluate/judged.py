@@ -18,7 +18,7 @@ import numpy as np
 from maekit.atomic import write_bytes, write_text
 from maekit.data.order import Key
 from maekit.data.pixels import to_float01
-from maekit.engine.events import Emit, Note
+from maekit.engine.events import Emit, Note, Saved
 from maekit.errors import Interrupted
 from maekit.evaluate.answers import DIGITS, LIKELY, best
 from maekit.evaluate.labels import JOIN, NONE, Task, average_precision
@@ -207,7 +207,7 @@ class Judged:
             "mistakes": worst,
         }
 
-    def write(self, folder: Path, reader: ViewReader, emit: Emit) -> None:
+    def write(self, folder: Path, reader: ViewReader, emit: Emit, *, step: int = 0) -> None:
         """Write ``classes.csv``, ``confusion.csv`` and ``.png``, and ``mistakes.png``.
 
         They can be made again (`maekit evaluate`), so that failing to make them, in whatever way,
@@ -217,7 +217,8 @@ class Judged:
         Args:
             folder: of the run.
             reader: reads the center view of samples.
-            emit: called with a warning.
+            emit: called with what was drawn, or with a warning.
+            step: of the training.
         """
         try:
             classes = self.classes()
@@ -232,11 +233,16 @@ class Judged:
                 counts = zip(names, confusion.tolist(), strict=True)
                 rows = [(name, *row) for name, row in counts]
                 write_text(folder / CONFUSION, _table(("class", *names), rows))
-                _save(confusion_picture(confusion, names), folder / CONFUSION_PICTURE)
+                _save(
+                    confusion_picture(confusion, names),
+                    folder / CONFUSION_PICTURE,
+                    emit,
+                    step,
+                )
             shown = list(self._shown(reader))
             if shown:
                 samples, captions = zip(*shown, strict=True)
-                _save(contact_sheet(samples, captions), folder / MISTAKES)
+                _save(contact_sheet(samples, captions), folder / MISTAKES, emit, step)
         except Interrupted:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it may not fail the training
@@ -275,7 +281,8 @@ def _cell(value: object) -> object:
     return round(value, DIGITS) if isinstance(value, float) else value
 
 
-def _save(picture: Image, path: Path) -> None:
+def _save(picture: Image, path: Path, emit: Emit, step: int) -> None:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())
+    emit(Saved(step, "picture", str(path), picture, path.stem))

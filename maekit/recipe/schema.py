@@ -21,6 +21,7 @@ from typing import (
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -478,6 +479,16 @@ class Expected(Section):
     )
 
 
+def _listed(value: object) -> object:
+    """Let one word stand for a list of it."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "csv"]
+
+
 class Recipe(Section):
     """One experiment."""
 
@@ -496,6 +507,11 @@ class Recipe(Section):
     finetune: Finetune | None = Field(None, description="what `maekit finetune` does")
     probe: Probe | None = Field(None, description="what `maekit probe` does")
     ablate: Ablate | None = Field(None, description="what `maekit ablate` does")
+    log: Annotated[tuple[LoggerName, ...], BeforeValidator(_listed)] | None = Field(
+        None,
+        description="where numbers and pictures of trainings go besides metrics.jsonl and log.txt: "
+        "tensorboard, wandb, mlflow, csv; unset: tensorboard, where it is installed; []: nowhere",
+    )
     expected: tuple[Expected, ...] = Field((), description="numbers this recipe should reach")
     plugins: dict[str, str] | None = Field(
         None,

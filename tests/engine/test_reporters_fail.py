@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from maekit.engine.events import Event, Measured, Note
-from maekit.engine.reporters import Dispensable, JsonLines, LogFile, TensorBoard
+from maekit.engine.reporters import Dispensable, JsonLines, LogFile
 from maekit.errors import StorageError
 
 
@@ -45,38 +43,6 @@ def test_a_log_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
     log = Dispensable(lambda: LogFile(tmp_path / "log.txt"), "log.txt", said.append)
     log(Note("one"))
     assert len(said) == 1
-
-
-@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOSPC])
-def test_tensorboard_that_fails_is_said_once_and_prints_nothing(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record_writer = pytest.importorskip("tensorboard.summary.writer.record_writer")
-    printed: list[object] = []
-    hook = printed.append
-    monkeypatch.setattr(threading, "excepthook", hook)
-
-    def fail(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    said: list[Event] = []
-    (board,) = TensorBoard.if_installed(tmp_path, 0, said.append)
-    monkeypatch.setattr(record_writer.RecordWriter, "write", fail)
-    for step in range(3):
-        board(Measured(step, "holdout", {"loss": 1.0}))
-    board.close()
-    (note,) = said
-    assert isinstance(note, Note)
-    assert os.strerror(number) in note.text
-    assert not printed
-    assert threading.excepthook == hook
-    other = threading.Thread(target=fail)  # of anyone else
-    (whole,) = TensorBoard.if_installed(tmp_path / "whole", 0, said.append)
-    other.start()
-    other.join()
-    assert len(printed) == 1
-    whole.close()
-    assert threading.excepthook == hook
 
 
 def test_metrics_that_cannot_be_written_end_the_run(tmp_path: Path) -> None:

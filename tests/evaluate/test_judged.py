@@ -13,7 +13,7 @@ from PIL import Image
 from small_recipes import draw_sides
 
 from maekit.datasets.images import Images
-from maekit.engine.events import Event, Note
+from maekit.engine.events import Event, Note, Saved
 from maekit.errors import Interrupted
 from maekit.evaluate.judged import Judged
 from maekit.evaluate.labels import LabelTable, Task
@@ -111,10 +111,12 @@ def test_files_of_a_folder_and_a_failing_disk(tmp_path: Path) -> None:
     assert (rows[0]["class"], rows[0]["recall"], rows[2]["recall"]) == ("cat", "0.333333", "")
     sheet = Image.open(tmp_path / "mistakes.png")
     assert sheet.width > 3 * 160  # three mistakes side by side
-    assert not said
+    assert [Path(each.path).name for each in said if isinstance(each, Saved)] == [
+        "confusion.png", "mistakes.png",
+    ]  # fmt: skip
     CLASSES.write(tmp_path / "absent", reader, said.append)
-    assert isinstance(said[0], Note)
-    assert said[0].warning
+    assert isinstance(said[2], Note)
+    assert said[2].warning
 
 
 @pytest.mark.parametrize("count", [2, 40, 41, 1000])
@@ -161,16 +163,18 @@ def test_of_many_classes_only_what_occurs_is_counted(
     assert (classes[7]["samples"], classes[7]["taken_for"], classes[7]["times"]) == (2, "c9", 2)
     assert (classes[0]["recall"], classes[9]["precision"], classes[9]["recall"]) == (1, 0, None)
     found.write(tmp_path, reader, said.append)
-    (note,) = said
+    note, sheet = said
     assert isinstance(note, Note)
+    assert isinstance(sheet, Saved)
+    assert (sheet.name, sheet.path) == ("mistakes", str(tmp_path / "mistakes.png"))
     assert (note.text[:14], note.warning) == ("21,000 classes", False)
     assert len((tmp_path / "classes.csv").read_text().splitlines()) == 21_001
     assert (tmp_path / "mistakes.png").is_file()
     assert not (tmp_path / "confusion.csv").exists()
     # Of a thousand there is a matrix; that it has no room fails nothing.
     of_many(1000, monkeypatch).write(tmp_path, reader, said.append)
-    assert isinstance(said[1], Note)
-    assert (said[1].warning, "MemoryError" in said[1].text) == (True, True)
+    assert isinstance(said[2], Note)
+    assert (said[2].warning, "MemoryError" in said[2].text) == (True, True)
 
 
 def test_a_stop_while_drawing_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

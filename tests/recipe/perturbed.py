@@ -39,6 +39,7 @@ def as_in(table: Table, old: str, new: str) -> Table:
 PRETRAIN: Table = {
     "name": "other",
     "seed": "4",
+    "log": "csv",
     "data.train.name": (["data.train.name=sample-images", "data.train.count=12"],),
     "data.train.path": "FOLDER/val",
     "data.train.labels": "none",

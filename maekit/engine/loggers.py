@@ -1,0 +1,461 @@
+"""Pass the numbers and pictures of a run on to what people read them with: the recipe's ``log``.
+
+Every logger gets the same names: ``train/loss``, ``pace/samples_per_second``, ``holdout/...``. None
+may end a run: each is wrapped in a ``Dispensable``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import queue
+import re
+import threading
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maekit.atomic import write_text
+from maekit.engine.events import Emit, Ended, Event, Measured, Note, Saved, StepDone
+from maekit.engine.reporters import Dispensable, Reporter
+from maekit.errors import INTERRUPTED, RecipeError
+from maekit.recipe.dump import as_dict
+from maekit.runs import read_json
+from maekit.text import as_text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from maekit.recipe.schema import Recipe
+
+KEPT = "loggers.json"  # in a run's folder: which runs of W&B and MLflow it is
+TABLE = "metrics.csv"
+PROJECT = "maekit"  # of W&B, where WANDB_PROJECT names no other
+_LONGEST_VALUE = 500  # characters of a parameter in MLflow's older databases
+_AT_ONCE = 100  # parameters in a request, and what MLflow's servers take at most
+_MOST_METRICS = 1000  # the same, of metrics
+_ODD = re.compile(r"[^\w\-./ ]", re.ASCII)  # what MLflow refuses in a metric's name
+_PATIENCE = 60.0  # seconds that the end of a run waits for a server
+
+
+@dataclass(frozen=True)
+class About:
+    """What a logger is told of its run.
+
+    Attributes:
+        folder: of the run.
+        step: finished updates when it was opened.
+        verb: the command.
+        recipe: resolved.
+        say: called with what a user should know.
+    """
+
+    folder: Path
+    step: int
+    verb: str
+    recipe: Recipe
+    say: Emit
+
+    @property
+    def title(self) -> str:
+        """Name of the run for people."""
+        return f"{self.recipe.name}/{as_text(self.folder.name)}"
+
+    def kept(self, logger: str) -> dict[str, str]:
+        """Return what an earlier start of this run remembers of a logger."""
+        found = read_json(self.folder / KEPT).get(logger)
+        return found if isinstance(found, dict) else {}
+
+    def keep(self, logger: str, values: Mapping[str, str]) -> None:
+        """Remember it for the next one."""
+        path = self.folder / KEPT
+        write_text(path, json.dumps(read_json(path) | {logger: dict(values)}, indent=1) + "\n")
+
+
+class Logger(ABC):
+    """Base of all: an event becomes numbers or a picture."""
+
+    def __call__(self, event: Event) -> None:
+        """Pass an event on."""
+        match event:
+            case StepDone() | Measured():
+                self.numbers(event.step, named_values(event))
+            case Saved(image=image) if image is not None:
+                self.picture(event.step, event.name, image)
+            case Ended():
+                self.ended(event.result)
+            case _:
+                pass
+
+    @abstractmethod
+    def numbers(self, step: int, values: dict[str, float]) -> None:
+        """Take numbers of a step, by their names; several calls may be of one step."""
+
+    def picture(self, step: int, name: str, image: Image) -> None:  # noqa: B027 - a table has none
+        """Take a picture."""
+
+    def ended(self, result: Mapping[str, Any]) -> None:  # noqa: B027 - most need not know
+        """Take what result.json holds."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish what is written."""
+
+
+def named_values(event: StepDone | Measured) -> dict[str, float]:
+    """Return an event's numbers under the names that all loggers use."""
+    if isinstance(event, Measured):
+        known = ((key, value) for key, value in event.values.items() if value is not None)
+        return {f"{event.name}/{key}": value for key, value in known}
+    values = {f"train/{key}": getattr(event, key) for key in ("loss", "lr", "grad_norm", "epoch")}
+    pace = event.throughput
+    if pace is not None:
+        values |= {
+            "pace/samples_per_second": pace.samples_per_second,
+            "pace/data_wait": pace.data_wait,
+        }
+    return values
+
+
+def require_loggers(recipe: Recipe) -> None:
+    """Refuse a logger whose package is missing, before a run begins.
+
+    Raises:
+        RecipeError: says how to install it.
+    """
+    for name in recipe.log or ():
+        if name in _PACKAGES and find_spec(name) is None:
+            msg = f"'{name}' needs the package {name}"
+            raise RecipeError(msg, where="log", hint=f"pip install 'maekit[{name}]'")
+
+
+def open_loggers(about: About) -> list[Reporter]:
+    """Open what the recipe's ``log`` names; by default TensorBoard, where it is installed."""
+    wanted: Sequence[str] | None = about.recipe.log
+    if wanted is None:
+        # It opens no folder whose name is not UTF-8.
+        legible = str(about.folder) == as_text(str(about.folder))
+        wanted = ("tensorboard",) if legible and find_spec("tensorboard") else ()
+    return [_dispensable(name, about) for name in wanted]
+
+
+def _dispensable(name: str, about: About) -> Dispensable[Logger]:
+    make, where = _LOGGERS[name]
+    return Dispensable(lambda: make(about), where or str(about.folder / name), about.say)
+
+
+class TensorBoard(Logger):
+    """Writer of scalars and pictures for TensorBoard, into ``tensorboard/``."""
+
+    def __init__(self, about: About) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._hook = threading.excepthook
+        threading.excepthook = self._take_thread_error
+        try:
+            # What an interrupted run logged after its checkpoint is made again.
+            folder = str(about.folder / "tensorboard")
+            self.writer = SummaryWriter(folder, purge_step=about.step + 1)
+        except Exception:
+            self._restore_hook()
+            raise
+
+    def numbers(self, step: int, values: dict[str, float]) -> None:
+        """Add scalars."""
+        add: Callable[..., None] = self.writer.add_scalar
+        for name, value in values.items():
+            add(name, value, step)
+
+    def picture(self, step: int, name: str, image: Image) -> None:
+        """Add an image."""
+        import numpy as np
+
+        add: Callable[..., None] = self.writer.add_image
+        add(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        try:
+            self.writer.flush()  # raises what its thread met; close does not
+        finally:
+            try:
+                self.writer.close()
+            finally:
+                self._restore_hook()
+
+    def _restore_hook(self) -> None:
+        if threading.excepthook == self._take_thread_error:
+            threading.excepthook = self._hook
+
+    def _take_thread_error(self, args: threading.ExceptHookArgs, /) -> None:
+        """Leave out the traceback of TensorBoard's thread: the next call raises the same error."""
+        if not type(args.thread).__module__.startswith("tensorboard."):
+            self._hook(args)
+
+
+class WandB(Logger):
+    """A run of Weights & Biases, below ``wandb/``; a resumed run goes on with the same one.
+
+    W&B's own variables choose project, entity and mode. Where it knows no account nothing is asked:
+    the run is written offline, for ``wandb sync``.
+    """
+
+    def __init__(self, about: About) -> None:
+        import wandb
+
+        self._wandb = wandb
+        self.code = 0
+        kept = about.kept("wandb")
+        name = kept.get("id") or uuid.uuid4().hex[:8]
+        mode: Any = os.environ.get("WANDB_MODE")
+        if mode is None and not wandb.login(verify=False, prompt=False):
+            mode = "offline"
+        self.run = wandb.init(
+            project=kept.get("project") or os.environ.get("WANDB_PROJECT") or PROJECT,
+            id=name,
+            resume="allow",
+            name=about.title,
+            group=about.recipe.name,
+            job_type=about.verb,
+            config=as_dict(about.recipe),
+            dir=str(about.folder),
+            mode=mode,
+            # Another run of this process is its owner's; the terminal and log.txt are ours.
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True, console="off", disable_git=True, finish_timeout=_PATIENCE
+            ),
+        )
+        about.keep("wandb", {"id": name, "project": str(self.run.project)})
+        if self.run.offline:
+            folder = Path(self.run.dir).parent
+            about.say(Note(f"W&B is offline: `wandb sync {folder}` sends the run later"))
+        elif self.run.url:
+            about.say(Note(f"W&B: {self.run.url}"))
+
+    def numbers(self, step: int, values: dict[str, float]) -> None:
+        """Log numbers; of steps that it had before the run was interrupted it keeps the first."""
+        self.run.log(values, step=step)
+
+    def picture(self, step: int, name: str, image: Image) -> None:
+        """Log an image."""
+        self.run.log({name: self._wandb.Image(image)}, step=step)
+
+    def ended(self, result: Mapping[str, Any]) -> None:
+        """Put the result's numbers beside the run."""
+        self.code = result["exit"]
+        self.run.summary.update(dict(_flat_numbers(result, "result/")))
+
+    def close(self) -> None:
+        """Finish the run as it ended."""
+        self.run.finish(exit_code=self.code)
+
+
+class MLflow(Logger):
+    """A run of MLflow; a resumed run goes on with the same one.
+
+    MLflow's own variables choose store and experiment (by default the recipe's name). It is written
+    by a thread, since a store may take long to answer, or never does.
+    """
+
+    def __init__(self, about: About) -> None:
+        import mlflow
+        from mlflow.entities import Metric, Param
+
+        self._metric = Metric
+        kept = about.kept("mlflow")
+        uri = kept.get("uri") or os.environ.get("MLFLOW_TRACKING_URI") or mlflow.get_tracking_uri()
+        self.client = mlflow.MlflowClient(tracking_uri=uri)
+        self.known: dict[str, int] | None = None  # of a resumed run: each metric's last step
+        if "run" in kept:
+            self.run = kept["run"]
+            self.client.update_run(self.run, status="RUNNING")
+            self.known = {}
+        else:
+            experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME"), about)
+            tags = {"maekit.verb": about.verb, "maekit.folder": as_text(str(about.folder))}
+            made = self.client.create_run(experiment, run_name=about.title, tags=tags)
+            self.run = str(made.info.run_id)
+            about.keep("mlflow", {"run": self.run, "uri": str(uri)})
+            flat = _flat(as_dict(about.recipe))
+            params = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in flat]
+            for some in _portions(params, _AT_ONCE):
+                self.client.log_batch(self.run, params=some)
+        self.status = "FAILED"
+        self.error: Exception | None = None
+        self.waiting: queue.SimpleQueue[Callable[[], object] | list[Any] | None]
+        self.waiting = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._write, daemon=True, name="maekit-mlflow")
+        self.thread.start()
+
+    def _experiment(self, name: str | None, about: About) -> str:
+        name = name or about.recipe.name
+        found = self.client.get_experiment_by_name(name)
+        return str(self.client.create_experiment(name) if found is None else found.experiment_id)
+
+    def numbers(self, step: int, values: dict[str, float]) -> None:
+        """Hand numbers to the thread."""
+        self._raise_what_it_met()
+        now = int(time.time() * 1000)
+        named = {_ODD.sub("_", key): value for key, value in values.items()}
+        self.waiting.put([self._metric(key, value, now, step) for key, value in named.items()])
+
+    def picture(self, step: int, name: str, image: Image) -> None:
+        """Hand an image to the thread."""
+        self._raise_what_it_met()
+        picture = image.convert("RGB")
+        self.waiting.put(lambda: self.client.log_image(self.run, picture, key=name, step=step))
+
+    def ended(self, result: Mapping[str, Any]) -> None:
+        """Put the result's numbers beside the run, which ended as it says."""
+        code = result["exit"]
+        self.status = {0: "FINISHED", INTERRUPTED: "KILLED"}.get(code, "FAILED")
+        self.numbers(int(result.get("steps", 0)), dict(_flat_numbers(result, "result/")))
+
+    def close(self) -> None:
+        """Wait for the thread, and end the run."""
+        self.waiting.put(None)
+        self.thread.join(_PATIENCE)
+        if self.thread.is_alive():
+            msg = f"it did not take all within {_PATIENCE:.0f} s"
+            raise TimeoutError(msg)
+        self._raise_what_it_met()
+
+    def _raise_what_it_met(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def _write(self) -> None:
+        try:
+            ended = False
+            while not ended:
+                items = [self.waiting.get()]
+                with suppress(queue.Empty):
+                    while True:  # what has come meanwhile goes in one request
+                        items.append(self.waiting.get_nowait())
+                ended = None in items
+                lists = (item for item in items if isinstance(item, list))
+                new = [metric for metrics in lists for metric in metrics if not self._had(metric)]
+                for some in _portions(new, _MOST_METRICS):
+                    self.client.log_batch(self.run, metrics=some)
+                for item in items:
+                    if callable(item):
+                        item()
+            self.client.set_terminated(self.run, self.status)
+        except Exception as error:  # noqa: BLE001 - the next call raises it
+            self.error = error
+
+    def _had(self, metric: Any) -> bool:  # noqa: ANN401 - MLflow's own
+        """Return whether the run had it already, before it was interrupted."""
+        if self.known is None:
+            return False
+        if metric.key not in self.known:
+            steps = [each.step for each in self.client.get_metric_history(self.run, metric.key)]
+            self.known[metric.key] = max(steps, default=-1)
+        return bool(metric.step <= self.known[metric.key])
+
+
+class Table(Logger):
+    """``metrics.csv``: a row for each step, a column for each name."""
+
+    def __init__(self, about: About) -> None:
+        self.path = about.folder / TABLE
+        self.columns = ["step"]
+        self.row: dict[str, str] = {}  # of the newest step, to which more may come
+        rows = self._read()
+        # What an interrupted run wrote after its checkpoint is made again.
+        kept = [row for row in rows if row["step"].isdigit() and int(row["step"]) <= about.step]
+        if kept and int(kept[-1]["step"]) == about.step:
+            self.row = kept.pop()
+        self._rewrite(kept)
+
+    def numbers(self, step: int, values: dict[str, float]) -> None:
+        """Add numbers to the row of their step."""
+        if self.row.get("step") != str(step):
+            self._flush()
+            self.row = {"step": str(step)}
+        self.row |= {key: f"{value:.9g}" for key, value in values.items()}
+
+    def close(self) -> None:
+        """Write the last row, and close the file."""
+        try:
+            self._flush()
+        finally:
+            self.file.close()
+
+    def _flush(self) -> None:
+        if not self.row:
+            return
+        new = [key for key in self.row if key not in self.columns]
+        if new:
+            self.file.close()
+            rows = self._read()
+            self.columns += new
+            self._rewrite(rows)
+        csv.DictWriter(self.file, self.columns, lineterminator="\n").writerow(self.row)
+        self.row = {}
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, restkey="", restval="")
+            rows = list(reader)
+        if "step" not in (reader.fieldnames or ()):
+            return []
+        self.columns = list(reader.fieldnames or ())
+        return [{key: row[key] for key in self.columns} for row in rows]
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())
+        self.file = self.path.open("a", encoding="utf-8", buffering=1, newline="")
+
+
+def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a recipe by their dotted keys."""
+    for key, each in value.items():
+        if isinstance(each, dict):
+            yield from _flat(each, f"{before}{key}.")
+        else:
+            yield before + key, each
+
+
+def _flat_numbers(result: Mapping[str, Any], before: str) -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a result by their names; not those of each class, or each reason."""
+    for key, each in result.items():
+        if isinstance(each, dict) and key not in ("per_class", "left_out"):
+            yield from _flat_numbers(each, f"{before}{key}/")
+        elif isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each):
+            yield before + key, each
+
+
+def _portions(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+_PACKAGES = ("tensorboard", "wandb", "mlflow")  # what these loggers need, under the same names
+# What makes each, and what a failure calls it, where that is not its name in the run's folder.
+_LOGGERS: dict[str, tuple[Callable[[About], Logger], str | None]] = {
+    "tensorboard": (TensorBoard, None),
+    "wandb": (WandB, "W&B"),
+    "mlflow": (MLflow, "MLflow"),
+    "csv": (Table, TABLE),
+}
