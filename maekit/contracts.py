@@ -220,8 +220,7 @@ class Boxes:
     @property
     def frame(self) -> str:
         """What lists of boxes call the moment: ``movie,0902``."""
-        second = f"{self.second:04.0f}" if self.second == int(self.second) else None
-        return f"{self.movie},{second or f'{self.second:08.3f}'}"
+        return f"{self.movie},{second_text(self.second)}"
 
     def only(self, wanted: Sequence[bool] | np.ndarray) -> Boxes:
         """Return the boxes that are wanted."""
@@ -235,6 +234,11 @@ class Boxes:
             truth=tuple(self.truth[place] for place in kept),
             asked=tuple(self.asked[place] for place in kept),
         )
+
+
+def second_text(second: float) -> str:
+    """Write a second as AVA's files do, with four digits: ``0902``, or ``0902.500``."""
+    return f"{second:04.0f}" if second == int(second) else f"{second:08.3f}"
 
 
 # A class, a vector of floats, a set of classes, boxes, or nothing. The loader carries any of them.
@@ -480,6 +484,8 @@ class Backbone(ABC, _Module):
             table 1c).
         keeps_all: why no token can be left out: such a backbone is refused where a masker hides
             anything. None: any token can.
+        any_grid: whether ``forward`` takes clips of another height and width than the context's:
+            positions are resized to their grid on the way.
         free_patch: whether ``patch`` may be another one than that of weights that it takes, as no
             tensor depends on it; a decoder of another patch then begins anew.
         inflates: names of backbones whose weights it takes, as a model of one frame.
@@ -492,6 +498,7 @@ class Backbone(ABC, _Module):
     prefix_tokens: int = 0
     returns: Literal["visible", "all"] = "visible"
     keeps_all: str | None = None
+    any_grid: bool = False
     free_patch: bool = False
     layer_widths: Sequence[int] = ()
     inflates: Sequence[str] = ()

@@ -341,8 +341,22 @@ class Positions(nn.Module):
             self.kind = "learned"
         self.requires_grad_(trained)
 
-    def forward(self) -> Tensor:
-        """Return the rows ``[prefix + N, D]``."""
+    def forward(self, grid: Grid | None = None) -> Tensor:
+        """Return the rows ``[prefix + N, D]``, resampled where another grid than the own is asked.
+
+        A fixed table is then resampled from the grid that it was made for, in one go.
+        """
+        rows = self._own()
+        if grid is None or grid == self.grid:
+            return rows
+        prefix, rows = rows.split([self.prefix_rows, self.grid.tokens])
+        made_for = self.grid
+        if self.kind in FIXED and self.made_for != self.grid:
+            rows = FIXED[self.kind](self.made_for, self.width).to(rows)
+            made_for = self.made_for
+        return torch.cat([prefix, resample_rows(rows, made_for, grid)])
+
+    def _own(self) -> Tensor:
         if self.table is not None:
             return self.table[0]
         tokens = self.temporal[0][:, None] + self.spatial[0][None]

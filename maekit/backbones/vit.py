@@ -131,6 +131,8 @@ class ViTOptions(PartOptions):
 class VisionTransformer(Backbone, nn.Module):
     """Embeds and attends to visible tokens only, unless ``mask_token`` feeds it all of them."""
 
+    any_grid = True
+
     def __init__(
         self, options: ViTOptions, context: PartContext, patch: tuple[int, int, int]
     ) -> None:
@@ -182,10 +184,11 @@ class VisionTransformer(Backbone, nn.Module):
         self, pixels: Tensor, mask: Mask, layers: Sequence[int] = (), attention: bool = False
     ) -> Encoded:
         """Encode normalized pixels ``[B, C, T, H, W]`` to ``[B, prefix + K (or N), D]``."""
-        if self.grid(tuple(pixels.shape[2:])) != self.clip_grid:  # type: ignore[arg-type]
+        grid = self.grid(tuple(pixels.shape[2:]))  # type: ignore[arg-type]
+        if grid.t != self.clip_grid.t or grid.tokens != mask.tokens:
             msg = f"pixels {list(pixels.shape)} do not make the model's grid {self.clip_grid}"
             raise ValueError(msg)
-        x = self._embed(pixels, mask)
+        x = self._embed(pixels, mask, grid)
         taken, maps = [], []
         for index, block in enumerate(self.transformer):
             x, weights = block(x, attention)
@@ -195,10 +198,10 @@ class VisionTransformer(Backbone, nn.Module):
                 maps.append(weights)
         return Encoded(self.norm(x), tuple(taken), tuple(maps))
 
-    def _embed(self, pixels: Tensor, mask: Mask) -> Tensor:
+    def _embed(self, pixels: Tensor, mask: Mask, grid: Grid) -> Tensor:
         """Return tokens with their positions, prefix first."""
         batch = pixels.shape[0]
-        prefix, table = self.positions().split([self.prefix_tokens, self.clip_grid.tokens])
+        prefix, table = self.positions(grid).split([self.prefix_tokens, grid.tokens])
         x: Tensor = self.patch_embed(gather(patchify(pixels, self.patch), mask.visible))
         if self.mask_token is not None:
             everything = self.mask_token.to(x.dtype).expand(batch, mask.tokens, -1)

@@ -186,7 +186,7 @@ def _classes(opened: Any, name: str) -> tuple[str, ...] | None:  # noqa: ANN401 
 
 def _kind(name: str) -> Any:  # noqa: ANN401 - torchvision has no types
     """Return torchvision's class."""
-    from torchvision import datasets  # type: ignore[import-untyped]
+    from torchvision import datasets
 
     return getattr(datasets, name.partition("-")[0])
 

@@ -34,7 +34,55 @@ _WHERE = "finetune.blocks"
 _HALF = ("norm2", "mlp")  # what the second half of a block is called, here and in timm
 
 
-class Classifier(nn.Module):
+class Headed(nn.Module):
+    """Base of what fine-tuning trains: an encoder, a norm, a head; and pixels' statistics.
+
+    Raises:
+        PartError: the encoder has no norm of its own, where it is needed.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        *,
+        norm: Norm,
+        clip: tuple[int, int, int],
+        statistics: Statistics,
+        norm_eps: float = LAYER_NORM_EPS,
+    ) -> None:
+        super().__init__()
+        if norm == "pretrained":
+            required_norm(backbone)
+        self.backbone = backbone
+        self.norm_kind: Norm = norm
+        self.fc_norm = nn.LayerNorm(backbone.width, eps=norm_eps) if norm == "fresh" else None
+        self.head = head
+        self.frozen: list[nn.Module] = []  # of the encoder: always in evaluation mode
+        self.clip = clip
+        self.grid: Grid = backbone.grid(clip)
+        self.statistics = statistics
+        self.normalizer = Normalizer(statistics)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, but leave frozen modules in evaluation mode, so that they drop no paths."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """The device that its tensors are on."""
+        return self.normalizer.mean.device
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Take pixels in [0, 1] to the space that the encoder works in."""
+        normalized: Tensor = self.normalizer(pixels)
+        return normalized
+
+
+class Classifier(Headed):
     """Encodes whole clips and predicts their classes, labels or values.
 
     ``norm="fresh"`` puts a new LayerNorm behind the pooling, and the encoder's own is not used (MAE
@@ -56,22 +104,13 @@ class Classifier(nn.Module):
         statistics: Statistics,
         norm_eps: float = LAYER_NORM_EPS,
     ) -> None:
-        super().__init__()
         if pool == "cls" and not backbone.prefix_tokens:
             msg = f"{type(backbone).__name__} has no class token to pool"
             raise PartError(msg, where="pool: cls", hint="take pool: mean")
-        if norm == "pretrained":
-            required_norm(backbone)
-        self.backbone = backbone
+        super().__init__(
+            backbone, head, norm=norm, clip=clip, statistics=statistics, norm_eps=norm_eps
+        )
         self.pool: Pool = pool
-        self.norm_kind: Norm = norm
-        self.fc_norm = nn.LayerNorm(backbone.width, eps=norm_eps) if norm == "fresh" else None
-        self.head = head
-        self.frozen: list[nn.Module] = []  # of the encoder: always in evaluation mode
-        self.clip = clip
-        self.grid: Grid = backbone.grid(clip)
-        self.statistics = statistics
-        self.normalizer = Normalizer(statistics)
 
     @classmethod
     def of(
@@ -94,18 +133,6 @@ class Classifier(nn.Module):
             norm_eps=norm_eps,
         )
 
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode, but leave frozen modules in evaluation mode, so that they drop no paths."""
-        super().train(mode)
-        for module in self.frozen:
-            module.eval()
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        """The device that its tensors are on."""
-        return self.normalizer.mean.device
-
     def forward(self, pixels: Tensor) -> Tensor:
         """Compute outputs ``[B, K]`` of normalized pixels ``[B, C, T, H, W]``."""
         logits: Tensor = self.head(self.features(pixels))
@@ -115,11 +142,6 @@ class Classifier(nn.Module):
         """Compute what the head gets, ``[B, D]``, of normalized pixels."""
         norm = required_norm(self.backbone) if self.fc_norm is None else self.fc_norm
         return pool_then_norm(self.backbone, pixels, self.grid, self.pool, norm)
-
-    def normalize(self, pixels: Tensor) -> Tensor:
-        """Take pixels in [0, 1] to the space that the encoder works in."""
-        normalized: Tensor = self.normalizer(pixels)
-        return normalized
 
 
 class HeadFeatures:
@@ -175,7 +197,7 @@ def load_classifier(
     return classifier.eval(), header.model_copy(update={"classifier": described})
 
 
-def classifier_tensors(classifier: Classifier) -> dict[str, Tensor]:
+def classifier_tensors(classifier: Headed) -> dict[str, Tensor]:
     """Name tensors as they are saved: the encoder's as ever, the others under ``classifier.``."""
     return {
         name if name.startswith(ENCODER) else f"{CLASSIFIER}{name}": tensor
@@ -183,9 +205,7 @@ def classifier_tensors(classifier: Classifier) -> dict[str, Tensor]:
     }
 
 
-def load_classifier_tensors(
-    classifier: Classifier, tensors: Mapping[str, Tensor], where: str
-) -> None:
+def load_classifier_tensors(classifier: Headed, tensors: Mapping[str, Tensor], where: str) -> None:
     """Load what ``classifier_tensors`` returned.
 
     Raises:
@@ -251,7 +271,7 @@ def make_head(
     return nn.Sequential(parts)
 
 
-def freeze(classifier: Classifier, blocks: int | Literal["all", "half"]) -> list[nn.Module]:
+def freeze(classifier: Headed, blocks: int | Literal["all", "half"]) -> list[nn.Module]:
     """Leave only the last blocks, and what is behind them, to be trained.
 
     The encoder's own last norm is not trained where it is not used, nor with 0 blocks.

@@ -14,7 +14,17 @@ FORMAT = 1
 
 Pool = Literal["mean", "cls"]
 Norm = Literal["fresh", "pretrained"]
-HeadKind = Literal["multiclass", "multilabel", "regression"]
+HeadKind = Literal["multiclass", "multilabel", "regression", "detection"]
+
+
+class RoI(BaseModel):
+    """How tokens are pooled in a box, by RoIAlign; the defaults are VideoMAE's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bins: int = 7  # of height and width, each
+    aligned: bool = False  # whether cells are shifted by half of one, as they should be
+    inclusive: bool = True  # whether a box ends at its last pixel
 
 
 class ClassifierHeader(BaseModel):
@@ -29,6 +39,7 @@ class ClassifierHeader(BaseModel):
     dropout: float = 0.0
     batch_norm: bool = False
     norm_eps: float = 1e-6  # of the norm behind the pooling, where it is fresh
+    roi: RoI | None = None  # of a detector, whose mean is over time and whose norm is before it
 
     def shapes(self, width: int) -> dict[str, tuple[int, ...]]:
         """Return the tensors of norm and head on features of this width, by name."""

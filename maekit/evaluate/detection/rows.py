@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from maekit.atomic import write_text
+from maekit.contracts import second_text
 from maekit.errors import DataError
 from maekit.text import as_text
 
@@ -29,8 +30,7 @@ class Frame(NamedTuple):
     @property
     def words(self) -> tuple[str, str]:
         """Its two columns in AVA's files: seconds have four digits."""
-        whole = self.second == int(self.second)
-        return as_text(self.video), f"{int(self.second):04d}" if whole else f"{self.second:g}"
+        return as_text(self.video), second_text(self.second)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,179 @@
+"""A detector of actions: an encoder, its tokens averaged over time, pooled in each box, a head.
+
+B clips, C channels, T frames, H x W pixels; t x h x w their grid of tokens; D the encoder's width;
+P boxes of all clips together; K actions. As VideoMAE-Action-Detection's modeling_finetune.py
+(MCG-NJU/VideoMAE-Action-Detection 15615db).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from maekit.evaluate.classifier import Headed
+from maekit.layers import LAYER_NORM_EPS, Statistics
+from maekit.tokens import Mask, require_clips
+from maekit.weights.header import RoI
+
+if TYPE_CHECKING:
+    from maekit.contracts import Backbone
+    from maekit.model import MaskedAutoencoder
+    from maekit.weights.header import Norm
+
+
+class Detector(Headed):
+    """Encodes whole clips, of any height and width, and predicts the actions in their boxes.
+
+    ``norm="pretrained"`` is the encoder's own, over each token before pooling; ``"fresh"`` a new
+    one in its place.
+
+    Args:
+        backbone: the encoder.
+        head: features ``[P, D]`` to logits.
+        roi: how tokens are pooled in a box.
+        norm: over each token, before they are averaged.
+        clip: frames, height and width in pixels of the clips that it was built for.
+        statistics: of pixels in [0, 1].
+        norm_eps: of a fresh norm.
+        bins_dropout: of each bin of a box, before the largest is taken (mmaction2).
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        roi: RoI,
+        *,
+        norm: Norm,
+        clip: tuple[int, int, int],
+        statistics: Statistics,
+        norm_eps: float = LAYER_NORM_EPS,
+        bins_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(
+            backbone, head, norm=norm, clip=clip, statistics=statistics, norm_eps=norm_eps
+        )
+        self.roi = roi
+        self.bins_dropout = nn.Dropout(bins_dropout)
+
+    @classmethod
+    def of(
+        cls,
+        model: MaskedAutoencoder,
+        head: nn.Module,
+        roi: RoI,
+        *,
+        norm: Norm,
+        norm_eps: float = LAYER_NORM_EPS,
+        bins_dropout: float = 0.0,
+    ) -> Self:
+        """Build a detector on the encoder of a masked autoencoder, which it shares."""
+        return cls(
+            model.backbone,
+            head,
+            roi,
+            norm=norm,
+            clip=model.clip,
+            statistics=model.statistics,
+            norm_eps=norm_eps,
+            bins_dropout=bins_dropout,
+        )
+
+    def forward(self, pixels: Tensor, cells: Tensor) -> Tensor:
+        """Compute logits ``[P, K]`` of normalized pixels ``[B, C, T, H, W]``.
+
+        Args:
+            pixels: of the clips.
+            cells: ``[P, 5]``: a box's clip, and its corners in cells of the grid (see ``cells``).
+        """
+        bins = pooled(self.plane(pixels), cells, self.roi)
+        features = self.bins_dropout(bins).amax(dim=(2, 3))
+        logits: Tensor = self.head(features)
+        return logits
+
+    def plane(self, pixels: Tensor) -> Tensor:
+        """Compute what boxes are pooled from, ``[B, D, h, w]``: tokens averaged over time."""
+        frames, height, width = require_clips(pixels).shape[2:]
+        grid = self.backbone.grid((frames, height, width))
+        mask = Mask.nothing_hidden(len(pixels), grid.tokens, pixels.device)
+        if self.fc_norm is None:
+            tokens = self.backbone(pixels, mask).tokens
+        else:
+            last = len(self.backbone.blocks()) - 1
+            tokens = self.fc_norm(self.backbone(pixels, mask, layers=(last,)).layers[0])
+        patches: Tensor = tokens[:, self.backbone.prefix_tokens :]
+        plane: Tensor = patches.unflatten(1, grid).mean(dim=1)
+        return plane.permute(0, 3, 1, 2)
+
+    def cells(self, corners: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
+        """Put the boxes of a batch into one tensor ``[P, 5]``, as ``forward`` takes them.
+
+        Args:
+            corners: of each clip, ``[P_b, 4]`` as fractions of its picture.
+            size: height and width of the picture in pixels, without what is padded.
+        """
+        return box_cells(corners, size, self.backbone.patch[1:], inclusive=self.roi.inclusive)
+
+
+def pooled(plane: Tensor, cells: Tensor, roi: RoI) -> Tensor:
+    """Pool a plane ``[B, D, h, w]`` in boxes ``[P, 5]`` of its cells: ``[P, D, bins, bins]``.
+
+    torchvision's RoIAlign, with as many samples in a bin as it covers cells. In float32: bfloat16
+    is not implemented on CPUs, and feature and boxes must share a type.
+    """
+    from torchvision.ops import roi_align
+
+    dtype = torch.promote_types(plane.dtype, torch.float32)
+    made: Tensor = roi_align(
+        plane.to(dtype),
+        cells.to(plane.device, dtype),
+        (roi.bins, roi.bins),
+        sampling_ratio=0,
+        aligned=roi.aligned,
+    )
+    return made
+
+
+def box_cells(
+    corners: Sequence[np.ndarray],
+    size: tuple[int, int],
+    patch: tuple[int, int],
+    *,
+    inclusive: bool,
+) -> Tensor:
+    """Turn fractions into cells of the grid, float32 ``[P, 5]`` with each box's clip before it.
+
+    Args:
+        corners: of each clip, ``[P_b, 4]`` as fractions of its picture.
+        size: of the picture, in pixels: height, width.
+        patch: of a cell, in pixels: height, width.
+        inclusive: whether a box ends at its last pixel, and not behind it (AlphAction, whose boxes
+            are one pixel narrower).
+    """
+    clips = np.repeat(np.arange(len(corners)), [len(each) for each in corners])
+    boxes = np.concatenate([np.zeros((0, 4)), *corners]) * np.tile(np.array(size[::-1]), 2)
+    if inclusive:
+        boxes[:, 2:] = np.maximum(boxes[:, 2:] - 1, boxes[:, :2])
+    boxes /= np.tile(np.array(patch[::-1]), 2)
+    return torch.from_numpy(np.concatenate([clips[:, None], boxes], axis=1)).float()
+
+
+def padded(pixels: Tensor, patch: tuple[int, int], size: tuple[int, int] = (0, 0)) -> Tensor:
+    """Pad normalized pixels with zeros on the right and below, as the official test does.
+
+    Args:
+        pixels: ``[B, C, T, H, W]``.
+        patch: height and width are made multiples of it.
+        size: what they are at least: those of the largest clip of a batch.
+    """
+    sides = [
+        -(-max(own, wanted) // step) * step
+        for own, wanted, step in zip(pixels.shape[-2:], size, patch, strict=True)
+    ]
+    more = [side - own for side, own in zip(sides, pixels.shape[-2:], strict=True)]
+    return F.pad(pixels, (0, more[1], 0, more[0]))
