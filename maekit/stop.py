@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from maekit.errors import INTERRUPTED, Interrupted
 
+T = TypeVar("T")
 # Ctrl-C; preemption; SLURM's --signal=USR1; a terminal or connection that was closed.
 WATCHED = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 
@@ -94,6 +95,8 @@ def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     raise Leaving(INTERRUPTED)
 
 
+_BETWEEN = 1024  # items of which there may be millions: some milliseconds
+
 _current: ContextVar[StopSignal | None] = ContextVar("stop", default=None)
 
 
@@ -106,6 +109,18 @@ def check() -> None:
     stop = _current.get()
     if stop is not None and stop.requested and not stop.deferred:
         raise Interrupted("interrupted")
+
+
+def hearing(items: Iterable[T]) -> Iterator[T]:
+    """Yield items of which there may be millions, and leave them soon if a signal has come.
+
+    Raises:
+        Interrupted: it has.
+    """
+    for number, item in enumerate(items):
+        if number % _BETWEEN == 0:
+            check()
+        yield item
 
 
 @contextmanager

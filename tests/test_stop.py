@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from maekit import registry
+from maekit.data import index_file
+from maekit.datasets.folders import Wanted, walk
+from maekit.datasets.list_rows import read_list
 from maekit.errors import Interrupted
 from maekit.stop import Leaving, StopSignal, interruptible, leaving_at_once
 
@@ -52,3 +57,61 @@ def test_a_signal_in_an_import_is_not_a_parts_fault(monkeypatch: pytest.MonkeyPa
             assert stop.requested == "SIGTERM"
     with StopSignal() as stop:
         assert stop.requested is None
+
+
+MANY = 4000
+Index = Callable[[Path], Iterator[object]]
+SUFFIXES = frozenset({".png"})
+
+
+def lines(folder: Path) -> Iterator[object]:
+    (folder / "list").write_text("a.png 3\n" * MANY)
+    return read_list(folder / "list", SUFFIXES)
+
+
+def table(folder: Path) -> Iterator[object]:
+    (folder / "list").write_text("path,label\n" + "a.png,3\n" * MANY)
+    return read_list(folder / "list", SUFFIXES)
+
+
+def objects(folder: Path) -> Iterator[object]:
+    (folder / "list").write_text('{"path": "a.png"}\n' * MANY)
+    return read_list(folder / "list", SUFFIXES)
+
+
+def files(folder: Path) -> Iterator[object]:
+    for number in range(MANY):
+        os.mknod(folder / f"{number}.png")
+    return walk(str(folder), Wanted(SUFFIXES, frozenset()))
+
+
+def folders(folder: Path) -> Iterator[object]:
+    for number in range(2000):
+        (folder / str(number)).mkdir()
+        os.mknod(folder / str(number) / "a.png")
+    return walk(str(folder), Wanted(SUFFIXES, frozenset()))
+
+
+@pytest.mark.parametrize("indexed", [lines, table, objects, files, folders])
+def test_a_set_that_is_being_indexed_is_left(indexed: Index, tmp_path: Path) -> None:
+    found = indexed(tmp_path)
+    with StopSignal():
+        next(found)
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1100):
+            try:
+                next(found)
+            except Interrupted:
+                return
+    pytest.fail("the signal was not heard")
+
+
+def test_a_file_that_is_being_hashed_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_file, "LARGE", 0)
+    (tmp_path / "list").write_text("a.png\n")
+    with StopSignal():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            index_file.key_of_file(tmp_path / "list")

@@ -23,6 +23,7 @@ import numpy as np
 from maekit.atomic import write_atomically
 from maekit.data.files import cache_folder
 from maekit.progress import counted
+from maekit.stop import check
 
 VERSION = 1  # raise it with every change of how lists are read
 LARGE = 2**20  # bytes: what is smaller stays in memory
@@ -170,6 +171,7 @@ def key_of_file(path: Path, *about: object) -> str | None:
 
     Raises:
         OSError: it cannot be read.
+        Interrupted: a signal has come.
     """
     size = path.stat().st_size
     if size < LARGE:
@@ -178,6 +180,7 @@ def key_of_file(path: Path, *about: object) -> str | None:
     with path.open("rb") as file, counted(f"looking at {path.name}", size, "bytes") as count:
         done = 0
         while chunk := file.read(_CHUNK):
+            check()
             found.update(chunk)
             done += len(chunk)
             count(done)

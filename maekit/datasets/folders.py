@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from maekit.data.sniff import Family, content_of
 from maekit.errors import DataError
+from maekit.stop import hearing
 from maekit.text import listed, quantity
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def walk(
 
     Raises:
         DataError: a folder cannot be listed.
+        Interrupted: a signal has come.
     """
     seen = {_identity(folder)}
     own: set[tuple[int, int]] | None = None  # the folders below that are not links, once needed
@@ -196,10 +198,10 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     """Iterate over what lies in a folder and is not hidden, sorted."""
     try:
         with os.scandir(folder) as listing:
-            entries = [entry for entry in listing if not entry.name.startswith(".")]
+            entries = [each for each in hearing(listing) if not each.name.startswith(".")]
     except OSError as error:
         raise _unlisted(folder, error) from error
-    return iter(sorted(entries, key=lambda entry: entry.name))
+    yield from hearing(sorted(entries, key=lambda entry: entry.name))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

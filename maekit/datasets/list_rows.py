@@ -23,6 +23,7 @@ from maekit.datasets.list_header import (
     unknown_header,
 )
 from maekit.errors import DataError
+from maekit.stop import hearing
 
 _LONGEST_LINE = (
     1 << 20
@@ -53,6 +54,7 @@ def read_list(path: Path, suffixes: frozenset[str]) -> Iterator[Row]:
 
     Raises:
         DataError: the list is not text, or a row makes no sense; names file and line.
+        Interrupted: a signal has come.
     """
     with _opened(path) as file:
         first, below = _beginning(file, path)
@@ -139,10 +141,14 @@ def _beginning(file: TextIO, path: Path) -> tuple[str, list[str]]:
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
-    """Yield lines, without taking memory for one that is longer than any list's."""
-    number = 0
-    while line := file.readline(_LONGEST_LINE + 1):
-        number += 1
+    """Yield lines, without taking memory for one that is longer than any list's.
+
+    Raises:
+        DataError: there is such a line.
+        Interrupted: a signal has come.
+    """
+    lines = iter(lambda: file.readline(_LONGEST_LINE + 1), "")
+    for number, line in enumerate(hearing(lines), start=1):
         if len(line) > _LONGEST_LINE:
             what = f"the line is longer than {_LONGEST_LINE:,} characters"
             raise DataError(what, where=f"{path}:{number}", hint=_WANTED)
