@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ MODELS = {"images": "mae_in1k_vit_b", "videos": "videomae_k400"}
 class Ours:
     """maekit's own step, as its training makes it."""
 
-    def __init__(self, recipe: str, precision: str, batch: int) -> None:
-        resolved = resolve(load(recipe), "pretrain")
+    def __init__(self, recipe: str, precision: str, batch: int, words: Sequence[str] = ()) -> None:
+        resolved = resolve(load(recipe, tuple(words)), "pretrain")
         pretrain: Any = resolved.pretrain
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = build_model(header_of(resolved, BLANK)).to(self.device).train()
@@ -107,16 +108,16 @@ def settle(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _their_images() -> Any:
+def _their_images(**sizes: int) -> Any:
     from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-    return ViTMAEForPreTraining(ViTMAEConfig(norm_pix_loss=True, mask_ratio=0.75))
+    return ViTMAEForPreTraining(ViTMAEConfig(norm_pix_loss=True, mask_ratio=0.75, **sizes))
 
 
-def _their_videos() -> Any:
+def _their_videos(**sizes: int) -> Any:
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
-    return VideoMAEForPreTraining(VideoMAEConfig(norm_pix_loss=True))
+    return VideoMAEForPreTraining(VideoMAEConfig(norm_pix_loss=True, **sizes))
 
 
 def _image_arguments(batch: Batch, device: torch.device) -> dict[str, Any]:
@@ -136,17 +137,22 @@ KINDS = {
 }
 
 
-def groups(*, batches: dict[str, int]) -> Iterator[Group]:
+def groups(
+    *, batches: dict[str, int], words: Sequence[str] = (), sizes: Mapping[str, int] | None = None
+) -> Iterator[Group]:
     """Yield a group for each model and precision.
 
     Args:
         batches: samples of a step, by kind; kinds that are not named are left out.
+        words: laid over our recipe, as on a command line.
+        sizes: options of transformers' configuration that say the same.
     """
     for kind, batch in batches.items():
         title, build, arguments = KINDS[kind]
         for precision in ("fp32", "bf16"):
-            ours = Ours(MODELS[kind], precision, batch)
-            theirs = Theirs(ours, build, arguments)
+            ours = Ours(MODELS[kind], precision, batch, words)
+            theirs = Theirs(ours, partial(build, **(sizes or {})), arguments)
+            title = f"{title}, {' '.join(words)}" if words else title
             products = [product_rate(ours.device, ours.precision)]
             flops = count_flops(ours.step, ours.batch)
             group = Group(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import images, run, videos
+from benchmarks import images, run, scaling, steps, videos
 from benchmarks.sides import Group, compare
 
 
@@ -46,12 +45,43 @@ def test_images_in_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.slow
-def test_videos_steps_and_scaling(tmp_path: Path) -> None:
+def test_videos(tmp_path: Path) -> None:
     for group in videos.groups(tmp_path, samples=1):
         assert group.facts["frames equal a plain decode"]
         assert compare(group, 1)["sides"]["maekit"]["ratio"] == 1.0
     assert images.photo(8, 9, 0).shape == (8, 9, 3)
-    options = argparse.Namespace(step_batch=1, clips=1, samples=8, pairs=1)
-    (first, *_) = run.groups("steps", tmp_path, options)
-    found = compare(first, 1)
-    assert found["facts"]["flops of a step"] > 1e9
+
+
+SMALL = ("model.backbone={size: tiny, width: 48, depth: 1, heads: 3}",)
+SMALL += ("model.decoder={width: 48, depth: 1, heads: 3}",)
+SIZES = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 3}
+SIZES |= {"intermediate_size": 192, "decoder_hidden_size": 48, "decoder_num_hidden_layers": 1}
+SIZES |= {"decoder_num_attention_heads": 3, "decoder_intermediate_size": 192}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", steps.KINDS)
+def test_steps_of_small_models(kind: str) -> None:
+    """Both sides train a model of the same size: theirs has a few buffers and biases besides."""
+    for group in steps.groups(batches={kind: 1}, words=SMALL, sizes=SIZES):
+        ours, theirs = (
+            sum(p.numel() for p in side.model.parameters() if p.requires_grad)
+            for side in group.work.values()
+        )
+        assert ours == pytest.approx(theirs, rel=0.02)
+        found = compare(group, 1)
+        assert found["facts"]["flops of a step"] > 1e7
+        assert min(found["facts"]["peak bytes of a forward and backward pass"].values()) > 1e5
+
+
+@pytest.mark.slow
+def test_a_step_against_its_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    few = [each for each in scaling.points() if each.axis == "visible tokens"][:2]
+    small = [each._replace(words=(*each.words, *SMALL), batch=1) for each in few]
+    monkeypatch.setattr(scaling, "points", lambda: small)
+    rows = scaling.table(rounds=1)
+    assert [row["value"] for row in rows] == [49, 20]
+    assert rows[0]["gflop"] > rows[1]["gflop"]
+    assert rows[0]["beyond"] == 0
+    scaling.plot(rows, str(tmp_path / "sizes.png"))
+    assert (tmp_path / "sizes.png").stat().st_size > 1000

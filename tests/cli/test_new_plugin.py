@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -111,18 +112,28 @@ def test_what_cannot_be_checked_is_said(cli: Cli) -> None:
 
 
 @pytest.mark.slow
+def test_the_tests_that_are_written_pass(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ALL:
+        write(cli, monkeypatch, name)
+    # With one thread, as all that tests start.
+    environment = os.environ | {"PYTHONPATH": ":".join(each for each in sys.path if each)}
+    tests = subprocess.run(
+        # Their files have one name: each alone may be imported as it is, all together may not.
+        [sys.executable, "-m", "pytest", "--import-mode=importlib", "-p", "no:cacheprovider",
+         *(f"maekit-new-{name}/tests" for name in ALL)],
+        check=False, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert tests.returncode == 0, tests.stdout[-2000:]
+    assert f"{len(ALL)} passed" in tests.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_every_kind_installs_passes_and_trains(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     write(cli, monkeypatch, name)
     folder, given = Path(f"maekit-new-{name}").absolute(), ALL[name][1]
-    path = {"PYTHONPATH": ":".join(each for each in sys.path if each)}
-    tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder / "tests")],
-        check=False, capture_output=True, text=True, env=path | {"PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
-    assert tests.returncode == 0, tests.stdout[-2000:]
     if given:
         subprocess.run([sys.executable, str(folder / "make_sample.py")], check=True)
     checked = cli("plugins", "check", f"maekit-new-{name}/new-{name}", *given)

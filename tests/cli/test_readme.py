@@ -64,6 +64,7 @@ SHORTER = {
     "maekit finetune mine.yaml": "finetune.epochs=1 data.workers=0",
     "maekit probe mine.yaml": "data.workers=0",
     "maekit weights convert mae_pretrain": "--heads 3 --decoder-heads 8",
+    "maekit bench quickstart": "pretrain.batch.global=4 data.workers=0",
 }
 
 
@@ -145,6 +146,7 @@ def test_every_command_runs(cli: Cli, tmp_path: Path, monkeypatch: pytest.Monkey
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("maekit.engine.bench.SECONDS", 0.2)
     lay_out()
     Path("recipes").symlink_to(README.parent / "recipes")
     for line in COMMANDS:
