@@ -89,6 +89,8 @@ def run(
     seed: int | None = None,
     compare_expected: bool = False,
     accept_data: bool = False,
+    extend: str | None = None,
+    extend_as: str | None = None,
     lock: bool = True,
     signals: bool = False,
     on_event: Callable[[Event], None] | None = None,
@@ -116,6 +118,9 @@ def run(
         seed: overrides the recipe's.
         compare_expected: say in ``expected`` whether results lie in the recipe's bands.
         accept_data: resume though the data is not what it was when the run began.
+        extend: with ``resume`` a larger budget to go on to, as ``"pretrain.epochs=1600"``.
+        extend_as: ``planned`` (the learning rate as if it had been meant so from the start) or
+            ``restart`` (a new warm-up and cosine over what is left).
         lock: lock the folder against other processes; False: for file systems that have no locks.
         signals: save a checkpoint and stop at SIGINT, SIGTERM, SIGUSR1 or SIGHUP; needs the main
             thread. The result's ``exit`` is then 75.
@@ -130,9 +135,11 @@ def run(
     """
     from pathlib import Path
 
+    from maekit.engine.extension import Request
     from maekit.engine.run import RunOptions
     from maekit.verbs import run as work
 
+    longer = Request.of(verb, extend, extend_as, resume=resume)
     options = RunOptions(
         out=None if out is None else Path(out),
         resume=resume,
@@ -142,8 +149,10 @@ def run(
         signals=signals,
         locks=lock,
         accept_data=accept_data,
+        extend=None if longer is None else longer.how,
     )
     words = [*overrides, *([] if seed is None else [f"seed={seed}"])]
+    words = words if longer is None else longer.words(words)
     listener = on_event or (lambda _: None)
     return work(
         recipe,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,6 +28,22 @@ Resume = Annotated[
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Move an earlier run in DIR away first.")
+]
+Extend = Annotated[
+    str | None,
+    typer.Option(
+        "--extend",
+        metavar="KEY=VALUE",
+        help="With --resume: go on to a larger budget, as pretrain.epochs=1600.",
+    ),
+]
+ExtendAs = Annotated[
+    Literal["planned", "restart"] | None,
+    typer.Option(
+        "--extend-as",
+        help="planned (default): the learning rate as if it had been meant so from the start; "
+        "restart: warm-up and a new cosine over what is left.",
+    ),
 ]
 AcceptData = Annotated[
     bool,

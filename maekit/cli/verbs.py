@@ -17,6 +17,7 @@ from maekit.cli.reporters import LoggingBridge, Terminal
 from maekit.cli.result import print_result
 from maekit.engine import distributed
 from maekit.engine.events import Note
+from maekit.engine.extension import Request
 from maekit.engine.precision import pick_device
 from maekit.engine.resume import is_restarted
 from maekit.engine.run import Finished, RunOptions
@@ -79,17 +80,21 @@ def train(  # noqa: PLR0917 - each is an option of the command line
     json: bool,
     quiet: bool,
     verbose: bool,
+    extend: str | None = None,
+    extend_as: str | None = None,
     compare_expected: bool = False,
 ) -> int:
     """Train as a recipe says; return the exit code."""
     words = [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
+    resume = resume or is_restarted()
+    extension = extension_of(verb, extend, extend_as, resume=resume, dry_run=dry_run)
+    words = words if extension is None else extension.words(words)
     with prepared(verb, recipe, words, device=device, quiet=quiet, verbose=verbose) as command:
         if dry_run:
             kind, asked = JOBS[verb], Asked(samples, PLANNED.get(), device_memory)
             source = kind.find_source(command.recipe, source, command.terminal)
             return rehearse(kind, *command, source=source, json=json, asked=asked)
         refuse_without_dry_run(samples, device_memory)
-        resume = resume or is_restarted()
         options = RunOptions(
             out,
             resume,
@@ -99,9 +104,24 @@ def train(  # noqa: PLR0917 - each is an option of the command line
             signals=True,
             locks=lock,
             accept_data=accept_data,
+            extend=None if extension is None else extension.how,
         )
         done = run_verb(verb, command.recipe, command.device, options, command.terminal)
     return print_training(verb, recipe, done, json=json, quiet=quiet)
+
+
+def extension_of(
+    verb: str, extend: str | None, how: str | None, *, resume: bool, dry_run: bool
+) -> Request | None:
+    """Understand ``--extend`` and ``--extend-as``.
+
+    Raises:
+        RecipeError: they cannot be followed.
+    """
+    if extend is not None and dry_run:
+        msg = "a dry run is of a run from its start"
+        raise RecipeError(msg, where="--extend", hint="leave one of them out")
+    return Request.of(verb, extend, how, resume=resume)
 
 
 def refuse_without_dry_run(samples: int | None, memory: float | None) -> None:

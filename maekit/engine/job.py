@@ -45,7 +45,7 @@ from maekit.engine.left_out import (
 from maekit.engine.loop import Periodic, TrainState
 from maekit.engine.parallel import Sharding, gathered
 from maekit.engine.precision import Precision
-from maekit.engine.schedule import BatchSplit, base_lr, make_schedule, total_steps
+from maekit.engine.schedule import BatchSplit, base_lr, make_schedule, total_steps, warmup_steps
 from maekit.engine.settings import check_schedule, doubtful
 from maekit.engine.step import eval_mode
 from maekit.errors import DataError, RecipeError
@@ -201,10 +201,19 @@ class Job(ABC):
     @property
     def budget(self) -> int:
         """The budget in updates."""
+        return self.budget_of(self.section)
+
+    @property
+    def warmup(self) -> int:
+        """The warm-up in updates, before it is cut to the budget."""
+        return warmup_steps(self.section.warmup, self.stream.steps_per_epoch)
+
+    def budget_of(self, section: TrainingSection) -> int:
+        """Return the budget that a section gives, in updates over this data."""
         return total_steps(
-            epochs=self.section.epochs,
-            steps=self.section.steps,
-            samples=self.section.samples,
+            epochs=section.epochs,
+            steps=section.steps,
+            samples=section.samples,
             batch=self.split.effective,
             per_epoch=self.stream.steps_per_epoch,
         )

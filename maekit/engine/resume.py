@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from maekit.atomic import write_bytes, write_text
 from maekit.data.identity import Identity, differences, identify
 from maekit.engine.events import Emit, Note
+from maekit.engine.extension import EXTENDABLE, free_keys
 from maekit.engine.run_folder import unfinished_runs
 from maekit.errors import MaekitError, RecipeError
 from maekit.installed import OURS
@@ -176,14 +177,22 @@ def record_data(run: Path, data: dict[str, Identity]) -> None:
     write_bytes(run / DATA, _IDENTITIES.dump_json(data, indent=1))
 
 
-def newest_of(recipe: Recipe, verb: str, source: str | None) -> Path | None:
+def newest_of(
+    recipe: Recipe, verb: str, source: str | None, *, extended: bool = False
+) -> Path | None:
     """Return the newest unfinished run of this very recipe and these weights, if there is one.
 
     A requeued job finds its own run by it, not that of another seed.
+
+    Args:
+        recipe: as it is resolved now.
+        verb: the command.
+        source: the weights that are asked for.
+        extended: the run may be finished, and have had another budget.
     """
-    for folder in unfinished_runs(recipe.name, verb):
+    for folder in unfinished_runs(recipe.name, verb, finished=extended):
         try:
-            check_same(folder, recipe, verb)
+            check_same(folder, recipe, verb, extended=extended)
             check_source(folder, source)
         except MaekitError:
             continue
@@ -191,10 +200,16 @@ def newest_of(recipe: Recipe, verb: str, source: str | None) -> Path | None:
     return None
 
 
-def check_same(run: Path, recipe: Recipe, verb: str) -> None:
+def check_same(run: Path, recipe: Recipe, verb: str, *, extended: bool = False) -> None:
     """Refuse to resume a run as another experiment.
 
     Sections of other verbs may change: this one does not read them.
+
+    Args:
+        run: the run's folder.
+        recipe: as it is resolved now.
+        verb: the command.
+        extended: the budget may be another.
 
     Raises:
         RecipeError: a key that changes the numbers differs; each is named with both values.
@@ -211,16 +226,21 @@ def check_same(run: Path, recipe: Recipe, verb: str) -> None:
     for each in read_too:
         if each in SPLIT_MATTERS:
             free -= {f"{each}.batch.per_device", f"{each}.batch.accumulation"}
+    free |= set(free_keys(verb)) if extended else set()
     free |= {other for other in (*VERBS, ABLATE) if other not in (*read_too, verb)}
-    changed = [
-        f"{key}: {old!r} before, {new!r} now"
+    changed = {
+        key: (old, new)
         for key, old, new in _differences(before, now)
         if not any(key == one or key.startswith(f"{one}.") for one in free)
         and not (key in kinds and _same_part(kinds[key], old, new))
-    ]
+    }
     if changed:
-        msg = "this run was made with another recipe: " + "; ".join(changed)
+        said = (f"{key}: {old!r} before, {new!r} now" for key, (old, new) in changed.items())
+        msg = "this run was made with another recipe: " + "; ".join(said)
         hint = "resume with the same recipe, or start a new run from its weights with --from"
+        if changed.keys() <= set(free_keys(verb)) and verb in EXTENDABLE:
+            wanted = next(f"{key}={new}" for key, (_, new) in changed.items() if new is not None)
+            hint = f"--extend {wanted} goes on with it, if that is more; or {hint}"
         raise RecipeError(msg, where=str(written), hint=hint)
 
 

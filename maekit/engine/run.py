@@ -12,7 +12,7 @@ import shlex
 import shutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +24,16 @@ from maekit.engine import distributed
 from maekit.engine.checkpoint import Checkpoints, write_state
 from maekit.engine.events import Emit, Ended, Event, Note
 from maekit.engine.expected import compare
+from maekit.engine.extension import (
+    WHERE,
+    How,
+    Pending,
+    apply_extensions,
+    budget_before,
+    extend,
+    read_extensions,
+    record_extensions,
+)
 from maekit.engine.job import Job, section_of
 from maekit.engine.left_out import announce_left_out
 from maekit.engine.loggers import About, open_loggers, require_loggers
@@ -94,6 +104,8 @@ class RunOptions:
         signals: save and stop at SIGINT, SIGTERM, SIGUSR1 or SIGHUP (only in the main thread).
         locks: lock the folder; False: for file systems that have no locks.
         accept_data: resume though the data has changed since the run began.
+        extend: the recipe has a larger budget than the run that is resumed; what the learning rate
+            does then.
     """
 
     out: Path | None = None
@@ -104,6 +116,7 @@ class RunOptions:
     signals: bool = False
     locks: bool = True
     accept_data: bool = False
+    extend: How | None = None
 
 
 class Finished(NamedTuple):
@@ -208,9 +221,13 @@ def choose_folder(verb: str, recipe: Recipe, options: RunOptions) -> Path:
             locks=options.locks,
         )
     if options.resume:  # a scheduler starts a job again by the same words
-        found = newest_of(recipe, verb, options.source)
+        extended = options.extend is not None
+        found = newest_of(recipe, verb, options.source, extended=extended)
         if found is not None:
             return found
+        if extended:
+            msg = f"no run of this recipe is below {RUNS / recipe.name}"
+            raise RecipeError(msg, where=WHERE, hint="name it by --out RUN")
     return new_folder(RUNS, recipe.name)
 
 
@@ -254,13 +271,10 @@ def run_in_folder(
         checkpoints = Checkpoints(
             run.folder.checkpoints, section_of(recipe, verb).checkpoint.keep, run.emit
         )
-        checkpoint, before = distributed.on_first(
-            lambda: (
-                _resume_point(verb, recipe, run, checkpoints, options.source),
-                read_result(path),
-            )
+        checkpoint, before, pending = distributed.on_first(
+            lambda: _resume_point(verb, recipe, run, checkpoints, options)
         )
-        if checkpoint is not None and _is_finished(before, verb):
+        if checkpoint is not None and pending is None and _is_finished(before, verb):
             run.emit(Note(f"{path} is finished"))
             if options.compare or "expected" in before:  # the recipe may expect others by now
                 before["expected"] = compare(recipe.expected, verb, before)
@@ -279,8 +293,16 @@ def run_in_folder(
             return result
 
         try:
-            with run.recorded(failed):
-                job = _build(kind, recipe, device, run, options, checkpoint)
+            # A run that is to be extended keeps its recipe and result until it goes on.
+            with run.recorded(failed) if pending is None else nullcontext():
+                job = _build(
+                    kind, recipe, device, run, options, checkpoint, described=pending is None
+                )
+                extensions = distributed.on_first(lambda: read_extensions(path))
+                if pending is None:
+                    apply_extensions(job, extensions)
+                else:
+                    extensions = extend(job, pending, extensions)
             # A refusal leaves a resumed run as it was here, too.
             sets, resumed = {"data.train": job.train, "data.val": job.val}, checkpoint is not None
             data = distributed.on_first(
@@ -289,6 +311,9 @@ def run_in_folder(
                 )
             )
             with run.recorded(failed):
+                if pending is not None and distributed.is_first():
+                    record_extensions(path, extensions, pending.at)
+                    run.describe(recipe, verb, device)
                 distributed.on_first(lambda: record_data(path, data))
                 _begin(job, run, checkpoint)
                 _train(job, run, checkpoints, stop)
@@ -339,29 +364,36 @@ def _is_finished(result: dict[str, Any], verb: str) -> bool:
 
 
 def _resume_point(
-    verb: str, recipe: Recipe, run: OpenRun, checkpoints: Checkpoints, source: str | None
-) -> CheckpointOnDisk | None:
-    """Return the checkpoint that a run continues from, or None.
+    verb: str, recipe: Recipe, run: OpenRun, checkpoints: Checkpoints, options: RunOptions
+) -> tuple[CheckpointOnDisk | None, dict[str, Any], Pending | None]:
+    """Return the checkpoint that a run continues from, its result.json, and how it is extended.
 
     Raises:
         RecipeError: the folder holds a run of another recipe, of another verb, or from other
-            weights.
+            weights; or there is nothing to extend.
         WeightsError: all of its checkpoints are damaged, or one has another maekit's format.
         StorageError: a checkpoint cannot be read now.
     """
     folder = run.folder
     check_verb(folder.path, verb)
-    checkpoint = checkpoints.open()
+    checkpoint, extended = checkpoints.open(), options.extend is not None
+    if extended and checkpoint is None:
+        msg = "there is no checkpoint here to go on from"
+        raise RecipeError(msg, where=str(folder.path), hint="start the longer run without --extend")
     if checkpoint is not None or (folder.path / "recipe.yaml").is_file():
-        check_same(folder.path, recipe, verb)
-        check_source(folder.path, source)
+        check_same(folder.path, recipe, verb, extended=extended)
+        check_source(folder.path, options.source)
         for line in changed_parts(folder.path, recipe):
             run.emit(Note(line, warning=True))
     if checkpoint is not None:
         run.emit(Note(f"resuming {folder.path} at step {checkpoint.step}"))
     else:
         run.emit(Note(f"run folder: {folder.path}"))
-    return checkpoint
+    pending: Pending | None = None
+    if checkpoint is not None and options.extend is not None:
+        budget = budget_before(folder.path, recipe, verb)
+        pending = None if budget is None else Pending(budget, checkpoint.step, options.extend)
+    return checkpoint, read_result(folder.path), pending
 
 
 def _build(
@@ -371,12 +403,15 @@ def _build(
     run: OpenRun,
     options: RunOptions,
     checkpoint: CheckpointOnDisk | None,
+    *,
+    described: bool,
 ) -> Job:
-    """Describe the run in its folder, and build its job."""
+    """Describe the run in its folder, unless that is done later, and build its job."""
     folder, emit = run.folder, run.emit
 
     def describe() -> str | None:
-        run.describe(recipe, kind.verb, device)
+        if described:
+            run.describe(recipe, kind.verb, device)
         if checkpoint is not None:
             return None
         source = options.source or recorded_source(folder.path)

@@ -239,15 +239,17 @@ def free_name(path: Path) -> Path:
     return candidate
 
 
-def unfinished_runs(recipe: str, verb: str, runs: Path = RUNS) -> Iterator[Path]:
-    """Yield the runs of a verb and a recipe's name that did not end, newest first.
+def unfinished_runs(
+    recipe: str, verb: str, runs: Path = RUNS, *, finished: bool = False
+) -> Iterator[Path]:
+    """Yield the runs of a verb and a recipe's name that did not end (or all), newest first.
 
     Those that another process holds now are left out.
     """
     for folder in runs_of(recipe, runs):
         same = verb_of(folder) in (None, verb)
-        unfinished = same and read_result(folder).get("exit") != 0
-        if unfinished and not in_use(folder / LOCK):
+        wanted = same and (finished or read_result(folder).get("exit") != 0)
+        if wanted and not in_use(folder / LOCK):
             yield folder
 
 

@@ -78,16 +78,22 @@ class Schedule:
     floor: float
     counted: int = LR_BATCH  # samples that the peak is scaled with
     endpoint: bool = False  # the last warm-up step already has the peak (VideoMAE's linspace)
+    begins: int = 0  # the step that warm-up and cosine begin at
+    before: Schedule | None = None  # of an extended run: that of the steps until ``since``
+    since: int = 0
 
     def lr(self, step: int) -> float:
         """Return the rate of update ``step`` (0-based); the first is 0 where there is a warm-up.
 
         MAE: util/lr_sched.py; VideoMAE: utils.py, cosine_scheduler.
         """
+        if self.before is not None and step < self.since:
+            return self.before.lr(step)
+        step, steps = step - self.begins, self.steps - self.begins
         if step < self.warmup:
             span = self.warmup - 1 if self.endpoint else self.warmup
             return self.peak * step / span if span else 0.0  # linspace(0, peak, 1) is 0
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        progress = (step - self.warmup) / max(1, steps - self.warmup)
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
