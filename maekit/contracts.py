@@ -21,6 +21,12 @@ Backbones and decoders are torch modules too: ``class MyViT(Backbone, nn.Module)
 ``forward``; callers go through ``nn.Module.__call__``, so that hooks, compilation
 and sharding work. No submodule, parameter or buffer may have the name of a member of its base here
 (``layers``, ``blocks``): the member hides it, and it is refused.
+
+What cannot be a part, and why: a masker that learns (ADIOS, AdaMAE), or whose ratio changes in
+training, as masks are drawn by loader workers, which have no torch and see no step, and as many
+tokens are hidden in every sample; a loss of the class token, between samples or views (DINO, iBOT,
+contrastive ones) and an adversary, as a loss is one number for each query of one sample and there
+is one optimizer; a target that sees labels; a sixth kind of part.
 """
 
 from __future__ import annotations
@@ -169,7 +175,10 @@ class Masker(ABC):
         """
 
     def count(self, grid: Grid) -> int | None:  # noqa: ARG002
-        """Return how many tokens it hides at a grid; None: a first mask is drawn and counted."""
+        """Return how many tokens it hides at a grid; None: a first mask is drawn and counted.
+
+        Checks hold a masker to it; nothing else tells them that what is True is what it hides.
+        """
         return None
 
 

@@ -11,6 +11,7 @@ import torch
 from maekit.contracts import PixelTarget
 from maekit.errors import WeightsError
 from maekit.origin import origin_of
+from maekit.registry import find, listed
 from maekit.tokens import (
     channel_means,
     coordinates,
@@ -47,7 +48,11 @@ def required_pixel_target(model: MaskedAutoencoder) -> PixelTarget:
         origin = origin_of(target)
         name = type(target).__name__ if origin is None else f"'{origin.name}'"
         msg = f"the target {name} does not predict pixels: no picture of it"
-        hint = "use weights pre-trained with one that does (pixel, norm-pixel, pca)"
+        own = (each for each in listed("targets") if each.distribution == "maekit")
+        paint = [
+            each.name for each in own if issubclass(find("targets", each.full_name), PixelTarget)
+        ]
+        hint = f"use weights whose target does, as {', '.join(paint)} do of maekit's own"
         raise WeightsError(msg, hint=hint)
     return target
 

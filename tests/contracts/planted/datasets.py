@@ -148,6 +148,44 @@ class CropsAtAnotherSize(Honest):
         return Source(source.info._replace(crops=True), read)
 
 
+def slope(array: np.ndarray) -> np.ndarray:
+    """Return a picture of the same shape in which everything changes slowly."""
+    down, across = (np.linspace(0, 1, size) for size in array.shape[1:3])
+    light = 20 * (1 + down[:, None] + 2 * across) + array[0, 0, 0, 0] % 7
+    return np.broadcast_to(light[None, ..., None], array.shape).astype(array.dtype)
+
+
+class CropsLieOnSlopes(CropsLie):
+    """Likewise, of smooth pictures, where the wrong place differs by a few levels."""
+
+    def array(self, index: int) -> np.ndarray:
+        return slope(super().array(index))
+
+
+class CropsAcross(Honest):
+    """Takes a box as (left, top, width, height)."""
+
+    def array(self, index: int) -> np.ndarray:
+        return slope(super().array(index))
+
+    def open(self, index: int) -> Source:
+        source = super().open(index)
+
+        def read(ids: Sequence[int], box: Any = None, size: Any = None) -> np.ndarray:
+            clip = source.read(ids)
+            return clip if box is None else cut(clip, (*box[1::-1], *box[:1:-1]), size)
+
+        return Source(source.info._replace(crops=True), read)
+
+
+def cut(clip: np.ndarray, box: Any, size: Any) -> np.ndarray:
+    """Cut a box out and resize it, by another filter than the core."""
+    top, left, height, width = (round(each) for each in box)
+    frames = clip[:, top : top + height, left : left + width]
+    pictures = (Image.fromarray(each).resize((size[1], size[0]), Image.BOX) for each in frames)
+    return np.stack([np.asarray(each) for each in pictures])
+
+
 class LabelsLie(Honest):
     def __init__(self, options: Any) -> None:
         super().__init__(options)
@@ -281,6 +319,8 @@ MORE: dict[type[Dataset], str] = {
     Wraps: "refuses_a_sample_that_is_not_there",
     SameForAll: "never_puts_another_sample_in_its_place",
     CropsAtAnotherSize: "crops_where_it_says_so",
+    CropsLieOnSlopes: "crops_where_it_says_so",
+    CropsAcross: "crops_where_it_says_so",
     TooFewLabels: "labels_are_those_of_the_samples",
     Nameless: "names_a_sample_as_it_opens_it",
     OneName: "names_a_sample_as_it_opens_it",
@@ -315,18 +355,23 @@ class Crops(Honest):
 
         def read(ids: Sequence[int], box: Any = None, size: Any = None) -> np.ndarray:
             clip = source.read(ids)
-            if box is None:
-                return clip
-            top, left, height, width = (round(each) for each in box)
-            cut = clip[:, top : top + height, left : left + width]
-            return np.stack(
-                [
-                    np.asarray(Image.fromarray(each).resize((size[1], size[0]), Image.BOX))
-                    for each in cut
-                ]
-            )
+            return clip if box is None else cut(clip, box, size)
 
         return Source(source.info._replace(crops=True), read)
+
+
+class CropsSlopes(Crops):
+    """Correct: likewise, of smooth pictures."""
+
+    def array(self, index: int) -> np.ndarray:
+        return slope(super().array(index))
+
+
+class CropsFlat(Crops):
+    """Correct: likewise, of pictures that are the same everywhere; each has its own gray."""
+
+    def array(self, index: int) -> np.ndarray:
+        return np.full_like(super().array(index), 40 * index + 10)
 
 
 class Unlabeled(Honest):
@@ -366,4 +411,4 @@ class Twins(Honest):
         return super().array(index - index % 2)
 
 
-CORRECT = (Honest, Cached, Crops, Unlabeled, Stills, Twins)
+CORRECT = (Honest, Cached, Crops, CropsSlopes, CropsFlat, Unlabeled, Stills, Twins)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.random import PCG64, Generator
 from pydantic import ConfigDict, Field
 
 from maekit.contracts import Grid, Masker, PartError, PartOptions
@@ -23,6 +24,9 @@ class Honest(Masker):
 
     def hidden(self, grid: Grid) -> int:
         return min(max(1, int(self.options.ratio * grid.tokens)), grid.tokens - 1)
+
+    def count(self, grid: Grid) -> int | None:
+        return self.hidden(grid)
 
     def __call__(self, grid: Grid, rng: np.random.Generator) -> Any:
         return (rng.permutation(grid.tokens) < self.hidden(grid)).reshape(grid)
@@ -110,6 +114,52 @@ class CountLies(Honest):
 class SameForAll(Honest):
     def __call__(self, grid: Grid, rng: np.random.Generator) -> Any:
         return super().__call__(grid, np.random.default_rng(0))
+
+
+class PythonsOwn(Honest):
+    def __call__(self, grid: Grid, rng: np.random.Generator) -> Any:
+        order = list(range(grid.tokens))
+        random.Random(0).shuffle(order)
+        return (np.array(order) < self.hidden(grid)).reshape(grid)
+
+
+class NumpysOwn(Honest):
+    def __call__(self, grid: Grid, rng: np.random.Generator) -> Any:
+        return super().__call__(grid, Generator(PCG64(0)))
+
+
+class NumpysOldOwn(Honest):
+    def __call__(self, grid: Grid, rng: np.random.Generator) -> Any:
+        order = np.random.RandomState(0).permutation(grid.tokens)
+        return (order < self.hidden(grid)).reshape(grid)
+
+
+class TorchsOwn(Honest):
+    def __call__(self, grid: Grid, rng: np.random.Generator) -> Any:
+        import torch
+
+        order = torch.randperm(grid.tokens, generator=torch.Generator().manual_seed(0))
+        return (order.numpy() < self.hidden(grid)).reshape(grid)
+
+
+class OwnBesideTheGiven(Honest):
+    """Draws from what it is given, and does not use it."""
+
+    def __call__(self, grid: Grid, rng: np.random.Generator) -> Any:
+        rng.random()
+        return super().__call__(grid, np.random.default_rng(0))
+
+
+class MadeWithIt(Honest):
+    """Draws all masks from a seed of its own, kept since it was built."""
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self.keys = np.random.default_rng(0).random(1 << 12)
+
+    def __call__(self, grid: Grid, rng: np.random.Generator) -> Any:
+        order = np.argsort(np.argsort(self.keys[: grid.tokens]))
+        return (order < self.hidden(grid)).reshape(grid)
 
 
 class RemembersItsFirst(Honest):
@@ -258,7 +308,7 @@ REVIEWED: dict[type[Masker], str] = {
     WrongShape: "returns_a_bool_array_of_the_grid",
     WrongDtype: "returns_a_bool_array_of_the_grid",
     AList: "returns_a_bool_array_of_the_grid",
-    WrongPolarity: "ratio_is_the_share_that_is_hidden",
+    WrongPolarity: "count_is_what_it_hides",
     HidesAll: "hides_something_and_not_everything",
     CountLies: "count_is_what_it_hides",
     SameForAll: "draws_from_its_generator_only",
@@ -273,6 +323,12 @@ REVIEWED: dict[type[Masker], str] = {
 MORE: dict[type[Masker], str] = {
     ReseedsPython: "leaves_global_generators_alone",
     HidesNothing: "hides_something_and_not_everything",
+    PythonsOwn: "draws_from_its_generator_only",
+    NumpysOwn: "draws_from_its_generator_only",
+    NumpysOldOwn: "draws_from_its_generator_only",
+    TorchsOwn: "draws_from_its_generator_only",
+    OwnBesideTheGiven: "draws_from_its_generator_only",
+    MadeWithIt: "draws_from_its_generator_only",
     RemembersItsFirst: "the_same_generator_gives_the_same_mask",
     OwnUnseeded: "the_same_generator_gives_the_same_mask",
     ParityOfCalls: "the_same_generator_gives_the_same_mask",
@@ -290,10 +346,13 @@ class Rows(Honest):
     """Correct: a decided pattern, without chance."""
 
     class Options(PartOptions):
-        pass
+        ratio: float = Field(2.0, gt=1, description="width over height of what nobody hides")
+
+    def hidden(self, grid: Grid) -> int:
+        return -(-grid.h // 2) * grid.w * grid.t
 
     def __call__(self, grid: Grid, rng: np.random.Generator) -> Any:
-        if grid.h < 2:
+        if grid.h < self.options.ratio:
             raise PartError("one row cannot be split", hint="a larger data.size")
         mask = np.zeros(grid, dtype=np.bool_)
         mask[:, ::2] = True
@@ -307,10 +366,36 @@ class Derived(Honest):
         return super().__call__(grid, np.random.default_rng(rng.integers(1 << 32)))
 
 
+class Spawned(Honest):
+    """Correct: a generator that the given one has spawned, and knows its class by name."""
+
+    def __call__(self, grid: Grid, rng: np.random.Generator) -> Any:
+        if not isinstance(rng, np.random.Generator) or not isinstance(rng, Generator):
+            raise TypeError(type(rng))
+        (own,) = rng.bit_generator.seed_seq.spawn(1)  # type: ignore[attr-defined]
+        return super().__call__(grid, np.random.default_rng(own))
+
+
+class ByRatio(Honest):
+    """Correct: its ratio is the share that is seen, and it declares no count."""
+
+    class Options(PartOptions):
+        ratio: float = Field(0.25, gt=0, lt=1, description="share that is seen")
+
+    def hidden(self, grid: Grid) -> int:
+        return grid.tokens - super().hidden(grid)
+
+    def count(self, grid: Grid) -> None:
+        return None
+
+
 class Among(Honest):
     """Correct: predicts a quarter of what is hidden from the encoder."""
 
     needs_hidden = True
+
+    def count(self, grid: Grid) -> None:
+        return None
 
     def __call__(self, grid: Grid, rng: np.random.Generator, hidden: Any) -> Any:
         found = np.flatnonzero(hidden)
@@ -319,4 +404,4 @@ class Among(Honest):
         return mask.reshape(grid)
 
 
-CORRECT = (Honest, Looks, Rows, Derived, Among)
+CORRECT = (Honest, Looks, Rows, Derived, Spawned, ByRatio, Among)
