@@ -275,7 +275,7 @@ def check_gradients(module: nn.Module, values: Values) -> None:
             parameter.sub_(each, alpha=step)
         return found
 
-    # Of a large model a step of every parameter is a long one: a shorter one then has the last word.
+    # Of a large model a step of every parameter is a long one: a shorter one has the last word.
     for step in (_STEP, _STEP / 10, _STEP / 100):
         measured = (moved(step) - moved(-step)) / (2 * step)
         apart = abs(measured - computed)

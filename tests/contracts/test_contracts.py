@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from maekit import registry
 from maekit.contracts import Dataset, Grid
@@ -155,6 +156,7 @@ def codes(tmp_path: Path) -> Path:
     """Write a dVAE that nobody has trained."""
     sizes = DVAESizes(vocabulary=16, width=8, groups=3, blocks=1, init_width=8)
     path = tmp_path / "dvae.safetensors"
+    torch.manual_seed(0)
     header = DVAEHeader(dvae=sizes.model_dump(), channels=3)
     write_weights(path, DVAE(sizes, 3).state_dict(), header)
     return path
