@@ -1,4 +1,4 @@
-"""The command line in a process and a cache of its own, with all threads."""
+"""The command line in a process and a cache of its own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 
-def run(folder: Path, *words: str) -> dict[str, Any]:
-    """Return what a command prints with ``--json``, run in a folder."""
+def run(folder: Path, *words: str, threads: int | None = None) -> dict[str, Any]:
+    """Return what a command prints with ``--json``, run in a folder.
+
+    Args:
+        folder: where it runs.
+        words: of the command line.
+        threads: that it computes with; None: as many as there are cores, as a user's process does.
+    """
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
     environment["XDG_CACHE_HOME"] = str(folder / "cache")
     command = [sys.executable, "-m", "maekit", *words, "--json"]
     done = subprocess.run(

@@ -7,8 +7,23 @@ from pathlib import Path
 import pytest
 from own_process import run
 
+FEW = "pretrain.steps=250"
+
 
 @pytest.mark.slow
+def test_a_quarter_of_quickstart_beats_both_fills(tmp_path: Path) -> None:
+    holdout = run(tmp_path, "pretrain", "quickstart", FEW, threads=1)["holdout"]
+    assert holdout["hidden_mse"] < 0.6 * holdout["mean_fill_mse"]
+    assert holdout["hidden_mse"] < holdout["interpolated_fill_mse"]
+
+
+@pytest.mark.slow
+def test_a_quarter_of_quickstart_video_learns(tmp_path: Path) -> None:
+    result = run(tmp_path, "pretrain", "quickstart_video", FEW, threads=1)
+    assert result["holdout"]["hidden_mse"] < result["holdout_start"]["hidden_mse"]
+
+
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_quickstart_beats_both_fills_clearly(tmp_path: Path) -> None:
     holdout = run(tmp_path, "pretrain", "quickstart")["holdout"]
@@ -16,7 +31,7 @@ def test_quickstart_beats_both_fills_clearly(tmp_path: Path) -> None:
     assert holdout["hidden_mse"] < 0.8 * holdout["interpolated_fill_mse"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_quickstart_video_beats_both_fills(tmp_path: Path) -> None:
     holdout = run(tmp_path, "pretrain", "quickstart_video")["holdout"]

@@ -76,7 +76,7 @@ def cost(folder: Path, rows: int, ranks: int, workers: int) -> tuple[int, int]:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until
             peak = max(peak, memory(family(process.pid)))
-            time.sleep(0.1)
+            time.sleep(0.3)  # to ask is work for the machine
         after = memory(family(process.pid))
     finally:
         process.send_signal(signal.SIGTERM)
