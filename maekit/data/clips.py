@@ -176,7 +176,7 @@ def _dense(
     one step earlier where the stride meets the last frame exactly, and never shows that frame.)
     """
     spare = max(0, available - frames * stride)
-    start = spare // 2 if rng is None else int(rng.integers(spare + 1))
+    start = spare // 2 if rng is None or not spare else int(rng.integers(spare + 1))
     last = (available - 1 - start) // stride
     return tuple(start + min(step, last) * stride for step in range(frames))
 

@@ -47,7 +47,7 @@ def check_regular(path: str) -> tuple[int, int]:
         OSError: the system cannot tell.
     """
     try:
-        status = Path(path).stat()
+        status = os.stat(path)  # noqa: PTH116 - for each sample: a Path takes thrice the time
     except FileNotFoundError as error:
         linked = Path(path).is_symlink()
         what = "is a link to a file that does not exist" if linked else "does not exist"
@@ -83,7 +83,7 @@ def read_bytes(path: str, *, most: int = MOST_BYTES) -> bytes:
         data = _read_url(path, most)
     else:
         check_regular(local)
-        with Path(local).open("rb") as file:
+        with open(local, "rb") as file:  # noqa: PTH123 - likewise
             size = os.fstat(file.fileno()).st_size
             _check_size(size, most, path)
             data = file.read(size + 1)  # a read of ``most`` would take that much memory first

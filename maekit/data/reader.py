@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 # Returns the arrays of all views, [R, C, T, h, w] each, of a dtype that it is given the name of.
 Room = Callable[[str], Sequence[np.ndarray]]
 _LONGEST_REASON = 1000
+_KNOWN = frozenset(map(np.dtype, DTYPES))  # whose names take long to be asked for
 _COMMON = (1, 3)  # channels of most pictures
 _MORE_BY_ALPHA = ((1, 2), (3, 4))  # without and with transparency
 
@@ -402,19 +403,23 @@ def _checked(
         DataError: likewise of maekit's own sets: then it is the file that contradicts itself.
     """
     info = source.info
-    got = f"{clip.dtype} {clip.shape}" if isinstance(clip, np.ndarray) else type(clip).__name__
     if (
         not isinstance(clip, np.ndarray)
         or clip.ndim != 4
         or len(clip) != frames
         or (size is not None and clip.shape[1:3] != size)
-        or clip.dtype.name not in DTYPES
+        or clip.dtype not in _KNOWN
     ):
         sides = "H, W" if size is None else f"{size[0]}, {size[1]}"
         wanted = f"[{frames}, {sides}, C] of {', '.join(DTYPES)}"
-        raise PartError(f"a dataset's read must return {wanted}; got {got}", where=info.id)
+        what = f"a dataset's read must return {wanted}; got {_described(clip)}"
+        raise PartError(what, where=info.id)
     announced = (frames, *(size or (info.height, info.width)), info.channels)
-    if clip.shape != announced or clip.dtype.name != info.dtype:
-        what = f"its header announces {info.dtype} {announced}, read returns {got}"
+    if clip.shape != announced or clip.dtype != info.dtype:
+        what = f"its header announces {info.dtype} {announced}, read returns {_described(clip)}"
         raise (DataError if ours else PartError)(what, where=info.id)
     return read_only(clip)
+
+
+def _described(clip: object) -> str:
+    return f"{clip.dtype} {clip.shape}" if isinstance(clip, np.ndarray) else type(clip).__name__
