@@ -22,6 +22,7 @@ from maekit.engine.resume import newest_of
 from maekit.engine.run import Finished, RunOptions, run_in_folder
 from maekit.errors import RecipeError
 from maekit.evaluate.cached_probe import KEPT, run_cached_probe
+from maekit.evaluate.detection.job import DetectionJob
 from maekit.evaluate.evaluation import evaluate
 from maekit.evaluate.finetune import FinetuneJob
 from maekit.evaluate.kept_run import refuse_other
@@ -144,6 +145,14 @@ JOBS: dict[str, type[Job]] = {
 }
 
 
+def job_of(verb: str, recipe: Recipe) -> type[Job]:
+    """Return what a verb trains of a recipe."""
+    section = recipe.finetune if verb == "finetune" else None
+    if section is not None and section.head.kind == "detection":
+        return DetectionJob
+    return JOBS[verb]
+
+
 def trains(verb: str, recipe: Recipe) -> bool:
     """Return whether a verb trains in steps; a probe may fit heads on cached features instead."""
     if verb != "probe":
@@ -159,7 +168,7 @@ def run_verb(
 
     Args, returned value and errors are those of ``maekit.engine.run.run_in_folder``.
     """
-    kind, steps = JOBS[verb], trains(verb, recipe)
+    kind, steps = job_of(verb, recipe), trains(verb, recipe)
     if not options.resume:
         options = replace(options, source=kind.find_source(recipe, options.source, listener))
     elif verb == "probe":  # both of its protocols may have left something in the folder

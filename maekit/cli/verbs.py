@@ -21,12 +21,12 @@ from maekit.engine.extension import Request
 from maekit.engine.precision import pick_device
 from maekit.engine.resume import is_restarted
 from maekit.engine.run import Finished, RunOptions
-from maekit.engine.run_folder import PREDICTIONS
+from maekit.engine.run_folder import BOXES, PREDICTIONS
 from maekit.errors import INTERRUPTED, RecipeError
 from maekit.ranks import is_speaker
 from maekit.recipe.load import load, read
 from maekit.registry import resolve
-from maekit.verbs import JOBS, run_verb
+from maekit.verbs import job_of, run_verb
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,7 @@ def train(  # noqa: PLR0917 - each is an option of the command line
     words = words if extension is None else extension.words(words)
     with prepared(verb, recipe, words, device=device, quiet=quiet, verbose=verbose) as command:
         if dry_run:
-            kind, asked = JOBS[verb], Asked(samples, PLANNED.get(), device_memory)
+            kind, asked = job_of(verb, command.recipe), Asked(samples, PLANNED.get(), device_memory)
             source = kind.find_source(command.recipe, source, command.terminal)
             return rehearse(kind, *command, source=source, json=json, asked=asked)
         refuse_without_dry_run(samples, device_memory)
@@ -179,7 +179,12 @@ def _after_pretraining(recipe: str, _result: Mapping[str, Any], folder: Path) ->
     return lines
 
 
-def _after_finetuning(_recipe: str, _result: Mapping[str, Any], folder: Path) -> list[str]:
+def _after_finetuning(_recipe: str, result: Mapping[str, Any], folder: Path) -> list[str]:
+    if "dialect" in result:
+        return [
+            f"next:     maekit report {shlex.quote(str(folder))}",
+            f"boxes:    {folder / BOXES}",
+        ]
     return [
         f"next:     maekit report {shlex.quote(str(folder))}",
         f"scores:   {folder / PREDICTIONS}",

@@ -29,6 +29,7 @@ _MOST_LOSS = 1e300  # so that sums stay numbers
 WRITTEN = ("bad_files.jsonl", "data.json", "env.json", "log.txt", "result.json")
 GONE = "the run folder is gone: something removed or renamed it"
 PREDICTIONS = "predictions.jsonl"  # of each sample of data.val
+BOXES = "predictions.csv"  # of each box of data.val, in AVA's result format
 PACKAGES = ("torch", "timm", "numpy", "pillow", "av", "safetensors", "pydantic")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -17,7 +18,12 @@ from maekit.engine.optim import make_adamw
 from maekit.engine.run_folder import PREDICTIONS
 from maekit.engine.step import eval_mode, recompute
 from maekit.errors import DataError, RecipeError
-from maekit.evaluate.classifier import Classifier, classifier_tensors, load_classifier_tensors
+from maekit.evaluate.classifier import (
+    Classifier,
+    Headed,
+    classifier_tensors,
+    load_classifier_tensors,
+)
 from maekit.evaluate.ema import MovingAverage
 from maekit.evaluate.encoder import (
     load_encoder,
@@ -28,19 +34,27 @@ from maekit.evaluate.encoder import (
 from maekit.evaluate.judged import Judged
 from maekit.evaluate.labels import Task, announce_task, task_of, warn_at_chance
 from maekit.evaluate.predictions import Predictions, Reading, predict
-from maekit.evaluate.supervision import VERB, groups_of, make_classifier, make_step, train_reader
+from maekit.evaluate.supervision import (
+    VERB,
+    groups_of,
+    make_classifier,
+    make_step,
+    train_reader,
+)
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.weights.locate import SCRATCH
 from maekit.weights.safetensors_io import AVERAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
 
+    from maekit.contracts import Dataset
+    from maekit.data.reader import SampleReader
     from maekit.engine.events import Emit
-    from maekit.engine.loop import TrainState
+    from maekit.engine.loop import Step, TrainState
     from maekit.model import MaskedAutoencoder
     from maekit.recipe.finetune import Finetune
     from maekit.recipe.schema import Recipe
@@ -48,13 +62,27 @@ if TYPE_CHECKING:
     from maekit.weights.header import Header
 
 
-class FinetuneJob(Job):
-    """Train an encoder and a head on labels."""
+class Supervised(Protocol):
+    """What is learned of a set."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the head predicts."""
+        ...
+
+    @property
+    def best(self) -> str:
+        """The measure by which checkpoints are compared; more is better."""
+        ...
+
+
+class SupervisedJob(Job):
+    """Base of trainings of an encoder and a head on what a set says of its samples."""
 
     verb = VERB
     section: Finetune
-    model: Classifier
-    predictions: Predictions | None = None  # of the last time that data.val was judged
+    model: Headed
+    task: Supervised
 
     def __init__(
         self,
@@ -76,8 +104,8 @@ class FinetuneJob(Job):
         encoder, header = self._encoder(source, checkpoint)
         recipe = self.recipe = with_known_range(self.recipe, self.train, emit, header)
         header = header.model_copy(update={"range": recipe.data.range_})
-        self.reader = train_reader(self, options, encoder)
-        self.model, self.header = make_classifier(encoder, header, options, self.task, recipe.seed)
+        self.reader = self._train_reader(options, encoder)
+        self.model, self.header = self._with_head(encoder, header, options)
         self.model.to(device)
         optimizer = make_adamw(groups_of(self.model, options), options.optimizer)
         # Before blocks are wrapped below: a copy of a wrapped block would run the one it is a copy
@@ -93,19 +121,47 @@ class FinetuneJob(Job):
         if self.average is not None:
             self.state.averages = (self.average.model,)
         self.state.extra["from"] = source
-        self.step = make_step(self, options, self.model, self.task)
+        self.step = self._step(options)
 
-    def _task(self, options: Finetune) -> Task:
+    @abstractmethod
+    def _task(self, options: Finetune) -> Supervised:
+        """Return what is learned of data.train and judged on data.val, and announce it."""
+
+    @abstractmethod
+    def _train_reader(self, options: Finetune, encoder: MaskedAutoencoder) -> SampleReader:
+        """Return a reader of augmented training samples."""
+
+    @abstractmethod
+    def _with_head(
+        self, encoder: MaskedAutoencoder, header: Header, options: Finetune
+    ) -> tuple[Headed, Header]:
+        """Put a fresh head on an encoder, and return it with its header."""
+
+    @abstractmethod
+    def _step(self, options: Finetune) -> Step:
+        """Return the step, from a micro-batch to the loss."""
+
+    def judged_set(self) -> Dataset:
+        """Return data.val.
+
+        Raises:
+            RecipeError: there is none.
+        """
         if self.val is None:
             raise needs_val()
-        task = task_of(options.head.kind, self.train, self.val)
-        wanted, found = options.head.classes, len(task.outputs)
+        return self.val
+
+    def check_outputs(self, found: int) -> None:
+        """Refuse a set that has other classes than the recipe says.
+
+        Raises:
+            DataError: it has more or fewer.
+        """
+        wanted = self.section.head.classes
         if wanted not in (None, found):
             msg = f"data.train has {found} classes, and finetune.head.classes is {wanted}"
             hint = "is it the right set? else set finetune.head.classes to what it has"
             raise DataError(msg, where="finetune.head.classes", hint=hint)
-        announce_task(task, self.train, self.val, self.emit)
-        return task
 
     def _encoder(
         self, source: str | None, checkpoint: CheckpointOnDisk | None
@@ -170,12 +226,12 @@ class FinetuneJob(Job):
         return self.header.model_copy(update={"source": self.provenance})
 
     @property
-    def judged(self) -> Classifier:
+    def judged(self) -> Headed:
         """The model whose accuracy counts: the moving average where there is one."""
         if self.average is None:
             return self.model
         model = self.average.model
-        assert isinstance(model, Classifier)  # noqa: S101 - it is a copy of one
+        assert isinstance(model, Headed)  # noqa: S101 - it is a copy of one
         return model
 
     def measures(self) -> list[Periodic]:
@@ -185,21 +241,56 @@ class FinetuneJob(Job):
         every = when.every or max(1, round(epochs * self.state.steps_per_epoch))
         return [Periodic(every, self.evaluate, at_start=False)]
 
+    @abstractmethod
+    def evaluate(self, state: TrainState) -> None:
+        """Judge data.val."""
+
+    def record(
+        self, state: TrainState, values: dict[str, float | None], left_out: Mapping[str, int]
+    ) -> None:
+        """Keep what data.val showed, and whether it is the best so far."""
+        state.extra.setdefault(LEFT_OUT, {})["data.val"] = dict(left_out)
+        state.extra["test"] = values
+        value = values[self.task.best]
+        if value is not None and (self.best is None or value > self.best[self.task.best]):
+            state.extra["best"] = values | {"step": state.step}
+        self.emit(Measured(state.step, "test", values))
+
+
+class FinetuneJob(SupervisedJob):
+    """Train an encoder and a head on labels."""
+
+    model: Classifier
+    task: Task
+    predictions: Predictions | None = None  # of the last time that data.val was judged
+
+    def _task(self, options: Finetune) -> Task:
+        val = self.judged_set()
+        task = task_of(options.head.kind, self.train, val)
+        self.check_outputs(len(task.outputs))
+        announce_task(task, self.train, val, self.emit)
+        return task
+
+    def _train_reader(self, options: Finetune, encoder: MaskedAutoencoder) -> SampleReader:
+        return train_reader(self, options, encoder)
+
+    def _with_head(
+        self, encoder: MaskedAutoencoder, header: Header, options: Finetune
+    ) -> tuple[Classifier, Header]:
+        return make_classifier(encoder, header, options, self.task, self.recipe.seed)
+
+    def _step(self, options: Finetune) -> Step:
+        return make_step(self, options, self.model, self.task)
+
     def evaluate(self, state: TrainState) -> None:
         """Judge data.val by one view of each sample, at the end by all of them too.
 
         Checkpoints and the curve compare one view with one view.
         """
         found = self._predict(all_views=state.finished)
-        values = self.task.measure(found.single)
         if "test" not in state.extra:
             warn_at_chance(self.task, found.single, self.emit)
-        state.extra.setdefault(LEFT_OUT, {})["data.val"] = dict(found.left_out)
-        state.extra["test"] = values
-        value = values[self.task.best]
-        if value is not None and (self.best is None or value > self.best[self.task.best]):
-            state.extra["best"] = values | {"step": state.step}
-        self.emit(Measured(state.step, "test", values))
+        self.record(state, self.task.measure(found.single), found.left_out)
         if state.finished:
             self._finish(found)
 
@@ -230,10 +321,10 @@ class FinetuneJob(Job):
 
     def _test_reader(self, *, all_views: bool) -> ViewReader:
         data, views = self.recipe.data, self.section.views
-        if self.val is None or data.val is None:
-            raise needs_val()
+        val = self.judged_set()
+        assert data.val is not None  # noqa: S101 - it is what was opened
         return view_reader(
-            self.val,
+            val,
             data.val,
             views if all_views else views.center,
             size=data.height_width,

@@ -19,14 +19,24 @@ from maekit.engine.optim import layer_groups
 from maekit.engine.step import send, to_device_float01
 from maekit.errors import RecipeError
 from maekit.evaluate.augment import RAND_AUGMENT, Mixup, RandomErase, rand_augment
-from maekit.evaluate.classifier import ENCODER, HEAD_STD, Classifier, freeze, make_head
+from maekit.evaluate.classifier import (
+    ENCODER,
+    HEAD_STD,
+    Classifier,
+    Headed,
+    freeze,
+    make_head,
+)
 from maekit.evaluate.encoder import untrained_encoder
 from maekit.evaluate.labels import LabelTable, Task
 from maekit.layers import Statistics
 from maekit.weights.header import ClassifierHeader, Header
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from maekit.data.batch import Batch
+    from maekit.data.boxes import BoxDraw
     from maekit.engine.job import Job
     from maekit.engine.precision import Precision
     from maekit.model import MaskedAutoencoder
@@ -41,31 +51,45 @@ def make_classifier(
     encoder: MaskedAutoencoder, header: Header, options: Finetune, task: Task, seed: int
 ) -> tuple[Classifier, Header]:
     """Put a fresh head on an encoder and freeze as the recipe says; return it with its header."""
-    head = options.head
-    with seeded(seed, purpose="head"):
-        linear = make_head(
-            encoder.backbone.width,
-            len(task.outputs),
-            dropout=head.dropout,
-            init_std=head.init_std or HEAD_STD,
-            init_scale=head.init_scale,
-        )
+    linear = fresh_head(encoder, options, len(task.outputs), seed)
     model = Classifier.of(encoder, linear, pool=options.pool, norm=options.norm)
     described = ClassifierHeader(
         kind=task.kind,
         outputs=task.outputs,
         pool=options.pool,
         norm=options.norm,
-        dropout=head.dropout,
+        dropout=options.head.dropout,
     )
+    return model, set_trained(model, header, options, described)
+
+
+def fresh_head(
+    encoder: MaskedAutoencoder, options: Finetune, outputs: int, seed: int
+) -> nn.Sequential:
+    """Make the recipe's head for an encoder's features."""
+    head = options.head
+    with seeded(seed, purpose="head"):
+        return make_head(
+            encoder.backbone.width,
+            outputs,
+            dropout=head.dropout,
+            init_std=head.init_std or HEAD_STD,
+            init_scale=head.init_scale,
+        )
+
+
+def set_trained(
+    model: Headed, header: Header, options: Finetune, described: ClassifierHeader
+) -> Header:
+    """Freeze what the recipe does not train, and return the header of what there is now."""
     placed = model.backbone.train_positions(options.positions == "trainable")
     backbone = header.backbone.with_options(header.backbone.options.model_copy(update=placed))
     model.frozen = freeze(model, options.blocks)
     changed = {"backbone": backbone, "classifier": described, "grid": model.grid}
-    return model, header.model_copy(update=changed)
+    return header.model_copy(update=changed)
 
 
-def groups_of(model: Classifier, options: Finetune) -> list[dict[str, Any]]:
+def groups_of(model: Headed, options: Finetune) -> list[dict[str, Any]]:
     """Group parameters for the optimizer: by layer, and by weight decay."""
     backbone = model.backbone
     depth = len(backbone.blocks())
@@ -84,8 +108,10 @@ def groups_of(model: Classifier, options: Finetune) -> list[dict[str, Any]]:
     )
 
 
-def train_reader(job: Job, options: Finetune, encoder: MaskedAutoencoder) -> SampleReader:
-    """Make a reader of augmented training samples."""
+def train_reader(
+    job: Job, options: Finetune, encoder: MaskedAutoencoder, boxes: BoxDraw | None = None
+) -> SampleReader:
+    """Make a reader of augmented training samples; their boxes, if any, are drawn as it says."""
     recipe, transform = job.recipe, None
     if options.rand_augment is not None:
         size, mean = recipe.data.height_width, encoder.statistics.mean
@@ -108,6 +134,7 @@ def train_reader(job: Job, options: Finetune, encoder: MaskedAutoencoder) -> Sam
         repeat_from=options.repeat_from,
         rendering=Rendering.of(recipe.data),
         transform=transform,
+        boxes=boxes,
     )
 
 

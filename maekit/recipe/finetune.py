@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from maekit.recipe.detection import BoxPooling
 from maekit.recipe.sections import (
     AdamW,
     Augment,
@@ -35,10 +36,11 @@ class Head(Section):
 
     alternatives = ("init_std", "init_scale")
 
-    kind: Literal["multiclass", "multilabel", "regression"] = Field(
+    kind: Literal["multiclass", "multilabel", "regression", "detection"] = Field(
         "multiclass",
         description="multiclass: one class a sample; multilabel: labels joined by '|' in the list; "
-        "regression: numbers joined by '|', learned as they are",
+        "regression: numbers joined by '|', learned as they are; detection: actions of the persons "
+        "in boxes (finetune.boxes)",
     )
     classes: int | None = Field(
         None, ge=1, description="how many there must be in data.train; unset: as many as there are"
@@ -109,7 +111,12 @@ class Finetune(TrainingSection):
     positions: Literal["trainable", "fixed"] = Field(
         "trainable", description="whether the table of positions is trained (MAE) or not (VideoMAE)"
     )
-    head: Head = Field(Head(), description="what is learned: classes, several labels, or numbers")
+    head: Head = Field(
+        Head(), description="what is learned: classes, several labels, numbers, or actions in boxes"
+    )
+    boxes: BoxPooling = Field(
+        BoxPooling(), description="of head.kind: detection: how boxes are pooled, and judged"
+    )
     rand_augment: str | None = Field(
         None,
         pattern=_RAND_AUGMENT,
@@ -153,4 +160,20 @@ class Finetune(TrainingSection):
     def _values_are_not_smoothed(self) -> Self:
         if self.head.kind == "regression" and self.label_smoothing > 0:
             raise ValueError("label_smoothing means nothing for regression; set it to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_boxes(self) -> Self:
+        if self.head.kind != "detection":
+            if self.boxes != BoxPooling():
+                raise ValueError("boxes means nothing without head.kind: detection")
+            return self
+        if self.mixup or self.cutmix:
+            raise ValueError("mixup and cutmix would mix boxes of two clips; leave them out")
+        if self.rand_augment is not None:
+            raise ValueError("rand_augment moves pixels away from their boxes; leave it out")
+        if self.pool == "cls":
+            raise ValueError("pool: cls means nothing for detection, which pools boxes")
+        if self.views != Views():
+            raise ValueError("detection is judged on one view of a clip, whole: see boxes.short")
         return self

@@ -263,6 +263,10 @@ WORLDS = {
         {
             "finetune.optimizer.name": "there is one optimizer",
             "finetune.repeat_from": "an image has one frame (tests/evaluate/test_transform.py)",
+            **dict.fromkeys(
+                (key for key in keys(Schema) if key.startswith("finetune.boxes.")),
+                "of head.kind: detection (tests/evaluate/test_detection_keys.py)",
+            ),
         },
         {
             "finetune.head.classes": (0, 6),  # there are two: it is there to refuse others

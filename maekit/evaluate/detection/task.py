@@ -1,0 +1,123 @@
+"""What a detector learns: the actions of boxes, which sets bring as the labels of key frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from maekit.contracts import Boxes
+from maekit.data.order import evenly
+from maekit.engine.events import Note
+from maekit.errors import DataError
+from maekit.evaluate.labels import EXAMPLES
+
+if TYPE_CHECKING:
+    from maekit.contracts import Dataset
+    from maekit.engine.events import Emit
+
+_SHOWN = 5
+_SETS = "the data sets 'ava' and 'sample-actions' have boxes"
+
+
+@dataclass(frozen=True)
+class DetectionTask:
+    """Actions as the head learns them.
+
+    Attributes:
+        outputs: names of the K actions.
+        train: boxes of data.train's key frames.
+        val: those of data.val's, annotated and detected ones.
+        judged: numbers of the actions that count, from 0.
+        excluded: boxes of data.val's seconds that are not judged.
+    """
+
+    outputs: tuple[str, ...]
+    train: Sequence[Boxes]
+    val: Sequence[Boxes]
+    judged: tuple[int, ...]
+    excluded: Sequence[Boxes] = ()
+    best: str = "map"
+
+    @property
+    def person_boxes(self) -> str:
+        """Whether what is judged are boxes that were annotated, or detected."""
+        return "detected" if any(not all(each.truth) for each in self.val) else "annotated"
+
+
+def detection_task(train: Dataset, val: Dataset) -> DetectionTask:
+    """Make the task of two sets with boxes.
+
+    Raises:
+        DataError: one has none, or they know other actions.
+    """
+    sets = {"data.train": train, "data.val": val}
+    seen, held_out = (boxes_of(dataset, key) for key, dataset in sets.items())
+    names, others = (tuple(dataset.classes or ()) for dataset in (train, val))
+    if names != others:
+        strange = [name for name in others if name not in names] or ["the same in another order"]
+        what = f"data.val has {len(others)} actions, and data.train {len(names)}"
+        more = ", ..." if strange[_SHOWN:] else ""
+        what += f"; not data.train's: {', '.join(strange[:_SHOWN])}{more}"
+        raise DataError(what, where="data.val", hint="give both sets one list of actions")
+    return DetectionTask(names, seen, held_out, judged_of(val), tuple(val.excluded))
+
+
+def boxes_of(dataset: Dataset, key: str) -> Sequence[Boxes]:
+    """Return the boxes of every key frame of a set.
+
+    Raises:
+        DataError: it has none.
+    """
+    labels = dataset.labels
+    if labels is None or not len(labels) or not isinstance(labels[0], Boxes):
+        what = "the samples have no boxes, which head.kind: detection learns from"
+        raise DataError(what, where=key, hint=_SETS)
+    return cast("Sequence[Boxes]", labels)
+
+
+def judged_of(dataset: Dataset) -> tuple[int, ...]:
+    """Return the numbers of the actions that a set judges."""
+    if dataset.judged is None:
+        return tuple(range(len(dataset.classes or ())))
+    return tuple(dataset.judged)
+
+
+def targets(boxes: Sequence[Boxes], outputs: int) -> np.ndarray:
+    """Return which actions each box has, float32 ``[P, K]``."""
+    sets = [actions for each in boxes for actions in each.labels]
+    found = np.zeros((len(sets), outputs), np.float32)
+    for row, actions in zip(found, sets, strict=True):
+        row[list(actions)] = 1
+    return found
+
+
+def asked(boxes: Sequence[Boxes]) -> int:
+    """Count the boxes that are learned, or asked for."""
+    return sum(sum(each.asked) for each in boxes)
+
+
+def announce(task: DetectionTask, train: Dataset, emit: Emit) -> None:
+    """Announce actions, counts and five examples: what is about to be learned."""
+    learned, judged = (asked(boxes) for boxes in (task.train, task.val))
+    emit(
+        Note(
+            f"{len(task.outputs)} actions ({len(task.judged)} judged), {learned:,} boxes in "
+            f"{len(task.train):,} key frames to train on, {judged:,} {task.person_boxes} boxes in "
+            f"{len(task.val):,} to judge"
+        )
+    )
+    for index in evenly(len(task.train), EXAMPLES):
+        boxes = task.train[index]
+        shown = [
+            "+".join(task.outputs[action] for action in sorted(actions)) or "nothing"
+            for actions in boxes.only(boxes.asked).labels[:_SHOWN]
+        ]
+        emit(Note(f"  {train.name(index)}: {', '.join(shown) or 'no box'}"))
+    seen = {action for each in task.train for actions in each.labels for action in actions}
+    absent = [task.outputs[action] for action in task.judged if action not in seen]
+    if absent:
+        names = ", ".join(absent[:_SHOWN])
+        emit(Note(f"{len(absent)} judged actions have no box to train on: {names}", warning=True))

@@ -1,0 +1,281 @@
+"""Fine-tuning on actions in boxes: what is learned, how it is judged, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from figures import ACTIONS, Figures, resolved
+from numerics import close
+from small_recipes import Recipe
+from torch.nn import functional as F  # noqa: N812
+from toys import Clips, clip_source
+
+from maekit.contracts import Boxes, Dataset
+from maekit.data.batch import Batch
+from maekit.data.boxes import EMPTY
+from maekit.data.order import Key
+from maekit.engine.events import Event, Note
+from maekit.engine.loop import update
+from maekit.engine.run import Finished, RunOptions, run_in_folder
+from maekit.errors import DataError, RecipeError
+from maekit.evaluate.detection.found import Found, joined
+from maekit.evaluate.detection.job import DetectionJob
+from maekit.evaluate.detection.rows import Frame, read_rows
+from maekit.evaluate.detection.task import targets
+from maekit.runs import read_result
+
+
+@pytest.fixture
+def sets(monkeypatch: pytest.MonkeyPatch) -> dict[str, Dataset]:
+    made: dict[str, Dataset] = {"train": Figures(48), "val": Figures(24, seed=1)}
+    monkeypatch.setattr("maekit.engine.job.open_sets", lambda *_: (made["train"], made["val"]))
+    return made
+
+
+def finetune(path: Path, *layers: Recipe, **options: Any) -> tuple[Finished, list[Event]]:
+    heard: list[Event] = []
+    done = run_in_folder(
+        DetectionJob,
+        resolved(*layers),
+        torch.device("cpu"),
+        RunOptions(out=path, source="scratch", **options),
+        heard.append,
+    )
+    return done, heard
+
+
+def notes(heard: list[Event]) -> str:
+    return "\n".join(event.text for event in heard if isinstance(event, Note))
+
+
+def test_boxes_are_learned_and_judged(tmp_path: Path, sets: dict[str, Dataset]) -> None:
+    done, heard = finetune(tmp_path / "run")
+    result = done.result
+    assert result["map"] > 0.95
+    # What each box has is not what its key frame has.
+    assert result["floor"]["chance"] < 0.55
+    assert result["floor"]["moved_on"] < 0.7
+    assert result["floor"]["same_in_frame"] < result["map"] - 0.1
+    assert (result["dialect"], result["person_boxes"]) == ("alphaction", "annotated")
+    assert result["score_rule"] == "action x person"
+    assert result["protocol"] == "finetune/all/alphaction/annotated"
+    assert (result["boxes"], result["true"], result["unread"]) == (48, 48, 0)
+    assert set(result["per_class"]) == set(ACTIONS)
+    assert np.mean(list(result["per_class"].values())) == pytest.approx(result["map"])
+    assert set(result["per_movie"]) == {f"movie{number}" for number in range(8)}
+    assert sum(each["true"] for each in result["per_movie"].values()) == 48
+    said = notes(heard)
+    assert "3 actions (3 judged), 96 boxes in 48 key frames to train on, 48 annotated" in said
+    assert "loss: the sum over a micro-batch's boxes, as officially: 2 a clip" in said
+    # Anyone's evaluator gets the same from the file.
+    frames = [Frame(each.movie, each.second) for each in sets["val"].labels]  # type: ignore[union-attr]
+    rows = read_rows(tmp_path / "run/predictions.csv", {frame: n for n, frame in enumerate(frames)})
+    assert len(rows) == 48 * 3
+    truth = np.array([min(labels) for each in sets["val"].labels for labels in each.labels])  # type: ignore[union-attr]
+    best = rows.scores.reshape(48, 3).argmax(1)
+    assert (best == truth).mean() > 0.9
+    assert json.loads((tmp_path / "run/result.json").read_text())["map"] == result["map"]
+
+
+def test_going_on_is_as_never_interrupted(tmp_path: Path, sets: dict[str, Dataset]) -> None:
+    short: Recipe = {"finetune": {"steps": 6, "validate": {"every": 3}, "checkpoint": {"steps": 3}}}
+    whole, _ = finetune(tmp_path / "whole", short)
+    finetune(tmp_path / "half", short)
+    folder = tmp_path / "half/checkpoints"
+    for path in folder.iterdir():  # as if killed after its first checkpoint
+        if path.name not in {"step-00000003", "last"}:
+            if path.is_dir():
+                for file in path.iterdir():
+                    file.unlink()
+                path.rmdir()
+            else:
+                path.unlink()
+    (folder / "last").write_text("step-00000003")
+    for name in ("result.json", "weights.safetensors", "predictions.csv"):
+        (tmp_path / "half" / name).unlink()
+    again, _ = finetune(tmp_path / "half", short, resume=True)
+    assert again.result["map"] == whole.result["map"]
+    assert (tmp_path / "half/predictions.csv").read_text() == (
+        tmp_path / "whole/predictions.csv"
+    ).read_text()
+
+
+def test_detected_persons_are_scored_and_true_ones_counted(
+    tmp_path: Path, sets: dict[str, Dataset]
+) -> None:
+    sets["val"] = Figures(12, seed=1, detected=True)
+    short: Recipe = {"finetune": {"steps": 2, "boxes": {"dialect": "activitynet"}}}
+    done, _ = finetune(tmp_path / "a", short)
+    assert done.result["protocol"] == "finetune/all/activitynet/detected"
+    assert (done.result["boxes"], done.result["true"]) == (24, 24)
+    alone, _ = finetune(tmp_path / "b", short, {"finetune": {"boxes": {"person_score": False}}})
+    assert alone.result["score_rule"] == "action"
+    one, other = (read_rows(tmp_path / name / "predictions.csv", {}) for name in "ab")
+    assert one.boxes == pytest.approx(other.boxes)
+    share = one.scores / other.scores
+    assert np.round(share.reshape(12, 2, 3), 2) == pytest.approx(
+        np.tile(np.array([0.9, 0.95])[None, :, None], (12, 1, 3)), abs=0.02
+    )
+
+
+def test_a_key_frame_that_cannot_be_read_still_counts(
+    tmp_path: Path, sets: dict[str, Dataset]
+) -> None:
+    sets["val"] = Figures(12, seed=1, broken=frozenset({2, 3}))
+    done, heard = finetune(tmp_path / "run", {"finetune": {"steps": 1}})
+    assert (done.result["true"], done.result["boxes"], done.result["unread"]) == (24, 20, 2)
+    assert "cannot be read: has no such second" in notes(heard)
+    lines = (tmp_path / "run/bad_files.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file"] for line in lines] == ["movie0,0904", "movie1,0902"]
+    none = Figures(12, seed=1, broken=frozenset(range(12)))
+    sets["val"] = none
+    with pytest.raises(DataError, match="none of the 12 samples can be read"):
+        finetune(tmp_path / "none", {"finetune": {"steps": 1}})
+    assert read_result(tmp_path / "none")["exit"] == 6
+
+
+def test_seconds_that_are_left_out_count_in_one_dialect(
+    tmp_path: Path, sets: dict[str, Dataset]
+) -> None:
+    out = Boxes(np.array([[0, 0, 1, 1.0]]), (frozenset({0}),), movie="movie0", second=1000.0)
+    sets["val"] = Figures(12, seed=1, excluded=(out,), judged=(0, 2))
+    found = {}
+    for dialect in ("alphaction", "mmaction"):
+        layer = {"finetune": {"steps": 1, "boxes": {"dialect": dialect}}}
+        found[dialect] = finetune(tmp_path / dialect, layer)[0].result
+    assert found["mmaction"]["true"] == found["alphaction"]["true"] + 1
+    assert list(found["alphaction"]["per_class"]) == ["red", "blue"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "said"),
+    [
+        ({"data": {"train": {"sampling": "dense"}}}, RecipeError, "sampling is dense"),
+        ({"finetune": {"head": {"classes": 4}}}, DataError, "data.train has 3 classes"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, sets: dict[str, Dataset], layer: Recipe, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        finetune(tmp_path / "run", layer)
+
+
+def test_sets_without_boxes_or_of_other_actions_are_refused(
+    tmp_path: Path, sets: dict[str, Dataset]
+) -> None:
+    sets["val"] = Figures(6)
+    sets["val"].classes = ("red", "green", "cyan")
+    with pytest.raises(DataError, match=r"not data\.train's: cyan"):
+        finetune(tmp_path / "a")
+    sets["val"] = Clips([clip_source(9, 32, 32, f"clip{number}") for number in range(6)])
+    with pytest.raises(DataError, match=r"no boxes, which head\.kind: detection learns from"):
+        finetune(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"mixup": 0.8},
+        {"cutmix": 1.0},
+        {"rand_augment": "rand-m9"},
+        {"pool": "cls"},
+        {"views": {"crops": 3}},
+        {"head": {"kind": "multilabel"}},
+    ],
+)
+def test_settings_that_mean_nothing_with_boxes_are_refused(words: Recipe) -> None:
+    with pytest.raises(RecipeError, match=r"boxes|detection"):
+        resolved({"finetune": words})
+
+
+# The loss.
+
+
+def batch_of(job: DetectionJob, boxes: list[Boxes]) -> Batch:
+    rng = np.random.default_rng(0)
+    views = rng.integers(0, 256, (len(boxes), 3, 2, 32, 32), dtype=np.uint8)
+    keys = tuple(Key(0, row) for row in range(len(boxes)))
+    weight = np.ones(len(boxes), np.float32)
+    return Batch((views,), None, None, weight, (None,) * len(boxes), keys, (), boxes=tuple(boxes))
+
+
+def job(**boxes: object) -> DetectionJob:
+    made = resolved(
+        {"finetune": {"boxes": boxes, "head": {"init_std": 0.5}, "batch": {"per_device": 2}}}
+    )
+    return DetectionJob(made, torch.device("cpu"), lambda _: None, source="scratch")
+
+
+def some(*labels: set[int]) -> Boxes:
+    rng = np.random.default_rng(len(labels))
+    first = rng.uniform(0, 0.5, (len(labels), 2))
+    corners = np.concatenate([first, first + 0.4], axis=1)
+    return Boxes(corners, tuple(map(frozenset, labels)))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_loss_is_summed_over_boxes_and_averaged_over_devices(
+    sets: dict[str, Dataset], reduction: str
+) -> None:
+    """The official: mean BCE x number of boxes of a GPU, averaged over GPUs."""
+    one = job(loss=reduction)
+    parts = [[some({0}), some({1, 2}, set(), {0})], [some({2}), EMPTY]]
+    made = [batch_of(one, part) for part in parts]
+    each = []
+    for batch, part in zip(made, parts, strict=True):
+        pixels = one.model.normalize(torch.from_numpy(batch.views[0]) / 255)
+        cells = one.model.cells([boxes.corners for boxes in part], (32, 32))
+        wanted = torch.from_numpy(targets(part, 3))
+        each.append(F.binary_cross_entropy_with_logits(one.model(pixels, cells), wanted))
+    # Four boxes on the first of two devices, one on the second.
+    total = 4 * each[0] + 1 * each[1]
+    expected = total / 2 if reduction == "sum" else total / 5
+    done = update(one.state, one.step, made)
+    close(done.loss, expected, terms=3)
+    assert float(done.norm) > 0
+
+
+def test_boxes_without_an_action_are_negatives_or_left_out(sets: dict[str, Dataset]) -> None:
+    part = [some({0}, set()), some(set())]
+    for negatives, count in ((True, 3), (False, 1)):
+        one = job(negatives=negatives, loss="mean")
+        weighed = one.step.weigh(batch_of(one, part))
+        assert weighed.weight == count
+        loss = float(one.step.loss(weighed).detach())
+        assert math.isfinite(loss)
+    assert one.step.weigh(batch_of(one, [some(set()), EMPTY])).weight == 0
+
+
+def test_the_whole_frame_in_place_of_each_box_sees_no_figure(sets: dict[str, Dataset]) -> None:
+    one = job(region="frame", loss="mean")
+    part = [some({0}), some({0}, {0})]
+    with torch.no_grad():
+        batch = batch_of(one, part)
+        pixels = one.model.normalize(torch.from_numpy(batch.views[0]) / 255)
+        cells = one.model.cells([np.array([[0, 0, 1, 1.0]])] * 2, (32, 32))
+        logits = one.model(pixels, cells)[[0, 1, 1]]
+        wanted = torch.from_numpy(targets(part, 3))
+        expected = F.binary_cross_entropy_with_logits(logits, wanted) * 3
+        close(one.step.loss(one.step.weigh(batch)), expected, terms=9)
+
+
+def test_what_ranks_found_is_put_in_order() -> None:
+    """Whichever rank read which key frames, the file is the same."""
+    rng = np.random.default_rng(0)
+    rows = np.repeat(np.arange(6), 2)
+    whole = Found(rows, rng.random((12, 4)), rng.random(12), rng.random((12, 3)))
+    parts = [
+        Found(rows[own], whole.corners[own], whole.persons[own], whole.actions[own])
+        for own in (np.isin(rows, [1, 3, 5]), np.isin(rows, [0, 2, 4]))
+    ]
+    again = joined(parts, Counter())
+    for name in ("rows", "corners", "persons", "actions"):
+        assert (getattr(again, name) == getattr(whole, name)).all()
