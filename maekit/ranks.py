@@ -26,12 +26,15 @@ from maekit.stop import watched
 # What launchers call rank, number of ranks, and both of this machine; the first that is there.
 _LAUNCHERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),  # torchrun, and this module
+    # Of the step that srun started; its job may have more tasks.
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
     ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
     (
         *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
         *("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
     ),
 )
+_STEPS = 0xFFFFFFF0  # from here on SLURM numbers what is no step: batch scripts, salloc's shells
 PARENT = "MAEKIT_STARTED_BY"  # the process whose end ends a rank
 # The file in which its ranks find each other: a port that is free now may not be so when they have
 # imported torch.
@@ -72,8 +75,7 @@ def place_of(environment: Mapping[str, str]) -> Place:
         try:
             rank, size = int(environment[names[0]]), int(environment[names[1]])
             local = int(environment.get(names[2], "0"))
-            # SLURM writes 2(x3) for three nodes of two.
-            local_size = int(environment.get(names[3], "1").partition("(")[0])
+            local_size = _tasks_here(environment.get(names[3], "1"), environment)
         except ValueError:
             rank, size, local, local_size = -1, 0, 0, 0
         if not 0 <= rank < size or not local >= 0:
@@ -87,15 +89,32 @@ def place_of(environment: Mapping[str, str]) -> Place:
     return Place()
 
 
+def _tasks_here(text: str, environment: Mapping[str, str]) -> int:
+    """Read a number of processes of this machine; SLURM writes 2(x3),1 for three nodes of two."""
+    counts: list[int] = []
+    for part in text.split(","):
+        count, _, times = part.partition("(x")
+        counts += [int(count)] * int(times.rstrip(")") or "1")
+    node = int(environment.get("SLURM_NODEID", "0")) if len(counts) > 1 else 0
+    return counts[min(node, len(counts) - 1)]
+
+
 def is_speaker() -> bool:
     """Return whether this process prints results: one of several ranks does."""
     return place_of(os.environ).rank == 0
 
 
 def _is_interactive(environment: Mapping[str, str], name: str) -> bool:
-    """Return whether SLURM's variables are those of a shell in an allocation, not of ``srun``."""
-    shell = environment.get("SLURM_JOB_NAME") in ("bash", "sh", "zsh", "interactive")
-    return name.startswith("SLURM") and (shell or "SLURM_STEP_ID" not in environment)
+    """Return whether SLURM's variables are those of a shell in an allocation, not of ``srun``.
+
+    A batch script is no step, or one of a number that no step of srun has; so is the shell of
+    ``salloc`` on a node. That of ``srun --pty bash`` is a step like any other but for its name.
+    """
+    if not name.startswith("SLURM"):
+        return False
+    shell = environment.get("SLURM_JOB_NAME") in ("bash", "sh", "zsh")
+    step = environment.get("SLURM_STEP_ID", "")
+    return shell or not step.isdecimal() or int(step) >= _STEPS
 
 
 def devices_of(requested: str | None, device: str | None) -> int:

@@ -125,6 +125,26 @@ OF_TORCH = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE
         # A shell in an allocation, and a batch script: nothing was started by srun.
         ({**OF_SLURM, "SLURM_JOB_NAME": "bash", "SLURM_STEP_ID": "0"}, Place()),
         (OF_SLURM, Place()),
+        # The shell that salloc starts on a node, and a batch script, have numbers of their own.
+        ({**OF_SLURM, "SLURM_JOB_NAME": "interactive", "SLURM_STEP_ID": "4294967290"}, Place()),
+        ({**OF_SLURM, "SLURM_STEP_ID": "4294967291"}, Place()),
+        # srun within salloc: a step of fewer tasks than the job has, on three nodes.
+        (
+            {
+                **OF_SLURM,
+                "SLURM_JOB_NAME": "interactive",
+                "SLURM_NTASKS": "48",
+                "SLURM_STEP_ID": "3",
+                "SLURM_STEP_NUM_TASKS": "7",
+                "SLURM_STEP_TASKS_PER_NODE": "3(x2),1",
+                "SLURM_NODEID": "1",
+            },
+            Place(5, 7, 2, 3),
+        ),
+        (
+            {**OF_SLURM, "SLURM_STEP_ID": "3", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
+            Place(0, 1, 2, 3),
+        ),
         (OF_MPI | LOCAL_MPI, Place(1, 4, 1, 4)),
     ],
 )

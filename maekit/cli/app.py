@@ -504,6 +504,7 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
         bool, typer.Option("--overwrite", help="Replace the file if it is there.")
     ] = False,
     lock: Lock = True,
+    devices: Devices = "1",
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from maekit.data.identity import identify
 from maekit.datasets.folders import Tally
 from maekit.datasets.named_files import find_files
 from maekit.datasets.named_windows import NamedWindows, windows_of
+from maekit.engine import distributed
 from maekit.engine.events import Emit, Note
 from maekit.engine.left_out import announce_left_out, left_out_of
 from maekit.engine.precision import pick_device
@@ -32,6 +33,7 @@ from maekit.evaluate.predict import HERE, VERB, answers_of, cutting_of, scorer_o
 from maekit.evaluate.predict import predict as score
 from maekit.evaluate.way import Request
 from maekit.progress import counted
+from maekit.ranks import is_speaker
 from maekit.stop import StopSignal
 from maekit.text import quantity
 from maekit.weights.heads import read_classes
@@ -89,64 +91,60 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
     _refuse_nonsense(inputs, of_set, every, window)
     step = None if every is None else seconds(every, "--every")
     length = None if window is None else seconds(window, "--window")
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, quiet=not is_speaker())
+    where = pick_device(device)
     with (
         closing(Terminal(console, quiet=quiet, verbose=verbose)) as terminal,
         LoggingBridge(terminal).listening(),
+        distributed.joined(where),
         StopSignal(),
+        ExitStack() as stack,
     ):
         kind = format_of(out, form, FORMATS)
-        output = KeptOutput.at(out or Path(f"predictions.{kind}"), terminal, overwrite=overwrite)
+        target = out or Path(f"predictions.{kind}")
+        output = distributed.on_first(lambda: KeptOutput.at(target, terminal, overwrite=overwrite))
         if kind == "parquet":
             arrow_library()  # that it is missing is better known before the work than after it
         if source is None:
-            located = newest_classifier()
+            located = distributed.on_first(newest_classifier)
             source = located.source
             terminal(Note(f"weights: {located.description}"))
         names = None if classes is None else read_classes(classes)
         number = None if views is None else views_of(views)
         data = None if of_set else HERE
         request = Request(source, recipe, (), data, number, names, classes)
-        scorer = scorer_of(request, pick_device(device), terminal)
-        asked = _own_set(scorer, terminal) if of_set else _named(inputs or (), scorer, step, length)
+        scorer = scorer_of(request, where, terminal)
+        if of_set:
+            asked = _own_set(scorer, terminal)
+        else:
+            asked = distributed.on_first(lambda: _named(inputs or (), scorer, step, length))
         columns = Columns(scorer.described, top, windows=asked.windows)
         about = scorer.about(request) | {"inputs": asked.digest, "window": [step, length]}
-        with output.held(locks=lock):
-            shards = FeatureShards(output.parts, about)
-            terminal(Note(_described(scorer, asked)))
-            announce_left_out("the inputs", asked.left_out, terminal)
-            try:
-                score(scorer, asked.dataset, shards, scorer.reading(batch, workers))
-            except Interrupted:
-                text = f"interrupted; the same command resumes from {shards.folder}"
-                terminal(Note(text, warning=True))
-                return INTERRUPTED
+        distributed.on_first(lambda: stack.enter_context(output.held(locks=lock)))
+        shards = FeatureShards(output.parts, about)
+        terminal(Note(_described(scorer, asked)))
+        announce_left_out("the inputs", asked.left_out, terminal)
+        try:
+            score(scorer, asked.dataset, shards, scorer.reading(batch, workers))
+        except Interrupted:
+            text = f"interrupted; the same command resumes from {shards.folder}"
+            terminal(Note(text, warning=True))
+            return INTERRUPTED
+
+        def finish() -> int:
             told = Told(json)
             reader = scorer.reader(asked.dataset)
             answers = answers_of(shards, asked.dataset, reader.center_index, told.left_out)
             write_answers(output.target, kind, columns, told.noting(answers, terminal))
             shards.remove(terminal)
-    code = BAD_FILES if told.errors else 0
-    if json:
-        some = [dict(columns.row(answer)) for answer in told.answers]
-        result = {
-            "verb": VERB,
-            "exit": code,
-            "output": str(output.target),
-            "inputs": told.count,
-            "kind": scorer.described.kind,
-            "classes": len(scorer.described.outputs),
-            "weights": source,
-            "settings": scorer.settings,
-            "errors": told.errors,
-            "left_out": asked.left_out | dict(told.left_out),
-            # Of more, the file has all.
-            "predictions": some if told.count <= MOST else None,
-        }
-        print_json(result)
-        return code
-    _print(columns, told, output.target)
-    return code
+            if json:
+                answered = (asked, columns, told)
+                print_json(_result(scorer, request, *answered) | {"output": str(output.target)})
+            else:
+                _print(columns, told, output.target)
+            return told.code
+
+        return distributed.on_first(finish)
 
 
 class Told:
@@ -159,6 +157,11 @@ class Told:
         self.left_out: Counter[str] = Counter()
         self.count = 0
 
+    @property
+    def code(self) -> int:
+        """The exit code: that of bad files where some could not be read."""
+        return BAD_FILES if self.errors else 0
+
     def noting(self, answers: Iterator[Answer], emit: Emit) -> Iterator[Answer]:
         """Pass answers on; those that are errors are said."""
         for answer in answers:
@@ -169,6 +172,26 @@ class Told:
                 self.errors.append({"input": answer.input, "error": answer.error})
                 emit(Note(f"{answer.input}: {answer.error}", warning=True))
             yield answer
+
+
+def _result(
+    scorer: Scorer, request: Request, asked: Inputs, columns: Columns, told: Told
+) -> dict[str, Any]:
+    """Return what is printed for programs."""
+    some = [dict(columns.row(answer)) for answer in told.answers]
+    return {
+        "verb": VERB,
+        "exit": told.code,
+        "inputs": told.count,
+        "kind": scorer.described.kind,
+        "classes": len(scorer.described.outputs),
+        "weights": request.source,
+        "settings": scorer.settings,
+        "errors": told.errors,
+        "left_out": asked.left_out | dict(told.left_out),
+        # Of more, the file has all.
+        "predictions": some if told.count <= MOST else None,
+    }
 
 
 def _refuse_nonsense(

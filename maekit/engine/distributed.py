@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,6 +27,8 @@ from maekit.ranks import HEARD, MEETING, Place, place_of
 from maekit.stop import by_itself
 
 T = TypeVar("T")
+# Until all ranks are there; importing torch takes minutes where a hundred nodes share one disk.
+JOINING = timedelta(minutes=15)
 # Rank 0 may write a checkpoint or draw samples while the others wait.
 TIMEOUT = timedelta(hours=2)
 
@@ -42,6 +45,11 @@ def rank() -> int:
 def size() -> int:
     """Return the number of ranks."""
     return _place.size
+
+
+def size_here() -> int:
+    """Return the number of ranks on this machine, which share its memory."""
+    return _place.local_size
 
 
 def is_first() -> bool:
@@ -69,7 +77,7 @@ def joined(device: torch.device) -> Iterator[None]:
         _join(dist, place, device)
     except (RuntimeError, ValueError) as error:
         what = f"rank {place.rank} of {place.size} cannot join the others: {error}"
-        hint = "is MASTER_ADDR reachable and MASTER_PORT free on every node?"
+        hint = "did one end before? is MASTER_ADDR reachable and MASTER_PORT free on every node?"
         raise RankError(what, where="ranks", hint=hint) from error
     _place = place
     try:
@@ -89,15 +97,36 @@ def _join(dist: Any, place: Place, device: torch.device) -> None:  # noqa: ANN40
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     meeting = os.environ.get(MEETING)
     if meeting is not None:
-        where = {"init_method": f"file://{meeting}", "rank": place.rank, "world_size": place.size}
-        dist.init_process_group(backend, timeout=TIMEOUT, **where)
-        return
-    os.environ.setdefault("RANK", str(place.rank))
-    os.environ.setdefault("WORLD_SIZE", str(place.size))
-    os.environ.setdefault("MASTER_ADDR", _first_host(os.environ.get("SLURM_STEP_NODELIST", "")))
-    job = os.environ.get("SLURM_JOB_ID", "0")
-    os.environ.setdefault("MASTER_PORT", str(15000 + int(job[-4:])))
-    dist.init_process_group(backend, timeout=TIMEOUT)
+        store = dist.FileStore(meeting, place.size)
+    else:
+        os.environ.setdefault("RANK", str(place.rank))
+        os.environ.setdefault("WORLD_SIZE", str(place.size))
+        first = _first_host(os.environ.get("SLURM_STEP_NODELIST", ""))
+        os.environ.setdefault("MASTER_ADDR", first)
+        job = os.environ.get("SLURM_JOB_ID", "0")
+        os.environ.setdefault("MASTER_PORT", str(15000 + int(job[-4:])))
+        store, _, _ = next(dist.rendezvous("env://", timeout=JOINING))
+    _wait_for_all(store, place.size)
+    dist.init_process_group(
+        backend, store=store, rank=place.rank, world_size=place.size, timeout=TIMEOUT
+    )
+
+
+def _wait_for_all(store: Any, size: int) -> None:  # noqa: ANN401 - torch's
+    """Wait until all ranks are there: one that has ended before would be waited for as in a run.
+
+    Raises:
+        RuntimeError: some are not there in time.
+    """
+    key = f"maekit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    until = time.monotonic() + JOINING.total_seconds()
+    here = store.add(key, 1)
+    while here < size:
+        if time.monotonic() > until:
+            minutes = JOINING.total_seconds() / 60
+            raise RuntimeError(f"after {minutes:g} minutes {here} of {size} ranks are there")
+        time.sleep(0.05)
+        here = store.add(key, 0)
 
 
 def _first_host(nodes: str) -> str:

@@ -68,7 +68,8 @@ def _needs(job: Job) -> tuple[float, float, float]:
     if free is None:
         return fixed, each, fixed + each * job.split.per_device
     pixels = sum(view.nbytes for view in _zeros(job, 1).views)
-    return fixed, each, ROOM * free - AHEAD * pixels * job.split.effective / job.split.world
+    room = ROOM * free / distributed.size_here()
+    return fixed, each, room - AHEAD * pixels * job.split.effective / job.split.world
 
 
 def _zeros(job: Job, size: int) -> Batch:

@@ -42,12 +42,14 @@ def test_a_table_and_a_sentence_or_json(cli: Cli, small: str) -> None:
 @pytest.mark.parametrize("names", [
     ("RANK", "WORLD_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 ])  # fmt: skip
 def test_ranks_are_refused(
     cli: Cli, small: str, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(names[0], "0")
     monkeypatch.setenv(names[1], "2")
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
     refused = cli("bench", small, "-q")
     assert (refused.code, "started 2 ranks" in refused.err) == (2, True)
 

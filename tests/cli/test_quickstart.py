@@ -18,9 +18,9 @@ def test_a_quarter_of_quickstart_beats_both_fills(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_quarter_of_quickstart_video_learns(tmp_path: Path) -> None:
-    result = run(tmp_path, "pretrain", "quickstart_video", FEW, threads=1)
-    assert result["holdout"]["hidden_mse"] < result["holdout_start"]["hidden_mse"]
+def test_a_quarter_of_quickstart_video_beats_mean_colors(tmp_path: Path) -> None:
+    holdout = run(tmp_path, "pretrain", "quickstart_video", FEW, threads=1)["holdout"]
+    assert holdout["hidden_mse"] < 0.9 * holdout["mean_fill_mse"]
 
 
 @pytest.mark.nightly

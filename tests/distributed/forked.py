@@ -5,22 +5,24 @@
 A case is ``{"name": ..., "ranks": N, "words": [...]}``; they run one after the other in FOLDER,
 and what each rank said and its exit code end up in ``FOLDER/<name>.<rank>.txt`` and on stdout. With
 ``"rewound": [RUN, STEP]`` it begins in a copy of a run's folder as it was after its checkpoint of
-that step, had it been killed then.
+that step, had it been killed then. With ``"sgd": true`` pre-training's optimizer is SGD. Which
+samples and masks each update saw ends up in ``FOLDER/<name>.<rank>.seen``, a line an update.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import socket
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["GLOO_SOCKET_IFNAME"] = "lo"
@@ -28,12 +30,16 @@ os.environ["GLOO_SOCKET_IFNAME"] = "lo"
 import PIL.Image
 
 from maekit.cli import app
+from maekit.data.batch import Batch
+from maekit.engine import loop, optim, pretrain
 from tests.faults.kills import IMPORTED
 
 DISTRIBUTED = ("torch.distributed", "torch.nn.parallel")  # what ranks import besides
 
 
-def run(name: str, ranks: int, words: Sequence[str], folder: Path) -> list[int]:
+def run(
+    name: str, ranks: int, words: Sequence[str], folder: Path, *, sgd: bool = False
+) -> list[int]:
     """Run a command on so many ranks; return their exit codes."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -45,9 +51,37 @@ def run(name: str, ranks: int, words: Sequence[str], folder: Path) -> list[int]:
             if ranks > 1:
                 os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank))
                 os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            if sgd:
+                pretrain.make_optimizer = _make_sgd  # type: ignore[assignment]
+            loop.update = _noting(loop.update, folder / f"{name}.{rank}.seen")
             _be_a_rank(words, folder, folder / f"{name}.{rank}.txt")
         children.append(child)
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def _make_sgd(model: Any, options: Any, free: Iterable[str] = ()) -> Any:
+    groups = optim.parameter_groups(model.named_parameters(), options.weight_decay, free)
+    return optim.make_sgd(groups, 0.9)
+
+
+def _noting(update: Callable[..., Any], place: Path) -> Callable[..., Any]:
+    """Let updates write down what they see: of each sample its key, and a digest of its mask."""
+
+    def noted(state: Any, step: Any, batches: Sequence[Batch], *more: Any) -> Any:
+        seen = [
+            [*key, "" if batch.hidden is None else hashlib.sha256(mask.tobytes()).hexdigest()]
+            for batch in batches
+            for key, mask in zip(
+                [key for key in batch.keys for _ in range(len(batch.weight) // len(batch.keys))],
+                batch.weight if batch.hidden is None else batch.hidden,
+                strict=True,
+            )
+        ]
+        with place.open("a") as file:
+            file.write(json.dumps(seen) + "\n")
+        return update(state, step, batches, *more)
+
+    return noted
 
 
 def _be_a_rank(words: Sequence[str], folder: Path, said: Path) -> NoReturn:
@@ -83,7 +117,8 @@ def main() -> None:
     for case in cases:
         if "rewound" in case:
             _rewind(folder, case["name"], *case["rewound"])
-        codes[case["name"]] = run(case["name"], case["ranks"], case["words"], folder)
+        sgd = case.get("sgd", False)
+        codes[case["name"]] = run(case["name"], case["ranks"], case["words"], folder, sgd=sgd)
     sys.stdout.write(json.dumps(codes) + "\n")
 
 

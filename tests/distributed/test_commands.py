@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import family, nobody_is_left, shared_files
 from small_recipes import IMAGES, Recipe, draw_smooth, sets, write_recipe
 
 from maekit.engine.run_folder import read_lines
@@ -60,44 +62,53 @@ def wait_for(process: subprocess.Popen[str], there: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def ranks_of(run: Path) -> list[int]:
-    """Return the processes whose command line names a run's folder."""
+def ranks_of(run: Path, starter: int) -> list[int]:
+    """Return the processes below a starter whose command line names a run's folder."""
     found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                words = (process / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
+    for process in family(starter)[1:]:
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
             if os.fsencode(run.name) in words:
-                found.append(int(process.name))
+                found.append(process)
     return found
 
 
-def test_one_command_torchrun_and_srun_give_the_same_run(folder: Path) -> None:
+# What srun tells a task of a step, in the allocation of a salloc.
+STEP = {
+    "SLURM_JOB_ID": "41234",
+    "SLURM_JOB_NAME": "interactive",
+    "SLURM_NTASKS": "8",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+    "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_LOCALID": "0",
+}
+
+
+@pytest.mark.parametrize("sharding", ["fsdp", pytest.param("ddp", marks=pytest.mark.nightly)])
+def test_one_command_torchrun_and_srun_give_the_same_run(folder: Path, sharding: str) -> None:
+    """Two ranks are the same bit for bit, whether each has all parameters or a share of them."""
     words = ("pretrain", "own.yaml", "--device", "cpu", "-q")
+    shared = f"pretrain.sharding.name={sharding}"
+    names = tuple(f"{name}-{sharding}" for name in ("devices", "torchrun", "srun"))
     runs = [
-        [start(folder, *MAEKIT, *words, "--devices", "2", "--out", "devices")],
+        [start(folder, *MAEKIT, *words, "--devices", "2", "--out", names[0])],
         [
             start(
                 folder,
                 *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-                *("--nproc-per-node", "2", "-m", "maekit", *words, "--out", "torchrun"),
+                *("--nproc-per-node", "2", "-m", "maekit", *words, shared, "--out", names[1]),
             )
         ],
         [
             start(
                 folder,
                 *MAEKIT,
-                *words,
-                *("--out", "srun"),
-                SLURM_JOB_ID="41234",
-                SLURM_STEP_ID="0",
-                SLURM_STEP_NODELIST="localhost",
+                *(*words, shared, "--out", names[2]),
+                **STEP,
                 SLURM_PROCID=str(node),
-                SLURM_NTASKS="2",
-                SLURM_LOCALID="0",
-                SLURM_NTASKS_PER_NODE="1",
+                SLURM_NODEID=str(node),
             )
             for node in (0, 1)
         ],
@@ -106,10 +117,10 @@ def test_one_command_torchrun_and_srun_give_the_same_run(folder: Path) -> None:
         for process in processes:
             output = process.communicate()
             assert process.returncode == 0, output
-    first = read_tensors(folder / "devices/weights.safetensors")
-    assert len(losses(folder / "devices")) == 4
-    for name in ("torchrun", "srun"):
-        assert losses(folder / name) == losses(folder / "devices")
+    first = read_tensors(folder / names[0] / "weights.safetensors")
+    assert len(losses(folder / names[0])) == 4
+    for name in names[1:]:
+        assert losses(folder / name) == losses(folder / names[0])
         other = read_tensors(folder / name / "weights.safetensors")
         assert all(torch.equal(first[key], other[key]) for key in first)
 
@@ -120,14 +131,16 @@ def test_a_signal_ends_all_ranks_with_one_checkpoint(folder: Path, to: str) -> N
     run = folder / f"stopped-{to[-4:]}"
     process = start(folder, *MAEKIT, "pretrain", "own.yaml", *LONG, *TWO, "--out", run.name)
     wait_for(process, lambda: len(losses(run)) > 3)
-    ranks = [each for each in ranks_of(run) if each != process.pid]
+    all_of_it = family(process.pid)
+    shared, ranks = shared_files(all_of_it), ranks_of(run, process.pid)
+    assert len(all_of_it) > 1 + 2 * len(ranks) == 5  # each rank has a loader's worker, at least
     os.kill(process.pid if to == "the starter" else max(ranks), signal.SIGTERM)
     output = process.communicate(timeout=200)
     assert process.returncode == 75, output
     assert "Traceback" not in output[1]
     steps = sorted(path.name for path in (run / "checkpoints").glob("step-*"))
     assert int(steps[-1].partition("-")[2]) == len(losses(run))
-    assert not ranks_of(run)
+    nobody_is_left(all_of_it, shared)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found in /proc")
@@ -135,13 +148,14 @@ def test_a_killed_rank_ends_the_command(folder: Path) -> None:
     run = folder / "killed"
     process = start(folder, *MAEKIT, "pretrain", "own.yaml", *LONG, *TWO, "--out", run.name)
     wait_for(process, lambda: len(losses(run)) > 3)
-    rank = max(each for each in ranks_of(run) if each != process.pid)
-    os.kill(rank, signal.SIGKILL)
+    all_of_it = family(process.pid)
+    shared = shared_files(all_of_it)
+    os.kill(max(ranks_of(run, process.pid)), signal.SIGKILL)
     output = process.communicate(timeout=200)
     assert process.returncode == 8, output
     assert "was ended by SIGKILL" in output[1]
     assert "a bug" not in output[1]
-    assert not ranks_of(run)
+    nobody_is_left(all_of_it, shared)
     words = ("pretrain", "own.yaml", *LONG, *TWO, "--out", run.name, "--resume")
     resumed = start(folder, *MAEKIT, *words)
     wait_for(resumed, lambda: len(losses(run)) > 8)

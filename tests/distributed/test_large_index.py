@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import family, memory
 from small_recipes import IMAGES, draw_smooth, write_recipe
 
 from maekit.engine.run_folder import read_lines
@@ -18,6 +18,7 @@ from maekit.engine.run_folder import read_lines
 ROOT = Path(__file__).resolve().parents[2]
 MB = 2**20
 PICTURES = 100
+LONG = [pytest.mark.nightly, pytest.mark.timeout(3000)]
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="memory is found in /proc")
 
 
@@ -29,30 +30,6 @@ def write_list(folder: Path, rows: int) -> str:
         for _ in range(rows // PICTURES):
             file.write(block)
     return path.name
-
-
-def family(parent: int) -> list[int]:
-    """Return a process and all below it."""
-    children: dict[int, list[int]] = {}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (process / "stat").read_text().rpartition(")")[2].split()
-                children.setdefault(int(fields[1]), []).append(int(process.name))
-    found = [parent]
-    for each in found:
-        found += children.get(each, [])
-    return found
-
-
-def memory(processes: list[int]) -> int:
-    """Return bytes that processes have together, what they share counted once."""
-    total = 0
-    for each in processes:
-        with contextlib.suppress(OSError):
-            lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
-            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
-    return total
 
 
 def cost(folder: Path, rows: int, ranks: int, workers: int) -> tuple[int, int]:
@@ -88,7 +65,9 @@ def cost(folder: Path, rows: int, ranks: int, workers: int) -> tuple[int, int]:
     ("rows", "ranks", "workers", "built", "kept"),
     [
         pytest.param(10**6, 2, 2, 250 * MB, 60 * MB, marks=pytest.mark.slow),
-        pytest.param(10**7, 4, 4, 1500 * MB, 300 * MB, marks=pytest.mark.nightly),
+        pytest.param(
+            10**7, 4, 4, 1500 * MB, 300 * MB, marks=[pytest.mark.nightly, pytest.mark.timeout(3000)]
+        ),
     ],
 )
 def test_many_rows_cost_their_memory_once(

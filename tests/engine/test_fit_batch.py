@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from small_recipes import IMAGES, draw_smooth, write_recipe
 
 import maekit
-from maekit.engine import fit_batch
+from maekit.engine import distributed, fit_batch
 from maekit.engine.pretrain import PretrainJob
 from maekit.errors import RecipeError
 from maekit.recipe.load import load
@@ -65,6 +65,17 @@ def test_what_a_sample_takes_is_what_further_ones_take(
         said = fixed - 2 * gradients + size * each  # without the moments
         assert true <= 1.02 * said  # never too little
         assert said <= 1.3 * true + gradients
+
+
+def test_ranks_of_a_machine_share_its_memory(
+    recipe: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = prepared(recipe(**AUTO))
+    monkeypatch.setattr(fit_batch, "free_memory", lambda: 10**9)
+    _, _, alone = fit_batch._needs(job)
+    monkeypatch.setattr(distributed, "size_here", lambda: 4)
+    _, _, shared = fit_batch._needs(job)
+    assert alone - shared == pytest.approx(fit_batch.ROOM * 10**9 * 3 / 4)
 
 
 def test_the_same_training_however_it_is_split_and_resumed(
