@@ -182,7 +182,7 @@ class Masker(ABC):
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Boxes:
     """A label that is a set of boxes at one moment, each with its own set of labels.
 
@@ -225,6 +225,18 @@ class Boxes:
     def __len__(self) -> int:
         """Return the number of boxes."""
         return len(self.labels)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether all is the same; arrays have no answer of their own."""
+        if not isinstance(other, Boxes):
+            return NotImplemented
+        mine, theirs = (
+            each.__dict__ | {"corners": each.corners.tolist()} for each in (self, other)
+        )
+        return mine == theirs
+
+    def __hash__(self) -> int:
+        return hash((self.frame, self.labels))
 
     @property
     def frame(self) -> str:

@@ -112,3 +112,18 @@ def widened(corners: np.ndarray, across: float, down: float) -> np.ndarray:
     more = (corners[:, 2:] - corners[:, :2]) * np.array([across, down]) / 2
     wide: np.ndarray = np.clip(corners + np.concatenate([-more, more], axis=1), 0, 1)
     return wide
+
+
+def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the intersection over union of each box ``[P, 4]`` with each other one ``[Q, 4]``.
+
+    ``[P, Q]``; 0 of boxes without extent.
+    """
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas = (np.clip(each[:, 2:] - each[:, :2], 0, None).prod(axis=1) for each in (first, second))
+    one, other = areas
+    union = one[:, None] + other[None, :] - shared
+    share: np.ndarray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return share

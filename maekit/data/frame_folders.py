@@ -34,13 +34,18 @@ class OpenFrames:
         what = f"is a folder of pictures, in which {start:g} s to {end:g} s mean nothing"
         raise DataError(what, where=self.name, hint="list its frames by number")
 
+    @property
+    def numbers(self) -> list[int]:
+        """The last number in each picture's name; -1: it has none."""
+        return [int((_DIGITS.findall(os.path.splitext(f)[0]) or ["-1"])[-1]) for f in self.files]  # noqa: PTH122
+
     def numbered(self, first: int, count: int) -> range:
         """Find ``count`` pictures numbered in sequence from ``first``.
 
         Raises:
             DataError: they are not all there.
         """
-        numbers = [int((_DIGITS.findall(os.path.splitext(f)[0]) or ["-1"])[-1]) for f in self.files]  # noqa: PTH122
+        numbers = self.numbers
         if first not in numbers:
             what = f"holds no picture with the number {first}; the first one is {self.files[0]}"
             raise DataError(what, where=self.name)

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from maekit.contracts import Boxes
 from maekit.data.rng import generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from maekit.contracts import Dataset
+    from maekit.contracts import Dataset, Label
 
 LOOKED_AT = 1000  # samples whose files are looked at
 SHOWN = 5  # differences in a message
@@ -94,8 +95,15 @@ def _differences(before: Identity, now: Identity) -> Iterator[str]:
 def _digest(labels: Sequence[Any] | np.ndarray | None) -> str | None:
     if labels is None:
         return None
-    plain = labels.tolist() if isinstance(labels, np.ndarray) else list(labels)
+    plain = labels.tolist() if isinstance(labels, np.ndarray) else [_plain(each) for each in labels]
     return hashlib.sha256(repr(plain).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(label: Label) -> object:
+    """Return boxes as text shows them whole; all else as it is."""
+    return (
+        label.__dict__ | {"corners": label.corners.tobytes()} if isinstance(label, Boxes) else label
+    )
 
 
 def _size(name: str) -> int | None:

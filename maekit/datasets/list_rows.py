@@ -56,7 +56,7 @@ def read_list(path: Path, suffixes: frozenset[str]) -> Iterator[Row]:
         DataError: the list is not text, or a row makes no sense; names file and line.
         Interrupted: a signal has come.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         first, below = _beginning(file, path)
         if first.lstrip().startswith("{"):
             yield from _jsonl_rows(path, _lines(file, path))
@@ -72,7 +72,7 @@ def columns_note(path: Path, suffixes: frozenset[str]) -> str | None:
     Raises:
         DataError: as ``read_list``.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         first, below = _beginning(file, path)
         if first.lstrip().startswith("{"):
             return keys_note(_json(first, f"{path}:1"))
@@ -81,7 +81,7 @@ def columns_note(path: Path, suffixes: frozenset[str]) -> str | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
+def opened(path: Path) -> Iterator[TextIO]:
     """Open a list; raise DataError where it is no text, and say what it is."""
     try:
         _refuse_other_files(path)

@@ -82,12 +82,12 @@ def encoder() -> tuple[Codec, dict[str, str]]:
     return "mpeg4", _MPEG4
 
 
-def encode(clip: np.ndarray, codec: Codec, settings: dict[str, str]) -> bytes:
+def encode(clip: np.ndarray, codec: Codec, settings: dict[str, str], rate: int = _RATE) -> bytes:
     """Encode a clip, uint8 ``[T, H, W, 3]``, as MP4; the same clip gives the same bytes."""
     file = io.BytesIO()
     # bitexact: no date and no version of the library in the file.
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream(codec, rate=_RATE, options=settings)
+        stream = container.add_stream(codec, rate=rate, options=settings)
         stream.width, stream.height = clip.shape[2], clip.shape[1]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1  # x264's bytes depend on the number of threads

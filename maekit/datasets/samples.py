@@ -58,6 +58,8 @@ class Drawing:
     content: Sequence[object]  # everything that decides on the bytes, besides split and seed
     suffix: str
     write: Callable[[Path, str, np.random.Generator], None]  # one sample: file, class, its chance
+    finish: Callable[[Path], None] | None = None  # what more the folder holds, once all are drawn
+    each: int = 1  # samples that a file holds
 
 
 class Samples(Dataset):
@@ -86,8 +88,11 @@ class Samples(Dataset):
             raise StorageError(what, hint=hint) from error
         self._files = reader(folder)
         self.classes, self.labels = self._files.classes, self._files.labels
-        if len(self._files) != drawing.count:
-            what = f"{len(self._files)} sample {drawing.noun} where {drawing.count} were drawn"
+        self.judged, self.excluded = self._files.judged, self._files.excluded
+        self.left_out = self._files.left_out
+        count = drawing.count * drawing.each
+        if len(self._files) != count:
+            what = f"{len(self._files)} samples in the {drawing.noun} where {count} were drawn"
             hint = "delete this folder: they are then drawn anew"
             raise DataError(what, where=str(folder), hint=hint)
 
@@ -101,6 +106,10 @@ class Samples(Dataset):
     def name(self, index: int) -> str:
         """Return the sample's file."""
         return self._files.name(index)
+
+    def sources(self, by: str) -> Sequence[str]:
+        """Return where each sample comes from, as the data set for these files knows it."""
+        return self._files.sources(by)
 
 
 def _root(options: SampleOptions, name: str) -> Path:
@@ -137,6 +146,8 @@ def _fill(folder: Path, options: SampleOptions, drawing: Drawing) -> None:
                 label = drawing.classes[index % len(drawing.classes)]
                 rng = np.random.default_rng([options.seed, _SPLITS[options.split], index])
                 drawing.write(draft / label / f"{index:05d}{drawing.suffix}", label, rng)
+        if drawing.finish is not None:
+            drawing.finish(draft)
 
     try:
         make_folder_atomically(folder, draw)

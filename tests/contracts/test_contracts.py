@@ -80,7 +80,9 @@ PARTS: dict[str, dict[str, list[dict[str, Any]]]] = {
         ],
     },
     "datasets": {
+        "ava": [{}],
         "images": [{}],
+        "sample-actions": [{"count": 2, "size": 64}],
         "sample-images": [{"count": 24, "size": 32}],
         "sample-videos": [{"count": 8, "size": 32, "length": 5}],
         "torchvision": [{"set": "MNIST"}, {"set": "MNIST", "split": "test"}],
@@ -134,6 +136,8 @@ def clips(tmp_path: Path) -> Path:
             Image.fromarray(array).save(tmp_path / "clips" / "frames" / f"{number}.png")
             container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
         container.mux(stream.encode(None))
+    boxes = "video,second,x1,y1,x2,y2,label\na,0.2,0,0,0.5,1,walk\na,0.3,0,0,1,1,run\n"
+    (tmp_path / "boxes.csv").write_text(boxes)
     return tmp_path / "clips"
 
 
@@ -170,7 +174,9 @@ def places(
     cache = {"cache": str(tmp_path / "cache")}
     return {
         "dvae-token": {"weights": str(codes)},
+        "ava": {"path": str(tmp_path / "boxes.csv"), "videos": str(clips)},
         "images": {"path": str(pictures)},
+        "sample-actions": cache,
         "sample-images": cache,
         "sample-videos": cache,
         "torchvision": {"root": str(digits)},

@@ -137,7 +137,7 @@ def test_motions_are_what_they_are_called(
         return backdrops.Backdrop(np.zeros((3, size, size), np.float32), Light(0, 0, 1), None)
 
     monkeypatch.setattr(motion, "_scene", scene)
-    monkeypatch.setattr(motion, "_MOVERS", [scenes.Kind(dot)])
+    monkeypatch.setattr(motion, "MOVERS", [scenes.Kind(dot)])
     monkeypatch.setattr(motion, "paint", lambda *_: None)
     for setting in ("landscape", "room", "tabletop"):
         monkeypatch.setattr(backdrops, setting, dark)

@@ -63,7 +63,7 @@ _CAMERA = (
 )
 _WORLD = 3  # sides of a picture that a camera's scene measures
 # Kinds that look different at every angle.
-_MOVERS = [KINDS[name] for name in ("fish", "flag", "ladder", "leaf", "star", "tree", "wheel")]
+MOVERS = [KINDS[name] for name in ("fish", "flag", "ladder", "leaf", "star", "tree", "wheel")]
 
 
 def draw_clip(
@@ -106,7 +106,7 @@ def _moving_object(places: np.ndarray, size: int, rng: np.random.Generator) -> n
     for _ in range(int(rng.integers(0, 3))):
         spot = Spot(rng.uniform(0.05, 0.95), rng.uniform(0.1, 0.18), 0.3)
         paint(backdrop.picture, backdrop, one_of(rng, list(KINDS.values())), spot, rng)
-    mover, palette, film = one_of(rng, _MOVERS), bright_palette(rng), Film.load(size, rng)
+    mover, palette, film = one_of(rng, MOVERS), bright_palette(rng), Film.load(size, rng)
     look = int(rng.integers(2**32))
     clip = []
     for across, down, turn, near in places.tolist():

@@ -1,0 +1,220 @@
+"""Movies opened by the clock: whole ones, cuts, files of one second, folders of frames.
+
+Second 0 is the first frame of a movie as it was published, and ``start`` says at which second that
+what lies on the disk begins. Frames are those of FFmpeg's filter ``fps``: at each time the last one
+that comes at most half a frame too late.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from maekit.contracts import SourceInfo
+from maekit.data.frame_folders import OpenFrames, open_frames
+from maekit.data.video import OpenVideo, open_video
+from maekit.datasets.folders import Tally, walk
+from maekit.datasets.images import WANTED as PICTURES
+from maekit.datasets.videos import WANTED
+from maekit.errors import DataError
+
+Layout = Literal["movies", "cuts", "seconds", "frames"]
+STARTS: Mapping[Layout, float] = {"movies": 0, "cuts": 900, "seconds": 0, "frames": 900}
+_FRAME_RATE = 30.0  # of SlowFast's and MMAction's folders of frames
+_EXACT = 1e-9  # seconds: times are sums of fractions
+_KEPT = 8  # listings of folders of frames: 27,000 names each
+
+
+class Opened(NamedTuple):
+    """A movie, and where its frames lie in time."""
+
+    info: SourceInfo
+    at: Callable[[Sequence[float], float], Sequence[int]]  # times in seconds of the movie
+    decode: Callable[[Sequence[int]], np.ndarray]
+
+
+@dataclass
+class Movies:
+    """The movies of a folder.
+
+    Args:
+        folder: where they lie.
+        layout: ``movies``: whole ones; ``cuts``: files that begin at a second of the movie;
+            ``seconds``: a folder for each movie, with a file for each second; ``frames``: a folder
+            for each movie, with a picture for each frame.
+        start: the second of the movie at which a file, or the first frame, lies; None: 0, of cuts
+            and frames 900, as AVA's were made.
+        rate: of folders of frames, frames a second; None: 30.
+    """
+
+    folder: str
+    layout: Layout
+    start: float | None = None
+    rate: float | None = None
+    tally: Tally = field(default_factory=Tally)
+    _files: Mapping[str, str] = field(default_factory=dict)
+    _listed: dict[str, OpenFrames] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.start is None:
+            self.start = STARTS[self.layout]
+        if not os.path.isdir(self.folder):  # noqa: PTH112
+            raise DataError("is no folder", where=self.folder, hint="videos: the folder of movies")
+        if self.layout in {"movies", "cuts"}:
+            files: dict[str, str] = {}
+            for path in walk(self.folder, WANTED, tally=self.tally):
+                name = path.rpartition("/")[2]
+                for known in (path, name, name.rpartition(".")[0]):
+                    files.setdefault(known, path)
+            self._files = files
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_listed": {}}
+
+    def find(self, movie: str) -> str | None:
+        """Return where a movie lies; None: nowhere."""
+        if self.layout in {"movies", "cuts"}:
+            path = self._files.get(movie)
+            return None if path is None else f"{self.folder}/{path}"
+        return self._folders.get(movie)
+
+    @cached_property
+    def _folders(self) -> Mapping[str, str]:
+        """The folders of the movies, right below ours or one deeper (``trainval/MOVIE``)."""
+        found: dict[str, str] = {}
+        for entry in _folders_in(self.folder):
+            found[entry.name] = entry.path
+        for folder in list(found.values()):
+            if not _holds_files(folder):
+                for below in _folders_in(folder):
+                    found.setdefault(below.name, below.path)
+        return found
+
+    def open(self, movie: str, second: float) -> Opened:
+        """Open a movie that holds a second.
+
+        Raises:
+            DataError: there is no such movie, it cannot be read, or it ends before.
+            OSError: the system cannot read it.
+        """
+        place = self.find(movie)
+        if place is None:
+            what = f"there is no movie {movie} in {self.folder} (layout {self.layout})"
+            raise DataError(what, hint="is videos its folder, and layout how it lies there?")
+        if self.layout == "seconds":
+            files = _Seconds(place, second)
+            return Opened(files.info, files.at, files.decode)
+        start = self.start or 0.0
+        if self.layout == "frames":
+            return self._of_frames(place, start, second)
+        video = open_video(place)
+        times = video.seconds
+        step = 1 / video.index.fps if video.index.fps else 0.0
+        _check_within(second, start, start + float(times[-1]) + step, place)
+
+        def at(seconds: Sequence[float], late: float) -> Sequence[int]:
+            wanted = np.asarray(seconds) - start + late - _EXACT
+            last = np.searchsorted(times, wanted, side="left") - 1
+            found: list[int] = np.clip(last, 0, len(times) - 1).tolist()
+            return found
+
+        return Opened(video.info, at, video.decode)
+
+    def _of_frames(self, place: str, start: float, second: float) -> Opened:
+        rate = self.rate or _FRAME_RATE
+        video = self._listed.get(place)
+        if video is None:
+            video = open_frames(place, PICTURES.takes)
+            video.numbered(video.numbers[0], len(video.files))  # a gap would shift all that follow
+            while len(self._listed) >= _KEPT:
+                self._listed.pop(next(iter(self._listed)))
+            self._listed[place] = video
+        count = len(video.files)
+        _check_within(second, start, start + count / rate, place)
+
+        def at(seconds: Sequence[float], late: float) -> Sequence[int]:
+            passed = (np.asarray(seconds) - start + late - _EXACT) * rate
+            found: list[int] = np.clip(np.ceil(passed) - 1, 0, count - 1).astype(int).tolist()
+            return found
+
+        return Opened(video.info._replace(fps=rate), at, video.decode)
+
+
+def _holds_files(folder: str) -> bool:
+    """Return whether anything in a folder is no folder."""
+    with os.scandir(folder) as entries:
+        return any(not entry.is_dir() for entry in entries if not entry.name.startswith("."))
+
+
+def _folders_in(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(
+            (entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")),
+            key=lambda entry: entry.name,
+        )
+
+
+def _check_within(second: float, start: float, end: float, place: str) -> None:
+    if start <= second < end:
+        return
+    what = f"second {second:g} is not in {place}, which goes from {start:g} to {end:.4g} s"
+    raise DataError(what, hint="is it another cut of the movie? `start` says where a file begins")
+
+
+class _Seconds:
+    """The files of one second each (``902.mp4``) of a movie, as if they were one."""
+
+    def __init__(self, folder: str, second: float) -> None:
+        self._folder = folder
+        self._files = {
+            int(stem): f"{folder}/{name}"
+            for name in os.listdir(folder)  # noqa: PTH208
+            if (stem := name.rpartition(".")[0]).isdecimal() and WANTED.takes(f"{folder}/{name}")
+        }
+        if int(second) not in self._files:
+            what = f"second {second:g} is not in {folder}, which holds {len(self._files)} seconds"
+            if self._files:
+                what += f", {min(self._files)} to {max(self._files)}"
+            raise DataError(what)
+        self._first, self._last = min(self._files), max(self._files)
+        self._opened: dict[int, OpenVideo] = {}
+        key = self._file(int(second))
+        # Frames of every second: in a file that has more, those beyond are never shown.
+        self._each = key.index.frames
+        self.info = key.info._replace(frames=(self._last - self._first + 1) * self._each)
+
+    def _file(self, number: int) -> OpenVideo:
+        if number not in self._files:
+            what = f"second {number} is missing in {self._folder}, and others around it are not"
+            raise DataError(what)
+        if number not in self._opened:
+            self._opened[number] = open_video(self._files[number])
+        return self._opened[number]
+
+    def at(self, seconds: Sequence[float], late: float) -> Sequence[int]:
+        """Return frames numbered from those of the first file on."""
+        found = []
+        for time in seconds:
+            wanted = min(max(time + late, self._first) - _EXACT, self._last + 1 - _EXACT)
+            wanted = max(wanted, float(self._first))
+            video = self._file(int(wanted))
+            shown = int(np.searchsorted(video.seconds, wanted - int(wanted), side="left")) - 1
+            number = min(max(shown, 0), self._each - 1)
+            found.append((int(wanted) - self._first) * self._each + number)
+        return found
+
+    def decode(self, ids: Sequence[int]) -> np.ndarray:
+        """Decode frames, ``[T, H, W, C]``."""
+        clip: list[np.ndarray | None] = [None] * len(ids)
+        for number in sorted({place // self._each for place in ids}):
+            here = [place for place, wanted in enumerate(ids) if wanted // self._each == number]
+            video = self._file(self._first + number)
+            shown = [min(ids[place] % self._each, video.index.frames - 1) for place in here]
+            for place, frame in zip(here, video.decode(shown), strict=True):
+                clip[place] = frame
+        return np.stack([frame for frame in clip if frame is not None])
