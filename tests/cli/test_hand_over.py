@@ -64,6 +64,12 @@ def test_pictures(cli: Cli, two: str) -> None:
         handed_over(cli, "tuned", path, to, files)
     about = json.loads(Path("m.onnx.json").read_text())
     assert (about["classes"], about["size"], about["fit"]) == (["l", "r"], [16, 24], "crop")
+
+
+def test_pictures_encoder_alone(cli: Cli, two: str) -> None:
+    done = cli("finetune", two, "finetune.steps=2", "~finetune.warmup", *SCRATCH,
+               "--out", "tuned", "-q")  # fmt: skip
+    assert done.code == 0, done.err
     refused = cli("weights", "convert", "tuned", "hf", "--to", "hf")
     assert refused.code == 3
     assert "use --to timm, onnx or export; or --encoder" in refused.err

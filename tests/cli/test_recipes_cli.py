@@ -354,7 +354,9 @@ def seconds(*words: str) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def test_every_shipped_recipe_is_valid(cli: Cli) -> None:
-    result = cli("recipes", "validate", *shipped())
+@pytest.mark.parametrize("part", range(4))
+def test_every_shipped_recipe_is_valid(cli: Cli, part: int) -> None:
+    recipes = shipped()[part::4]
+    result = cli("recipes", "validate", *recipes)
     assert result.code == 0, result.err
-    assert result.out.count(": valid") == len(shipped())
+    assert result.out.count(": valid") == len(recipes)
