@@ -119,11 +119,8 @@ class Head(Decoder, nn.Module):
 class Truth(Pixel):
     """A target likewise."""
 
-    class Options(Pixel.Options):
-        weights: str = "none"
-        sha256: str = "of nothing"
-        positions: int = 1
-        shape: tuple[int, int] = (1, 2)
+    class Options(Hostile, Pixel.Options):
+        pass
 
 
 class Half(Masker):
@@ -142,13 +139,8 @@ class Half(Masker):
 class Set(Images):
     """A data set likewise."""
 
-    class Options(Images.Options):
-        shape: int = 3
-        init: str = "x"
-        positions: bool = False
-        norm: float = 1.0
-        weights: str = "none"
-        sha256: str = "of nothing"
+    class Options(Hostile, Images.Options):
+        pass
 
 
 @pytest.fixture
@@ -176,6 +168,15 @@ def recipe(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             "finetune": {"steps": 1, "batch": {"global": 4}},
         },
     )
+
+
+def test_all_five_kinds_have_all_of_the_names() -> None:
+    names = {
+        "shape", "init", "positions", "patch", "size", "norm", "inflate", "drop_path_rate",
+        "weights", "sha256",
+    }  # fmt: skip
+    for kind in (Half, Truth, Encoder, Head, Set):
+        assert names <= kind.Options.model_fields.keys()
 
 
 def test_hostile_names_train_resume_load_embed_and_reconstruct(cli: Cli, recipe: str) -> None:
