@@ -156,18 +156,19 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _box_rows(path: Path, plain: Sequence[str], least: int) -> Iterator[BoxRow]:
     order: dict[str, int] | None = None
+    width = len(plain)
     for line, row in _rows(path):
         where = f"{path}:{line}"
         if order is None:
             order = _header(row, where, scored=plain is _DETECTED)
             if order is not None:
-                least = 2
+                least, width = 1 + max(order[name] for name in _AVA[:6]), len(row)
                 continue
             order = {name: place for place, name in enumerate(plain)}
         if len(row) == 2 and {"video", "second"} == {n for n, place in order.items() if place < 2}:
             yield BoxRow(line, row[order["video"]], _second(row[order["second"]], where))
             continue
-        if not max(least, 2) <= len(row) <= len(order):
+        if not least <= len(row) <= width:
             shown = ",".join(sorted(order, key=order.__getitem__))
             raise DataError(f"has {len(row)} columns, not {shown}", where=where)
         yield _box_row(line, {n: row[p] for n, p in order.items() if p < len(row)}, where)

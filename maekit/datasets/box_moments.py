@@ -74,6 +74,8 @@ def gather(options: Ava.Options) -> Gathered:
         return sorted(kept, key=lambda moment: (order[moment.movie], moment.second))
 
     wanted = by_time(moments.wanted.values())
+    if not rows:
+        raise DataError("holds no row", where=str(path), hint="path: AVA's CSV, or one's own")
     if not wanted:
         what = f"holds no box that counts, in {len(rows)} rows"
         raise DataError(what, where=str(path), hint="look at the lists included and excluded")
