@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -32,19 +33,24 @@ def write_list(folder: Path, rows: int) -> str:
     return path.name
 
 
-def cost(folder: Path, rows: int, ranks: int, workers: int) -> tuple[int, int]:
-    """Train over a list; return memory at its peak until the first steps, and after them."""
+def start(folder: Path, rows: int, ranks: int, workers: int) -> subprocess.Popen[str]:
+    """Begin to train over a list that has no index yet."""
     listed = write_list(folder, rows)
     words = [f"data.train.path={listed}", f"data.workers={workers}", "pretrain.steps=100000"]
     words += ["--devices", str(ranks), "--device", "cpu", "--out", f"run-{rows}", "-q"]
     home = {"XDG_CACHE_HOME": str(folder / f"cache-{rows}"), "GLOO_SOCKET_IFNAME": "lo"}
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "maekit", "pretrain", "own.yaml", *words],
         cwd=folder,
         env={**os.environ, **home, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def cost(folder: Path, rows: int, ranks: int, workers: int) -> tuple[int, int]:
+    """Train over a list; return memory at its peak until the first steps, and after them."""
+    process = start(folder, rows, ranks, workers)
     peak = 0
     metrics = folder / f"run-{rows}" / "metrics.jsonl"
     try:
@@ -80,3 +86,33 @@ def test_many_rows_cost_their_memory_once(
     sizes = [(after - before) / MB for before, after in zip(few, many, strict=True)]
     assert sizes[0] < built / MB, sizes
     assert sizes[1] < kept / MB, sizes
+
+
+def reads(processes: list[int], name: str) -> bool:
+    """Tell whether one of some processes has a file open."""
+    for each in processes:
+        with contextlib.suppress(OSError):
+            for opened in Path(f"/proc/{each}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if opened.readlink().name == name:
+                        return True
+    return False
+
+
+@pytest.mark.slow
+def test_ranks_leave_while_a_list_is_read(tmp_path: Path) -> None:
+    """They leave together, before the list is read to its end: it has no index then."""
+    draw_smooth(tmp_path / "smooth", PICTURES, seed=0)
+    write_recipe(tmp_path / "own.yaml", IMAGES, without=("data.val",))
+    rows = 2 * 10**6
+    process = start(tmp_path, rows, 2, 0)
+    until = time.monotonic() + 300
+    while not reads(family(process.pid), f"{rows}.txt"):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 75, said
+    assert "Traceback" not in said
+    assert not list((tmp_path / f"cache-{rows}").rglob("*.idx"))
