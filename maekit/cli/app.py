@@ -494,6 +494,14 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
         typer.Option("--views", metavar="CLIPSxCROPS", help="Of each input; 5x3 for example."),
     ] = None,
     classes: Classes = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            "--pictures",
+            metavar="DIR",
+            help="Draw answers: sheets of pictures, and a film of each video.",
+        ),
+    ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Views scored at once; default: the recipe's.")
     ] = None,

@@ -29,6 +29,7 @@ from maekit.evaluate.answers import FORMATS, Columns, Format, write_answers
 from maekit.evaluate.embed import arrow_library, digest_of_inputs
 from maekit.evaluate.evaluation import VAL, judged_set
 from maekit.evaluate.feature_cache import FeatureShards
+from maekit.evaluate.pictured import Pictured
 from maekit.evaluate.predict import HERE, VERB, answers_of, cutting_of, scorer_of
 from maekit.evaluate.predict import predict as score
 from maekit.evaluate.way import Request
@@ -78,6 +79,7 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
     recipe: str | None,
     views: str | None,
     classes: Path | None,
+    pictures: Path | None,
     batch: int | None,
     workers: int | None,
     overwrite: bool,
@@ -114,37 +116,44 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
         data = None if of_set else HERE
         request = Request(source, recipe, (), data, number, names, classes)
         scorer = scorer_of(request, where, terminal)
-        if of_set:
-            asked = _own_set(scorer, terminal)
-        else:
-            asked = distributed.on_first(lambda: _named(inputs or (), scorer, step, length))
+        asked = _asked(inputs, of_set, scorer, step, length, terminal)
         columns = Columns(scorer.described, top, windows=asked.windows)
         about = scorer.about(request) | {"inputs": asked.digest, "window": [step, length]}
         distributed.on_first(lambda: stack.enter_context(output.held(locks=lock)))
         shards = FeatureShards(output.parts, about)
         terminal(Note(_described(scorer, asked)))
         announce_left_out("the inputs", asked.left_out, terminal)
+        drawn = distributed.on_first(
+            lambda: None if pictures is None else Pictured(pictures, asked.dataset, terminal)
+        )
+
+        def finish() -> int:
+            told = Told(json)
+            middle = scorer.reader(asked.dataset).center_index
+            answers = answers_of(shards, asked.dataset, middle, told.left_out)
+            noted = told.noting(answers, terminal)
+            if drawn is not None:
+                noted = drawn.passing(noted, scorer, asked.dataset, top)
+            write_answers(output.target, kind, columns, noted)
+            shards.remove(terminal)
+            if json:
+                where = {"output": str(output.target), "pictures": _name(pictures)}
+                print_json(_result(scorer, request, asked, columns, told) | where)
+            else:
+                _print(columns, told, output.target)
+            return told.code
+
         try:
             score(scorer, asked.dataset, shards, scorer.reading(batch, workers))
+            return distributed.on_first(finish)
         except Interrupted:
             text = f"interrupted; the same command resumes from {shards.folder}"
             terminal(Note(text, warning=True))
             return INTERRUPTED
 
-        def finish() -> int:
-            told = Told(json)
-            reader = scorer.reader(asked.dataset)
-            answers = answers_of(shards, asked.dataset, reader.center_index, told.left_out)
-            write_answers(output.target, kind, columns, told.noting(answers, terminal))
-            shards.remove(terminal)
-            if json:
-                answered = (asked, columns, told)
-                print_json(_result(scorer, request, *answered) | {"output": str(output.target)})
-            else:
-                _print(columns, told, output.target)
-            return told.code
 
-        return distributed.on_first(finish)
+def _name(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 class Told:
@@ -211,6 +220,19 @@ def _refuse_nonsense(
         raise RecipeError("means nothing without --every", where="--window", hint="add --every 2s")
     if of_set and every is not None:
         raise RecipeError("is for files that are named", where="--every", hint="leave --set out")
+
+
+def _asked(
+    inputs: Sequence[str] | None,
+    of_set: str | None,
+    scorer: Scorer,
+    step: float | None,
+    length: float | None,
+    emit: Emit,
+) -> Inputs:
+    if of_set:
+        return _own_set(scorer, emit)
+    return distributed.on_first(lambda: _named(inputs or (), scorer, step, length))
 
 
 def _named(

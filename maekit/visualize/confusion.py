@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from maekit.visualize.answered import laid_out
 from maekit.visualize.panel import panel
 
 # Files in a run's folder that tell of predicted labels.
@@ -81,10 +82,4 @@ def contact_sheet(
         panel([[sample]], [caption], side=_TILE)
         for sample, caption in zip(samples, captions, strict=True)
     ]
-    wide, high = (max(each.size[axis] for each in tiles) for axis in (0, 1))
-    across = min(columns, len(tiles))
-    sheet = Image.new("RGB", (across * wide, -(-len(tiles) // across) * high), _PAPER)
-    for place, tile in enumerate(tiles):
-        down, right = divmod(place, across)
-        sheet.paste(tile, (right * wide, (down + 1) * high - tile.height))
-    return sheet
+    return laid_out(tiles, columns)

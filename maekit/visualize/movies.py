@@ -10,6 +10,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -87,22 +88,50 @@ def _strip(outcome: Outcome) -> Image.Image:
 
 
 def write_mp4(frames: Sequence[Image.Image], path: Path, fps: float) -> None:
-    """Write H.264 that any player takes; odd sides get one more white line.
+    """Write frames as H.264.
 
     Raises:
         OSError, av.FFmpegError: the file cannot be written.
     """
-    height, width = (side + side % 2 for side in frames[0].size[::-1])
-    rate = Fraction(min(max(fps, _FRAME_RATES[0]), _FRAME_RATES[1])).limit_denominator(1001)
-    with av.open(f"file:{path}", "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=rate, options=_X264)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1
+    with closing(Mp4(path, frames[0].size, fps)) as film:
         for frame in frames:
-            pixels = np.full((height, width, 3), _WHITE, np.uint8)
-            pixels[: frame.height, : frame.width] = np.asarray(frame)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+            film.add(frame)
+
+
+class Mp4:
+    """H.264 that any player takes, frame by frame.
+
+    Args:
+        path: of the file.
+        size: width and height of its frames; odd sides get one more white line.
+        fps: frames a second.
+
+    Raises:
+        OSError, av.FFmpegError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
+        self.width, self.height = (side + side % 2 for side in size)
+        rate = Fraction(min(max(fps, _FRAME_RATES[0]), _FRAME_RATES[1])).limit_denominator(1001)
+        options = {"fflags": "+bitexact"}
+        self.container = av.open(f"file:{path}", "w", format="mp4", options=options)
+        self.stream = self.container.add_stream("libx264", rate=rate, options=_X264)
+        self.stream.width, self.stream.height = self.width, self.height
+        self.stream.pix_fmt = "yuv420p"
+        self.stream.codec_context.thread_count = 1
+
+    def add(self, frame: Image.Image) -> None:
+        """Add a frame; what is smaller stands on white, what is larger is cut."""
+        pixels = np.full((self.height, self.width, 3), _WHITE, np.uint8)
+        shown = np.asarray(frame)[: self.height, : self.width]
+        pixels[: shown.shape[0], : shown.shape[1]] = shown
+        packets = self.stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24"))
+        self.container.mux(packets)
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        with self.container:
+            self.container.mux(self.stream.encode())
 
 
 def write_gif(frames: Sequence[Image.Image], path: Path, fps: float) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import av
 import numpy as np
 import pytest
 from numerics import close
@@ -25,7 +26,7 @@ from maekit.evaluate.answers import Columns
 from maekit.evaluate.feature_cache import FeatureShards
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from conftest import Result
 
@@ -121,6 +122,29 @@ def test_killed_twice_it_writes_the_same_bytes(
     assert not Path("cut.csv.parts").exists()
 
 
+def test_answers_are_drawn_onto_pictures(cli: Cli, tuned: str) -> None:
+    Path("pictures/val/bad.png").write_bytes(b"none")
+    words = ("predict", "pictures", "--from", tuned, "--pictures", "drawn")
+    done = cli(*words)
+    assert done.code == 6, done.err
+    assert "pictures: 3 files in drawn" in done.err  # of 56, 20 on a sheet
+    sheets = [np.asarray(Image.open(path), int) for path in sorted(Path("drawn").iterdir())]
+    assert [sheet.shape[1] for sheet in sheets] == [sheets[0].shape[1]] * 3
+    blue = [(sheet[..., 2] > sheet[..., 0] + 60).sum() for sheet in sheets]
+    assert min(blue) > 1000  # the bars
+    first = {path.name: path.read_bytes() for path in Path("drawn").iterdir()}
+    assert cli(*words, "--overwrite").code == 6
+    assert {path.name: path.read_bytes() for path in Path("drawn").iterdir()} == first
+    Path("taken").write_text("")
+    refused = cli(*words[:-1], "taken", "--overwrite")
+    assert (refused.code, "not a folder" in refused.err) == (2, True)
+
+
+def read_frames(path: Path) -> Iterator[Any]:
+    with av.open(str(path)) as container:
+        yield from container.decode(video=0)
+
+
 def labels_from(folder: str, path: str, label: Callable[[str, int], str]) -> str:
     """Write a list of a folder's pictures with other labels."""
     found = sorted(Path(folder).rglob("*.png"))
@@ -212,6 +236,12 @@ def test_videos_whole_and_by_windows(
     assert list(found[0])[:3] == ["input", "start", "stop"]
     per_file = [sum(each["input"].endswith(f"{n}.mp4") for each in found) for n in range(4)]
     assert per_file == [1, 2, 1, 4]
+    drawn = cli("predict", "clips", *words, "--overwrite", "--pictures", "drawn", "--json", "-q")
+    assert json.loads(drawn.out)["pictures"] == "drawn"
+    assert len(rows("windows.csv")) == len(found)
+    assert sorted(path.name for path in Path("drawn").iterdir()) == [f"{n}.mp4" for n in range(4)]
+    lengths = {path.stem: len(list(read_frames(path))) for path in Path("drawn").iterdir()}
+    assert lengths == {"0": 4, "1": 8, "2": 4, "3": 16}  # 4 frames a window
     # In Python, too.
     loaded = maekit.load_classifier("tuned")
     model, header = loaded
