@@ -29,7 +29,7 @@ from maekit.evaluate.answers import FORMATS, Columns, Format, write_answers
 from maekit.evaluate.embed import arrow_library, digest_of_inputs
 from maekit.evaluate.evaluation import VAL, judged_set
 from maekit.evaluate.feature_cache import FeatureShards
-from maekit.evaluate.pictured import Pictured
+from maekit.evaluate.pictured import Pictured, make_folder
 from maekit.evaluate.predict import HERE, VERB, answers_of, cutting_of, scorer_of
 from maekit.evaluate.predict import predict as score
 from maekit.evaluate.way import Request
@@ -123,16 +123,15 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
         shards = FeatureShards(output.parts, about)
         terminal(Note(_described(scorer, asked)))
         announce_left_out("the inputs", asked.left_out, terminal)
-        drawn = distributed.on_first(
-            lambda: None if pictures is None else Pictured(pictures, asked.dataset, terminal)
-        )
+        distributed.on_first(lambda: None if pictures is None else make_folder(pictures))
 
         def finish() -> int:
             told = Told(json)
             middle = scorer.reader(asked.dataset).center_index
             answers = answers_of(shards, asked.dataset, middle, told.left_out)
             noted = told.noting(answers, terminal)
-            if drawn is not None:
+            if pictures is not None:
+                drawn = Pictured(pictures, asked.dataset, terminal)
                 noted = drawn.passing(noted, scorer, asked.dataset, top)
             write_answers(output.target, kind, columns, noted)
             shards.remove(terminal)

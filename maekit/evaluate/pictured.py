@@ -37,6 +37,23 @@ MOST_LINES = 3  # of an answer
 CLIP_FPS, WINDOW_FPS = 8.0, 2.0
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of pictures.
+
+    Raises:
+        RecipeError: something else has its name.
+        StorageError: it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError("not a folder", where=f"--pictures {folder}", hint="name another")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"the folder cannot be made: {error}"
+        hint = "choose another"
+        raise StorageError(msg, where=f"--pictures {folder}", hint=hint) from error
+
+
 class Pictured:
     """Draw answers into a folder while they go by.
 
@@ -45,26 +62,14 @@ class Pictured:
     the same files again.
 
     Args:
-        folder: is made.
+        folder: is there.
         dataset: what is asked about.
         emit: called with how many files there are, at the end.
-
-    Raises:
-        RecipeError: something else has the folder's name.
-        StorageError: it cannot be made.
     """
 
     def __init__(self, folder: Path, dataset: Dataset, emit: Emit) -> None:
         self.folder, self.emit = folder, emit
         self.written = self.sheets = 0  # files, and those of them that are sheets
-        if folder.exists() and not folder.is_dir():
-            raise RecipeError("not a folder", where=f"--pictures {folder}", hint="name another")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            msg = f"the folder cannot be made: {error}"
-            hint = "choose another"
-            raise StorageError(msg, where=f"--pictures {folder}", hint=hint) from error
         names = dict.fromkeys(map(dataset.name, range(len(dataset))))
         self.stems = dict(zip(names, output_stems(names), strict=True))
 
