@@ -24,7 +24,7 @@ from maekit.weights.safetensors_io import CLASSIFIER, load_exactly
 
 if TYPE_CHECKING:
     from maekit.contracts import Backbone, Grid
-    from maekit.weights.header import Header, Norm, Pool
+    from maekit.weights.header import ClassifierHeader, Header, Norm, Pool
 
 ENCODER = "backbone."  # before the encoder's tensors, as in every weights file
 HEAD_STD = 2e-5  # of MAE's fine-tuning (main_finetune.py:257)
@@ -179,6 +179,7 @@ def load_classifier(
         hint = "give a run of maekit finetune, or a file with a head"
         raise WeightsError(msg, where=weights.origin, hint=hint)
     described = weights.header.classifier
+    refuse_detector(described, weights.origin)
     model, header = load_model(without_head(weights), clip)
     head = make_head(
         model.backbone.width,
@@ -189,12 +190,32 @@ def load_classifier(
     classifier = Classifier.of(
         model, head, pool=described.pool, norm=described.norm, norm_eps=described.norm_eps
     )
+    put_head(classifier, weights)
+    return classifier.eval(), header.model_copy(update={"classifier": described})
+
+
+def refuse_detector(described: ClassifierHeader, where: str) -> None:
+    """Refuse a head that scores boxes where whole samples are to be scored.
+
+    Raises:
+        WeightsError: it is one.
+    """
+    if described.roi is not None:
+        msg = "these weights hold a detector, which scores boxes in clips and no whole samples"
+        raise WeightsError(msg, where=where, hint="`maekit detect` asks it")
+
+
+def put_head(model: Headed, weights: Weights) -> None:
+    """Load what weights hold besides the encoder, which is there already.
+
+    Raises:
+        WeightsError: they hold something else.
+    """
     own = {name: tensor for name, tensor in weights.tensors.items() if name.startswith(CLASSIFIER)}
     encoder = {
-        name: tensor for name, tensor in classifier.state_dict().items() if name.startswith(ENCODER)
+        name: tensor for name, tensor in model.state_dict().items() if name.startswith(ENCODER)
     }
-    load_classifier_tensors(classifier, encoder | own, weights.origin)
-    return classifier.eval(), header.model_copy(update={"classifier": described})
+    load_classifier_tensors(model, encoder | own, weights.origin)
 
 
 def classifier_tensors(classifier: Headed) -> dict[str, Tensor]:

@@ -47,7 +47,9 @@ def weights_or_newest(recipe: Recipe, requested: str | None, emit: Emit) -> str:
     return requested
 
 
-def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder, Header]:
+def load_encoder(
+    source: str | Path, recipe: Recipe, *, own_stats: bool = False
+) -> tuple[MaskedAutoencoder, Header]:
     """Load the encoder of a source of weights, without decoder and target, in evaluation mode.
 
     Its structure and statistics are the weights'; a recipe that names others is refused. Size and
@@ -57,6 +59,7 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
         source: as ``--from`` takes it, or ``scratch`` for the recipe's own, at its random
             initialization.
         recipe: resolved for the verb that evaluates.
+        own_stats: pixels are normalized by the recipe's statistics, whatever the weights' were.
 
     Raises:
         RecipeError: nothing is there, or ``scratch`` without a model in the recipe.
@@ -73,7 +76,10 @@ def load_encoder(source: str | Path, recipe: Recipe) -> tuple[MaskedAutoencoder,
         _log.info(text, opened.header.classifier.pool)
     weights = without_head(opened)
     found = _encoder_only(weights.header)
-    header, _ = compatible_header(found, _header_of_recipe(found, recipe), weights.origin)
+    wanted = _header_of_recipe(found, recipe)
+    if own_stats and wanted.channels == found.channels:
+        found = found.model_copy(update={"mean": wanted.mean, "std": wanted.std})
+    header, _ = compatible_header(found, wanted, weights.origin)
     model = build_model(header, recipe.seed)
     tensors = {
         name: tensor for name, tensor in weights.tensors.items() if name.startswith(_ENCODER)

@@ -171,7 +171,7 @@ class SupervisedJob(Job):
         if source in (None, SCRATCH):
             statistics = statistics_of(self.recipe, self.train, self.device.type, self.emit)
             return untrained_encoder(self.recipe, statistics)
-        return load_encoder(str(source), self.recipe)
+        return load_encoder(str(source), self.recipe, own_stats=self.section.own_stats)
 
     @classmethod
     def find_source(cls, recipe: Recipe, requested: str | None, emit: Emit) -> str:

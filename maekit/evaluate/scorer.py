@@ -15,7 +15,7 @@ from maekit.engine.batches import workers_of
 from maekit.engine.events import Emit, Note
 from maekit.engine.precision import Precision
 from maekit.errors import RecipeError, WeightsError
-from maekit.evaluate.classifier import Classifier, load_classifier
+from maekit.evaluate.classifier import Classifier, load_classifier, refuse_detector
 from maekit.evaluate.encoder import digest_of_weights
 from maekit.evaluate.labels import scores_of
 from maekit.evaluate.predictions import Reading
@@ -52,6 +52,7 @@ def open_classifier(request: Request) -> tuple[Weights, ClassifierHeader]:
         msg = "these weights hold no classifier: there is nothing to judge or to ask"
         hint = "`maekit finetune` or `maekit probe` train one on them"
         raise WeightsError(msg, where=request.source, hint=hint)
+    refuse_detector(described, request.source)
     return weights, described
 
 

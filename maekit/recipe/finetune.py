@@ -108,6 +108,11 @@ class Finetune(TrainingSection):
         description="behind the pooling: a new LayerNorm (MAE, VideoMAE), or the encoder's own "
         "(mae_st)",
     )
+    own_stats: bool = Field(
+        False,
+        description="pixels are normalized by data.stats, though the weights were trained by "
+        "others (VideoMAE on AVA); false: weights of others are refused",
+    )
     positions: Literal["trainable", "fixed"] = Field(
         "trainable", description="whether the table of positions is trained (MAE) or not (VideoMAE)"
     )

@@ -35,11 +35,13 @@ class Layout(NamedTuple):
     pool: Pool
     norm: Norm
     batch_norm: bool = False
+    boxes: bool = False  # a detector: tokens are normalized, averaged over time, pooled in boxes
 
     @classmethod
     def of(cls, described: ClassifierHeader) -> Layout:
         """Return the layout of a classifier of ours."""
-        return cls(described.pool, described.norm, described.batch_norm)
+        boxes = described.roi is not None
+        return cls(described.pool, described.norm, described.batch_norm, boxes)
 
 
 @dataclass(frozen=True)
@@ -284,10 +286,11 @@ _MEAN, _MEAN_OWN, _CLS = (
 )
 # A family's classifiers. MAE: models_vit.py, with --global_pool or --cls_token; its linear probes
 # put a batch norm without scale and shift before the linear layer (main_linprobe.py). VideoMAE:
-# modeling_finetune.py, always pooled there. mae_st: models_vit.py, whose norm is behind the mean.
+# modeling_finetune.py, always pooled there; VideoMAE-Action-Detection's keeps the encoder's norm.
+# mae_st: models_vit.py, whose norm is behind the mean.
 LAYOUTS: Mapping[Family, tuple[Layout, ...]] = {
     "mae": (_MEAN, _CLS, _MEAN._replace(batch_norm=True), _CLS._replace(batch_norm=True)),
-    "videomae": (_MEAN,),
+    "videomae": (_MEAN, _MEAN_OWN._replace(boxes=True)),
     "mae_st": (_MEAN_OWN,),
     "slowfast": (),
 }
@@ -327,6 +330,7 @@ def _formats() -> Iterator[Format]:
     for name, family, title, keys in tuned:
         for layout in LAYOUTS[family]:
             what = "linear probe" if layout.batch_norm else "classifier"
+            what = "detector (VideoMAE-Action-Detection)" if layout.boxes else what
             heads = classifier_keys(keys, layout)
             yield Format(name, f"{title}, {what}", family, heads, layout)
     theirs: tuple[tuple[str, Family, str, KeyMap, tuple[dict[str, str], ...]], ...] = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from maekit.errors import RecipeError, WeightsError
 from maekit.layers import LAYER_NORM_EPS
-from maekit.weights.header import ClassifierHeader
+from maekit.weights.header import ClassifierHeader, RoI
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,14 +60,20 @@ def describe_classifier(
             f"the file does not name its {count} classes: they are called 0 to {count - 1}; "
             "--classes FILE names them"
         )
+    if layout.boxes:
+        notes.append(
+            "boxes are pooled as officially, 7 x 7 bins that are not aligned; pixel statistics are "
+            "taken to be Caffe's, as in VideoMAE-Action-Detection"
+        )
     described = ClassifierHeader(
-        kind="multiclass",
+        kind="detection" if layout.boxes else "multiclass",
         outputs=outputs,
         pool=layout.pool,
         norm=layout.norm,
         dropout=file_hints.dropout or 0.0,
         batch_norm=layout.batch_norm,
         norm_eps=LAYER_NORM_EPS if file_hints.pooled_eps is None else file_hints.pooled_eps,
+        roi=RoI() if layout.boxes else None,
     )
     return described, notes
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# VideoMAE-Action-Detection, data/transforms.py:16-18, of values from 0 to 255.
+CAFFE = ((122.7717 / 255, 115.9465 / 255, 102.9801 / 255), (57.375 / 255,) * 3)
 KINETICS = ((0.45,) * 3, (0.225,) * 3)  # mae_st, util/kinetics.py
 
 

@@ -17,7 +17,7 @@ from maekit.weights.foreign import ForeignCheckpoint
 from maekit.weights.formats import FormatMatch, recognize
 from maekit.weights.header import ClassifierHeader, Header
 from maekit.weights.heads import describe_classifier, named, numbers
-from maekit.weights.hints import FileHints, UserHints
+from maekit.weights.hints import CAFFE, FileHints, UserHints
 from maekit.weights.infer import family_of, infer, target_of
 from maekit.weights.keymap import WEIGHT_AND_BIAS, to_ours
 from maekit.weights.locate import TIMM, entry_of, find_weights, is_foreign, local_path
@@ -209,6 +209,8 @@ def read_foreign(
         ),
     )
     report.check(found.where, allow_missing)
+    if seen.format.layout is not None and seen.format.layout.boxes:
+        hints = replace(hints, mean=CAFFE[0], std=CAFFE[1])
     tensors = _mapped(found, seen)
     check_sizes(found.config, tensors, found.where)
     classifier, said_of_head = _classifier(tensors, seen, hints, user_hints, found.where)

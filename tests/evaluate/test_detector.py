@@ -17,17 +17,17 @@ from maekit.evaluate.classifier import make_head
 from maekit.evaluate.detection.detector import Detector, box_cells, padded, pooled
 from maekit.layers import Positions, Statistics, resample_rows, sincos_1d
 from maekit.tokens import Mask, patchify
-from maekit.weights.header import Norm, RoI
+from maekit.weights.header import RoI
 
 VIDEO = {"name": "video-vit", "size": "tiny", "width": 32, "depth": 2, "heads": 2}
 CLIP = (4, 32, 32)
 
 
-def detector(norm: Norm = "pretrained") -> Detector:
+def detector() -> Detector:
     torch.manual_seed(0)
     head = make_head(32, 6, init_std=0.5)
     small = model(CLIP, **VIDEO | {"patch": (2, 8, 8)})
-    return Detector.of(small, head, RoI(bins=3), norm=norm).eval()
+    return Detector.of(small, head, RoI(bins=3)).eval()
 
 
 def noise(*shape: int) -> Tensor:
@@ -90,10 +90,9 @@ def test_pooling_is_in_float32_under_autocast_and_takes_no_boxes() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("norm", ["fresh", "pretrained"])
-def test_tokens_are_normalized_then_averaged_over_time_then_pooled(norm: Norm) -> None:
-    one = detector(norm)
-    chosen = one.fc_norm or one.backbone.last_norm()
+def test_tokens_are_normalized_then_averaged_over_time_then_pooled() -> None:
+    one = detector()
+    chosen = one.backbone.last_norm()
     assert chosen is not None
     nn.init.normal_(chosen.weight)  # type: ignore[arg-type]
     nn.init.normal_(chosen.bias)  # type: ignore[arg-type]
@@ -179,7 +178,7 @@ def flat(roi: RoI) -> Detector:
     torch.manual_seed(0)
     statistics = Statistics((0.5,) * 3, (0.2,) * 3)
     head = make_head(6, 4, init_std=0.5)
-    return Detector(Flat(), head, roi, norm="pretrained", clip=CLIP, statistics=statistics).eval()
+    return Detector(Flat(), head, roi, clip=CLIP, statistics=statistics).eval()
 
 
 @settings(max_examples=25, deadline=None)
@@ -238,7 +237,6 @@ def test_dropout_of_bins_is_before_the_largest_is_taken() -> None:
         model(CLIP, **VIDEO | {"patch": (2, 8, 8)}),
         head,
         RoI(bins=3),
-        norm="pretrained",
         bins_dropout=0.5,
     )
     pixels, cells = noise(1, 3, *CLIP), one.cells(BOXES[:1], (32, 32))

@@ -263,6 +263,7 @@ WORLDS = {
         {
             "finetune.optimizer.name": "there is one optimizer",
             "finetune.repeat_from": "an image has one frame (tests/evaluate/test_transform.py)",
+            "finetune.own_stats": "of given weights (tests/weights/test_official_detectors.py)",
             **dict.fromkeys(
                 (key for key in keys(Schema) if key.startswith("finetune.boxes.")),
                 "of head.kind: detection (tests/evaluate/test_detection_keys.py)",

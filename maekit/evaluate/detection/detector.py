@@ -15,32 +15,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from maekit.evaluate.classifier import Headed
-from maekit.layers import LAYER_NORM_EPS, Statistics
+from maekit.engine.build import load_model, without_head
+from maekit.errors import WeightsError
+from maekit.evaluate.classifier import Headed, make_head, put_head
+from maekit.layers import Statistics
 from maekit.tokens import Mask, require_clips
 from maekit.weights.header import RoI
+from maekit.weights.importer import UserHints, Weights, open_weights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from maekit.contracts import Backbone
     from maekit.model import MaskedAutoencoder
-    from maekit.weights.header import Norm
+    from maekit.weights.header import Header
 
 
 class Detector(Headed):
     """Encodes whole clips, of any height and width, and predicts the actions in their boxes.
 
-    ``norm="pretrained"`` is the encoder's own, over each token before pooling; ``"fresh"`` a new
-    one in its place.
+    The encoder's last norm stands over each token, before they are averaged.
 
     Args:
         backbone: the encoder.
         head: features ``[P, D]`` to logits.
         roi: how tokens are pooled in a box.
-        norm: over each token, before they are averaged.
         clip: frames, height and width in pixels of the clips that it was built for.
         statistics: of pixels in [0, 1].
-        norm_eps: of a fresh norm.
         bins_dropout: of each bin of a box, before the largest is taken (mmaction2).
+
+    Raises:
+        PartError: the encoder has no norm of its own.
     """
 
     def __init__(
@@ -49,15 +54,11 @@ class Detector(Headed):
         head: nn.Module,
         roi: RoI,
         *,
-        norm: Norm,
         clip: tuple[int, int, int],
         statistics: Statistics,
-        norm_eps: float = LAYER_NORM_EPS,
         bins_dropout: float = 0.0,
     ) -> None:
-        super().__init__(
-            backbone, head, norm=norm, clip=clip, statistics=statistics, norm_eps=norm_eps
-        )
+        super().__init__(backbone, head, norm="pretrained", clip=clip, statistics=statistics)
         self.roi = roi
         self.bins_dropout = nn.Dropout(bins_dropout)
 
@@ -68,8 +69,6 @@ class Detector(Headed):
         head: nn.Module,
         roi: RoI,
         *,
-        norm: Norm,
-        norm_eps: float = LAYER_NORM_EPS,
         bins_dropout: float = 0.0,
     ) -> Self:
         """Build a detector on the encoder of a masked autoencoder, which it shares."""
@@ -77,10 +76,8 @@ class Detector(Headed):
             model.backbone,
             head,
             roi,
-            norm=norm,
             clip=model.clip,
             statistics=model.statistics,
-            norm_eps=norm_eps,
             bins_dropout=bins_dropout,
         )
 
@@ -101,11 +98,7 @@ class Detector(Headed):
         frames, height, width = require_clips(pixels).shape[2:]
         grid = self.backbone.grid((frames, height, width))
         mask = Mask.nothing_hidden(len(pixels), grid.tokens, pixels.device)
-        if self.fc_norm is None:
-            tokens = self.backbone(pixels, mask).tokens
-        else:
-            last = len(self.backbone.blocks()) - 1
-            tokens = self.fc_norm(self.backbone(pixels, mask, layers=(last,)).layers[0])
+        tokens = self.backbone(pixels, mask).tokens
         patches: Tensor = tokens[:, self.backbone.prefix_tokens :]
         plane: Tensor = patches.unflatten(1, grid).mean(dim=1)
         return plane.permute(0, 3, 1, 2)
@@ -118,6 +111,37 @@ class Detector(Headed):
             size: height and width of the picture in pixels, without what is padded.
         """
         return box_cells(corners, size, self.backbone.patch[1:], inclusive=self.roi.inclusive)
+
+
+def load_detector(
+    source: str | Path | Weights,
+    classes: Sequence[str] | None = None,
+    clip: tuple[int, int, int] | None = None,
+) -> tuple[Detector, Header]:
+    """Load a detector in evaluation mode on the CPU, with what its header says of it.
+
+    Args:
+        source: a run of ``maekit finetune`` with ``head.kind: detection``, or a file of it or of
+            VideoMAE-Action-Detection; or opened weights.
+        classes: names of the actions, where the file has none.
+        clip: frames, height and width in pixels, where not its own; others are taken all the same.
+
+    Raises:
+        WeightsError: the file has no detector's head, or does not match its own header.
+    """
+    hints = UserHints(classes=None if classes is None else tuple(classes))
+    weights = source if isinstance(source, Weights) else open_weights(source, user_hints=hints)
+    described = weights.header.classifier
+    if described is None or described.roi is None:
+        what = "a classifier of whole clips" if described is not None else "no head"
+        msg = f"these weights hold {what}, and no detector"
+        hint = "`maekit finetune` with finetune.head.kind=detection trains one"
+        raise WeightsError(msg, where=weights.origin, hint=hint)
+    model, header = load_model(without_head(weights), clip)
+    head = make_head(model.backbone.width, len(described.outputs))
+    detector = Detector.of(model, head, described.roi)
+    put_head(detector, weights)
+    return detector.eval(), header.model_copy(update={"classifier": described})
 
 
 def pooled(plane: Tensor, cells: Tensor, roi: RoI) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from maekit.data.boxes import EMPTY, BoxDraw
@@ -15,6 +15,7 @@ from maekit.engine.loop import Weighed
 from maekit.engine.step import send, to_device_float01
 from maekit.evaluate.detection.detector import Detector
 from maekit.evaluate.detection.task import targets
+from maekit.evaluate.features import required_norm
 from maekit.evaluate.supervision import fresh_head, set_trained
 from maekit.weights.header import ClassifierHeader, RoI
 
@@ -37,7 +38,10 @@ WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
 def make_detector(
     encoder: MaskedAutoencoder, header: Header, options: Finetune, task: DetectionTask, seed: int
 ) -> tuple[Detector, Header]:
-    """Put a fresh head on an encoder and freeze as the recipe says; return it with its header."""
+    """Put a fresh head on an encoder and freeze as the recipe says; return it with its header.
+
+    With ``norm: fresh`` the encoder's last norm begins anew.
+    """
     boxes, head = options.boxes, options.head
     roi = RoI(bins=boxes.bins, aligned=boxes.aligned, inclusive=boxes.inclusive)
     inside = boxes.dropout == "bins"
@@ -45,15 +49,13 @@ def make_detector(
         update={"head": head.model_copy(update={"dropout": 0.0 if inside else head.dropout})}
     )
     linear = fresh_head(encoder, own, len(task.outputs), seed)
-    model = Detector.of(
-        encoder,
-        linear,
-        roi,
-        norm=options.norm,
-        bins_dropout=head.dropout if inside else 0.0,
-    )
+    model = Detector.of(encoder, linear, roi, bins_dropout=head.dropout if inside else 0.0)
+    if options.norm == "fresh":
+        for part in required_norm(model.backbone).modules():
+            if isinstance(part, nn.LayerNorm):
+                part.reset_parameters()
     described = ClassifierHeader(
-        kind="detection", outputs=task.outputs, pool="mean", norm=options.norm, roi=roi
+        kind="detection", outputs=task.outputs, pool="mean", norm="pretrained", roi=roi
     )
     return model, set_trained(model, header, options, described)
 
