@@ -11,11 +11,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from torch import Tensor
+
     from maekit.engine.events import Event
     from maekit.evaluate.predict import LoadedClassifier
+    from maekit.library import TrainingLoader
     from maekit.model import MaskedAutoencoder
 
-__all__ = ["__version__", "load", "load_classifier", "run"]
+__all__ = ["__version__", "build", "load", "load_classifier", "loader", "masks", "read", "run"]
 
 
 def load(source: str | Path, clip: tuple[int, int, int] | None = None) -> MaskedAutoencoder:
@@ -73,6 +76,98 @@ def load_classifier(
     from maekit.evaluate.predict import LoadedClassifier
 
     return LoadedClassifier(source, classes, clip)
+
+
+def build(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> MaskedAutoencoder:
+    """Build the model that a recipe pre-trains, freshly initialized by its seed.
+
+    Args:
+        recipe: a file, the name of a shipped recipe, or a mapping as a file would hold it.
+        overrides: ``"data.size=64"`` sets a key, ``"~data.val"`` removes one.
+
+    Raises:
+        MaekitError: what is wrong in the recipe. The data is read only for ``data.stats: auto``.
+    """
+    from maekit.library import build as work
+
+    return work(recipe, overrides)
+
+
+def loader(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    model: MaskedAutoencoder | None = None,
+    workers: int | None = None,
+) -> TrainingLoader:
+    """Open a recipe's training samples and masks for a training loop of one's own.
+
+    ``for batch in loader`` is an epoch, the next loop the next one; ``len(loader)`` counts batches.
+    ``loader.model`` is a fresh model; ``loader.model(batch.pixels, batch.hidden).loss`` is what it
+    is trained by.
+
+    Args:
+        recipe: as for ``build``.
+        overrides: likewise.
+        model: one to read for; default: a fresh one of the recipe.
+        workers: loader processes; default: as the recipe says.
+
+    Raises:
+        MaekitError: what is wrong with recipe or data.
+    """
+    from maekit.library import TrainingLoader
+
+    return TrainingLoader(recipe, overrides, model=model, workers=workers)
+
+
+def masks(
+    masker: str,
+    model: MaskedAutoencoder,
+    count: int = 1,
+    *,
+    seed: int = 0,
+    **options: Any,  # noqa: ANN401 - a part's own
+) -> Tensor:
+    """Draw masks for a model: bool ``[count, N]``, True = hidden.
+
+    Args:
+        masker: ``"random"``, ``"block"``, ``"tube"`` ..., or a plugin's.
+        model: whose grid of N tokens is masked.
+        count: how many.
+        seed: of all of them.
+        options: of the masker, as ``ratio=0.75``.
+
+    Raises:
+        MaekitError: there is no such masker or option, or it hides nothing, or all.
+    """
+    from maekit.arrays import draw_masks
+
+    clip = (*model.clip, len(model.statistics.mean))
+    unit = model.backbone.mask_unit
+    return draw_masks(masker, model.grid, unit, count=count, seed=seed, clip=clip, **options)
+
+
+def read(path: str | Path, model: MaskedAutoencoder | None = None) -> Any:  # noqa: ANN401
+    """Read an image or video, upright, as maekit does.
+
+    Args:
+        path: of the file.
+        model: whose view of it is wanted.
+
+    Returns:
+        All frames as they are, a numpy array ``[T, H, W, C]``; with a model what that is shown: its
+        middle, a float32 tensor ``[1, C, T, H, W]`` in [0, 1], for ``model.reconstruct`` or
+        ``model.encode(model.normalize(pixels))``. An image model is shown up to 16 frames of a
+        video: then they are ``[frames, C, 1, H, W]``.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    from maekit.library import read as work
+
+    return work(path, model)
 
 
 def run(

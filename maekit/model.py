@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from maekit.origin import fault
 from maekit.tokens import Mask, require_clips
 
 if TYPE_CHECKING:
+    from maekit.arrays import Reconstruction
     from maekit.contracts import Backbone, Decoder, Target
 
 
@@ -171,6 +172,34 @@ class MaskedAutoencoder(nn.Module):
             raise TypeError(msg)
         encoded = self.encode_for_decoder(self.normalize(pixels), mask)
         return target.decode(self.decode(encoded, mask), pixels, mask, statistics)
+
+    def reconstruct(
+        self,
+        image: Any,  # noqa: ANN401 - whatever numpy takes
+        hidden: Any = None,  # noqa: ANN401 - likewise
+        *,
+        ratio: float | None = None,
+        seed: int = 0,
+    ) -> Reconstruction:
+        """Hide a part of a picture or clip, and return what is predicted there, as arrays.
+
+        Args:
+            image: ``[H, W]``, ``[H, W, C]`` or ``[T, H, W, C]``, uint8 or float in [0, 1], a Pillow
+                image, or what ``maekit.read(path, model)`` returns. Of another size its middle is
+                resized; a picture stands still for a model of clips.
+            hidden: bool, one value a token, True = hidden; default: drawn at random, the same in
+                each slot of a clip.
+            ratio: the share that is hidden then; default: 0.75, of clips 0.9.
+            seed: of what is drawn.
+
+        Raises:
+            ValueError: the image has other channels or frames than the model takes.
+            WeightsError: there is no decoder.
+            TypeError: the target does not predict pixels.
+        """
+        from maekit.arrays import reconstruct
+
+        return reconstruct(self, image, hidden, ratio=ratio, seed=seed)
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Map pixels in [0, 1] to the space that the encoder works in."""
