@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperArgument
 
 from maekit.cli.declare import WORDS, runs
 from maekit.cli.groups.plugins import plugins
@@ -32,6 +33,7 @@ from maekit.cli.options import (
     ExtendAs,
     Json,
     Lock,
+    MoreDevices,
     OverridesArgument,
     Overwrite,
     Quiet,
@@ -79,17 +81,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 def command_tree() -> Any:  # noqa: ANN401 - a click command, whose types Typer does not give
     """Build all commands from their declarations, once."""
     root: Any = typer.main.get_command(app)
-    _show_flags_as_flags(root, typer.Context(root))
+    _show_values_plainly(root, typer.Context(root))
     return root
 
 
-def _show_flags_as_flags(command: Any, context: Any) -> None:  # noqa: ANN401 - as above
-    """Take the type off the help of options that take no value, of this command and those below."""
-    for option in command.get_params(context):
-        if getattr(option, "is_flag", False):
-            option.metavar = ""  # Typer would write <bool>, and `--dry-run true` is an error
+def _show_values_plainly(command: Any, context: Any) -> None:  # noqa: ANN401 - as above
+    """Take types off the help of flags and arguments, of this command and those below.
+
+    Typer would write ``<bool>``, though ``--dry-run true`` is an error, and ``<list[str]>``.
+    """
+    for parameter in command.get_params(context):
+        if isinstance(parameter, TyperArgument):
+            parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]  # noqa: ARG005
+        elif getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
     for name, below in getattr(command, "commands", {}).items():
-        _show_flags_as_flags(below, typer.Context(below, parent=context, info_name=name))
+        _show_values_plainly(below, typer.Context(below, parent=context, info_name=name))
 
 
 def _version(wanted: bool) -> None:
@@ -121,7 +128,7 @@ def pretrain(  # noqa: PLR0917 - each is an option of the command line
     extend_as: ExtendAs = None,
     overwrite: Overwrite = False,
     accept_data: AcceptData = False,
-    lock: Lock = True,
+    lock: Lock = False,
     source: StartFrom = None,
     dry_run: DryRun = False,
     samples: Samples = None,
@@ -150,7 +157,7 @@ def tokenizer(  # noqa: PLR0917 - each is an option of the command line
     extend_as: ExtendAs = None,
     overwrite: Overwrite = False,
     accept_data: AcceptData = False,
-    lock: Lock = True,
+    lock: Lock = False,
     source: Annotated[
         str | None,
         typer.Option("--from", metavar="WEIGHTS", help="Start from a tokenizer's RUN or FILE."),
@@ -182,7 +189,7 @@ def finetune(  # noqa: PLR0917 - each is an option of the command line
     extend_as: ExtendAs = None,
     overwrite: Overwrite = False,
     accept_data: AcceptData = False,
-    lock: Lock = True,
+    lock: Lock = False,
     source: Annotated[
         str | None,
         typer.Option(
@@ -207,7 +214,7 @@ def finetune(  # noqa: PLR0917 - each is an option of the command line
 
     Without --from: from the newest finished pre-training run of the recipe.
 
-    Example: maekit finetune mae_cifar10 finetune.epochs=10 --from runs/mae_cifar10/1
+    Example: maekit finetune mae_cifar10 --from runs/mae_cifar10/1
     """
 
 
@@ -218,14 +225,16 @@ def probe(  # noqa: PLR0917 - each is an option of the command line
     overrides: OverridesArgument = None,
     kind: Annotated[
         Literal["linear", "knn", "attentive"] | None,
-        typer.Option("--kind", help="Overrides probe.kind."),
+        typer.Option(
+            "--kind", metavar="KIND", help="linear, knn or attentive; overrides probe.kind."
+        ),
     ] = None,
     source: WeightsOption = None,
     out: RunFolderOption = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     accept_data: AcceptData = False,
-    lock: Lock = True,
+    lock: Lock = False,
     dry_run: DryRun = False,
     samples: Samples = None,
     device_memory: DeviceMemory = None,
@@ -281,7 +290,7 @@ def evaluate(  # noqa: PLR0917 - each is an option of the command line
     out: RunFolderOption = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    lock: Lock = True,
+    lock: Lock = False,
     compare_expected: CompareExpected = False,
     devices: Devices = None,
     device: Device = None,
@@ -331,14 +340,16 @@ def ablate(  # noqa: PLR0917 - each is an option of the command line
     jobs: Annotated[
         int,
         typer.Option(
-            min=0, help="Runs at once, each with its share of cores and devices; 0: collect only."
+            min=0,
+            metavar="N",
+            help="Runs at once, each with its share of cores and devices; 0: collect only.",
         ),
     ] = 1,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what is finished, run the rest.")
     ] = False,
     overwrite: Overwrite = False,
-    lock: Lock = True,
+    lock: Lock = False,
     list_only: Annotated[
         bool, typer.Option("--list", help="Print rows, the paper's numbers and commands.")
     ] = False,
@@ -387,7 +398,7 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUT...", help="Images, videos, folders, quoted patterns, lists of paths."
+            metavar="INPUT", help="Images, videos, folders, quoted patterns, lists of paths."
         ),
     ] = None,
     samples: RunSet = None,
@@ -409,25 +420,32 @@ def embed(  # noqa: PLR0917 - each is an option of the command line
     ] = None,
     layer: Annotated[
         int | None,
-        typer.Option(help="Block whose output is taken, from 1; default: after the last norm."),
+        typer.Option(
+            metavar="N", help="Block whose output is taken, from 1; default: after the last norm."
+        ),
     ] = None,
     form: Annotated[
         Literal["npz", "safetensors", "parquet", "csv"] | None,
-        typer.Option("--format", help="Default: as the suffix of --out, else npz."),
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="npz, safetensors, parquet or csv; default: as the suffix of --out, else npz.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Default: embeddings.<format>."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Inputs encoded at once.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Inputs encoded at once.")] = 32,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Loader processes; default: as in training.")
+        int | None,
+        typer.Option(min=0, metavar="N", help="Loader processes; default: as in training."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file if it is there.")
     ] = False,
-    lock: Lock = True,
-    devices: Devices = "1",
+    lock: Lock = False,
+    devices: MoreDevices = "1",
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -445,7 +463,7 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUT...", help="Images, videos, folders, quoted patterns, lists of paths."
+            metavar="INPUT", help="Images, videos, folders, quoted patterns, lists of paths."
         ),
     ] = None,
     source: Annotated[
@@ -456,7 +474,9 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
             help="A classifier: RUN or FILE; default: the newest one below ./runs.",
         ),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Classes that are written.")] = 5,
+    top: Annotated[
+        int, typer.Option("--top", min=1, metavar="N", help="Classes that are written.")
+    ] = 5,
     form: Annotated[
         Literal["csv", "json", "parquet"] | None,
         typer.Option("--format", help="Default: as the suffix of --out, else csv."),
@@ -503,16 +523,18 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
         ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Views scored at once; default: the recipe's.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Views scored at once; default: the recipe's."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Loader processes; default: the recipe's.")
+        int | None,
+        typer.Option(min=0, metavar="N", help="Loader processes; default: the recipe's."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file if it is there.")
     ] = False,
-    lock: Lock = True,
-    devices: Devices = "1",
+    lock: Lock = False,
+    devices: MoreDevices = "1",
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -532,7 +554,7 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
 def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="INPUT...", help="Images, videos, folders, quoted patterns."),
+        typer.Argument(metavar="INPUT", help="Images, videos, folders, quoted patterns."),
     ] = None,
     samples: RunSet = None,
     source: Annotated[
@@ -559,7 +581,9 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
         Path | None,
         typer.Option(metavar="FILE", help="A mask of your own: a picture, white where to hide."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the masks: same seed, same mask.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Of the masks: same seed, same mask.")
+    ] = 0,
     like_training: Annotated[
         int | None,
         typer.Option(metavar="STEP", help="The masks of a training step of the run, from 1 on."),

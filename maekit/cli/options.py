@@ -49,10 +49,18 @@ AcceptData = Annotated[
     bool,
     typer.Option("--accept-data", help="Resume though the data has changed since the run began."),
 ]
+
+
+def _not(value: bool) -> bool:
+    return not value
+
+
 Lock = Annotated[
     bool,
     typer.Option(
-        "--lock/--no-lock", help="Lock DIR against other runs; not every file system can."
+        "--no-lock",
+        callback=_not,  # `--lock/--no-lock` would take a column of every help page
+        help="Leave DIR open to other runs, where its file system has no locks.",
     ),
 ]
 DryRun = Annotated[
@@ -77,10 +85,14 @@ DeviceMemory = Annotated[
         help="Of a dry run: what one device has; default: what is free on this one.",
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed; overrides the recipe's.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Seed; overrides the recipe's.")
+]
 Device = Annotated[
     str | None,
-    typer.Option("--device", metavar="cpu|cuda|cuda:N|mps", help="Default: the best there is."),
+    typer.Option(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:N or mps; default: the best there is."
+    ),
 ]
 WeightsOption = Annotated[
     str | None,
@@ -101,6 +113,14 @@ Devices = Annotated[
         "--devices",
         metavar="N|all",
         help="Processes that share the work, each on its own device; default: all GPUs, or 1.",
+    ),
+]
+MoreDevices = Annotated[
+    str,
+    typer.Option(
+        "--devices",
+        metavar="N|all",
+        help="Processes that share the work, each on its own device.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -45,6 +45,30 @@ def test_help_shows_flags_as_flags(capsys: pytest.CaptureFixture[str]) -> None:
         assert not re.search("bool", shown, re.IGNORECASE), words
 
 
+def test_help_is_whole_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in commands(command_tree()):
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        shown = capsys.readouterr().out
+        assert max(map(len, shown.splitlines())) <= 80, words
+        assert "…" not in shown, words
+        assert not re.search(r"<int|<str|<Path|<float|list\[|\[\[|\.\.\.\}", shown), words
+        for line in shown.splitlines():  # what is to be typed is not broken into two lines
+            assert line.count("<") == line.replace("x>=", "").count(">"), (words, line)
+
+
+def test_no_lock_reaches_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("maekit.cli.verbs.train", lambda **options: seen.append(options) or 0)
+    for words in ([], ["--no-lock"]):
+        with pytest.raises(SystemExit):
+            main(["pretrain", "quickstart", *words])
+    assert [each["lock"] for each in seen] == [True, False]
+
+
 def test_every_from_names_the_forms_that_it_takes() -> None:
     tree = command_tree()
     forms = {

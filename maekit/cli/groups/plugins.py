@@ -50,7 +50,7 @@ def plugins_check(
     settings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
+            metavar="KEY=VALUE",
             help="Options of the part; of a distribution with several, NAME.KEY=VALUE.",
         ),
     ] = None,

@@ -10,7 +10,7 @@ import typer
 from maekit.cli.declare import runs
 from maekit.cli.options import Json, OverridesArgument, RecipeArgument
 
-recipes = typer.Typer(help="Recipes: list, show, copy, check.", no_args_is_help=True)
+recipes = typer.Typer(help="Recipes: list, show, copy, write, check.", no_args_is_help=True)
 
 
 @recipes.command("list")
@@ -36,7 +36,7 @@ def recipes_show(
 def recipes_copy(
     recipe: RecipeArgument,
     destination: Annotated[
-        Path | None, typer.Argument(metavar="[DEST]", help="File or folder; default: here.")
+        Path | None, typer.Argument(metavar="DEST", help="File or folder; default: here.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there.")
@@ -68,9 +68,7 @@ def recipes_new(
 @recipes.command("validate")
 @runs("recipes:validate")
 def recipes_validate(
-    sources: Annotated[
-        list[str], typer.Argument(metavar="RECIPE...", help="Recipe files or names.")
-    ],
+    sources: Annotated[list[str], typer.Argument(metavar="RECIPE", help="Recipe files or names.")],
     json: Json = False,
 ) -> None:
     """Check recipes and count their models' parameters; needs no data."""

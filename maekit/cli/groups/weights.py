@@ -26,7 +26,10 @@ Destination = Annotated[
 To = Annotated[
     Literal["maekit", "mae", "videomae", "timm", "hf", "onnx", "export"],
     typer.Option(
-        "--to", help="Whose code is to load it; hf: transformers; export: torch.export's."
+        "--to",
+        metavar="FORMAT",
+        help="Whose code is to load it: maekit, mae, videomae, timm, hf (transformers), onnx or "
+        "export (torch.export).",
     ),
 ]
 AllowMissing = Annotated[
@@ -50,8 +53,12 @@ Target = Annotated[
         metavar="pixel|norm-pixel", help="What the decoder predicts, where SRC does not say."
     ),
 ]
-Heads = Annotated[int | None, typer.Option(min=1, help="Attention heads, where SRC does not say.")]
-DecoderHeads = Annotated[int | None, typer.Option(min=1, help="The decoder's, likewise.")]
+Heads = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Attention heads, where SRC does not say.")
+]
+DecoderHeads = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="The decoder's, likewise.")
+]
 Clip = Annotated[
     str | None,
     typer.Option(metavar="TxHxW", help="Frames and pixels, where SRC does not say."),
