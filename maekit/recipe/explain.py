@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 import re
+import shlex
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -16,6 +17,7 @@ from maekit.errors import PartError, RecipeError
 from maekit.recipe.dump import to_yaml
 from maekit.recipe.merge import classes, completed
 from maekit.recipe.schema import NAME_OF, OPTIONS_OF, NameOf, OptionsOf, PartSpec
+from maekit.recipe.yaml12 import COMMAND_LINE
 from maekit.text import carried
 
 if TYPE_CHECKING:
@@ -253,9 +255,16 @@ def _hint(findings: list[_Finding], scope: _Scope) -> str:
     if field is None:
         return _EXAMPLE
     if kind in {"model_type", "model_attributes_type"} and isinstance(value, str):
-        key = "path" if "/" in value or os.path.exists(value) else "name"  # noqa: PTH110
-        return f"a part is given as `{finding.path[-1]}: {{{key}: {value}}}`"
+        return _how_parts_are_given(finding.path, value, scope.tree)
     return _about(field)
+
+
+def _how_parts_are_given(path: KeyPath, value: str, tree: Node) -> str:
+    """Say how to give what was written in place of a part: its name, or the path of its data."""
+    key = "path" if "/" in value or os.path.exists(value) else "name"  # noqa: PTH110
+    if tree.mark_of(path) == COMMAND_LINE:
+        return shlex.quote(f"{dotted(path)}.{key}={value}")
+    return f"a part is given as `{path[-1]}: {{{key}: {value}}}`"
 
 
 def _about(field: FieldInfo) -> str:

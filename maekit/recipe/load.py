@@ -111,7 +111,7 @@ def with_overlays(source: LoadedRecipe, verb: str) -> LoadedRecipe:
         raise RecipeError(
             f"{verb}: the recipe has no such section",
             where=str(source.tree.mark),
-            hint=f"add `{verb}:`, or use one of the verbs it has: "
+            hint=f"{_section_to_add(verb)}, or use one of the verbs it has: "
             + (", ".join(key for key in VERBS if key in source.tree.fields) or "none"),
         )
     merged = source.tree
@@ -123,6 +123,16 @@ def with_overlays(source: LoadedRecipe, verb: str) -> LoadedRecipe:
         if overlay.value is not None:
             merged = merge(merged, Node({key: overlay}, overlay.mark))
     return LoadedRecipe(merged, source.path, source.notes)
+
+
+WITH_DEFAULTS = ("finetune", "probe")  # verbs whose section may be empty
+
+
+def _section_to_add(verb: str) -> str:
+    """Say how to add a verb's section, in the recipe and to the command."""
+    if verb in WITH_DEFAULTS:
+        return f"add `{verb}: {{}}`, whose keys have defaults, or '{verb}={{}}' to the command"
+    return f"add `{verb}:` (`maekit recipes show quickstart` has one)"
 
 
 def read_tree(path: Path) -> Node:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from maekit.errors import RecipeError
 from maekit.recipe.dump import to_yaml
 from maekit.recipe.explain import validated
+from maekit.recipe.load import read
 from maekit.recipe.schema import Recipe
 from maekit.recipe.yaml12 import COMMAND_LINE, Mark, Node, parse, tree
 
@@ -191,3 +192,22 @@ def test_a_mistake_in_a_default_part_is_placed() -> None:
     wrong = r"f.yaml:4: finetune.augment.flipp: unknown key\n.*'flip'"
     with pytest.raises(RecipeError, match=wrong):
         validated(Recipe, node)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("data.train", "my/photos", "data.train.path=my/photos"),
+        ("data.train", "my photos/a", "'data.train.path=my photos/a'"),
+        ("data.val", "images", "data.val.name=images"),
+        ("model.backbone", "image-vit", "model.backbone.name=image-vit"),
+        ("pretrain.masker", "tube", "pretrain.masker.name=tube"),
+    ],
+)
+def test_a_word_in_place_of_a_part_is_answered_in_the_way_it_was_given(
+    key: str, value: str, hint: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        _ = read("quickstart", [f"{key}={value}"]).recipe
+    assert f"{key}: expected a mapping" in str(caught.value)
+    assert str(caught.value).endswith(f"try: {hint}")

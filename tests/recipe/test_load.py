@@ -10,7 +10,7 @@ import pytest
 
 from maekit.errors import RecipeError
 from maekit.recipe.dump import dump
-from maekit.recipe.load import find, load, read, read_tree, with_overlays
+from maekit.recipe.load import WITH_DEFAULTS, find, load, read, read_tree, with_overlays
 from maekit.recipe.shipped import shipped
 from maekit.registry import resolve
 
@@ -215,8 +215,20 @@ pretrain:
         assert "size" in str(caught.value.hint)
 
     def test_a_verb_without_a_section_is_an_error(self, parent: Path) -> None:
-        with pytest.raises(RecipeError, match="no such section"):
-            _ = with_overlays(load(parent, ["~pretrain"]), "pretrain").recipe
+        for verb, hint in {
+            "pretrain": "add `pretrain:`",
+            "finetune": "add `finetune: {}`",
+            "probe": "'probe={}' to the command",
+            "tokenizer": "add `tokenizer:`",
+        }.items():
+            with pytest.raises(RecipeError, match="no such section") as caught:
+                _ = with_overlays(load(parent, [f"~{verb}"]), verb).recipe
+            assert hint in str(caught.value.hint)
+
+    @pytest.mark.parametrize("verb", WITH_DEFAULTS)
+    def test_what_is_said_of_a_missing_section_helps(self, parent: Path, verb: str) -> None:
+        loaded = load(parent, [f"~{verb}", f"{verb}={{}}"])
+        assert getattr(with_overlays(loaded, verb).recipe, verb) is not None
 
 
 class TestFinding:
