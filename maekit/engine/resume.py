@@ -190,14 +190,30 @@ def newest_of(
         source: the weights that are asked for.
         extended: the run may be finished, and have had another budget.
     """
-    for folder in unfinished_runs(recipe.name, verb, finished=extended):
-        try:
-            check_same(folder, recipe, verb, extended=extended)
-            check_source(folder, source)
-        except MaekitError:
-            continue
-        return folder
+    found = _unfinished(recipe, verb, source, extended=extended)
+    return next((run for run, refusal in found if refusal is None), None)
+
+
+def passed_over(recipe: Recipe, verb: str, source: str | None) -> tuple[Path, MaekitError] | None:
+    """Return the newest run of the recipe's name that could be resumed, and why it is not meant."""
+    for run, refusal in _unfinished(recipe, verb, source):
+        if refusal is not None and any(run.glob("checkpoints/*/state.json")):
+            return run, refusal
     return None
+
+
+def _unfinished(
+    recipe: Recipe, verb: str, source: str | None, *, extended: bool = False
+) -> Iterator[tuple[Path, MaekitError | None]]:
+    """Yield unfinished runs, newest first, each with what is said if this recipe resumes it."""
+    for run in unfinished_runs(recipe.name, verb, finished=extended):
+        refusal: MaekitError | None = None
+        try:
+            check_same(run, recipe, verb, extended=extended)
+            check_source(run, source)
+        except MaekitError as error:
+            refusal = error
+        yield run, refusal
 
 
 def check_same(run: Path, recipe: Recipe, verb: str, *, extended: bool = False) -> None:

@@ -47,6 +47,7 @@ from maekit.engine.resume import (
     check_source,
     check_verb,
     newest_of,
+    passed_over,
     record_data,
     record_source,
     recorded_source,
@@ -210,8 +211,15 @@ def _silent(event: Event) -> None:
     """Take an event of which rank 0 speaks."""
 
 
-def choose_folder(verb: str, recipe: Recipe, options: RunOptions) -> Path:
-    """Return the requested folder, that of the run to resume, or a new one."""
+def choose_folder(verb: str, recipe: Recipe, options: RunOptions, listener: Emit = _silent) -> Path:
+    """Return the requested folder, that of the run to resume, or a new one.
+
+    Args:
+        verb: the command.
+        recipe: resolved for the verb.
+        options: of the run.
+        listener: is told of an interrupted run that the recipe is near to, but not that of.
+    """
     if options.out is not None:
         _refuse_moved_weights(options, options.out)
         return chosen_folder(
@@ -228,6 +236,11 @@ def choose_folder(verb: str, recipe: Recipe, options: RunOptions) -> Path:
         if extended:
             msg = f"no run of this recipe is below {RUNS / recipe.name}"
             raise RecipeError(msg, where=WHERE, hint="name it by --out RUN")
+        other = passed_over(recipe, verb, options.source)
+        if other is not None:
+            run, refusal = other
+            how = resume_command(verb, run, options)
+            listener(Note(f"{run} is not resumed: {refusal}; to go on with it: {how}"))
     return new_folder(RUNS, recipe.name)
 
 
@@ -261,7 +274,7 @@ def run_in_folder(
     """
     verb = kind.verb
     require_loggers(recipe)
-    path = distributed.on_first(lambda: choose_folder(verb, recipe, options))
+    path = distributed.on_first(lambda: choose_folder(verb, recipe, options, listener))
     with (
         StopSignal(signals=options.signals) as stop,
         no_trace_of_a_failed_start(path, options),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,6 +86,23 @@ def test_resume_without_a_folder_finds_the_unfinished_run(cli: Cli, small: str) 
     assert same_weights("runs/small/1", "runs/small/2")
     assert cli("pretrain", small, "--resume", "-q").code == 0
     assert Path("runs/small/3").is_dir()  # all are finished: a new one
+
+
+def test_an_interrupted_run_of_another_recipe_is_named_and_left_alone(cli: Cli, small: str) -> None:
+    assert cli("pretrain", small, "pretrain.masker.ratio=0.6", "-q").code == 0
+    run = Path("runs/small/1")
+    (run / "result.json").write_text('{"verb": "pretrain", "exit": 75}')
+    before = (run / "recipe.yaml").read_bytes()
+    done = cli("pretrain", small, "pretrain.steps=2", "--resume")
+    assert done.code == 0
+    assert "runs/small/1 is not resumed: " in done.err
+    assert "pretrain.masker.ratio: 0.6 before, 0.5 now" in done.err
+    assert f"maekit pretrain {run}/recipe.yaml --resume --out {run}" in done.err
+    assert (run / "recipe.yaml").read_bytes() == before
+    assert result_of("runs/small/2")["steps"] == 2
+    # Nothing to go on with: nothing is said of it.
+    shutil.rmtree(run / "checkpoints")
+    assert "not resumed" not in cli("pretrain", small, "pretrain.steps=2", "--resume").err
 
 
 def test_a_scheduler_that_restarts_means_resume(
