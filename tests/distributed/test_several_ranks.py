@@ -12,7 +12,8 @@ from runs import Runs, shared_runs
 
 from maekit.engine.run_folder import read_lines
 
-pytestmark = pytest.mark.slow
+# One test makes all the runs: a busy machine takes minutes for them.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 KEY_BIAS = "qkv.bias"  # its middle third has no gradient but rounding
 ENDS = {"astray-2": 8, "predict-1": 6, "predict-2": 6}  # exit codes that are not 0
 
