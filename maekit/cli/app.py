@@ -550,6 +550,81 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
 
 
 @app.command()
+@runs("detect:detect")
+def detect(  # noqa: PLR0917 - each is an option of the command line
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="VIDEO...", help="Videos, folders, quoted patterns.")
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="WEIGHTS",
+            help="A detector: RUN or FILE; default: the newest classifier below ./runs.",
+        ),
+    ] = None,
+    boxes: Annotated[
+        str | None,
+        typer.Option(
+            "--boxes",
+            metavar="CSV|full-frame",
+            help="Persons: rows of video,second,x1,y1,x2,y2[,label,score], corners as fractions; "
+            "default: full-frame, one box.",
+        ),
+    ] = None,
+    persons: Annotated[
+        Path | None,
+        typer.Option(
+            "--persons", metavar="FILE", help="Find them with these weights of torchvision's."
+        ),
+    ] = None,
+    persons_model: Annotated[
+        Literal[
+            "fasterrcnn_resnet50_fpn",
+            "fasterrcnn_resnet50_fpn_v2",
+            "fasterrcnn_mobilenet_v3_large_fpn",
+            "fasterrcnn_mobilenet_v3_large_320_fpn",
+            "fcos_resnet50_fpn",
+            "retinanet_resnet50_fpn",
+            "retinanet_resnet50_fpn_v2",
+        ],
+        typer.Option("--persons-model", help="Of which detector they are."),
+    ] = "fasterrcnn_resnet50_fpn",
+    persons_score: Annotated[
+        float, typer.Option("--persons-score", min=0, max=1, help="Persons at least so sure.")
+    ] = 0.8,
+    every: Annotated[
+        str | None,
+        typer.Option("--every", metavar="1s", help="A moment every so often; default: 1s."),
+    ] = None,
+    least: Annotated[
+        float, typer.Option("--least", min=0, max=1, help="Actions at least so likely are kept.")
+    ] = 0.1,
+    film_too: Annotated[
+        bool, typer.Option("--film/--no-film", help="Films with boxes and actions drawn.")
+    ] = True,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", metavar="RECIPE", help="Read films as this one's data.val; default: RUN's."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="New or empty folder; default: maekit-out/<n>."),
+    ] = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Detect what is done in boxes of videos: rows of them, and films that show it.
+
+    Example: maekit detect film.mp4 --from runs/actions/1 --boxes persons.csv
+    """
+
+
+@app.command()
 @runs("reconstruct:reconstruct")
 def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     inputs: Annotated[

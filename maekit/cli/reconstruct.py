@@ -104,7 +104,7 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
         masks = _masks(hidden, models, located, recipe)
         if isinstance(masks, MaskerMasks) and not native:
             masks.check(models.model.grid, models.model.backbone.mask_unit)
-        folder = _folder(out)
+        folder = empty_folder(out)
         terminal(Note(f"weights: {located.description}; {_described(models)}"))
         announce_left_out("the inputs", tally.left_out, terminal)
         worker = Reconstructor(
@@ -126,7 +126,7 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
         "left_out": tally.left_out,
         "pooled": dataset_score(scores),
     }
-    _write_result(result, folder)
+    write_result(result, folder)
     if json:
         print_json(plain(result))
     else:
@@ -316,7 +316,7 @@ def _described(models: Models) -> str:
     return f"clip {t}x{h}x{w}, target {target}"
 
 
-def _folder(out: Path | None) -> Path:
+def empty_folder(out: Path | None) -> Path:
     """Make or take an empty folder.
 
     Raises:
@@ -336,7 +336,12 @@ def _folder(out: Path | None) -> Path:
     return out
 
 
-def _write_result(result: dict[str, Any], folder: Path) -> None:
+def write_result(result: dict[str, Any], folder: Path) -> None:
+    """Write ``result.json`` into a folder.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     try:
         write_text(folder / "result.json", as_json(plain(result)))
     except OSError as error:

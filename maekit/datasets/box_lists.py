@@ -23,6 +23,7 @@ _NAME = re.compile(r"""\bname\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)')""")
 _NUMBER = re.compile(r"\b(?:label_)?id\s*:\s*(\d+)")
 _AVA = ("video", "second", "x1", "y1", "x2", "y2", "label", "person")
 _DETECTED = (*_AVA[:7], "score")
+_REGIONS = (*_AVA[:6], "label", "person-or-score")
 # Other words for the columns of a list with a header.
 _WORDS = {
     "movie": "video", "video_id": "video", "timestamp": "second", "time": "second",
@@ -141,6 +142,15 @@ def read_persons(path: Path, images: Path | None) -> Iterator[BoxRow]:
         yield from _box_rows(path, _DETECTED, least=8)
 
 
+def read_regions(path: Path) -> Iterator[BoxRow]:
+    """Yield boxes of any list: annotated ones, detected ones, or bare ones with a header.
+
+    Raises:
+        DataError: a row makes no sense.
+    """
+    yield from _box_rows(path, _REGIONS, least=6)
+
+
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of a CSV that are not empty, with their lines."""
     with opened(path) as file:
@@ -197,7 +207,10 @@ def _box_row(line: int, cells: Mapping[str, str], where: str) -> BoxRow:
     if not cells["video"]:
         raise DataError("names no video", where=where)
     corners = tuple(_fraction(cells.get(name, ""), name, where) for name in _AVA[2:6])
-    score = _number(cells["score"], "the score", where) if cells.get("score") else 1.0
+    last = cells.get("person-or-score", "")
+    # AVA's last column is a person's number, behind an action; a detector's is its score.
+    given = cells.get("score") or ("" if cells.get("label") and last.isdecimal() else last)
+    score = _number(given, "the score", where) if given else 1.0
     return BoxRow(
         line,
         cells["video"],

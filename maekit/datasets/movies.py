@@ -30,11 +30,14 @@ _EXACT = 1e-9  # seconds: times are sums of fractions
 _KEPT = 8  # listings of folders of frames: 27,000 names each
 
 
+At = Callable[[Sequence[float], float], Sequence[int]]
+
+
 class Opened(NamedTuple):
     """A movie, and where its frames lie in time."""
 
     info: SourceInfo
-    at: Callable[[Sequence[float], float], Sequence[int]]  # times in seconds of the movie
+    at: At  # times in seconds of the movie
     decode: Callable[[Sequence[int]], np.ndarray]
 
 
@@ -117,13 +120,7 @@ class Movies:
         step = 1 / video.index.fps if video.index.fps else 0.0
         _check_within(second, start, start + float(times[-1]) + step, place)
 
-        def at(seconds: Sequence[float], late: float) -> Sequence[int]:
-            wanted = np.asarray(seconds) - start + late - _EXACT
-            last = np.searchsorted(times, wanted, side="left") - 1
-            found: list[int] = np.clip(last, 0, len(times) - 1).tolist()
-            return found
-
-        return Opened(video.info, at, video.decode)
+        return Opened(video.info, clock(times, start), video.decode)
 
     def _of_frames(self, place: str, start: float, second: float) -> Opened:
         rate = self.rate or _FRAME_RATE
@@ -143,6 +140,23 @@ class Movies:
             return found
 
         return Opened(video.info._replace(fps=rate), at, video.decode)
+
+
+def clock(times: np.ndarray, start: float = 0.0) -> At:
+    """Return what finds the frames of a film at given times, as ``maekit.contracts.Source.at``.
+
+    Args:
+        times: when each frame is shown, in seconds after the first one.
+        start: the second at which the first one is.
+    """
+
+    def at(seconds: Sequence[float], late: float) -> Sequence[int]:
+        wanted = np.asarray(seconds) - start + late - _EXACT
+        last = np.searchsorted(times, wanted, side="left") - 1
+        found: list[int] = np.clip(last, 0, len(times) - 1).tolist()
+        return found
+
+    return at
 
 
 def _holds_files(folder: str) -> bool:
