@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,11 +41,12 @@ from maekit.progress import counted
 from maekit.stop import StopSignal, check
 from maekit.text import quantity
 from maekit.visualize.boxes import Scene, Shown, drawn_film
-from maekit.visualize.movies import write_mp4
+from maekit.visualize.movies import Mp4
 from maekit.weights.locate import newest_classifier
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from maekit.contracts import Boxes
 
@@ -52,7 +54,7 @@ VERB = "detect"
 FULL_FRAME = "full-frame"
 EVERY = 1.0  # seconds: AVA's
 SHOWN = 20  # rows of the table on stdout
-LINES = 4  # actions that a box in a film has at most
+LINES = 3  # actions that a box in a film has at most
 _COLUMNS = ("video", "second", "x1", "y1", "x2", "y2", "person", "action", "score")
 
 
@@ -281,7 +283,7 @@ def _films(
             path = folder / f"{stem}.mp4"
             try:
                 video = film(file)
-                write_mp4(drawn_film(video, scenes), path, video.info.fps or 25.0)
+                _write_film(drawn_film(video, scenes), path, video.info.fps or 25.0)
             except MaekitError as error:
                 errors[file.name] = error.what
                 path.unlink(missing_ok=True)
@@ -291,6 +293,14 @@ def _films(
             else:
                 written[file.name] = str(path)
     return written
+
+
+def _write_film(frames: Iterator[Image.Image], path: Path, fps: float) -> None:
+    opening = next(frames)
+    with closing(Mp4(path, opening.size, fps)) as writer:
+        for frame in chain([opening], frames):
+            check()
+            writer.add(frame)
 
 
 def _print(rows: Sequence[Row], folder: Path) -> None:

@@ -31,7 +31,6 @@ Corners = tuple[float, float, float, float]
 EMPTY = "boxes without extent in the picture"
 UNSURE = "detected persons below min_score"
 OUTSIDE = "rows at seconds that are not included"
-EXCLUDED = "rows at excluded seconds"
 STRANGE = "detected persons in movies that path does not name"
 _MOST_CLASSES = 100_000  # numbers beyond are no classes
 
@@ -197,7 +196,6 @@ class _Moments:
             return None
         key, among = (row.movie, row.second), self.wanted
         if key in self._left:
-            self.left_out[EXCLUDED] += 1
             among = self.excluded
         if key not in among:
             among[key] = Moment(row.movie, row.second, f"{path}:{row.line}")

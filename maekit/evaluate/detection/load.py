@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from maekit.engine.build import load_model, without_head
 from maekit.engine.precision import Precision
-from maekit.errors import WeightsError
-from maekit.evaluate.classifier import (
-    ENCODER,
-    load_classifier_tensors,
-    make_head,
-)
-from maekit.evaluate.detection.detector import Detector
+from maekit.evaluate.detection.detector import load_detector
 from maekit.evaluate.way import Request, way_of
 from maekit.recipe.detection import BoxPooling
 from maekit.weights.importer import open_weights
-from maekit.weights.safetensors_io import CLASSIFIER
 
 if TYPE_CHECKING:
     import torch
 
     from maekit.engine.events import Emit
+    from maekit.evaluate.detection.detector import Detector
     from maekit.recipe.schema import Data, DataSpec
-    from maekit.weights.header import Header
-    from maekit.weights.importer import Weights
 
 
 class Trained(NamedTuple):
@@ -45,30 +36,6 @@ class Trained(NamedTuple):
     data: Data
     spec: DataSpec
     precision: Precision
-
-
-def load_detector(weights: Weights) -> tuple[Detector, Header]:
-    """Load a detector in evaluation mode.
-
-    Raises:
-        WeightsError: the weights hold none, or do not match their header.
-    """
-    described = weights.header.classifier
-    if described is None or described.roi is None:
-        msg = "these weights hold no detector of actions in boxes"
-        hint = "give a run of maekit finetune with finetune.head.kind: detection"
-        raise WeightsError(msg, where=weights.origin, hint=hint)
-    model, header = load_model(without_head(weights))
-    head = make_head(model.backbone.width, len(described.outputs))
-    detector = Detector.of(
-        model, head, described.roi, norm=described.norm, norm_eps=described.norm_eps
-    )
-    own = {name: tensor for name, tensor in weights.tensors.items() if name.startswith(CLASSIFIER)}
-    encoder = {
-        name: tensor for name, tensor in detector.state_dict().items() if name.startswith(ENCODER)
-    }
-    load_classifier_tensors(detector, encoder | own, weights.origin)
-    return detector.eval(), header.model_copy(update={"classifier": described})
 
 
 def trained(source: str, recipe: str | None, device: torch.device, emit: Emit) -> Trained:
