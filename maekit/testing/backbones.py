@@ -16,6 +16,7 @@ from maekit.contracts import Backbone, Encoded, Grid, PartContext, PartError
 from maekit.testing.modules import (
     BATCH,
     ModuleTrial,
+    at_each,
     changed_at,
     check_compiled,
     check_device,
@@ -107,10 +108,10 @@ def is_built_for_a_clip(trial: BackboneTrial) -> None:
 
 
 @backbone_promises()
-def is_built_on_the_meta_device(trial: BackboneTrial) -> None:
+@at_each
+def is_built_on_the_meta_device(trial: BackboneTrial, context: PartContext) -> None:
     """Its constructor also runs on the meta device, as every load does it."""
-    for context in trial.taken:
-        check_meta_build(lambda at=context: trial.build(at), trial.build(context))  # type: ignore[misc]
+    check_meta_build(trial, context)
 
 
 @backbone_promises("is_built_for_a_clip")
@@ -120,14 +121,15 @@ def members_are_spelled_as_the_contract_spells_them(trial: BackboneTrial) -> Non
 
 
 @backbone_promises("is_built_for_a_clip")
-def patches_make_up_its_grid(trial: BackboneTrial) -> None:
+@at_each
+def patches_make_up_its_grid(trial: BackboneTrial, context: PartContext) -> None:
     """``grid`` times ``patch`` is the clip, and the grid divides into mask units."""
-    for context, backbone in trial.each():
-        grid, patch = backbone.grid(context.shape), tuple(backbone.patch)
-        clip = tuple(count * step for count, step in zip(grid, patch, strict=True))
-        said = f"a grid of {grid} with patches of {patch} is {clip}, not {context.shape}"
-        assert clip == tuple(context.shape), said
-        grid.over(backbone.mask_unit)
+    backbone = trial.build(context)
+    grid, patch = backbone.grid(context.shape), tuple(backbone.patch)
+    clip = tuple(count * step for count, step in zip(grid, patch, strict=True))
+    said = f"a grid of {grid} with patches of {patch} is {clip}, not {context.shape}"
+    assert clip == tuple(context.shape), said
+    grid.over(backbone.mask_unit)
 
 
 @backbone_promises("is_built_for_a_clip")
@@ -148,20 +150,21 @@ def refuses_a_clip_that_does_not_divide(trial: BackboneTrial) -> None:
 
 
 @backbone_promises("is_built_for_a_clip")
-def returns_the_tokens_that_it_declares(trial: BackboneTrial) -> None:
+@at_each
+def returns_the_tokens_that_it_declares(trial: BackboneTrial, context: PartContext) -> None:
     """Tokens are ``[B, prefix + K (N where it returns all), width]``, finite float32."""
-    for context, backbone in trial.each():
-        backbone.eval()
-        grid, pixels = backbone.grid(context.shape), noise(context)
-        whole = Mask.nothing_hidden(BATCH, grid.tokens)
-        for mask in (trial.mask_of(backbone, context), whole):
-            tokens = encode(backbone, pixels, mask).tokens
-            seen = grid.tokens if backbone.returns == "all" else mask.visible.shape[1]
-            shape = (BATCH, backbone.prefix_tokens + seen, backbone.width)
-            declared = f"{backbone.prefix_tokens} prefix + {seen} tokens of width {backbone.width}"
-            assert tokens.shape == shape, f"tokens {tuple(tokens.shape)}, not {shape}: {declared}"
-            assert tokens.dtype == torch.float32, f"tokens are {tokens.dtype} of float32 pixels"
-            assert bool(tokens.isfinite().all()), "tokens are not finite"
+    backbone = trial.build(context)
+    backbone.eval()
+    grid, pixels = backbone.grid(context.shape), noise(context)
+    whole = Mask.nothing_hidden(BATCH, grid.tokens)
+    for mask in (trial.mask_of(backbone, context), whole):
+        tokens = encode(backbone, pixels, mask).tokens
+        seen = grid.tokens if backbone.returns == "all" else mask.visible.shape[1]
+        shape = (BATCH, backbone.prefix_tokens + seen, backbone.width)
+        declared = f"{backbone.prefix_tokens} prefix + {seen} tokens of width {backbone.width}"
+        assert tokens.shape == shape, f"tokens {tuple(tokens.shape)}, not {shape}: {declared}"
+        assert tokens.dtype == torch.float32, f"tokens are {tokens.dtype} of float32 pixels"
+        assert bool(tokens.isfinite().all()), "tokens are not finite"
 
 
 @backbone_promises("returns_the_tokens_that_it_declares")
@@ -420,6 +423,7 @@ def every_option_is_read(trial: BackboneTrial) -> None:
 
 
 @backbone_promises("is_built_for_a_clip", "options_survive_a_recipe")
-def is_the_same_from_a_resolved_recipe(trial: BackboneTrial) -> None:
+@at_each
+def is_the_same_from_a_resolved_recipe(trial: BackboneTrial, context: PartContext) -> None:
     """Built from the options that a header holds, with the same seed, it starts the same."""
-    check_resolved(trial)
+    check_resolved(trial, context)

@@ -17,6 +17,7 @@ from maekit.testing.modules import (
     BATCH,
     DEEP,
     ModuleTrial,
+    at_each,
     check_compiled,
     check_device,
     check_gradients,
@@ -132,10 +133,10 @@ def is_built_for_a_model(trial: DecoderTrial) -> None:
 
 
 @decoder_promises()
-def is_built_on_the_meta_device(trial: DecoderTrial) -> None:
+@at_each
+def is_built_on_the_meta_device(trial: DecoderTrial, context: PartContext) -> None:
     """Its constructor also runs on the meta device, as every load does it."""
-    for context in trial.taken:
-        check_meta_build(lambda at=context: trial.build(at), trial.build(context))  # type: ignore[misc]
+    check_meta_build(trial, context)
 
 
 @decoder_promises("is_built_for_a_model")
@@ -145,21 +146,23 @@ def members_are_spelled_as_the_contract_spells_them(trial: DecoderTrial) -> None
 
 
 @decoder_promises("is_built_for_a_model")
-def asks_for_layers_that_there_are(trial: DecoderTrial) -> None:
+@at_each
+def asks_for_layers_that_there_are(trial: DecoderTrial, context: PartContext) -> None:
     """``layers`` are blocks of the encoder, from 0 and increasing."""
-    for context, decoder in trial.each():
-        asked = list(decoder.layers)
-        blocks = len(context.layer_widths)
-        right = asked == sorted(set(asked)) and all(0 <= each < blocks for each in asked)
-        assert right, f"asks for layers {asked} of an encoder of {blocks} blocks"
+    decoder = trial.build(context)
+    asked = list(decoder.layers)
+    blocks = len(context.layer_widths)
+    right = asked == sorted(set(asked)) and all(0 <= each < blocks for each in asked)
+    assert right, f"asks for layers {asked} of an encoder of {blocks} blocks"
 
 
 @decoder_promises("asks_for_layers_that_there_are")
-def predicts_every_hidden_token(trial: DecoderTrial) -> None:
+@at_each
+def predicts_every_hidden_token(trial: DecoderTrial, context: PartContext) -> None:
     """Predictions are ``[B, Q, out_dim]``, finite float32."""
-    for context, decoder in trial.each():
-        mask = draw_mask(context.grid, context.mask_unit)
-        _check_shape(decoder.eval(), mask, context, "the hidden tokens are the queries")
+    decoder = trial.build(context)
+    mask = draw_mask(context.grid, context.mask_unit)
+    _check_shape(decoder.eval(), mask, context, "the hidden tokens are the queries")
 
 
 def _check_shape(decoder: Decoder, mask: Mask, context: PartContext, when: str) -> Tensor:
@@ -176,11 +179,12 @@ def _check_shape(decoder: Decoder, mask: Mask, context: PartContext, when: str) 
 
 
 @decoder_promises("predicts_every_hidden_token")
-def predicts_whatever_is_queried(trial: DecoderTrial) -> None:
+@at_each
+def predicts_whatever_is_queried(trial: DecoderTrial, context: PartContext) -> None:
     """Queries may be all tokens, some of them, visible ones, or one alone."""
-    for context, decoder in trial.each():
-        for when, mask in _masks(context).items():
-            _check_shape(decoder.eval(), mask, context, when)
+    decoder = trial.build(context)
+    for when, mask in _masks(context).items():
+        _check_shape(decoder.eval(), mask, context, when)
 
 
 @decoder_promises("predicts_every_hidden_token")
@@ -208,29 +212,31 @@ def leaves_tokens_as_they_are(trial: DecoderTrial) -> None:
 
 
 @decoder_promises("predicts_the_same_each_time", "predicts_whatever_is_queried")
-def follows_the_order_of_the_queries(trial: DecoderTrial) -> None:
+@at_each
+def follows_the_order_of_the_queries(trial: DecoderTrial, context: PartContext) -> None:
     """Predictions stand in the order of ``mask.queries``, whatever it is."""
-    for context, decoder in trial.each():
-        for when, mask in _masks(context).items():
-            encoded = encoded_noise(decoder, context, mask)
-            other, order = shuffled(mask)
-            pred = decode(decoder.eval(), encoded, mask, context)
-            again = decode(decoder, encoded, other, context)
-            same = close(again, gather(pred, order))
-            assert same, f"predictions do not follow the order of mask.queries, where {when}"
+    decoder = trial.build(context)
+    for when, mask in _masks(context).items():
+        encoded = encoded_noise(decoder, context, mask)
+        other, order = shuffled(mask)
+        pred = decode(decoder.eval(), encoded, mask, context)
+        again = decode(decoder, encoded, other, context)
+        same = close(again, gather(pred, order))
+        assert same, f"predictions do not follow the order of mask.queries, where {when}"
 
 
 @decoder_promises("follows_the_order_of_the_queries")
-def depends_on_which_tokens_are_queried(trial: DecoderTrial) -> None:
+@at_each
+def depends_on_which_tokens_are_queried(trial: DecoderTrial, context: PartContext) -> None:
     """Other queries give other predictions."""
-    for context, decoder in trial.each():
-        mask = draw_mask(context.grid, context.mask_unit, ratio=0.5)
-        count = mask.queries.shape[1] // 2
-        one = with_queries(mask, mask.queries[:, :count])
-        two = with_queries(mask, mask.queries[:, count : 2 * count])
-        encoded = encoded_noise(decoder, context, mask)
-        first, second = (decode(decoder.eval(), encoded, each, context) for each in (one, two))
-        assert not close(first, second), "whatever is queried, it predicts the same"
+    decoder = trial.build(context)
+    mask = draw_mask(context.grid, context.mask_unit, ratio=0.5)
+    count = mask.queries.shape[1] // 2
+    one = with_queries(mask, mask.queries[:, :count])
+    two = with_queries(mask, mask.queries[:, count : 2 * count])
+    encoded = encoded_noise(decoder, context, mask)
+    first, second = (decode(decoder.eval(), encoded, each, context) for each in (one, two))
+    assert not close(first, second), "whatever is queried, it predicts the same"
 
 
 @decoder_promises("predicts_the_same_each_time")
@@ -357,6 +363,7 @@ def every_option_is_read(trial: DecoderTrial) -> None:
 
 
 @decoder_promises("is_built_for_a_model", "options_survive_a_recipe")
-def is_the_same_from_a_resolved_recipe(trial: DecoderTrial) -> None:
+@at_each
+def is_the_same_from_a_resolved_recipe(trial: DecoderTrial, context: PartContext) -> None:
     """Built from the options that a header holds, with the same seed, it starts the same."""
-    check_resolved(trial)
+    check_resolved(trial, context)

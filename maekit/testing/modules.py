@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from maekit.contracts import Grid, PartContext, PartError, PartOptions
 from maekit.engine.build import taken_names
 from maekit.registry import takes_context
-from maekit.testing.options import unread, watched
+from maekit.testing.options import resolved, unread, watched
 from maekit.tokens import Mask, patchify, unpatchify
 
 if TYPE_CHECKING:
@@ -113,10 +112,26 @@ class ModuleTrial(Generic[Part]):
         """The context that suffices where all are alike."""
         return self.taken[0]
 
-    def each(self) -> Iterator[tuple[PartContext, Part]]:
-        """Build it for every context."""
-        for context in self.taken:
-            yield context, self.build(context)
+
+Trial = TypeVar("Trial", bound=ModuleTrial[Any])
+
+
+def at_each(check: Callable[[Trial, PartContext], None]) -> Callable[[Trial], None]:
+    """Let a check look at each context that is taken, and tell of which it is not the first."""
+
+    @wraps(check)
+    def checked(trial: Trial) -> None:
+        for context in trial.taken:
+            try:
+                check(trial, context)
+            except AssertionError as error:
+                if context is trial.first:
+                    raise
+                t, h, w = context.shape
+                what = f"{error} (of {t}x{h}x{w} pixels, {len(context.layer_widths)} blocks)"
+                raise AssertionError(what) from error
+
+    return checked
 
 
 def check_taken(trial: ModuleTrial[Any], base: type) -> None:
@@ -127,7 +142,8 @@ def check_taken(trial: ModuleTrial[Any], base: type) -> None:
         said = "; ".join(sorted({each.what for each in reasons if each is not None}))
         what = f"refuses every clip that was tried: {said}; options, or contexts=, may help"
         raise AssertionError(what)
-    for _, built in trial.each():
+    for context in trial.taken:
+        built = trial.build(context)
         assert isinstance(built, base), f"does not inherit from maekit.contracts.{base.__name__}"
         taken = taken_names(built, base)
         what = f"registers {', '.join(taken)}, and {base.__name__} has members of these names"
@@ -326,11 +342,12 @@ def check_resumed(build: Callable[[int], nn.Module], values: Values) -> None:
     assert same, "with the same parameters and buffers it computes something else"
 
 
-def check_meta_build(build: Callable[[], Any], module: Any) -> None:  # noqa: ANN401
+def check_meta_build(trial: ModuleTrial[Any], context: PartContext) -> None:
     """Check that a part is built on the meta device with the shapes that it has elsewhere."""
+    module = trial.build(context)
     try:
         with torch.device("meta"):
-            built = build()
+            built = trial.build(context)
     except Exception as error:
         what = f"its constructor fails on the meta device: {type(error).__name__}: {error}"
         raise AssertionError(f"{what}; no .item(), no float(tensor) there") from error
@@ -376,14 +393,12 @@ def check_options_read(trial: ModuleTrial[Any], use: Callable[[Any, PartContext]
     assert not dead, f"nothing ever reads {', '.join(dead)}"
 
 
-def check_resolved(trial: ModuleTrial[Any]) -> None:
+def check_resolved(trial: ModuleTrial[Any], context: PartContext) -> None:
     """Check that the options that a header holds build the same part."""
-    kind = type(trial.options)
-    again = kind.model_validate(json.loads(trial.options.model_dump_json()))
-    for context in trial.taken:
-        one, other = trial.build(context), trial.build(context, options=again)
-        if isinstance(one, nn.Module):
-            mine, theirs = one.state_dict(), other.state_dict()
-            assert mine.keys() == theirs.keys(), "has other tensors"
-            differ = [name for name in mine if not torch.equal(mine[name], theirs[name])]
-            assert not differ, f"starts from other values in {', '.join(differ[:3])}"
+    one = trial.build(context)
+    other = trial.build(context, options=resolved(trial.options))
+    if isinstance(one, nn.Module):
+        mine, theirs = one.state_dict(), other.state_dict()
+        assert mine.keys() == theirs.keys(), "has other tensors"
+        differ = [name for name in mine if not torch.equal(mine[name], theirs[name])]
+        assert not differ, f"starts from other values in {', '.join(differ[:3])}"

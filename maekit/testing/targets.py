@@ -19,6 +19,7 @@ from maekit.testing.modules import (
     BATCH,
     DEEP,
     ModuleTrial,
+    at_each,
     changed_at,
     check_device,
     check_meta_build,
@@ -181,10 +182,10 @@ def is_built_for_a_model(trial: TargetTrial) -> None:
 
 
 @target_promises()
-def is_built_on_the_meta_device(trial: TargetTrial) -> None:
+@at_each
+def is_built_on_the_meta_device(trial: TargetTrial, context: PartContext) -> None:
     """Its constructor also runs on the meta device, as every load does it."""
-    for context in trial.taken:
-        check_meta_build(lambda at=context: trial.build(at), trial.build(context))  # type: ignore[misc]
+    check_meta_build(trial, context)
 
 
 @target_promises("is_built_for_a_model")
@@ -194,41 +195,39 @@ def members_are_spelled_as_the_contract_spells_them(trial: TargetTrial) -> None:
 
 
 @target_promises("is_built_for_a_model")
-def opens_fits_and_follows(trial: TargetTrial) -> None:
+@at_each
+def opens_fits_and_follows(trial: TargetTrial, context: PartContext) -> None:
     """It opens its network, fits to batches of views, and follows the encoder, or does none."""
-    for context in trial.taken:
-        trial.ready(context)
+    trial.ready(context)
 
 
 @target_promises("is_built_for_a_model")
-def wants_are_tokens(trial: TargetTrial) -> None:
+@at_each
+def wants_are_tokens(trial: TargetTrial, context: PartContext) -> None:
     """``wants`` is a bool array of the grid, with a token at least."""
-    for context in trial.taken:
-        wants: object = trial.build(context).wants(context.grid)
-        if wants is None:
-            continue
-        assert isinstance(wants, np.ndarray), f"wants gives {type(wants).__name__}, no array"
-        assert wants.dtype == np.bool_, f"wants gives {wants.dtype}, not bool"
-        assert wants.shape == tuple(context.grid), f"wants gives {wants.shape} of {context.grid}"
-        assert wants.any(), "wants no token"
+    wants: object = trial.build(context).wants(context.grid)
+    if wants is None:
+        return
+    assert isinstance(wants, np.ndarray), f"wants gives {type(wants).__name__}, no array"
+    assert wants.dtype == np.bool_, f"wants gives {wants.dtype}, not bool"
+    assert wants.shape == tuple(context.grid), f"wants gives {wants.shape} of {context.grid}"
+    assert wants.any(), "wants no token"
 
 
 @target_promises("opens_fits_and_follows", "wants_are_tokens")
-def encodes_the_queries(trial: TargetTrial) -> None:
+@at_each
+def encodes_the_queries(trial: TargetTrial, context: PartContext) -> None:
     """The truth is ``[B, Q, ...]``, finite, whatever is queried."""
-    for context in trial.taken:
-        target = trial.ready(context)
-        views = trial.views(target, context)
-        for ratio in (0.75, 0.5):
-            mask = trial.mask(target, context, ratio=ratio)
-            truth: object = encode(target, views, mask)
-            assert isinstance(truth, Tensor), f"encode gives {type(truth).__name__}, no tensor"
-            said = (
-                f"encode gives {tuple(truth.shape)}, not [B, Q, ...] = {list(mask.queries.shape)}"
-            )
-            assert truth.shape[:2] == mask.queries.shape, said
-            finite = not truth.is_floating_point() or bool(truth.isfinite().all())
-            assert finite, "the truth of noise is not finite"
+    target = trial.ready(context)
+    views = trial.views(target, context)
+    for ratio in (0.75, 0.5):
+        mask = trial.mask(target, context, ratio=ratio)
+        truth: object = encode(target, views, mask)
+        assert isinstance(truth, Tensor), f"encode gives {type(truth).__name__}, no tensor"
+        said = f"encode gives {tuple(truth.shape)}, not [B, Q, ...] = {list(mask.queries.shape)}"
+        assert truth.shape[:2] == mask.queries.shape, said
+        finite = not truth.is_floating_point() or bool(truth.isfinite().all())
+        assert finite, "the truth of noise is not finite"
 
 
 @target_promises("encodes_the_queries")
@@ -384,17 +383,17 @@ def _pred_and_truth(trial: TargetTrial, target: Target, context: PartContext) ->
 
 
 @target_promises("encodes_the_queries")
-def loss_is_one_number_for_each_query(trial: TargetTrial) -> None:
+@at_each
+def loss_is_one_number_for_each_query(trial: TargetTrial, context: PartContext) -> None:
     """``loss`` compares ``[B, Q, out_dim]`` with the truth: finite float32 ``[B, Q]``."""
-    for context in trial.taken:
-        target = trial.ready(context)
-        pred, truth, mask = _pred_and_truth(trial, target, context)
-        loss = target.loss(pred, truth)
-        shape = tuple(mask.queries.shape)
-        assert loss.shape == shape, f"loss is {tuple(loss.shape)}, not {shape}"
-        assert bool(loss.isfinite().all()), "loss is not finite"
-        spread = float(loss.detach().amax() - loss.detach().amin())
-        assert shape[1] < 2 or spread > 0, "loss is one number, repeated for every query"
+    target = trial.ready(context)
+    pred, truth, mask = _pred_and_truth(trial, target, context)
+    loss = target.loss(pred, truth)
+    shape = tuple(mask.queries.shape)
+    assert loss.shape == shape, f"loss is {tuple(loss.shape)}, not {shape}"
+    assert bool(loss.isfinite().all()), "loss is not finite"
+    spread = float(loss.detach().amax() - loss.detach().amin())
+    assert shape[1] < 2 or spread > 0, "loss is one number, repeated for every query"
 
 
 @target_promises("encodes_the_queries")
@@ -448,37 +447,37 @@ def loss_trains_every_prediction(trial: TargetTrial) -> None:
 
 
 @target_promises("encodes_the_same_each_time")
-def comes_back_from_its_state(trial: TargetTrial) -> None:
+@at_each
+def comes_back_from_its_state(trial: TargetTrial, context: PartContext) -> None:
     """What was fitted comes back: a new one with the same state has the same truth."""
-    for context in trial.taken:
-        target = trial.build(context)
-        target.open()
-        target.fit([trial.views(target, context, seed=s) for s in (3, 4)])
-        encoder = small_encoder(context)
-        target.attach(encoder)
-        update(encoder, target, 1)
-        state = {name: tensor.clone() for name, tensor in target.state().items()}
-        fresh = trial.build(context, seed=1)
-        fresh.open()
-        fresh.load_state(state)
-        beside = copy.deepcopy(encoder)  # of the resumed run
-        fresh.attach(beside)
-        views, mask = trial.views(target, context), trial.mask(target, context)
-        truth = encode(target, views, mask)
-        try:
-            again = encode(fresh, views, mask)
-        except Exception as error:
-            what = f"with the state of one that is fitted, a new one fails: {error}"
-            raise AssertionError(what) from error
-        what = "a new one with the same options and state has another truth"
-        assert close(truth, again), f"{what}: state() must hold all that it draws or fits"
-        kept = fresh.state()
-        same = kept.keys() == state.keys() and all(torch.equal(kept[n], state[n]) for n in kept)
-        assert same, "load_state does not bring back what state gave"
-        update(encoder, target, 2)
-        update(beside, fresh, 2)
-        same = close(encode(target, views, mask), encode(fresh, views, mask))
-        assert same, "resumed, it follows the encoder's next update in another way"
+    target = trial.build(context)
+    target.open()
+    target.fit([trial.views(target, context, seed=s) for s in (3, 4)])
+    encoder = small_encoder(context)
+    target.attach(encoder)
+    update(encoder, target, 1)
+    state = {name: tensor.clone() for name, tensor in target.state().items()}
+    fresh = trial.build(context, seed=1)
+    fresh.open()
+    fresh.load_state(state)
+    beside = copy.deepcopy(encoder)  # of the resumed run
+    fresh.attach(beside)
+    views, mask = trial.views(target, context), trial.mask(target, context)
+    truth = encode(target, views, mask)
+    try:
+        again = encode(fresh, views, mask)
+    except Exception as error:
+        what = f"with the state of one that is fitted, a new one fails: {error}"
+        raise AssertionError(what) from error
+    what = "a new one with the same options and state has another truth"
+    assert close(truth, again), f"{what}: state() must hold all that it draws or fits"
+    kept = fresh.state()
+    same = kept.keys() == state.keys() and all(torch.equal(kept[n], state[n]) for n in kept)
+    assert same, "load_state does not bring back what state gave"
+    update(encoder, target, 2)
+    update(beside, fresh, 2)
+    same = close(encode(target, views, mask), encode(fresh, views, mask))
+    assert same, "resumed, it follows the encoder's next update in another way"
 
 
 @target_promises("encodes_the_same_each_time")
@@ -523,16 +522,16 @@ def _paints(trial: TargetTrial, context: PartContext) -> tuple[PixelTarget, Any,
 
 
 @target_promises("truth_is_as_wide_as_predictions")
-def paints_whole_patches(trial: TargetTrial) -> None:
+@at_each
+def paints_whole_patches(trial: TargetTrial, context: PartContext) -> None:
     """``decode`` gives finite patches ``[B, Q, pt*ph*pw*C]``, with either statistics."""
-    for context in trial.taken:
-        target, pred, pixels, mask = _paints(trial, context)
-        pt, ph, pw = context.patch
-        shape = (*mask.queries.shape, pt * ph * pw * context.channels)
-        for statistics in get_args(_Statistics):
-            painted = target.decode(pred, pixels, mask, statistics)
-            assert painted.shape == shape, f"decode gives {tuple(painted.shape)}, not {shape}"
-            assert bool(painted.isfinite().all()), "decode gives patches that are not finite"
+    target, pred, pixels, mask = _paints(trial, context)
+    pt, ph, pw = context.patch
+    shape = (*mask.queries.shape, pt * ph * pw * context.channels)
+    for statistics in get_args(_Statistics):
+        painted = target.decode(pred, pixels, mask, statistics)
+        assert painted.shape == shape, f"decode gives {tuple(painted.shape)}, not {shape}"
+        assert bool(painted.isfinite().all()), "decode gives patches that are not finite"
 
 
 @target_promises("paints_whole_patches")
@@ -594,12 +593,12 @@ def every_option_is_read(trial: TargetTrial) -> None:
 
 
 @target_promises("encodes_the_same_each_time", "options_survive_a_recipe")
-def is_the_same_from_a_resolved_recipe(trial: TargetTrial) -> None:
+@at_each
+def is_the_same_from_a_resolved_recipe(trial: TargetTrial, context: PartContext) -> None:
     """Built from the options that a header holds it is the same, and has the same truth."""
-    check_resolved(trial)
+    check_resolved(trial, context)
     again = replace(trial, options=resolved(trial.options))
-    for context in trial.taken:
-        one, other = trial.ready(context), again.ready(context)
-        views, mask = trial.views(one, context), trial.mask(one, context)
-        same = close(encode(one, views, mask), encode(other, views, mask))
-        assert same, "built from its options as a header holds them it has another truth"
+    one, other = trial.ready(context), again.ready(context)
+    views, mask = trial.views(one, context), trial.mask(one, context)
+    same = close(encode(one, views, mask), encode(other, views, mask))
+    assert same, "built from its options as a header holds them it has another truth"

@@ -129,6 +129,11 @@ def test_encoders_of_many_prefix_tokens_are_followed() -> None:
     check_target(targets.Teacher, contexts=[context], only=["comes_back_from_its_state"])
 
 
+def test_what_is_broken_for_clips_alone_says_so() -> None:
+    with pytest.raises(BrokenPromiseError, match=r"\(of 4x32x48 pixels, 2 blocks\)"):
+        check_decoder(decoders.WrongForClips, only={"predicts_every_hidden_token"})
+
+
 def test_a_promise_that_there_is_not_is_no_choice() -> None:
     with pytest.raises(ValueError, match="no promise hides_nothing; there are"):
         check_masker(maskers.Honest, only={"hides_nothing"})

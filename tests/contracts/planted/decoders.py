@@ -46,6 +46,12 @@ class WrongShape(Honest):
         return super().forward(encoded, mask, grid)[..., :-1]
 
 
+class WrongForClips(Honest):
+    def forward(self, encoded: Encoded, mask: Mask, grid: Grid) -> Tensor:
+        pred = super().forward(encoded, mask, grid)
+        return pred if grid.t == 1 else pred[..., :-1]
+
+
 class IgnoresOrder(Honest):
     def places(self, mask: Mask) -> Tensor:
         return mask.queries.sort(dim=1).values
@@ -168,6 +174,7 @@ REVIEWED: dict[type[Decoder], str] = {
     ItemInConstructor: "is_built_on_the_meta_device",
 }
 MORE: dict[type[Decoder], str] = {
+    WrongForClips: "predicts_every_hidden_token",
     DetachedHalf: "gradients_are_those_of_what_it_computes",
     Unused: "every_parameter_is_trained",
     IgnoresTokens: "depends_on_what_was_encoded",
