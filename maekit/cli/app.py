@@ -567,9 +567,8 @@ def detect(  # noqa: PLR0917 - each is an option of the command line
         str | None,
         typer.Option(
             "--boxes",
-            metavar="CSV|full-frame",
-            help="Persons: rows of video,second,x1,y1,x2,y2[,label,score], corners as fractions; "
-            "default: full-frame, one box.",
+            metavar="CSV",
+            help="The boxes of persons, or full-frame: one box, the default.",
         ),
     ] = None,
     persons: Annotated[
@@ -579,17 +578,11 @@ def detect(  # noqa: PLR0917 - each is an option of the command line
         ),
     ] = None,
     persons_model: Annotated[
-        Literal[
-            "fasterrcnn_resnet50_fpn",
-            "fasterrcnn_resnet50_fpn_v2",
-            "fasterrcnn_mobilenet_v3_large_fpn",
-            "fasterrcnn_mobilenet_v3_large_320_fpn",
-            "fcos_resnet50_fpn",
-            "retinanet_resnet50_fpn",
-            "retinanet_resnet50_fpn_v2",
-        ],
-        typer.Option("--persons-model", help="Of which detector they are."),
-    ] = "fasterrcnn_resnet50_fpn",
+        str | None,
+        typer.Option(
+            "--persons-model", metavar="NAME", help="Whose they are; a Faster R-CNN (ResNet-50)."
+        ),
+    ] = None,
     persons_score: Annotated[
         float, typer.Option("--persons-score", min=0, max=1, help="Persons at least so sure.")
     ] = 0.8,
@@ -619,6 +612,9 @@ def detect(  # noqa: PLR0917 - each is an option of the command line
     verbose: Verbose = False,
 ) -> None:
     """Detect what is done in boxes of videos: rows of them, and films that show it.
+
+    A list of boxes has a header (video, second, x1, y1, x2, y2, and a score if there is one) or is
+    one of AVA's; corners are fractions of width and height.
 
     Example: maekit detect film.mp4 --from runs/actions/1 --boxes persons.csv
     """

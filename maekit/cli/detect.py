@@ -35,7 +35,7 @@ from maekit.engine.precision import pick_device
 from maekit.errors import DataError, MaekitError, RecipeError, StorageError
 from maekit.evaluate.detection.found import Boxer, Found, Whole, find, whole_reader
 from maekit.evaluate.detection.load import Trained, trained
-from maekit.evaluate.detection.persons import PersonDetector
+from maekit.evaluate.detection.persons import MODELS, PersonDetector
 from maekit.evaluate.predictions import Reading
 from maekit.progress import counted
 from maekit.stop import StopSignal, check
@@ -81,7 +81,7 @@ def detect(  # noqa: PLR0917 - each is an option of the command line
     source: str | None,
     boxes: str | None,
     persons: Path | None,
-    persons_model: str,
+    persons_model: str | None,
     persons_score: float,
     every: str | None,
     least: float,
@@ -109,7 +109,7 @@ def detect(  # noqa: PLR0917 - each is an option of the command line
         files = find_files(list(inputs), moving=True, purpose=VERB)
         finder = None
         if persons is not None:
-            finder = PersonDetector(persons_model, persons, where, persons_score)
+            finder = PersonDetector(persons_model or MODELS[0], persons, where, persons_score)
         elif not listed:
             terminal(Note("no boxes of persons: the whole frame is one box (--boxes, --persons)"))
         errors: dict[str, str] = {}

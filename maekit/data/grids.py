@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from maekit.errors import MaekitError
+from maekit.contracts import Boxes
+from maekit.stop import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,17 +36,27 @@ def by_size(
 ) -> dict[tuple[int, int], list[int]]:
     """Group samples by the size, height and width, at which they are shown whole.
 
-    Those that cannot be opened are with the first size, where reading them says why.
+    Those that cannot be opened are with the first size, where reading them says why. Of moments of
+    one movie, one is opened: they are all as large.
     """
     sizes: dict[tuple[int, int], list[int]] = {}
+    of_movie: dict[str, tuple[int, int]] = {}
     unread = []
     for index in indices:
-        try:
-            info = dataset.open(index).info
-        except (MaekitError, OSError):
-            unread.append(index)
-            continue
-        sizes.setdefault(whole_size(info.height, info.width, short, multiple), []).append(index)
+        label = None if dataset.labels is None else dataset.labels[index]
+        movie = label.movie if isinstance(label, Boxes) else ""
+        size = of_movie.get(movie)
+        if size is None:
+            check()
+            try:
+                info = dataset.open(index).info
+            except Exception:  # noqa: BLE001 - as a reader, which takes such a sample for bad
+                unread.append(index)
+                continue
+            size = whole_size(info.height, info.width, short, multiple)
+            if movie:
+                of_movie[movie] = size
+        sizes.setdefault(size, []).append(index)
     if unread:
         first = next(iter(sizes), whole_size(short, short, short, multiple))
         sizes[first] = sorted([*sizes.get(first, ()), *unread])

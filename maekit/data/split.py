@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from maekit.contracts import Dataset, Label
+from maekit.contracts import Boxes, Dataset, Label
 from maekit.data.index_file import Indexed
 from maekit.errors import DataError
 from maekit.origin import origin_of, remember
@@ -35,7 +35,7 @@ class Subset(Indexed, Dataset):
     def __init__(self, whole: Dataset, rows: np.ndarray) -> None:
         self.whole, self.rows = whole, rows
         self.classes = whole.classes
-        self.labels = _taken(whole.labels, rows)
+        self.labels, self.judged = _taken(whole.labels, rows), whole.judged
         origin = origin_of(whole)
         if origin is not None:
             remember(self, origin)
@@ -90,13 +90,29 @@ def split_off(dataset: Dataset, share: float, by: str) -> tuple[Subset, Subset, 
     trained = Subset(dataset, np.flatnonzero(~mask))
     # A dict, as the default of a set that leaves nothing out cannot be sent to workers.
     trained.left_out, trained.notes = dict(dataset.left_out), dataset.notes
+    kept = Subset(dataset, np.flatnonzero(mask))
+    _share_excluded(dataset, trained, kept)
     seen = {_label_of(dataset, [row]) for row in held}
     left = sorted({_label_of(dataset, rows) for rows in rows_of.values()} - seen)
     return (
         trained,
-        Subset(dataset, np.flatnonzero(mask)),
+        kept,
         [_class_name(dataset, label) for label in left],
     )
+
+
+def _share_excluded(dataset: Dataset, trained: Subset, held: Subset) -> None:
+    """Give excluded moments to the part that their movie is in, or most of it."""
+    if not len(dataset.excluded):
+        return
+    counts: dict[str, int] = {}
+    for sign, part in ((-1, trained), (1, held)):
+        for label in part.labels if part.labels is not None else ():
+            if isinstance(label, Boxes):
+                counts[label.movie] = counts.get(label.movie, 0) + sign
+    mine = [label for label in dataset.excluded if counts.get(label.movie, 0) > 0]
+    held.excluded = mine
+    trained.excluded = [label for label in dataset.excluded if counts.get(label.movie, 0) <= 0]
 
 
 def _held(sources: Sequence[str], rows_of: dict[str, list[int]], share: float) -> list[int]:
@@ -116,8 +132,11 @@ def _digest(source: str) -> bytes:
 
 
 def _label_of(dataset: Dataset, rows: Sequence[int]) -> str:
-    """Return what stands for the label of rows; empty where they have none, or several."""
-    if dataset.labels is None:
+    """Return what stands for the label of rows; empty where they have none, or several.
+
+    Boxes are no class: hardly two samples have the same.
+    """
+    if dataset.labels is None or any(isinstance(dataset.labels[row], Boxes) for row in rows[:1]):
         return ""
     found = {repr(_plain(dataset.labels[row])) for row in rows}
     return found.pop() if len(found) == 1 else ""
@@ -147,4 +166,25 @@ def _taken(
 ) -> Sequence[Label] | np.ndarray | None:
     if labels is None or isinstance(labels, np.ndarray):
         return None if labels is None else labels[rows]
-    return [labels[row] for row in rows.tolist()]
+    if isinstance(labels, (list, tuple)):
+        return [labels[row] for row in rows.tolist()]
+    return _Chosen(labels, rows)
+
+
+class _Chosen(Sequence[Label]):
+    """Some of the labels of a set that makes each when it is asked for."""
+
+    def __init__(self, labels: Sequence[Label], rows: np.ndarray) -> None:
+        self._labels, self._rows = labels, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Label: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Label]: ...
+    def __getitem__(self, index: int | slice) -> Label | Sequence[Label]:
+        if isinstance(index, slice):
+            return _Chosen(self._labels, self._rows[index])
+        return self._labels[int(self._rows[index])]

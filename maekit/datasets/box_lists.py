@@ -255,18 +255,13 @@ def _alphaction(path: Path, images: Path | None) -> Iterator[BoxRow]:
         )
         hint = "person_images: ava_val_v2.2_min.json, or persons as CSV"
         raise DataError(what, where=str(path), hint=hint)
-    known = {}
-    for image in _json(images).get("images", []):
-        known[image["id"]] = image
-    if not known:
-        raise DataError("lists no images", where=str(images))
+    known = _images(images)
     for number, found in enumerate(_json(path), 1):
         where = f"{path}: entry {number}"
         try:
             image, (x, y, width, height) = known[found["image_id"]], map(float, found["bbox"])
             across, down = float(image["width"]), float(image["height"])
-            second = found["image_id"] % _IMAGES_A_MOVIE
-            movie, second = image.get("movie"), float(image.get("timestamp", second))
+            second = float(image.get("timestamp", found["image_id"] % _IMAGES_A_MOVIE))
             corners = (x / across, y / down, (x + width) / across, (y + height) / down)
             score = float(found["score"])
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -275,7 +270,25 @@ def _alphaction(path: Path, images: Path | None) -> Iterator[BoxRow]:
             raise DataError(what, where=where, hint=hint) from error
         if not all(map(math.isfinite, (*corners, score))):
             raise DataError("holds a number that is none", where=where)
-        yield BoxRow(number, str(movie), second, corners, score=score)
+        yield BoxRow(number, image["movie"], second, corners, score=score)
+
+
+def _images(path: Path) -> dict[Any, Mapping[str, Any]]:
+    """Return the images of AlphAction's annotations, by their ids."""
+    whole = _json(path)
+    listed = whole.get("images") if isinstance(whole, dict) else None
+    if not isinstance(listed, list) or not listed:
+        hint = "person_images: ava_val_v2.2_min.json, AlphAction's annotations"
+        raise DataError("lists no images", where=str(path), hint=hint)
+    needed = {"id": int, "movie": str, "width": int | float, "height": int | float}
+    for number, image in enumerate(listed, 1):
+        good = isinstance(image, dict) and all(
+            isinstance(image.get(key), kind) for key, kind in needed.items()
+        )
+        if not good:
+            what = f"image {number} has no {', '.join(needed)}"
+            raise DataError(what, where=str(path))
+    return {image["id"]: image for image in listed}
 
 
 def _json(path: Path) -> Any:  # noqa: ANN401

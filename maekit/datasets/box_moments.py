@@ -108,7 +108,7 @@ class _Classes:
         self._last = options.classes or (max(names) if names else last)
         if names and max(names) > self._last:
             what = f"action {max(names)} is beyond classes: {self._last}"
-            raise DataError(what, where=str(listed))
+            raise DataError(what, where=str(listed or options.path))
         numbered = range(1, self._last + 1)
         self.names = tuple(names.get(number, f"action {number}") for number in numbered)
         pbtxt = listed is not None and "{" in listed.expanduser().read_text("utf-8-sig")

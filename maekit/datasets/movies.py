@@ -26,7 +26,10 @@ from maekit.errors import DataError
 Layout = Literal["movies", "cuts", "seconds", "frames"]
 STARTS: Mapping[Layout, float] = {"movies": 0, "cuts": 900, "seconds": 0, "frames": 900}
 _FRAME_RATE = 30.0  # of SlowFast's and MMAction's folders of frames
+_SHOWN = 3  # paths in a message
 _EXACT = 1e-9  # seconds: times are sums of fractions
+# Frames of a file of one second are numbered as if each had so many, whatever it really has.
+_A_SECOND = 10_000
 _KEPT = 8  # listings of folders of frames: 27,000 names each
 
 
@@ -60,7 +63,7 @@ class Movies:
     start: float | None = None
     rate: float | None = None
     tally: Tally = field(default_factory=Tally)
-    _files: Mapping[str, str] = field(default_factory=dict)
+    _files: Mapping[str, list[str]] = field(default_factory=dict)
     _listed: dict[str, OpenFrames] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -69,33 +72,44 @@ class Movies:
         if not os.path.isdir(self.folder):  # noqa: PTH112
             raise DataError("is no folder", where=self.folder, hint="videos: the folder of movies")
         if self.layout in {"movies", "cuts"}:
-            files: dict[str, str] = {}
+            files: dict[str, list[str]] = {}
             for path in walk(self.folder, WANTED, tally=self.tally):
                 name = path.rpartition("/")[2]
-                for known in (path, name, name.rpartition(".")[0]):
-                    files.setdefault(known, path)
-            self._files = files
+                for known in {path, name, name.rpartition(".")[0]}:
+                    files.setdefault(known, []).append(path)
+            # A file right in the folder has its name for itself.
+            self._files = {
+                known: [known] if known in paths else paths for known, paths in files.items()
+            }
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_listed": {}}
 
     def find(self, movie: str) -> str | None:
-        """Return where a movie lies; None: nowhere."""
+        """Return where a movie lies; None: nowhere.
+
+        Raises:
+            DataError: there are several of this name.
+        """
         if self.layout in {"movies", "cuts"}:
-            path = self._files.get(movie)
-            return None if path is None else f"{self.folder}/{path}"
-        return self._folders.get(movie)
+            found = [f"{self.folder}/{path}" for path in self._files.get(movie, ())]
+        else:
+            found = self._folders.get(movie, [])
+        if len(found) > 1:
+            what = f"there are several movies {movie}: {', '.join(found[:_SHOWN])}"
+            raise DataError(what, hint="move all but one away, or list their whole paths")
+        return found[0] if found else None
 
     @cached_property
-    def _folders(self) -> Mapping[str, str]:
+    def _folders(self) -> Mapping[str, list[str]]:
         """The folders of the movies, right below ours or one deeper (``trainval/MOVIE``)."""
-        found: dict[str, str] = {}
+        found: dict[str, list[str]] = {}
         for entry in _folders_in(self.folder):
-            found[entry.name] = entry.path
-        for folder in list(found.values()):
-            if not _holds_files(folder):
-                for below in _folders_in(folder):
-                    found.setdefault(below.name, below.path)
+            if _holds_files(entry.path):
+                found.setdefault(entry.name, []).append(entry.path)
+                continue
+            for below in _folders_in(entry.path):
+                found.setdefault(below.name, []).append(below.path)
         return found
 
     def open(self, movie: str, second: float) -> Opened:
@@ -198,9 +212,7 @@ class _Seconds:
         self._first, self._last = min(self._files), max(self._files)
         self._opened: dict[int, OpenVideo] = {}
         key = self._file(int(second))
-        # Frames of every second: in a file that has more, those beyond are never shown.
-        self._each = key.index.frames
-        self.info = key.info._replace(frames=(self._last - self._first + 1) * self._each)
+        self.info = key.info._replace(frames=(self._last - self._first + 1) * _A_SECOND)
 
     def _file(self, number: int) -> OpenVideo:
         if number not in self._files:
@@ -218,17 +230,17 @@ class _Seconds:
             wanted = max(wanted, float(self._first))
             video = self._file(int(wanted))
             shown = int(np.searchsorted(video.seconds, wanted - int(wanted), side="left")) - 1
-            number = min(max(shown, 0), self._each - 1)
-            found.append((int(wanted) - self._first) * self._each + number)
+            number = min(max(shown, 0), video.index.frames - 1, _A_SECOND - 1)
+            found.append((int(wanted) - self._first) * _A_SECOND + number)
         return found
 
     def decode(self, ids: Sequence[int]) -> np.ndarray:
         """Decode frames, ``[T, H, W, C]``."""
         clip: list[np.ndarray | None] = [None] * len(ids)
-        for number in sorted({place // self._each for place in ids}):
-            here = [place for place, wanted in enumerate(ids) if wanted // self._each == number]
+        for number in sorted({place // _A_SECOND for place in ids}):
+            here = [place for place, wanted in enumerate(ids) if wanted // _A_SECOND == number]
             video = self._file(self._first + number)
-            shown = [min(ids[place] % self._each, video.index.frames - 1) for place in here]
+            shown = [min(ids[place] % _A_SECOND, video.index.frames - 1) for place in here]
             for place, frame in zip(here, video.decode(shown), strict=True):
                 clip[place] = frame
         return np.stack([frame for frame in clip if frame is not None])

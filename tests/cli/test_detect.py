@@ -14,7 +14,9 @@ from figures import Figures, resolved
 
 from maekit.cli.app import main
 from maekit.engine.run import RunOptions, run_in_folder
+from maekit.errors import WeightsError
 from maekit.evaluate.detection.job import DetectionJob
+from maekit.evaluate.detection.persons import PersonDetector
 from maekit.visualize.boxes import Shown, drawn
 
 
@@ -120,6 +122,7 @@ def test_without_boxes_the_whole_frame_is_one_and_it_is_said(
         (["--boxes", "other.csv", "--every", "1s"], 2, "means nothing beside a list"),
         (["--boxes", "full-frame", "--persons", "p.pth"], 2, "either --boxes or --persons"),
         (["--persons", "p.pth"], 2, "there is no file p.pth"),
+        (["--persons", "p.pth", "--persons-model", "yolo"], 2, "no detector yolo"),
         (["--persons", "other.csv"], 3, "is no file of weights"),
     ],
 )
@@ -153,3 +156,24 @@ def test_words_are_drawn_beside_their_boxes_and_never_outside() -> None:
     dark = (shown == (20, 20, 20)).all(axis=-1)
     assert dark.sum() > 2000  # the ground of words
     assert (shown[dark.any(axis=1)][:, :, 0] == 255).sum() > 100  # and words on it
+
+
+def test_persons_are_found_by_weights_from_a_file(tmp_path: Path) -> None:
+    from torchvision.models import detection
+
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    torch.manual_seed(0)
+    model = detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+    with torch.no_grad():  # whatever it looks at is a person, surely
+        model.roi_heads.box_predictor.cls_score.bias.zero_()[1] = 99
+    torch.save(model.state_dict(), tmp_path / "p.pth")
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    find = PersonDetector(name, tmp_path / "p.pth", torch.device("cpu"), 0.5)
+    with torch.inference_mode():
+        (expected,) = model.eval()([torch.from_numpy(frame).permute(2, 0, 1) / 255])
+    found = find(frame)
+    assert len(found.corners) == len(found.scores) == int((expected["labels"] == 1).sum()) > 0
+    ours = np.array(found.corners) * (64, 48, 64, 48)
+    np.testing.assert_allclose(ours, expected["boxes"].numpy(), rtol=1e-5, atol=1e-4)
+    with pytest.raises(WeightsError, match="holds no weights of fcos_resnet50_fpn"):
+        PersonDetector("fcos_resnet50_fpn", tmp_path / "p.pth", torch.device("cpu"), 0.5)

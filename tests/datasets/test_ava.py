@@ -16,6 +16,7 @@ from maekit.contracts import View
 from maekit.data.grids import by_size, whole_size
 from maekit.data.order import Key
 from maekit.data.reader import SampleReader
+from maekit.data.split import split_off
 from maekit.datasets.ava import Ava
 from maekit.errors import DataError
 from maekit.recipe.schema import DataSpec
@@ -175,6 +176,15 @@ def test_alphactions_persons_are_pixels_of_its_own_pictures(folder: Path) -> Non
     np.testing.assert_allclose(label.corners[-1], [0.1, 0.1, 0.6, 0.6])
     with pytest.raises(DataError, match="person_images: ava_val_v2"):
         ava(folder, persons="persons.json")
+    for wrong, said in (
+        (persons, "images.json: lists no images"),
+        ({"images": [{"id": 902}]}, "images.json: image 1 has no id, movie"),
+        ({"images": [{**image, "movie": None}]}, "images.json: image 1 has no"),
+    ):
+        (folder / "images.json").write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=said):
+            ava(folder, persons="persons.json", person_images="images.json")
+    (folder / "images.json").write_text(json.dumps({"images": [image]}))
     (folder / "persons.json").write_text(json.dumps([{**persons[0], "image_id": 7}]))
     with pytest.raises(DataError, match="entry 1: is no person of AlphAction's"):
         ava(folder, persons="persons.json", person_images="images.json")
@@ -253,6 +263,28 @@ def test_lists_and_folders_that_are_not_there_are_said(folder: Path) -> None:
     (folder / "twice.pbtxt").write_text(PBTXT + PBTXT)
     with pytest.raises(DataError, match=re.escape("twice.pbtxt:14: the id 1 is there twice")):
         ava(folder, actions="twice.pbtxt")
+
+
+@pytest.mark.parametrize("by", ["sample", "movie"])
+def test_a_split_keeps_what_is_judged_and_excluded(folder: Path, by: str) -> None:
+    rows = [f"m{movie},{900 + second},0,0,1,1,{1 + second % 2},{second}"
+            for movie in range(4) for second in range(5)]  # fmt: skip
+    (folder / "many.csv").write_text("\n".join(rows))
+    (folder / "left.csv").write_text("".join(f"m{movie},902\n" for movie in range(4)))
+    for movie in range(4):
+        (folder / "movies" / f"m{movie}.mp4").touch()
+    whole = ava(folder, path="many.csv", actions="actions.pbtxt", excluded="left.csv")
+    train, val, _ = split_off(whole, 0.25, by)
+    assert (len(train), len(val)) == (12, 4)
+    assert train.judged == val.judged == whole.judged == (0, 11, 79)
+    movies = {label.movie for label in val.labels}
+    frames = [label.frame for label in val.labels]
+    assert frames == [val.name(index) for index in range(len(val))]
+    left = [label.movie for part in (train, val) for label in part.excluded]
+    assert sorted(left) == ["m0", "m1", "m2", "m3"]
+    if by == "movie":
+        assert {label.movie for label in val.excluded} == movies
+        assert not movies & {label.movie for label in train.labels}
 
 
 def test_samples_are_grouped_by_the_size_that_shows_them_whole(folder: Path) -> None:

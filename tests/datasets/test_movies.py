@@ -90,6 +90,10 @@ def test_files_of_one_second_are_one_movie(tmp_path: Path, below: str, name: str
     assert shown(movies, "1j20qq1JyX4", 903, AD, 25) == list(range(75 - 31, 75 + 30, 4))
     assert shown(movies, "1j20qq1JyX4", 900, AD, 25)[:8] == [0] * 8
     assert shown(movies, "1j20qq1JyX4", 907, AD, 25)[-1] == 199
+    # A second that is cut short changes nothing in the others.
+    film(folder / f"{name.format(903)}.mp4", at_rate(25, 0.2), first=75)
+    short = shown(movies, "1j20qq1JyX4", 903, AD, 25)
+    assert short == [44, 48, 52, 56, 60, 64, 68, 72, 76, *[79] * 5, 100, 104]
     (folder / f"{name.format(904)}.mp4").unlink()
     with pytest.raises(DataError, match="second 904 is missing"):
         shown(movies, "1j20qq1JyX4", 903, AD, 25)
@@ -125,3 +129,20 @@ def test_a_second_that_is_not_there_is_an_error_that_says_what_is(tmp_path: Path
         Movies(str(tmp_path), "movies").open("n", 1)
     with pytest.raises(DataError, match="is no folder"):
         Movies(str(tmp_path / "m.mp4"), "movies")
+
+
+def test_two_movies_of_one_name_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    for path in ("x/a.mp4", "y/a.mp4", "b.mp4", "b.mkv"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        film(tmp_path / path, at_rate(25, 1))
+    movies = Movies(str(tmp_path), "movies")
+    for name, said in (("a", "x/a.mp4, .*y/a.mp4"), ("a.mp4", "several"), ("b", "b.mkv")):
+        with pytest.raises(DataError, match=said):
+            movies.open(name, 0)
+    assert movies.find("y/a.mp4") == f"{tmp_path}/y/a.mp4"
+    assert movies.find("b.mp4") == f"{tmp_path}/b.mp4"
+    for path in ("train/m", "val/m"):
+        (tmp_path / "frames" / path).mkdir(parents=True)
+        (tmp_path / "frames" / path / "1.jpg").touch()
+    with pytest.raises(DataError, match="several movies m"):
+        Movies(str(tmp_path / "frames"), "frames").open("m", 900)

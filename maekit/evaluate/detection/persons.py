@@ -45,13 +45,17 @@ class PersonDetector:
         least: persons that are at least so sure are taken.
 
     Raises:
-        RecipeError: there is no such file.
+        RecipeError: there is no such detector, or no such file.
         WeightsError: it holds no weights of this model.
     """
 
     def __init__(self, name: str, path: Path, device: torch.device, least: float) -> None:
         from torchvision.models import detection
 
+        if name not in MODELS:
+            raise RecipeError(
+                f"no detector {name}", where="--persons-model", hint=f"known: {', '.join(MODELS)}"
+            )
         if not path.is_file():
             hint = "the .pth of a detector of torchvision's, or --boxes"
             raise RecipeError(f"there is no file {path}", where="--persons", hint=hint)
