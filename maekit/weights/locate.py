@@ -35,7 +35,9 @@ PACKAGED = "demo"  # unless something of that name is there
 FINAL = "weights.safetensors"  # of a run that ended well
 _log = logging.getLogger(__name__)
 DEMO = "demo weights"
-PREDICTS_PIXELS = "pixel"  # a target for which the pixels' own error says how good a model is
+# Targets for which the pixels' own error says how good a model is, and how many dB behind a picture
+# without a model a good one may be: that of normalized pixels takes each patch's brightness from it.
+_PREDICT_PIXELS = {"pixel": 0.0, "norm-pixel": 0.5}
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,9 @@ def newest_or_demo(source: str | None, *, predicts: bool = True) -> LocatedWeigh
             continue
         if predicts and (header.decoder is None or header.target is None):
             continue
-        pixels = header.target is not None and header.target.name == PREDICTS_PIXELS
-        loss = _loss_to_a_fill(folder) if predicts and pixels else None
-        if loss is not None:
+        spare = None if header.target is None else _PREDICT_PIXELS.get(header.target.name)
+        loss = _loss_to_a_fill(folder) if predicts and spare is not None else None
+        if spare is not None and loss is not None and loss >= spare:
             text = f"it predicts held-out pixels {loss:.1f} dB worse than interpolation does"
             notes.append(f"passed over {folder}: {text}; --from {folder} takes it all the same")
             continue

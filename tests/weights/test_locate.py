@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from maekit.evaluate.encoder import weights_or_newest
 from maekit.recipe.load import load
 from maekit.registry import resolve
 from maekit.runs import run_of
+from maekit.weights import locate
 from maekit.weights.checkpoints import FORMAT, MODEL, STATE, Record
 from maekit.weights.locate import (
     DEMO,
@@ -142,3 +144,17 @@ def test_the_demo_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.move("runs/mine/1", "demo")  # what is there comes first
     assert find_weights("demo").parent == Path("demo")
     assert newest_or_demo("demo").caption == "demo"
+
+
+@pytest.mark.parametrize(("error", "taken"), [(0.0198, True), (0.0205, True), (0.03, False)])
+def test_normalized_pixels_are_judged_with_their_brightness_interpolated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: float, taken: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run("mine/1", 50, holdout=held_out(error))
+    pixels = locate.read_header(demo.WEIGHTS)
+    assert pixels.target is not None
+    target = pixels.target.model_copy(update={"name": "norm-pixel"})
+    header = replace(pixels, target=target)
+    monkeypatch.setattr(locate, "read_header", lambda _: header)
+    assert newest_or_demo(None).source.startswith(run) == taken
