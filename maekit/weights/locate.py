@@ -36,7 +36,7 @@ FINAL = "weights.safetensors"  # of a run that ended well
 _log = logging.getLogger(__name__)
 DEMO = "demo weights"
 # Targets for which the pixels' own error says how good a model is, and how many dB behind a picture
-# without a model a good one may be: that of normalized pixels takes each patch's brightness from it.
+# without a model a good one may be: for normalized pixels, it gives each patch its brightness.
 _PREDICT_PIXELS = {"pixel": 0.0, "norm-pixel": 0.5}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +154,6 @@ def test_normalized_pixels_are_judged_with_their_brightness_interpolated(
     pixels = locate.read_header(demo.WEIGHTS)
     assert pixels.target is not None
     target = pixels.target.model_copy(update={"name": "norm-pixel"})
-    header = replace(pixels, target=target)
+    header = pixels.model_copy(update={"target": target})
     monkeypatch.setattr(locate, "read_header", lambda _: header)
     assert newest_or_demo(None).source.startswith(run) == taken
