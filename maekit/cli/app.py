@@ -553,7 +553,7 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
 @runs("detect:detect")
 def detect(  # noqa: PLR0917 - each is an option of the command line
     inputs: Annotated[
-        list[str], typer.Argument(metavar="VIDEO...", help="Videos, folders, quoted patterns.")
+        list[str], typer.Argument(metavar="VIDEO", help="Videos, folders, quoted patterns.")
     ],
     source: Annotated[
         str | None,
@@ -584,14 +584,15 @@ def detect(  # noqa: PLR0917 - each is an option of the command line
         ),
     ] = None,
     persons_score: Annotated[
-        float, typer.Option("--persons-score", min=0, max=1, help="Persons at least so sure.")
+        float, typer.Option("--persons-score", metavar="SHARE", help="Persons at least so sure.")
     ] = 0.8,
     every: Annotated[
         str | None,
         typer.Option("--every", metavar="1s", help="A moment every so often; default: 1s."),
     ] = None,
     least: Annotated[
-        float, typer.Option("--least", min=0, max=1, help="Actions at least so likely are kept.")
+        float,
+        typer.Option("--least", metavar="SHARE", help="Actions at least so likely are kept."),
     ] = 0.1,
     film_too: Annotated[
         bool, typer.Option("--film/--no-film", help="Films with boxes and actions drawn.")

@@ -62,7 +62,8 @@ def draw_plan(
     if isinstance(augment, FixedCrop):
         box = _fixed_box(source.info.height, source.info.width, size, augment, rng)
         flip = bool(rng.random() < augment.flip)
-        return Plan(ids, box, "context", flip, augment.interpolation)
+        hsv = () if augment.hsv is None else _hsv(augment.hsv, rng)
+        return Plan(ids, box, "context", flip, augment.interpolation, hsv)
     if isinstance(augment, MultiScaleCrop):
         box = _multi_scale_box(source.info.height, source.info.width, size, augment, rng)
     else:
@@ -87,14 +88,29 @@ def _color(augment: ColorJitter, rng: np.random.Generator) -> tuple[ColorChange,
     return tuple(changes[place] for place in rng.permutation(len(changes)))
 
 
+def _hsv(limits: tuple[int, int, int], rng: np.random.Generator) -> tuple[ColorChange, ...]:
+    """Draw whole numbers for hue, saturation and value, as VideoMAE-Action-Detection does."""
+    hue, saturation, value = (int(rng.integers(-limit, limit + 1)) for limit in limits)
+    return (
+        ColorChange("hue", hue / 180),
+        ColorChange("add-saturation", saturation / 255),
+        ColorChange("add-value", value / 255),
+    )
+
+
 def _fixed_box(
     height: int, width: int, size: tuple[int, int], augment: FixedCrop, rng: np.random.Generator
 ) -> Box:
     """Draw a box of the output's aspect, at a whole pixel of the picture resized for it."""
+    enlarge = augment.enlarge
+    if augment.enlarge_most is not None:
+        short = min(size)
+        shorts = (round(short * enlarge), round(short * augment.enlarge_most) + 1)
+        enlarge = int(rng.integers(*shorts)) / short
     largest = largest_box(height, width, size)
     places = []
     for side, limit, output in zip(largest, (height, width), size, strict=True):
-        pixel = side / (output * augment.enlarge)  # of the resized picture, in this one's
+        pixel = side / (output * enlarge)  # of the resized picture, in this one's
         spare = max(0, int(limit / pixel + _ROUNDING) - output)
         length = output * pixel
         places.append((max(0.0, min(rng.integers(spare + 1) * pixel, limit - length)), length))

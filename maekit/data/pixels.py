@@ -232,7 +232,13 @@ def apply(clip: np.ndarray, changes: Sequence[ColorChange], where: str) -> np.nd
             pixels = _blend(pixels, _gray(pixels).mean(axis=(1, 2, 3), keepdims=True), amount)
         elif pixels.shape[-1] == _COLORS:
             saturates = what == "saturation"
-            pixels = _blend(pixels, _gray(pixels), amount) if saturates else _turned(pixels, amount)
+            pixels = (
+                _blend(pixels, _gray(pixels), amount)
+                if saturates
+                else _shifted(pixels, what, amount)
+            )
+        elif what == "add-value":
+            pixels = pixels + np.float32(amount)
         pixels = np.clip(pixels, 0, 1)
     top = np.iinfo(clip.dtype).max
     changed: np.ndarray = np.rint(pixels * top).astype(clip.dtype)
@@ -252,8 +258,11 @@ def _blend(pixels: np.ndarray, other: np.ndarray, amount: float) -> np.ndarray:
     return factor * pixels + (1 - factor) * other
 
 
-def _turned(pixels: np.ndarray, amount: float) -> np.ndarray:
-    """Turn the hue by a share of the circle: to HSV, and back."""
+def _shifted(pixels: np.ndarray, what: str, amount: float) -> np.ndarray:
+    """Turn the hue by a share of the circle, or add to saturation or value: to HSV, and back.
+
+    Gray to which saturation is added becomes reddish, as its hue is 0 (as in OpenCV's HSV).
+    """
     value = pixels.max(axis=-1)
     spread = value - pixels.min(axis=-1)
     safe = np.where(spread > 0, spread, np.float32(1))
@@ -264,7 +273,14 @@ def _turned(pixels: np.ndarray, amount: float) -> np.ndarray:
         blue - green,
         np.where(value == pixels[..., 1], 2 + red - blue, 4 + green - red),
     )
-    sixths = 6 * np.float32(amount) + np.where(spread > 0, hue, 0)
+    sixths = (6 * np.float32(amount) if what == "hue" else 0) + np.where(spread > 0, hue, 0)
+    if what != "hue":
+        saturation = np.divide(spread, value, out=np.zeros_like(spread), where=value > 0)
+        if what == "add-saturation":
+            saturation = np.clip(saturation + np.float32(amount), 0, 1)
+        else:
+            value = np.clip(value + np.float32(amount), 0, 1)
+        spread = saturation * value
     # Each color falls from the value to the value - spread over the circle, a third apart.
     turn = (np.array([5, 3, 1], dtype=np.float32) + sixths[..., None]) % 6
     fall = np.clip(np.minimum(turn, 4 - turn), 0, 1)

@@ -19,9 +19,12 @@ class Box(NamedTuple):
 
 
 class ColorChange(NamedTuple):
-    """One operation on colors, and how far it goes: a factor, or for hue a share of the circle."""
+    """One operation on colors, and how far it goes.
 
-    what: Literal["brightness", "contrast", "saturation", "hue"]
+    A factor; for hue a share of the circle; for ``add-...`` what is added in HSV, of 1.
+    """
+
+    what: Literal["brightness", "contrast", "saturation", "hue", "add-saturation", "add-value"]
     amount: float
 
 

@@ -43,6 +43,10 @@ class NoAugment(Section):
     interpolation: Interpolation = Field("bicubic", description=RESIZED)
 
 
+Share180 = Annotated[int, Field(ge=0, le=90)]
+Share255 = Annotated[int, Field(ge=0, le=255)]
+
+
 class FixedCrop(Section):
     """Resize the short side and cut a random place out, of fixed size (MAE table 1e)."""
 
@@ -53,8 +57,25 @@ class FixedCrop(Section):
         description="the resized short side over the crop's; 8/7: 256 pixels for 224 (the paper "
         "does not say)",
     )
+    enlarge_most: float | None = Field(
+        None,
+        ge=1,
+        description="enlarge is drawn from its value up to this, at whole pixels; 10/7: up to 320 "
+        "pixels for 224 (SlowFast on AVA); unset: always enlarge",
+    )
+    hsv: tuple[Share180, Share255, Share255] | None = Field(
+        None,
+        description="hue (of 180), saturation and value (of 255) move by whole numbers within +- "
+        "these, alike for all frames: [10, 26, 26] is VideoMAE's on AVA; unset: colors stay",
+    )
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     interpolation: Interpolation = Field("bicubic", description=RESIZED)
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.enlarge_most is not None and self.enlarge_most < self.enlarge:
+            raise ValueError("enlarge_most is less than enlarge")
+        return self
 
 
 class RandomCrop(Section):

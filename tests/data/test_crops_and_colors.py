@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import replace
 
 import numpy as np
@@ -160,3 +161,51 @@ def test_jitter_needs_gray_or_color() -> None:
     }  # fmt: skip
     with pytest.raises(ValidationError, match="1 or 3 channels"):
         Recipe.model_validate(recipe)
+
+
+def test_the_short_side_is_drawn_at_whole_pixels() -> None:
+    """SlowFast on AVA: a short side of 256 to 320 pixels, and 224 of them."""
+    drawn = FixedCrop(name="fixed-crop", enlarge=256 / 224, enlarge_most=320 / 224)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(2000):
+        box = draw_plan(drawn, source(360, 480), SPEC, (224, 224), rng).box
+        assert box.height == pytest.approx(box.width)
+        assert -1e-9 <= box.top <= 360 - box.height + 1e-9
+        found.append(224 * 360 / box.height)
+    shorts = np.rint(found).astype(int)
+    np.testing.assert_allclose(found, shorts, rtol=1e-9)
+    assert set(shorts.tolist()) == set(range(256, 321))
+    with pytest.raises(ValidationError, match="enlarge_most is less"):
+        FixedCrop(name="fixed-crop", enlarge=1.5, enlarge_most=1.2)
+
+
+@pytest.mark.parametrize("hue", [0, -10, 10])
+@pytest.mark.parametrize(("saturation", "value"), [(0, 0), (26, -26), (-26, 26), (255, 0)])
+def test_hue_saturation_and_value_move_as_in_hsv(hue: int, saturation: int, value: int) -> None:
+    frame = picture(8, 8)
+    frame[0, :2] = 0  # black, and gray
+    frame[1, :2] = 99
+    changes = [
+        ColorChange("hue", hue / 180),
+        ColorChange("add-saturation", saturation / 255),
+        ColorChange("add-value", value / 255),
+    ]
+    found = apply(frame[None], changes, "x")[0]
+    for ours, pixel in zip(found.reshape(-1, 3), frame.reshape(-1, 3), strict=True):
+        h, s, v = colorsys.rgb_to_hsv(*(pixel / 255).tolist())
+        # A hue that was turned where there is none shows only once saturation is added.
+        turned = (h + hue / 180) % 1 if s else 0.0
+        moved = (min(max(each, 0), 1) for each in (s + saturation / 255, v + value / 255))
+        expected = np.array(colorsys.hsv_to_rgb(turned, *moved)) * 255
+        if v:
+            np.testing.assert_allclose(ours, expected, atol=1.01)
+
+
+def test_colors_of_a_fixed_crop_are_drawn_evenly_and_only_where_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    assert draw_plan(FIXED, source(50, 50), SPEC, (16, 16), rng).color == ()
+    colored = FIXED.model_copy(update={"hsv": (10, 26, 26)})
+    plans = [draw_plan(colored, source(50, 50), SPEC, (16, 16), rng) for _ in range(3000)]
+    for place, (limit, whole) in enumerate(((10, 180), (26, 255), (26, 255))):
+        drawn = np.array([plan.color[place].amount * whole for plan in plans])
+        assert set(np.rint(drawn).astype(int).tolist()) == set(range(-limit, limit + 1))
