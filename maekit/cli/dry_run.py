@@ -14,7 +14,7 @@ from maekit.data.memory import free_memory
 from maekit.data.stand_in import standing_in
 from maekit.engine.job import Job
 from maekit.engine.left_out import SeenLeftOut
-from maekit.engine.loop import update
+from maekit.engine.loop import peak_memory, update
 from maekit.engine.peak import AHEAD, MOMENTS, held, peaks_of
 from maekit.engine.reporters import duration
 from maekit.engine.run_folder import free_space
@@ -187,8 +187,12 @@ def _verdict(job: Job, step: dict[str, float], asked: Asked) -> dict[str, Any]:
     if available is not None and not fits:
         room = available - (pixels if shared else 0)
         advice = _advice(job, on_device, room)
+    # The libraries and what is kept of the set: no tensors, and there on a CPU all the same.
+    small = base + step["activations"] * MICRO
+    program = max(0.0, peak_memory(job.device) - small) if shared else 0.0
     return {
         "memory_bytes": int(here),
+        "program_bytes": int(program),
         "pixel_bytes": int(pixels),
         "available_bytes": available,
         "fits": fits,
@@ -238,6 +242,8 @@ def _advice(job: Job, on_device: Callable[[int], float], room: float) -> str:
 def _rows(job: Job, costs: dict[str, Any], asked: Asked) -> list[tuple[str, str]]:
     free, where = free_space(), "per device" if asked.devices > 1 else "at its peak"
     memory = f"about {size(costs['memory_bytes'])} {where}"
+    if costs["program_bytes"]:
+        memory += f", beside {size(costs['program_bytes'])} of the program itself"
     if costs["fits"] is not None:
         room = size(costs["available_bytes"])
         said = "fits" if costs["fits"] else f"does not fit: set {costs['advice']}"

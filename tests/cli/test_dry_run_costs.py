@@ -36,6 +36,16 @@ def test_without_the_data(cli: Cli, small: str) -> None:
     assert (refused.code, "--dry-run" in refused.err) == (2, True)
 
 
+def test_the_program_itself_is_counted_where_it_shares_the_memory(cli: Cli, small: str) -> None:
+    """In a first hour the libraries are most of what the system shows of a run."""
+    here = cost(cli, small, "--samples", "9000")
+    assert here["program_bytes"] > 100e6  # torch alone
+    elsewhere = cost(cli, small, "--samples", "9000", "--device-memory", "8")
+    assert elsewhere["program_bytes"] == 0
+    shown = cli("pretrain", small, "--dry-run", "--samples", "9000").out
+    assert "of the program itself" in " ".join(shown.split())
+
+
 def test_for_devices_and_what_to_set(cli: Cli, small: str) -> None:
     words = ("--samples", "9000", "pretrain.batch.global=512")
     one = cost(cli, small, *words, "--device-memory", "100")
