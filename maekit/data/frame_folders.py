@@ -26,7 +26,7 @@ class OpenFrames:
     """The pictures of one folder, in the order of the numbers in their names."""
 
     name: str
-    files: tuple[str, ...]
+    files: Sequence[str]
     info: SourceInfo  # of the first one; without fps: pictures do not say how fast they follow
 
     def between(self, start: float, end: float) -> range:

@@ -8,17 +8,18 @@ that comes at most half a frame too late.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 
 from maekit.contracts import SourceInfo
 from maekit.data.frame_folders import OpenFrames, open_frames
 from maekit.data.video import OpenVideo, open_video
-from maekit.datasets.folders import Tally, walk
+from maekit.datasets.folders import walk
 from maekit.datasets.images import WANTED as PICTURES
 from maekit.datasets.videos import WANTED
 from maekit.errors import DataError
@@ -30,10 +31,40 @@ _SHOWN = 3  # paths in a message
 _EXACT = 1e-9  # seconds: times are sums of fractions
 # Frames of a file of one second are numbered as if each had so many, whatever it really has.
 _A_SECOND = 10_000
-_KEPT = 8  # listings of folders of frames: 27,000 names each
+_KEPT = 10_000  # folders of frames, whose names are not kept one by one
 
 
 At = Callable[[Sequence[float], float], Sequence[int]]
+
+
+class Names(Sequence[str]):
+    """Names that differ in a number alone, made when they are asked for."""
+
+    def __init__(self, pattern: str, first: int, count: int) -> None:
+        self._pattern, self._first, self._count = pattern, first, count
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Sequence[str]:
+        """Return these names in little memory, or as they are where they differ in more."""
+        *_, found = re.finditer(r"\d+", names[0])
+        before, after = names[0][: found.start()], names[0][found.end() :]
+        pattern = f"{before.replace('%', '%%')}%0{len(found[0])}d{after.replace('%', '%%')}"
+        made = cls(pattern, int(found[0]), len(names))
+        return made if all(map(str.__eq__, made, names)) else names
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        """Return a name."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(self._count))]
+        return self._pattern % (self._first + range(self._count)[index])
 
 
 class Opened(NamedTuple):
@@ -62,7 +93,6 @@ class Movies:
     layout: Layout
     start: float | None = None
     rate: float | None = None
-    tally: Tally = field(default_factory=Tally)
     _files: Mapping[str, list[str]] = field(default_factory=dict)
     _listed: dict[str, OpenFrames] = field(default_factory=dict, repr=False)
 
@@ -73,7 +103,7 @@ class Movies:
             raise DataError("is no folder", where=self.folder, hint="videos: the folder of movies")
         if self.layout in {"movies", "cuts"}:
             files: dict[str, list[str]] = {}
-            for path in walk(self.folder, WANTED, tally=self.tally):
+            for path in walk(self.folder, WANTED):
                 name = path.rpartition("/")[2]
                 for known in {path, name, name.rpartition(".")[0]}:
                     files.setdefault(known, []).append(path)
@@ -141,7 +171,12 @@ class Movies:
         video = self._listed.get(place)
         if video is None:
             video = open_frames(place, PICTURES.takes)
-            video.numbered(video.numbers[0], len(video.files))  # a gap would shift all that follow
+            numbers = video.numbers
+            if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+                # It would shift all that follow.
+                what = f"does not hold the pictures {numbers[0]} to {numbers[-1]} without a gap"
+                raise DataError(what, where=place)
+            video = replace(video, files=Names.of(video.files))
             while len(self._listed) >= _KEPT:
                 self._listed.pop(next(iter(self._listed)))
             self._listed[place] = video

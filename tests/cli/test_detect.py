@@ -177,3 +177,18 @@ def test_persons_are_found_by_weights_from_a_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, expected["boxes"].numpy(), rtol=1e-5, atol=1e-4)
     with pytest.raises(WeightsError, match="holds no weights of fcos_resnet50_fpn"):
         PersonDetector("fcos_resnet50_fpn", tmp_path / "p.pth", torch.device("cpu"), 0.5)
+
+
+@pytest.mark.parametrize(
+    "name", ["asl20/videos/asl_no/no.mkv", "arid6-bright/videos/Run/Run_1_1.mp4"]
+)
+def test_real_clips_of_the_whole_frame(
+    run: Path, shared_data: Path, tmp_path: Path, name: str
+) -> None:
+    path = shared_data / name
+    words = ["detect", str(path), "--from", str(run), "--out", str(tmp_path / "out"), "-q"]
+    assert typed([*words, "--least", "0"]) == 0
+    with av.open(str(path)) as before, av.open(str(tmp_path / "out" / f"{path.stem}.mp4")) as after:
+        counts = [sum(1 for _ in film.decode(video=0)) for film in (before, after)]
+    assert counts[0] == counts[1]
+    assert {row["x2"] for row in answers(tmp_path / "out")} == {"1.00000"}

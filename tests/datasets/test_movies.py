@@ -10,7 +10,7 @@ import pytest
 from numbered_films import at_rate, film, filtered, number_of, painted, rounded
 from PIL import Image
 
-from maekit.datasets.movies import Movies
+from maekit.datasets.movies import Movies, Names
 from maekit.errors import DataError
 
 AD = (np.arange(16) * 4 - 31) / 25  # VideoMAE-Action-Detection: 25 frames a second
@@ -117,6 +117,25 @@ def test_folders_of_frames_are_those_of_slowfast_and_mmaction(tmp_path: Path, pa
     (folder / pattern.format(movie=folder.name, number=70)).unlink()
     with pytest.raises(DataError, match="without a gap"):
         Movies(str(tmp_path), "frames").open(folder.name, 902)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"x_{number:06d}.jpg" for number in range(1, 1200)],
+        [f"50%_{number}.p1.png" for number in range(8, 12)],
+        ["a1.png", "b2.png", "c3.png"],
+        ["1.png", "2.jpg"],
+    ],
+)
+def test_names_that_differ_in_a_number_are_not_kept(names: list[str]) -> None:
+    made = Names.of(names)
+    assert list(made) == names
+    assert made[-1] == names[-1]
+    assert list(made[1:3]) == names[1:3]
+    assert isinstance(made, Names) == (len(names) > 1000)
+    with pytest.raises(IndexError):
+        made[len(names)]
 
 
 def test_a_second_that_is_not_there_is_an_error_that_says_what_is(tmp_path: Path) -> None:
