@@ -108,12 +108,14 @@ def _is_interactive(environment: Mapping[str, str], name: str) -> bool:
     """Return whether SLURM's variables are those of a shell in an allocation, not of ``srun``.
 
     A batch script is no step, or one of a number that no step of srun has; so is the shell of
-    ``salloc`` on a node. That of ``srun --pty bash`` is a step like any other but for its name.
+    ``salloc`` on a node. That of ``srun --pty bash`` is the first step of its job, by a terminal;
+    what it starts by srun is a later one, though it inherits the terminal's port and the name.
     """
     if not name.startswith("SLURM"):
         return False
-    shell = environment.get("SLURM_JOB_NAME") in ("bash", "sh", "zsh")
     step = environment.get("SLURM_STEP_ID", "")
+    shell = environment.get("SLURM_JOB_NAME") in ("bash", "sh", "zsh")
+    shell = shell and step == "0" and "SLURM_PTY_PORT" in environment
     return shell or not step.isdecimal() or int(step) >= _STEPS
 
 

@@ -111,6 +111,7 @@ def _lives(process: int) -> bool:
 
 
 OF_SLURM = {"SLURM_PROCID": "5", "SLURM_NTASKS": "6", "SLURM_LOCALID": "2"}
+BASH = {"SLURM_JOB_NAME": "bash"}
 OF_MPI = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"}
 LOCAL_MPI = {"OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}
 OF_TORCH = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
@@ -123,7 +124,10 @@ OF_TORCH = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE
         (OF_TORCH, Place(3, 8, 1, 2)),
         ({**OF_SLURM, "SLURM_NTASKS_PER_NODE": "3", "SLURM_STEP_ID": "0"}, Place(5, 6, 2, 3)),
         # A shell in an allocation, and a batch script: nothing was started by srun.
-        ({**OF_SLURM, "SLURM_JOB_NAME": "bash", "SLURM_STEP_ID": "0"}, Place()),
+        ({**OF_SLURM, **BASH, "SLURM_STEP_ID": "0", "SLURM_PTY_PORT": "34889"}, Place()),
+        # What such a shell starts by srun, and what the one of `salloc bash` does.
+        ({**OF_SLURM, **BASH, "SLURM_STEP_ID": "1", "SLURM_PTY_PORT": "34889"}, Place(5, 6, 2, 3)),
+        ({**OF_SLURM, **BASH, "SLURM_STEP_ID": "0"}, Place(5, 6, 2, 3)),
         (OF_SLURM, Place()),
         # The shell that salloc starts on a node, and a batch script, have numbers of their own.
         ({**OF_SLURM, "SLURM_JOB_NAME": "interactive", "SLURM_STEP_ID": "4294967290"}, Place()),

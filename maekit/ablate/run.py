@@ -16,6 +16,7 @@ from maekit.ablate.values import collect
 from maekit.ablate.write import write_table
 from maekit.engine.events import Emit, Note
 from maekit.engine.expected import compare
+from maekit.engine.loggers import require_loggers
 from maekit.engine.resume import ABLATE, check_same, check_verb
 from maekit.engine.run import OpenRun, RunOptions, choose_folder, open_run
 from maekit.errors import INTERRUPTED, RecipeError
@@ -66,8 +67,9 @@ def planned(recipe: Recipe, options: SweepOptions) -> Plan:
     """Return the plan of what is asked for.
 
     Raises:
-        RecipeError: a row or the rows that were asked for are wrong.
+        RecipeError: a row or the rows that were asked for are wrong, or a logger is not installed.
     """
+    require_loggers(recipe)
     plan = make_plan(recipe, options.seeds)
     return plan.only(options.only) if options.only else plan
 

@@ -14,6 +14,7 @@ from maekit.data.memory import free_memory
 from maekit.data.stand_in import standing_in
 from maekit.engine.job import Job
 from maekit.engine.left_out import SeenLeftOut
+from maekit.engine.loggers import require_loggers
 from maekit.engine.loop import peak_memory, update
 from maekit.engine.peak import AHEAD, MOMENTS, held, peaks_of
 from maekit.engine.reporters import duration
@@ -69,6 +70,7 @@ def dry_run(
 
     Writes nothing but caches (drawn sample images, compiled kernels).
     """
+    require_loggers(recipe)
     with standing_in(asked.samples):
         job = _job(kind, recipe, device, emit, source)
         world = BatchSplit.of(

@@ -273,7 +273,7 @@ def run_in_folder(
             began.
     """
     verb = kind.verb
-    require_loggers(recipe)
+    distributed.on_first(lambda: require_loggers(recipe))  # which alone writes to them
     path = distributed.on_first(lambda: choose_folder(verb, recipe, options, listener))
     with (
         StopSignal(signals=options.signals) as stop,
@@ -323,11 +323,15 @@ def run_in_folder(
                     path, sets, resumed=resumed, accept=options.accept_data, emit=run.emit
                 )
             )
-            with run.recorded(failed):
-                if pending is not None and distributed.is_first():
+
+            def record() -> None:
+                if pending is not None:
                     record_extensions(path, extensions, pending.at)
                     run.describe(recipe, verb, device)
-                distributed.on_first(lambda: record_data(path, data))
+                record_data(path, data)
+
+            with run.recorded(failed):
+                distributed.on_first(record)
                 _begin(job, run, checkpoint)
                 _train(job, run, checkpoints, stop)
                 with whole(job.model, *job.state.averages):

@@ -46,6 +46,15 @@ def test_the_program_itself_is_counted_where_it_shares_the_memory(cli: Cli, smal
     assert "of the program itself" in " ".join(shown.split())
 
 
+def test_a_logger_that_is_not_installed_is_said(
+    cli: Cli, small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maekit.engine.loggers.find_spec", lambda _: None)
+    for words in (("pretrain", small), ("ablate", "ablations/mae_mask_sampling_tiny")):
+        refused = cli(*words, "--dry-run", "log=[wandb]")
+        assert (refused.code, "needs the package wandb" in refused.err) == (2, True)
+
+
 def test_for_devices_and_what_to_set(cli: Cli, small: str) -> None:
     words = ("--samples", "9000", "pretrain.batch.global=512")
     one = cost(cli, small, *words, "--device-memory", "100")

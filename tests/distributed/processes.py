@@ -6,7 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
-SHARED = "/dev/shm/"
+SHARED = Path("/dev/shm")
 
 
 def family(parent: int) -> list[int]:
@@ -33,18 +33,34 @@ def memory(processes: list[int]) -> int:
     return total
 
 
-def shared_files(processes: list[int]) -> set[str]:
-    """Return the files of shared memory that processes have mapped or open."""
+def shared_names() -> set[str]:
+    """Return what is in shared memory under a name."""
+    return {each.name for each in SHARED.iterdir()}
+
+
+def _in_use() -> set[str]:
+    """Return the names there that some process has mapped or open."""
     found = set()
-    for each in processes:
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{each}/maps").read_text().splitlines():
-                found.add(line.partition(SHARED)[2].strip())
-        with contextlib.suppress(OSError):
-            for opened in Path(f"/proc/{each}/fd").iterdir():
-                with contextlib.suppress(OSError):
-                    found.add(str(opened.readlink()).partition(SHARED)[2].strip())
-    return {f"{SHARED}{name}" for name in found if name}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(OSError):
+                lines = (process / "maps").read_text().splitlines()
+                found |= {Path(line.split()[-1]).name for line in lines if str(SHARED) in line}
+            with contextlib.suppress(OSError):
+                for opened in (process / "fd").iterdir():
+                    with contextlib.suppress(OSError):
+                        found.add(opened.readlink().name)
+    return found
+
+
+def orphans(before: set[str]) -> set[str]:
+    """Return the names in shared memory that are new, and that no process has: they are left."""
+    found = shared_names() - before
+    for _ in range(5):  # one may be new, and not yet mapped by whoever made it
+        found = (found & shared_names()) - _in_use() if found else found
+        if found:
+            time.sleep(0.2)
+    return found
 
 
 def lives(process: int) -> bool:
@@ -55,11 +71,16 @@ def lives(process: int) -> bool:
     return state != "Z"  # whoever adopts it may not have looked yet
 
 
-def nobody_is_left(processes: list[int], shared: set[str]) -> None:
-    """Check that all processes of a command end soon, and that nothing of theirs stays."""
+def nobody_is_left(processes: list[int], before: set[str]) -> None:
+    """Check that all processes of a command end soon, and that nothing of theirs stays.
+
+    Args:
+        processes: of the command.
+        before: names in shared memory before it began.
+    """
     until = time.monotonic() + 60
     while left := [each for each in processes if lives(each)]:
         words = [Path(f"/proc/{each}/cmdline").read_bytes() for each in left if lives(each)]
         assert time.monotonic() < until, words
         time.sleep(0.05)
-    assert not [name for name in shared if Path(name).exists()]
+    assert not orphans(before)

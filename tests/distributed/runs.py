@@ -278,4 +278,13 @@ def continued() -> list[dict[str, Any]]:
         said = [verb, f"{kind}.yaml", "--out", name, "--resume", *words]
         rewound = [before, 3 if kind != "tokenizer" else 2]
         cases.append({"name": name, "ranks": ranks, "words": said, "rewound": rewound})
+    longer = ("--resume", "--extend", "pretrain.steps=9")
+    for way, ranks, words in (
+        ("1", 1, (f"pretrain.{half}",)),
+        ("2", 2, ()),
+        ("f", 2, ("pretrain.sharding.name=fsdp",)),
+    ):
+        said = ["pretrain", "image.yaml", "--out", f"extended-{way}", *longer, *words]
+        rewound = [f"image-{way}", 6]
+        cases.append({"name": said[3], "ranks": ranks, "words": said, "rewound": rewound})
     return cases

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import family, nobody_is_left, shared_files
+from processes import SHARED, family, nobody_is_left, orphans, shared_names
 from small_recipes import IMAGES, Recipe, draw_smooth, sets, write_recipe
 
 from maekit.engine.run_folder import read_lines
@@ -86,26 +86,27 @@ STEP = {
 }
 
 
-@pytest.mark.parametrize("sharding", ["fsdp", pytest.param("ddp", marks=pytest.mark.nightly)])
-def test_one_command_torchrun_and_srun_give_the_same_run(folder: Path, sharding: str) -> None:
+@pytest.mark.parametrize(
+    ("torchrun", "srun"),
+    [("ddp", "fsdp"), pytest.param("fsdp", "ddp", marks=pytest.mark.nightly)],
+)
+def test_one_command_torchrun_and_srun_give_the_same_run(
+    folder: Path, torchrun: str, srun: str
+) -> None:
     """Two ranks are the same bit for bit, whether each has all parameters or a share of them."""
     words = ("pretrain", "own.yaml", "--device", "cpu", "-q")
-    shared = f"pretrain.sharding.name={sharding}"
-    names = tuple(f"{name}-{sharding}" for name in ("devices", "torchrun", "srun"))
+    by = "pretrain.sharding.name="
+    names = (f"devices-{srun}", f"torchrun-{torchrun}", f"srun-{srun}")
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    launched = ("--nproc-per-node", "2", "-m", "maekit", *words, by + torchrun, "--out", names[1])
     runs = [
         [start(folder, *MAEKIT, *words, "--devices", "2", "--out", names[0])],
-        [
-            start(
-                folder,
-                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-                *("--nproc-per-node", "2", "-m", "maekit", *words, shared, "--out", names[1]),
-            )
-        ],
+        [start(folder, *launcher, *launched)],
         [
             start(
                 folder,
                 *MAEKIT,
-                *(*words, shared, "--out", names[2]),
+                *(*words, by + srun, "--out", names[2]),
                 **STEP,
                 SLURM_PROCID=str(node),
                 SLURM_NODEID=str(node),
@@ -129,10 +130,11 @@ def test_one_command_torchrun_and_srun_give_the_same_run(folder: Path, sharding:
 @pytest.mark.parametrize("to", ["the starter", "one rank"])
 def test_a_signal_ends_all_ranks_with_one_checkpoint(folder: Path, to: str) -> None:
     run = folder / f"stopped-{to[-4:]}"
+    before = shared_names()
     process = start(folder, *MAEKIT, "pretrain", "own.yaml", *LONG, *TWO, "--out", run.name)
     wait_for(process, lambda: len(losses(run)) > 3)
     all_of_it = family(process.pid)
-    shared, ranks = shared_files(all_of_it), ranks_of(run, process.pid)
+    ranks = ranks_of(run, process.pid)
     assert len(all_of_it) > 1 + 2 * len(ranks) == 5  # each rank has a loader's worker, at least
     os.kill(process.pid if to == "the starter" else max(ranks), signal.SIGTERM)
     output = process.communicate(timeout=200)
@@ -140,25 +142,39 @@ def test_a_signal_ends_all_ranks_with_one_checkpoint(folder: Path, to: str) -> N
     assert "Traceback" not in output[1]
     steps = sorted(path.name for path in (run / "checkpoints").glob("step-*"))
     assert int(steps[-1].partition("-")[2]) == len(losses(run))
-    nobody_is_left(all_of_it, shared)
+    nobody_is_left(all_of_it, before)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found in /proc")
 def test_a_killed_rank_ends_the_command(folder: Path) -> None:
     run = folder / "killed"
+    before = shared_names()
     process = start(folder, *MAEKIT, "pretrain", "own.yaml", *LONG, *TWO, "--out", run.name)
     wait_for(process, lambda: len(losses(run)) > 3)
     all_of_it = family(process.pid)
-    shared = shared_files(all_of_it)
     os.kill(max(ranks_of(run, process.pid)), signal.SIGKILL)
     output = process.communicate(timeout=200)
     assert process.returncode == 8, output
     assert "was ended by SIGKILL" in output[1]
     assert "a bug" not in output[1]
-    nobody_is_left(all_of_it, shared)
+    nobody_is_left(all_of_it, before)
     words = ("pretrain", "own.yaml", *LONG, *TWO, "--out", run.name, "--resume")
     resumed = start(folder, *MAEKIT, *words)
     wait_for(resumed, lambda: len(losses(run)) > 8)
     resumed.send_signal(signal.SIGINT)
     output = resumed.communicate(timeout=200)
     assert resumed.returncode == 75, output
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="shared memory has names in /dev/shm")
+def test_memory_that_is_left_would_be_seen() -> None:
+    before = shared_names()
+    name = f"maekit-left-{os.getpid()}"
+    (SHARED / name).write_bytes(b"left")
+    try:
+        assert orphans(before) == {name}
+        with (SHARED / name).open("rb"):
+            assert orphans(before) == set()  # somebody has it
+    finally:
+        (SHARED / name).unlink()
+    assert orphans(before) == set()

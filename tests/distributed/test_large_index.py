@@ -71,9 +71,7 @@ def cost(folder: Path, rows: int, ranks: int, workers: int) -> tuple[int, int]:
     ("rows", "ranks", "workers", "built", "kept"),
     [
         pytest.param(10**6, 2, 2, 250 * MB, 60 * MB, marks=pytest.mark.slow),
-        pytest.param(
-            10**7, 4, 4, 1500 * MB, 300 * MB, marks=[pytest.mark.nightly, pytest.mark.timeout(3000)]
-        ),
+        pytest.param(10**7, 4, 4, 1500 * MB, 300 * MB, marks=LONG),
     ],
 )
 def test_many_rows_cost_their_memory_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,18 @@ def test_sharded_parameters_are_whole_ones_bit_for_bit(
         assert ours.keys() == theirs.keys()
         for key in ours:
             assert_close(ours[key], theirs[key])
+
+
+def test_runs_are_extended_alike(runs: Runs) -> None:
+    assert [step for step, _, _ in runs.steps("extended-1")] == list(range(1, 10))
+    assert runs.steps("extended-1")[:6] == runs.steps("image-1")
+    assert runs.steps("extended-2") == runs.steps("extended-1")
+    for name in ("extended-2", "extended-f"):
+        found, expected = runs.weights(name), runs.weights("extended-1")
+        assert all(torch.equal(found[each], expected[each]) for each in expected)
+        (said,) = json.loads((runs.folder / name / "extended.json").read_text())
+        assert said["at"] == 6
+        assert runs.said(name).count("extended from 6 to 9 steps") == 1
 
 
 def test_a_sharded_tokenizer(runs: Runs) -> None:
