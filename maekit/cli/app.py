@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperArgument
 
+from maekit.cli import completion
 from maekit.cli.declare import WORDS, runs
 from maekit.cli.groups.plugins import plugins
 from maekit.cli.groups.recipes import recipes
@@ -262,7 +263,9 @@ def evaluate(  # noqa: PLR0917 - each is an option of the command line
     source: Annotated[
         str,
         typer.Argument(
-            metavar="RUN|FILE", help="A classifier: a run, or weights of maekit or of others."
+            metavar="RUN|FILE",
+            help="A classifier: a run, or weights of maekit or of others.",
+            autocompletion=completion.runs,
         ),
     ],
     overrides: OverridesArgument = None,
@@ -472,6 +475,7 @@ def predict(  # noqa: PLR0917 - each is an option of the command line
             "--from",
             metavar="WEIGHTS",
             help="A classifier: RUN or FILE; default: the newest one below ./runs.",
+            autocompletion=completion.runs,
         ),
     ] = None,
     top: Annotated[
@@ -643,6 +647,7 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
         typer.Option(
             metavar="NAME[:RATIO]",
             help="What is hidden, as tube:0.9 or block:ratio=0.6; default: as in training.",
+            autocompletion=completion.maskers,
         ),
     ] = None,
     ratio: Annotated[
@@ -688,7 +693,10 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
 @app.command()
 @runs("report:report")
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN", help="Run folders.", autocompletion=completion.runs),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(

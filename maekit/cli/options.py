@@ -7,16 +7,24 @@ from typing import Annotated, Literal
 
 import typer
 
+from maekit.cli import completion
+
 # Of weights; ENTRY is one of several models in a file, as `maekit weights inspect` lists them.
 FORMS = "RUN, FILE, FILE#ENTRY, timm:NAME, hf:FOLDER or demo"
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe file, or the name of a shipped recipe.",
+        autocompletion=completion.recipes,
+    ),
 ]
 OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="OVERRIDES",
         help="KEY=VALUE sets a key (pretrain.epochs=10), ~KEY removes one.",
+        autocompletion=completion.overrides,
     ),
 ]
 RunFolderOption = Annotated[
@@ -101,6 +109,7 @@ WeightsOption = Annotated[
         metavar="WEIGHTS",
         help=f"{FORMS}, or scratch for none; default: the newest finished pre-training of "
         "the recipe.",
+        autocompletion=completion.runs,
     ),
 ]
 CompareExpected = Annotated[
@@ -136,5 +145,10 @@ Classes = Annotated[
 ]
 StartFrom = Annotated[
     str | None,
-    typer.Option("--from", metavar="WEIGHTS", help=f"Start from {FORMS}; default: from none."),
+    typer.Option(
+        "--from",
+        metavar="WEIGHTS",
+        help=f"Start from {FORMS}; default: from none.",
+        autocompletion=completion.runs,
+    ),
 ]
