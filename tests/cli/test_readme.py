@@ -29,6 +29,8 @@ TEXT = README.read_text(encoding="utf-8")
 # minutes or in processes of their own what tests/ablate and the tests of ranks do in small.
 ELSEWHERE = (
     "maekit pretrain quickstart pretrain.steps=6 --devices",
+    "maekit predict photos/ --from runs/drawn_images/2 --devices",
+    "maekit pretrain mine.yaml --out runs/mine/1 --resume --extend",  # tests/cli/test_extend.py
     "maekit ablate ablations/mae_mask_sampling_tiny",
     "maekit report sweep",
     "pip install",
@@ -50,6 +52,7 @@ SMALL_VIDEO = (
 # What is laid over the commands that begin so.
 SHORTER = {
     "maekit pretrain quickstart data.": "pretrain.steps=2 data.workers=0",
+    "maekit pretrain quickstart 'log=": f"{FEW} pretrain.steps=2 data.workers=0",
     "maekit pretrain quickstart_video data.": "pretrain.steps=2 data.workers=0",
     "maekit pretrain quickstart_video": f"{FEW} pretrain.steps=2 data.workers=0",
     "maekit pretrain recipes/quickstart.yaml": f"{FEW} pretrain.steps=2 data.workers=0",
