@@ -184,15 +184,18 @@ class _Moments:
                 elif (corners := self._corners(row)) is not None:
                     new = Person(corners, score=row.score, truth=False)
                     people.setdefault(corners, new).labels |= classes.of(row, path)
-            moment = self._moment(here[0], path) if people else None
+            moment = self._moment(here[0], path, len(people)) if people else None
             if moment is not None and key not in self._left:
                 _label(people.values(), moment.people, self._iou)
                 moment.people.extend(people.values())
 
-    def _moment(self, row: BoxRow, path: Path) -> Moment | None:
-        """Return the moment of a row, which is new where no other had it; None: it is left out."""
+    def _moment(self, row: BoxRow, path: Path, rows: int = 1) -> Moment | None:
+        """Return the moment of a row, which is new where no other had it; None: it is left out.
+
+        With it, so many rows are.
+        """
         if self._included is not None and row.second not in self._included:
-            self.left_out[OUTSIDE] += 1
+            self.left_out[OUTSIDE] += rows
             return None
         key, among = (row.movie, row.second), self.wanted
         if key in self._left:
