@@ -137,7 +137,7 @@ def test_a_cache_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> No
 
 def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
     Path(build(tmp_path).name(3)).unlink()
-    with pytest.raises(DataError, match=f"{COUNT - 1} sample pictures") as caught:
+    with pytest.raises(DataError, match=f"{COUNT - 1} samples in the pictures") as caught:
         build(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "delete this folder" in str(caught.value)
