@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from maekit.contracts import Boxes
 from maekit.data.order import evenly
 from maekit.engine.events import Emit, Note
 from maekit.errors import DataError
@@ -60,6 +61,10 @@ def labels_of(dataset: Dataset, key: str) -> np.ndarray:
         known = [*dataset.notes, *([listed(dataset.left_out)] if dataset.left_out else [])]
         hint = "; ".join([hint, *known])  # a stray file, or columns that are no labels
         raise DataError("the set has no labels", where=f"{key}.path", hint=hint)
+    if dataset.labels is not None and len(dataset) and isinstance(dataset.labels[0], Boxes):
+        what = "the labels are boxes with actions, not classes of samples"
+        hint = "finetune.head.kind=detection learns them"
+        raise DataError(what, where=key, hint=hint)
     if dataset.labels is not None:
         return np.asarray(dataset.labels, np.int64)
     return np.array([_label(dataset, index, key) for index in range(len(dataset))], np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from maekit.errors import DataError, RecipeError
 from maekit.evaluate.detection.found import Found, joined
 from maekit.evaluate.detection.job import DetectionJob
 from maekit.evaluate.detection.rows import Frame, read_rows
-from maekit.evaluate.detection.task import targets
+from maekit.evaluate.detection.task import DetectionTask, announce, targets
+from maekit.evaluate.labels import task_of
 from maekit.runs import read_result
+from maekit.weights.header import HeadKind
 
 
 @pytest.fixture
@@ -78,6 +81,8 @@ def test_boxes_are_learned_and_judged(tmp_path: Path, sets: dict[str, Dataset]) 
     frames = [Frame(each.movie, each.second) for each in sets["val"].labels]  # type: ignore[union-attr]
     rows = read_rows(tmp_path / "run/predictions.csv", {frame: n for n, frame in enumerate(frames)})
     assert len(rows) == 48 * 3
+    corners = np.concatenate([each.corners for each in sets["val"].labels])  # type: ignore[union-attr]
+    assert (rows.boxes[::3] == np.round(corners, 5)).all()  # not the widened ones
     truth = np.array([min(labels) for each in sets["val"].labels for labels in each.labels])  # type: ignore[union-attr]
     best = rows.scores.reshape(48, 3).argmax(1)
     assert (best == truth).mean() > 0.9
@@ -178,6 +183,31 @@ def test_sets_without_boxes_or_of_other_actions_are_refused(
     sets["val"] = Clips([clip_source(9, 32, 32, f"clip{number}") for number in range(6)])
     with pytest.raises(DataError, match=r"no boxes, which head\.kind: detection learns from"):
         finetune(tmp_path / "b")
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel", "regression"])
+def test_boxes_are_refused_where_classes_of_samples_are_learned(kind: HeadKind) -> None:
+    with pytest.raises(DataError, match=r"the labels are boxes .*\n.*head\.kind=detection"):
+        task_of(kind, Figures(4), Figures(2))
+
+
+def test_what_is_asked_for_says_whose_boxes_are_judged() -> None:
+    mixed = Figures(3, detected=True)
+    both = [replace(each, asked=(True,) * len(each)) for each in mixed.labels]
+    none = [replace(each, asked=(False,) * len(each)) for each in mixed.labels]
+    cases = {
+        "annotated+detected": (both, True),
+        "none": (none, True),
+        "detected": (mixed.labels, False),
+        "annotated": (Figures(3).labels, False),
+    }
+    for word, (boxes, warns) in cases.items():
+        heard: list[Event] = []
+        task = DetectionTask(ACTIONS, Figures(9).labels, boxes, (0,))
+        announce(task, Figures(9), heard.append)
+        assert task.person_boxes == word
+        warned = [each for each in heard if isinstance(each, Note) and each.warning]
+        assert bool(warned) == warns
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,41 @@ MAE_ST = (
     | under("finetune.views", clips=10, crops=3)
 )  # fmt: skip
 
+# VideoMAE-Action-Detection 15615db, scripts/ava and the defaults of run_class_finetuning.py, by the
+# names of its files that the recipe's comments give (shared/facts/ava.md has them line by line).
+AVA = (
+    under("model.backbone", name="video-vit", patch=[2, 16, 16], qkv_bias="qv", class_token=False,
+          positions="sincos-1d", init="videomae")
+    | under("data.train", frames=16, stride=4, sampling="centered", rate=25, classes=80)
+    | under("data.val", stride=4, sampling="centered", rate=25, classes=80, min_score=0.8)
+    | {"data.size": 224}
+    | {"data.stats": {"mean": [122.7717 / 255, 115.9465 / 255, 102.9801 / 255], "std": [0.225] * 3}}
+    | under("finetune", model__backbone__drop_path=0.2, own_stats=True, positions="fixed",
+            warmup__epochs=5, warmup__endpoint=True, batch__global=128, head__kind="detection",
+            head__classes=80, head__init_scale=0.001, validate__epochs=10)
+    | under("finetune.augment", name="fixed-crop", enlarge=256 / 224, hsv=[10, 26, 26], flip=0.5,
+            interpolation="bilinear-aliased")
+    | under("finetune.boxes", bins=7, aligned=False, inclusive=True, loss="sum", most=100,
+            widen=[0.1, 0.05], short=256, person_score=True, dialect="alphaction")
+    | adamw("finetune", 2.5e-4, [0.9, 0.999], 0.05, min_lr=1e-6, min_lr_scaled=True)
+)  # fmt: skip
+SIZE_OF = {"s": "small", "b": "base", "l": "large", "h": "huge"}
+# open-mmlab/mmaction2 4d6c934, configs/detection/videomae.
+AVA_KINETICS = (
+    {key: value for key, value in AVA.items() if key != "finetune.head.init_scale"}
+    | under("data.train", rate=30, first=-32, jitter=True, min_score=0.9, or_best=True, iou=0.9,
+            ask="both")
+    | under("data.val", rate=30, first=-32, min_score=0.9, or_best=True)
+    | {"model.backbone.size": "base", "data.size": 256, "data.stats": "imagenet"}
+    | under("finetune", own_stats=False, norm="pretrained", epochs=20, warmup__epochs=5,
+            batch__global=64, layer_decay=0.75, clip_grad=40, head__dropout=0.5,
+            head__init_std=0.0485)
+    | under("finetune.augment", enlarge=1.0, enlarge_most=1.25, hsv=None)
+    | under("finetune.boxes", bins=8, aligned=True, inclusive=False, jitter=None, most=32,
+            negatives=False, loss="mean", dropout="bins", widen=[0.0, 0.0], short=256,
+            person_score=False, dialect="mmaction")
+    | {"finetune.optimizer.base_lr": 1.25e-4 * 256 / 64}
+)  # fmt: skip
 SOURCES: dict[str, Numbers] = {
     "mae_in1k_vit_b": MAE_B,
     "mae_in1k_vit_b_800": MAE_B | {"pretrain.epochs": 800},  # PRETRAIN.md's command
@@ -295,6 +330,25 @@ SOURCES: dict[str, Numbers] = {
         kl_weight__start=0.0, kl_weight__end=6.6, kl_weight__steps=5000,
     ) | adamw("tokenizer", 1e-4 / 2, [0.9, 0.999], 1e-4, min_lr=1.25e-6)
     | {"data.size": 256},
+    # VideoMAE on AVA (shared/facts/ava.md: VideoMAE-Action-Detection's scripts/ava; the paper's
+    # table 12), and mmaction2's on AVA-Kinetics.
+    **{
+        f"videomae_ava_{size}{labels}": AVA
+        | under("finetune", epochs=epochs, optimizer__base_lr=lr, layer_decay=decay)
+        | {"model.backbone.size": SIZE_OF[size], "finetune.norm": norm}
+        for labels, norm, rows in (
+            ("", "pretrained", {
+                "s": (30, 1e-3, 0.6), "b": (30, 2.5e-4, 0.75), "l": (30, 2.5e-4, 0.75),
+                "h": (20, 5e-4, 0.8),
+            }),
+            ("_labels", "fresh", {
+                "s": (30, 5e-4, 0.6), "b": (30, 5e-4, 0.75), "l": (20, 5e-4, 0.8),
+                "h": (20, 5e-4, 0.8),
+            }),
+        )
+        for size, (epochs, lr, decay) in rows.items()
+    },
+    "videomae_ava_kinetics_b": AVA_KINETICS,
     # DINO's nearest neighbors (arXiv 2104.14294): 20, temperature 0.07, center crops of 256 to 224.
     **dict.fromkeys(
         ("compare_probe", "compare_dino", "compare_mae", "compare_mocov3", "compare_supervised"),
@@ -309,7 +363,7 @@ SOURCES: dict[str, Numbers] = {
 # Ours: they are of no paper. Sweeps are held to theirs in tests/ablate.
 OWN = (
     "drawn_images", "drawn_videos", "dvae_tiny", "mae_cifar10", "quickstart", "quickstart_video",
-    "tiny_images", "tiny_videos",
+    "tiny_actions", "tiny_images", "tiny_videos",
 )  # fmt: skip
 
 # What the recipe has, and a word of the comment in its file (or a parent's) that says so.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ class Whole(NamedTuple):
         height, width = model.clip[1:]
         if not model.backbone.any_grid:
             return cls(min(height, width), patch, fixed=(height, width))
-        step = max(patch)
+        step = math.lcm(*patch)
         short = options.short or round(min(height, width) * _LARGER / step) * step
         return cls(short, patch, options.pad)
 
@@ -93,7 +94,7 @@ class Whole(NamedTuple):
         if self.fixed is not None:
             return {self.fixed: indices}
         found: Mapping[Size, Sequence[int]] = by_size(
-            dataset, indices, short=self.short, multiple=1 if self.pad else max(self.patch)
+            dataset, indices, short=self.short, multiple=1 if self.pad else math.lcm(*self.patch)
         )
         return found
 
@@ -171,7 +172,8 @@ def find(
         NonFiniteError: a score is not finite.
     """
     asked = [row for row, boxes in enumerate(labels) if any(boxes.asked)]
-    sizes = distributed.once_a_node(lambda: boxer.whole.sizes(dataset, asked))
+    # One list for all: what another node cannot open may not shift whose turn a key frame is.
+    sizes = distributed.on_first(lambda: boxer.whole.sizes(dataset, asked))
     batches = [
         (size, [Key(0, row) for row in rows[first : first + reading.batch]])
         for size, rows in sorted(sizes.items())

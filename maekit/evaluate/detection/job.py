@@ -56,7 +56,9 @@ class DetectionJob(SupervisedJob):
         self.check_outputs(len(task.outputs))
         announce(task, self.train, self.emit)
         mean = asked(task.train) / max(1, len(task.train))
-        self.emit(Note(effect_of_loss(options.boxes, mean, self.split.per_device)))
+        self.emit(
+            Note(effect_of_loss(options.boxes, mean, self.split.per_device * options.repeats))
+        )
         return task
 
     def _train_reader(self, options: Finetune, encoder: MaskedAutoencoder) -> SampleReader:

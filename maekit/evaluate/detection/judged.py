@@ -86,7 +86,7 @@ class JudgedBoxes:
         known = [value for value in dealt if value is not None]
         moved, same = actions.copy(), actions.copy()
         for places in _per_row(self.found.rows):
-            moved[places] = actions[np.roll(places, 1)]
+            moved[places] = actions[np.roll(places, -1)]
             same[places] = actions[places].mean(axis=0)
         return {
             "chance": float(np.mean(known)) if known else None,
@@ -149,4 +149,5 @@ def true_rows(boxes: Sequence[Boxes], outputs: int) -> Rows:
 
 def _per_row(rows: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the places of each key frame's boxes, which stand together."""
-    yield from np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows)) + 1)
+    if len(rows):
+        yield from np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows)) + 1)

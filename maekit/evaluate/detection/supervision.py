@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from maekit.data.boxes import EMPTY, BoxDraw
 from maekit.engine.loop import Weighed
 from maekit.engine.step import send, to_device_float01
+from maekit.errors import PartError
 from maekit.evaluate.detection.detector import Detector
 from maekit.evaluate.detection.task import targets
 from maekit.evaluate.features import required_norm
@@ -51,9 +52,11 @@ def make_detector(
     linear = fresh_head(encoder, own, len(task.outputs), seed)
     model = Detector.of(encoder, linear, roi, bins_dropout=head.dropout if inside else 0.0)
     if options.norm == "fresh":
-        for part in required_norm(model.backbone).modules():
-            if isinstance(part, nn.LayerNorm):
-                part.reset_parameters()
+        norm = required_norm(model.backbone)
+        if not isinstance(norm, nn.LayerNorm):
+            msg = f"the encoder's last norm is a {type(norm).__name__}, which cannot begin anew"
+            raise PartError(msg, where="finetune.norm", hint="take norm: pretrained")
+        norm.reset_parameters()
     described = ClassifierHeader(
         kind="detection", outputs=task.outputs, pool="mean", norm="pretrained", roi=roi
     )

@@ -43,8 +43,15 @@ class DetectionTask:
 
     @property
     def person_boxes(self) -> str:
-        """Whether what is judged are boxes that were annotated, or detected."""
-        return "detected" if any(not all(each.truth) for each in self.val) else "annotated"
+        """Whether the boxes that are asked for were annotated, or detected, or some of both."""
+        kinds = {
+            true
+            for each in self.val
+            for true, asks in zip(each.truth, each.asked, strict=True)
+            if asks
+        }
+        words = [word for true, word in ((True, "annotated"), (False, "detected")) if true in kinds]
+        return "+".join(words) or "none"
 
 
 def detection_task(train: Dataset, val: Dataset) -> DetectionTask:
@@ -116,6 +123,11 @@ def announce(task: DetectionTask, train: Dataset, emit: Emit) -> None:
             for actions in boxes.only(boxes.asked).labels[:_SHOWN]
         ]
         emit(Note(f"  {train.name(index)}: {', '.join(shown) or 'no box'}"))
+    if task.person_boxes == "none":
+        emit(Note("data.val asks for no box: nothing can be found in it", warning=True))
+    elif "+" in task.person_boxes:
+        text = "data.val asks for true boxes beside detected ones, which no protocol does"
+        emit(Note(f"{text}: its mAP is too high; data.val.ask: detected", warning=True))
     seen = {action for each in task.train for actions in each.labels for action in actions}
     absent = [task.outputs[action] for action in task.judged if action not in seen]
     if absent:
