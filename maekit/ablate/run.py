@@ -122,7 +122,7 @@ def _finish(run: OpenRun, plan: Plan, sweep: Sweep, stop: StopSignal, *, compare
     try:
         write_plot(table, path)
     except RecipeError as error:
-        run.emit(Note(str(error), warning=True))
+        run.emit(Note(f"{error.what}: {error.hint}", warning=True))  # a note is one line
     whole = len(sweep.done) == len(plan.jobs)
     code = 0 if whole else INTERRUPTED
     first = next(codes(plan, failed), None)
