@@ -222,7 +222,7 @@ class Judged:
         """
         try:
             classes = self.classes()
-            table = _table(tuple(classes[0]), [tuple(each.values()) for each in classes])
+            table = table_text(tuple(classes[0]), [tuple(each.values()) for each in classes])
             write_text(folder / CLASSES, table)
             names = self.task.outputs
             if self.multiclass and len(names) > MOST_CONFUSED:
@@ -232,8 +232,8 @@ class Judged:
                 confusion = self.confusion
                 counts = zip(names, confusion.tolist(), strict=True)
                 rows = [(name, *row) for name, row in counts]
-                write_text(folder / CONFUSION, _table(("class", *names), rows))
-                _save(
+                write_text(folder / CONFUSION, table_text(("class", *names), rows))
+                save_picture(
                     confusion_picture(confusion, names),
                     folder / CONFUSION_PICTURE,
                     emit,
@@ -242,7 +242,7 @@ class Judged:
             shown = list(self._shown(reader))
             if shown:
                 samples, captions = zip(*shown, strict=True)
-                _save(contact_sheet(samples, captions), folder / MISTAKES, emit, step)
+                save_picture(contact_sheet(samples, captions), folder / MISTAKES, emit, step)
         except Interrupted:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it may not fail the training
@@ -267,7 +267,7 @@ def _recall_precision(right: int, samples: int, said: int) -> dict[str, Any]:
     return {"samples": samples, "recall": recall, "precision": precision, "f1": f1}
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Write rows as CSV."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -281,7 +281,8 @@ def _cell(value: object) -> object:
     return round(value, DIGITS) if isinstance(value, float) else value
 
 
-def _save(picture: Image, path: Path, emit: Emit, step: int) -> None:
+def save_picture(picture: Image, path: Path, emit: Emit, step: int) -> None:
+    """Write a picture into a run's folder, and tell of it."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())

@@ -12,6 +12,7 @@ from maekit.visualize.panel import panel
 
 # Files in a run's folder that tell of predicted labels.
 CLASSES, MISTAKES = "classes.csv", "mistakes.png"
+CURVES, KEY_FRAMES = "curves.png", "key_frames.png"  # of actions in boxes
 CONFUSION, CONFUSION_PICTURE = "confusion.csv", "confusion.png"
 MOST_CONFUSED = 1000  # classes: the matrix of more is of hundreds of megabytes, and illegible
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)

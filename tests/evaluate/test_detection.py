@@ -32,6 +32,7 @@ from maekit.evaluate.detection.rows import Frame, read_rows
 from maekit.evaluate.detection.task import DetectionTask, announce, targets
 from maekit.evaluate.labels import task_of
 from maekit.runs import read_result
+from maekit.visualize.report.classes import read_classes
 from maekit.weights.header import HeadKind
 
 
@@ -87,6 +88,16 @@ def test_boxes_are_learned_and_judged(tmp_path: Path, sets: dict[str, Dataset]) 
     best = rows.scores.reshape(48, 3).argmax(1)
     assert (best == truth).mean() > 0.9
     assert json.loads((tmp_path / "run/result.json").read_text())["map"] == result["map"]
+    # What the report shows of it, the best action first.
+    table = (tmp_path / "run/classes.csv").read_text().splitlines()
+    assert table[0] == "class,true,found,average_precision"
+    averages = [float(line.split(",")[3]) for line in table[1:]]
+    assert averages == sorted(averages, reverse=True)
+    left = read_classes(tmp_path / "run", result)
+    assert left is not None
+    assert left.curves is not None
+    assert left.key_frames is not None
+    assert sorted(row[0] for row in left.rows) == sorted(ACTIONS)
 
 
 def test_going_on_is_as_never_interrupted(tmp_path: Path, sets: dict[str, Dataset]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from maekit.engine import distributed
 from maekit.engine.events import Note
 from maekit.engine.run_folder import BOXES
@@ -15,6 +17,7 @@ from maekit.evaluate.detection.detector import Detector
 from maekit.evaluate.detection.found import Boxer, Found, Whole, find, whole_reader
 from maekit.evaluate.detection.judged import JudgedBoxes
 from maekit.evaluate.detection.rows import write_rows
+from maekit.evaluate.detection.shown import show
 from maekit.evaluate.detection.supervision import (
     DetectionStep,
     box_draw,
@@ -122,7 +125,17 @@ class DetectionJob(SupervisedJob):
         if self.judgement is None:  # killed in an earlier run, right after its last checkpoint
             self.judgement = self.judge()
         judged = self.judgement
-        distributed.on_first(lambda: write_rows(path.with_name(BOXES), judged.rows, judged.frames))
+
+        def write() -> None:
+            write_rows(path.with_name(BOXES), judged.rows, judged.frames)
+            whole = Whole.of(self.model, self.section.boxes)
+            rows = np.unique(judged.found.rows).tolist()
+            val, data = self.judged_set(), self.recipe.data
+            assert data.val is not None  # noqa: S101 - it is what was opened
+            reader = partial(whole_reader, val, data, data.val)
+            show(judged, path.parent, whole.sizes(val, rows), reader, self.emit, self.state.step)
+
+        distributed.on_first(write)
 
     def result(self) -> dict[str, Any]:
         """Return what data.val showed, as fractions."""

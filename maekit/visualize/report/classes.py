@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maekit.visualize.confusion import CLASSES, CONFUSION_PICTURE, MISTAKES
+from maekit.visualize.confusion import (
+    CLASSES,
+    CONFUSION_PICTURE,
+    CURVES,
+    KEY_FRAMES,
+    MISTAKES,
+)
 from maekit.visualize.movies import open_picture
 from maekit.visualize.report.numbers import MISSING, number
 
@@ -63,6 +69,8 @@ class Classes:
         bins: probability, how often right, and count, in words.
         confusion: which class is taken for which.
         mistakes: the samples that are most wrong.
+        curves: of actions in boxes, precision over recall.
+        key_frames: some, with boxes.
     """
 
     columns: list[str]
@@ -72,6 +80,8 @@ class Classes:
     bins: list[list[str]]
     confusion: Embedded | None
     mistakes: Embedded | None
+    curves: Embedded | None = None
+    key_frames: Embedded | None = None
 
 
 def read_classes(folder: Path, result: dict[str, Any]) -> Classes | None:
@@ -87,7 +97,8 @@ def read_classes(folder: Path, result: dict[str, Any]) -> Classes | None:
     shown = [[_shown(cell) for cell in row] for row in rows[:MOST_ROWS]]
     sentence, bins = _calibration(result.get("calibration"))
     titles = [name.replace("_", " ") for name in columns]
-    return Classes(titles, shown, len(rows), sentence, bins, confusion, mistakes)
+    more = (embedded(folder / CURVES), embedded(folder / KEY_FRAMES))
+    return Classes(titles, shown, len(rows), sentence, bins, confusion, mistakes, *more)
 
 
 def _table(path: Path) -> list[list[str]]:
