@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from maekit.atomic import write_text
 from maekit.engine.events import Emit, Ended, Event, Measured, Note, Saved, StepDone
@@ -214,6 +215,7 @@ class WandB(Logger):
     """
 
     def __init__(self, about: About) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to their makers, unasked
         import wandb
 
         self._wandb = wandb
@@ -264,6 +266,11 @@ class WandB(Logger):
         self.run.finish(exit_code=self.code)
 
 
+def _told(uri: str) -> dict[str, str]:
+    """Return what a run's folder, which is handed on, may say of a store: no password."""
+    return {} if urlsplit(uri).password else {"uri": uri}
+
+
 class MLflow(Logger):
     """A run of MLflow; a resumed run goes on with the same one.
 
@@ -272,12 +279,13 @@ class MLflow(Logger):
     """
 
     def __init__(self, about: About) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a connection nobody asked for
         import mlflow
         from mlflow.entities import Metric, Param
 
         self._metric = Metric
         kept = about.kept("mlflow")
-        uri = kept.get("uri") or os.environ.get("MLFLOW_TRACKING_URI") or mlflow.get_tracking_uri()
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or kept.get("uri") or mlflow.get_tracking_uri()
         self.client = mlflow.MlflowClient(tracking_uri=uri)
         self.known: dict[str, int] | None = None  # of a resumed run: each metric's last step
         if "run" in kept:
@@ -289,7 +297,7 @@ class MLflow(Logger):
             tags = {"maekit.verb": about.verb, "maekit.folder": as_text(str(about.folder))}
             made = self.client.create_run(experiment, run_name=about.title, tags=tags)
             self.run = str(made.info.run_id)
-            about.keep("mlflow", {"run": self.run, "uri": str(uri)})
+            about.keep("mlflow", {"run": self.run} | _told(str(uri)))
             flat = _flat(as_dict(about.recipe))
             params = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in flat]
             for some in _portions(params, _AT_ONCE):

@@ -255,8 +255,10 @@ def check_same(run: Path, recipe: Recipe, verb: str, *, extended: bool = False) 
         msg = "this run was made with another recipe: " + "; ".join(said)
         hint = "resume with the same recipe, or start a new run from its weights with --from"
         if changed.keys() <= set(free_keys(verb)) and verb in EXTENDABLE:
-            wanted = next(f"{key}={new}" for key, (_, new) in changed.items() if new is not None)
-            hint = f"--extend {wanted} goes on with it, if that is more; or {hint}"
+            budgets = (f"{key}={new}" for key, (_, new) in changed.items() if new is not None)
+            wanted = next(budgets, None)  # none where fine-tuning falls back on its own
+            if wanted is not None:
+                hint = f"--extend {wanted} goes on with it, if that is more; or {hint}"
         raise RecipeError(msg, where=str(written), hint=hint)
 
 

@@ -410,6 +410,10 @@ def _resume_point(
     if checkpoint is not None and options.extend is not None:
         budget = budget_before(folder.path, recipe, verb)
         pending = None if budget is None else Pending(budget, checkpoint.step, options.extend)
+        made = read_extensions(folder.path)
+        if pending is None and made and made[-1].how != options.extend:
+            text = f"it was extended as {made[-1].how} before, and goes on so"
+            run.emit(Note(f"--extend-as {options.extend} changes nothing: {text}", warning=True))
     return checkpoint, read_result(folder.path), pending
 
 

@@ -20,6 +20,7 @@ from typing import (
 )
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -486,6 +487,13 @@ def _listed(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _each_once(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if names is not None and len(set(names)) < len(names):
+        msg = "a logger is named twice"
+        raise ValueError(msg)
+    return names
+
+
 LoggerName = Literal["tensorboard", "wandb", "mlflow", "csv"]
 
 
@@ -507,7 +515,10 @@ class Recipe(Section):
     finetune: Finetune | None = Field(None, description="what `maekit finetune` does")
     probe: Probe | None = Field(None, description="what `maekit probe` does")
     ablate: Ablate | None = Field(None, description="what `maekit ablate` does")
-    log: Annotated[tuple[LoggerName, ...], BeforeValidator(_listed)] | None = Field(
+    log: (
+        Annotated[tuple[LoggerName, ...], BeforeValidator(_listed), AfterValidator(_each_once)]
+        | None
+    ) = Field(
         None,
         description="where numbers and pictures of trainings go besides metrics.jsonl and log.txt: "
         "tensorboard, wandb, mlflow, csv; unset: tensorboard, where it is installed; []: nowhere",

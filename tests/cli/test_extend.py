@@ -82,7 +82,8 @@ def test_extended_runs_go_on_and_survive_a_kill(cli: Cli, small: str) -> None:
     whole, curve = weights("again"), losses("again")
     (Path("again") / "result.json").unlink()
     (Path("again") / "checkpoints/step-00000024/state.json").unlink()
-    assert cli(*words, "-q").code == 0
+    resumed = cli(*words[:-2])  # without its --extend-as
+    assert (resumed.code, "extended as restart before, and goes on so" in resumed.err) == (0, True)
     assert all(torch.equal(whole[name], each) for name, each in weights("again").items())
     assert losses("again") == curve
     assert len(read_extensions(Path("again"))) == 1
@@ -143,6 +144,8 @@ def test_a_fine_tuning_keeps_its_average_and_its_best(cli: Cli, two: str) -> Non
         assert torch.allclose(new[name], expected, rtol=1e-5, atol=1e-7), name
     later = result_of("run")["best"]
     assert later == best or later["top1"] > best["top1"]
+    dropped = cli(*words, "--out", "run", "--resume", "~finetune.steps")  # its default: 20 epochs
+    assert (dropped.code, "made with another recipe: finetune.steps" in dropped.err) == (2, True)
 
 
 def test_a_tokenizer_likewise(cli: Cli, small: str) -> None:

@@ -281,6 +281,28 @@ def test_a_store_that_never_answers_is_not_waited_for(
     assert "did not take all within" in text
 
 
+def test_a_run_tells_no_password_and_its_loggers_tell_nobody_of_it(
+    tmp_path: Path,
+    wandb: Callable[..., FakeWandB],
+    mlflow: Callable[..., FakeMLflow],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unasked = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
+    for name in unasked:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    wandb(), mlflow()
+    for place, kept in (("https://me:secret@store", False), ("https://store", True)):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", place)
+        folder = tmp_path / str(kept)
+        folder.mkdir()
+        told("mlflow", folder)
+        text = "".join(path.read_text() for path in folder.rglob("*.json"))
+        assert ("secret" in text, place in text) == (False, kept)
+    told("wandb", tmp_path)
+    assert {name: os.environ[name] for name in unasked} == unasked
+
+
 def test_a_resumed_run_goes_on_with_its_own(
     tmp_path: Path, wandb: Callable[..., FakeWandB], mlflow: Callable[..., FakeMLflow]
 ) -> None:
@@ -328,6 +350,11 @@ def test_a_missing_package_is_said_before_the_run(
     assert refused.value.hint == f"pip install 'maekit[{name}]'"
     require_loggers(recipe(None))
     require_loggers(recipe([]))
+
+
+def test_a_logger_is_named_once(recipe: Callable[[object], Recipe]) -> None:
+    with pytest.raises(RecipeError, match="named twice"):
+        recipe(["csv", "csv"])
 
 
 @pytest.mark.parametrize(("log", "number"), [(None, 1), ([], 0), ("csv", 1)])
