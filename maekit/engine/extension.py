@@ -121,6 +121,14 @@ def free_keys(verb: str) -> tuple[str, ...]:
     return tuple(f"{verb}.{name}" for name in BUDGETS)
 
 
+def option_words(recipe: Recipe, verb: str, how: How) -> list[str]:
+    """Return the options that extend a run to a recipe's budget."""
+    section = getattr(recipe, verb)
+    budget = {name: getattr(section, name) for name in BUDGETS}
+    words = [f"{verb}.{name}={value}" for name, value in budget.items() if value is not None]
+    return [word for each in words for word in (WHERE, each)] + ["--extend-as", how]
+
+
 def budget_before(run: Path, recipe: Recipe, verb: str) -> Budget | None:
     """Return the budget of a run where it is another than a recipe's; else None.
 

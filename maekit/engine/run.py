@@ -31,6 +31,7 @@ from maekit.engine.extension import (
     apply_extensions,
     budget_before,
     extend,
+    option_words,
     read_extensions,
     record_extensions,
 )
@@ -63,6 +64,7 @@ from maekit.engine.run_folder import (
 )
 from maekit.engine.skipped import KEY, summary
 from maekit.errors import (
+    INTERRUPTED,
     DataError,
     Interrupted,
     NonFiniteError,
@@ -337,8 +339,12 @@ def run_in_folder(
                 with whole(job.model, *job.state.averages):
                     result = _finish(job, run, compared=options.compare)
         except Interrupted as error:
-            text = f"{error}; continue with {resume_command(verb, path, options)}"
-            run.emit(Note(text, warning=True))
+            how = resume_command(verb, path, options)
+            if not result:  # nothing was recorded: the run is as it was before it was resumed
+                result = {"verb": verb, "exit": INTERRUPTED, "error": str(error)}
+                if pending is not None:
+                    how = shlex.join([*shlex.split(how), *option_words(recipe, verb, pending.how)])
+            run.emit(Note(f"{error}; continue with {how}", warning=True))
     return Finished(result, path)
 
 

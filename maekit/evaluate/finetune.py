@@ -349,11 +349,13 @@ class FinetuneJob(SupervisedJob):
     def result(self) -> dict[str, Any]:
         """Return what data.val showed, as fractions; before the end, of one view of each sample."""
         extra, views = self.state.extra, self.section.views
+        # A run that was extended still has those of its first end.
+        ended = extra if self.state.finished else {}
         return {
-            **(extra.get("all_views") or extra.get("test") or {}),
+            **(ended.get("all_views") or extra.get("test") or {}),
             "single_view": extra.get("test"),
             "best": self.best,
-            **(extra.get("judged") or {"per_class": extra.get("per_class")}),
+            **(ended.get("judged") or {"per_class": extra.get("per_class")}),
             "floor": {"chance": self.task.chance()},
             "classes": len(self.task.outputs),
             "protocol": f"{VERB}/{self.section.blocks}/{views.clips}x{views.crops}",

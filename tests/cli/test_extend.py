@@ -15,11 +15,14 @@ import maekit
 from maekit.engine.extension import Extension, _joined, read_extensions
 from maekit.engine.run_folder import read_lines
 from maekit.engine.schedule import Schedule
-from maekit.errors import RecipeError
+from maekit.errors import Interrupted, RecipeError
+from maekit.evaluate.finetune import FinetuneJob
 from maekit.weights.safetensors_io import AVERAGE, read_tensors
 
 if TYPE_CHECKING:
     from small_runs import Cli
+
+    from maekit.engine.loop import TrainState
 
 PLAN = Schedule(steps=100, warmup=10, peak=1.0, floor=0.1)
 
@@ -117,6 +120,36 @@ def test_what_cannot_be_extended_is_refused_and_left_as_it_was(cli: Cli, small: 
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_signal_before_it_goes_on_leaves_the_run_as_it_was(
+    cli: Cli, small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("pretrain", small, "--out", "run", "-q").code == 0
+    before = {path: path.read_bytes() for path in Path("run").glob("*.*") if path.suffix != ".txt"}
+    words = ["pretrain", small, "--out", "run", "--resume", "--extend", "pretrain.steps=20"]
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise Interrupted("interrupted")
+
+    for name in ("maekit.engine.job.open_sets", "maekit.engine.run.check_data"):
+        with monkeypatch.context() as patched:
+            patched.setattr(name, interrupted)
+            stopped = cli(*words, "--extend-as", "restart")
+            assert stopped.code == 75, stopped.err
+            said = " ".join(stopped.err.split())
+            assert "--extend pretrain.steps=20 --extend-as restart" in said
+            again = maekit.run(small, out="run", resume=True, extend="pretrain.steps=20")
+            assert again.items() >= {"verb": "pretrain", "exit": 75}.items()
+            assert {path: path.read_bytes() for path in before} == before
+    with monkeypatch.context() as patched:  # no extension, and yet nothing is recorded
+        patched.setattr("maekit.engine.run.check_data", interrupted)
+        (Path("run") / "result.json").unlink()
+        stopped = cli("pretrain", small, "--out", "run", "--resume")
+        assert (stopped.code, "--extend" in stopped.err) == (75, False), stopped.err
+    # What is said to type does go on with it.
+    words = ["pretrain", "run/recipe.yaml", *words[2:], "--extend-as", "restart", "--json"]
+    assert json.loads(cli(*words).out)["steps"] == 20
+
+
 def test_the_newest_run_is_found_by_its_recipe(cli: Cli, small: str) -> None:
     assert cli("pretrain", small, "-q").code == 0
     done = cli("pretrain", small, "--resume", "--extend", "pretrain.epochs=4", "--json")
@@ -146,6 +179,30 @@ def test_a_fine_tuning_keeps_its_average_and_its_best(cli: Cli, two: str) -> Non
     assert later == best or later["top1"] > best["top1"]
     dropped = cli(*words, "--out", "run", "--resume", "~finetune.steps")  # its default: 20 epochs
     assert (dropped.code, "made with another recipe: finetune.steps" in dropped.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_fine_tuning_that_is_stopped_says_what_it_came_to(
+    cli: Cli, two: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["finetune", two, "--from", "scratch", "--out", "run"]
+    assert cli(*words, "-q").code == 0
+    before, whole = result_of("run"), FinetuneJob.evaluate
+
+    def stopped_after_one(job: FinetuneJob, state: TrainState) -> None:
+        if state.step == 15:
+            raise Interrupted("interrupted")
+        whole(job, state)
+
+    monkeypatch.setattr(FinetuneJob, "evaluate", stopped_after_one)
+    longer = ["--resume", "--extend", "finetune.steps=20", "finetune.validate.every=1"]
+    assert cli(*words, *longer).code == 75
+    after = result_of("run")
+    assert after["steps"] == 15
+    measured = [line["test"] for line in read_lines(Path("run/metrics.jsonl")) if "test" in line]
+    assert after.items() >= measured[-1].items()
+    assert before["calibration"]  # which is of the end alone
+    assert "calibration" not in after
 
 
 def test_a_tokenizer_likewise(cli: Cli, small: str) -> None:
