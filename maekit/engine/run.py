@@ -339,11 +339,10 @@ def run_in_folder(
                 with whole(job.model, *job.state.averages):
                     result = _finish(job, run, compared=options.compare)
         except Interrupted as error:
-            how = resume_command(verb, path, options)
-            if not result:  # nothing was recorded: the run is as it was before it was resumed
-                result = {"verb": verb, "exit": INTERRUPTED, "error": str(error)}
-                if pending is not None:
-                    how = shlex.join([*shlex.split(how), *option_words(recipe, verb, pending.how)])
+            # Where nothing was recorded the run is as it was before it was resumed.
+            words = () if result or pending is None else option_words(recipe, verb, pending.how)
+            how = resume_command(verb, path, options, words)
+            result = result or {"verb": verb, "exit": INTERRUPTED, "error": str(error)}
             run.emit(Note(f"{error}; continue with {how}", warning=True))
     return Finished(result, path)
 
@@ -373,9 +372,9 @@ def no_trace_of_a_failed_start(
         raise
 
 
-def resume_command(verb: str, path: Path, options: RunOptions) -> str:
+def resume_command(verb: str, path: Path, options: RunOptions, more: Sequence[str] = ()) -> str:
     """Return what to type to go on with a run: its own recipe has all overrides."""
-    words = ["maekit", verb, str(path / "recipe.yaml"), "--resume", "--out", str(path)]
+    words = ["maekit", verb, str(path / "recipe.yaml"), "--resume", "--out", str(path), *more]
     return shlex.join([*words, *([] if options.locks else ["--no-lock"])])
 
 
