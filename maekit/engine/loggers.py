@@ -44,8 +44,11 @@ PROJECT = "maekit"  # of W&B, where WANDB_PROJECT names no other
 _LONGEST_VALUE = 500  # characters of a parameter in MLflow's older databases
 _AT_ONCE = 100  # parameters in a request, and what MLflow's servers take at most
 _MOST_METRICS = 1000  # the same, of metrics
+_PICTURE = "picture "  # before its name: the last step of which MLflow has it
 _ODD = re.compile(r"[^\w\-./ ]", re.ASCII)  # what MLflow refuses in a metric's name
 _PATIENCE = 60.0  # seconds that the end of a run waits for a server
+_HURRY = 10.0  # the same, where a signal ended it: schedulers kill after half a minute
+_KEEPING = threading.Lock()  # of loggers.json, into which MLflow's thread writes too
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,9 @@ class About:
     def keep(self, logger: str, values: Mapping[str, str]) -> None:
         """Remember it for the next one."""
         path = self.folder / KEPT
-        write_text(path, json.dumps(read_json(path) | {logger: dict(values)}, indent=1) + "\n")
+        with _KEEPING:
+            known = read_json(path) | {logger: dict(values)}
+            write_text(path, json.dumps(known, indent=1) + "\n")
 
 
 class Logger(ABC):
@@ -274,40 +279,52 @@ def _told(uri: str) -> dict[str, str]:
 class MLflow(Logger):
     """A run of MLflow; a resumed run goes on with the same one.
 
-    MLflow's own variables choose store and experiment (by default the recipe's name). It is written
-    by a thread, since a store may take long to answer, or never does.
+    MLflow's own variables choose store and experiment (by default the recipe's name). All that
+    asks the store is done by a thread, since it may take long to answer, or never does.
     """
 
     def __init__(self, about: About) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a connection nobody asked for
         import mlflow
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Metric
 
         self._metric = Metric
+        self._about = about
         kept = about.kept("mlflow")
         uri = os.environ.get("MLFLOW_TRACKING_URI") or kept.get("uri") or mlflow.get_tracking_uri()
         self.client = mlflow.MlflowClient(tracking_uri=uri)
+        self.uri = str(uri)
         self.known: dict[str, int] | None = None  # of a resumed run: each metric's last step
-        if "run" in kept:
-            self.run = kept["run"]
-            self.client.update_run(self.run, status="RUNNING")
-            self.known = {}
-        else:
-            experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME"), about)
-            tags = {"maekit.verb": about.verb, "maekit.folder": as_text(str(about.folder))}
-            made = self.client.create_run(experiment, run_name=about.title, tags=tags)
-            self.run = str(made.info.run_id)
-            about.keep("mlflow", {"run": self.run} | _told(str(uri)))
-            flat = _flat(as_dict(about.recipe))
-            params = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in flat]
-            for some in _portions(params, _AT_ONCE):
-                self.client.log_batch(self.run, params=some)
+        self.pictured: dict[str, int] = {}  # and each picture's
+        self.patience = _PATIENCE
         self.status = "FAILED"
         self.error: Exception | None = None
         self.waiting: queue.SimpleQueue[Callable[[], object] | list[Any] | None]
         self.waiting = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._write, daemon=True, name="maekit-mlflow")
         self.thread.start()
+
+    def _begin(self) -> None:
+        """Make the run, or go on with that of an earlier start."""
+        from mlflow.entities import Param
+
+        about, kept = self._about, self._about.kept("mlflow")
+        if "run" in kept:
+            self.run = kept["run"]
+            self.client.update_run(self.run, status="RUNNING")
+            self.known = {}
+            last = {key: step for key, step in kept.items() if key.startswith(_PICTURE)}
+            self.pictured = {key.removeprefix(_PICTURE): int(step) for key, step in last.items()}
+            return
+        experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME"), about)
+        tags = {"maekit.verb": about.verb, "maekit.folder": as_text(str(about.folder))}
+        made = self.client.create_run(experiment, run_name=about.title, tags=tags)
+        self.run = str(made.info.run_id)
+        about.keep("mlflow", {"run": self.run} | _told(self.uri))
+        flat = _flat(as_dict(about.recipe))
+        params = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in flat]
+        for some in _portions(params, _AT_ONCE):
+            self.client.log_batch(self.run, params=some)
 
     def _experiment(self, name: str | None, about: About) -> str:
         name = name or about.recipe.name
@@ -325,20 +342,21 @@ class MLflow(Logger):
         """Hand an image to the thread."""
         self._raise_what_it_met()
         picture = image.convert("RGB")
-        self.waiting.put(lambda: self.client.log_image(self.run, picture, key=name, step=step))
+        self.waiting.put(lambda: self._send(picture, name, step))
 
     def ended(self, result: Mapping[str, Any]) -> None:
         """Put the result's numbers beside the run, which ended as it says."""
         code = result["exit"]
+        self.patience = min(_PATIENCE, _HURRY) if code == INTERRUPTED else _PATIENCE
         self.status = {0: "FINISHED", INTERRUPTED: "KILLED"}.get(code, "FAILED")
         self.numbers(int(result.get("steps", 0)), dict(_flat_numbers(result, "result/")))
 
     def close(self) -> None:
         """Wait for the thread, and end the run."""
         self.waiting.put(None)
-        self.thread.join(_PATIENCE)
+        self.thread.join(self.patience)
         if self.thread.is_alive():
-            msg = f"it did not take all within {_PATIENCE:.0f} s"
+            msg = f"it did not take all within {self.patience:.0f} s"
             raise TimeoutError(msg)
         self._raise_what_it_met()
 
@@ -348,6 +366,7 @@ class MLflow(Logger):
 
     def _write(self) -> None:
         try:
+            self._begin()
             ended = False
             while not ended:
                 items = [self.waiting.get()]
@@ -365,6 +384,13 @@ class MLflow(Logger):
             self.client.set_terminated(self.run, self.status)
         except Exception as error:  # noqa: BLE001 - the next call raises it
             self.error = error
+
+    def _send(self, picture: Image, name: str, step: int) -> None:
+        """Send a picture, unless the run had it before it was interrupted."""
+        if step > self.pictured.get(name, -1):
+            self.client.log_image(self.run, picture, key=name, step=step)
+            kept = self._about.kept("mlflow")
+            self._about.keep("mlflow", kept | {f"{_PICTURE}{name}": str(step)})
 
     def _had(self, metric: Any) -> bool:  # noqa: ANN401 - MLflow's own
         """Return whether the run had it already, before it was interrupted."""

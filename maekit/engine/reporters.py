@@ -79,8 +79,10 @@ class Dispensable(Generic[R]):
             self._try(lambda: action(reporter))
 
     def close(self) -> None:
-        """Close it."""
-        self.use(lambda reporter: reporter.close())
+        """Close it, once: what fails to be closed may have waited long already."""
+        reporter, self._reporter = self._reporter, None
+        if reporter is not None:
+            self._try(reporter.close)
 
     def _try(self, action: Callable[[], object]) -> None:
         try:
