@@ -22,10 +22,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
-from maekit.atomic import write_text
+from maekit.atomic import write_bytes, write_text
 from maekit.engine.events import Emit, Ended, Event, Measured, Note, Saved, StepDone
 from maekit.engine.reporters import Dispensable, Reporter
 from maekit.errors import INTERRUPTED, RecipeError
@@ -405,6 +405,10 @@ class MLflow(Logger):
 class Table(Logger):
     """``metrics.csv``: a row for each step, a column for each name."""
 
+    file: BinaryIO
+    start: int  # of the newest row in the file, in bytes
+    end: int
+
     def __init__(self, about: About) -> None:
         self.path = about.folder / TABLE
         self.columns = ["step"]
@@ -412,35 +416,30 @@ class Table(Logger):
         rows = self._read()
         # What an interrupted run wrote after its checkpoint is made again.
         kept = [row for row in rows if row["step"].isdigit() and int(row["step"]) <= about.step]
-        if kept and int(kept[-1]["step"]) == about.step:
-            self.row = kept.pop()
+        self.row = kept.pop() if kept else {}
         self._rewrite(kept)
 
     def numbers(self, step: int, values: dict[str, float]) -> None:
-        """Add numbers to the row of their step."""
+        """Add numbers to the row of their step, in the file at once: a run may be killed."""
         if self.row.get("step") != str(step):
-            self._flush()
-            self.row = {"step": str(step)}
+            self.row, self.start = {"step": str(step)}, self.end
         self.row |= {key: f"{value:.9g}" for key, value in values.items()}
-
-    def close(self) -> None:
-        """Write the last row, and close the file."""
-        try:
-            self._flush()
-        finally:
-            self.file.close()
-
-    def _flush(self) -> None:
-        if not self.row:
-            return
         new = [key for key in self.row if key not in self.columns]
         if new:
             self.file.close()
-            rows = self._read()
+            rows = [row for row in self._read() if row["step"] != str(step)]
             self.columns += new
             self._rewrite(rows)
-        csv.DictWriter(self.file, self.columns, lineterminator="\n").writerow(self.row)
-        self.row = {}
+            return
+        line = self._lines([self.row])
+        self.file.seek(self.start)
+        self.file.write(line)
+        self.file.truncate()  # which flushes
+        self.end = self.start + len(line)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.is_file():
@@ -454,12 +453,17 @@ class Table(Logger):
         return [{key: row[key] for key in self.columns} for row in rows]
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        """Write the whole file: rows, and then the newest one."""
+        head = self._lines([dict(zip(self.columns, self.columns, strict=True)), *rows])
+        last = self._lines([self.row] if self.row else [])
+        write_bytes(self.path, head + last)
+        self.start, self.end = len(head), len(head) + len(last)
+        self.file = self.path.open("r+b")
+
+    def _lines(self, rows: list[dict[str, str]]) -> bytes:
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path, text.getvalue())
-        self.file = self.path.open("a", encoding="utf-8", buffering=1, newline="")
+        csv.DictWriter(text, self.columns, restval="", lineterminator="\n").writerows(rows)
+        return text.getvalue().encode()
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -334,6 +334,29 @@ def test_a_table_drops_what_is_made_again(tmp_path: Path) -> None:
     assert rows[0]["probe/top1"] == ""
 
 
+@pytest.mark.parametrize("killed", [1, 2, 3, 4])
+def test_a_table_keeps_the_row_of_a_checkpoint_when_killed(killed: int, tmp_path: Path) -> None:
+    """What was said before a SIGKILL is in the file, and stays there after a resume."""
+    events = (*EVENTS[:3], Measured(2, "test", {"top1": 0.5}), StepDone(3, 1.5, 1.25, 1e-3, 0.5))
+    table = tmp_path / "metrics.csv"
+    told("csv", tmp_path, events=events)
+    whole = table.read_text()
+    table.unlink()
+    (logger,) = open_loggers(about(tmp_path, print, "csv"))
+    for event in events[:killed]:
+        logger(event)
+    step = 1 if killed == 1 else 2  # of the checkpoint; nothing is closed
+    (resumed,) = open_loggers(about(tmp_path, print, "csv", step=step))
+    for event in events[killed:]:
+        resumed(event)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert table.read_text() == whole  # though the last one is not closed, too
+    logger.close()
+    resumed.close()
+
+
 def test_a_damaged_table_is_no_reason_to_stop(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_bytes(b"\x00\x01nonsense\n1,2,3\n")
     told("csv", tmp_path)
