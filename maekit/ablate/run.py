@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from maekit.ablate.plan import RECIPE, Plan, make_plan
 from maekit.ablate.plot import PLOT, write_plot
-from maekit.ablate.sweep import Failure, Sweep, codes, is_done, slots, visible_devices, write_files
+from maekit.ablate.sweep import (
+    Failure,
+    Sweep,
+    codes,
+    is_done,
+    is_extended,
+    slots,
+    visible_devices,
+    write_files,
+)
 from maekit.ablate.table import SweepTable, make_table, plain_table
 from maekit.ablate.values import collect
 from maekit.ablate.write import write_table
@@ -170,12 +179,17 @@ def _check_resumed(path: Path, recipe: Recipe, plan: Plan) -> None:
     """Refuse to continue another sweep, or one whose rows' own recipes have changed.
 
     Raises:
-        RecipeError: names the difference.
+        RecipeError: names the difference, or a row that was extended by hand.
     """
     if not (path / RECIPE).is_file():
         return
     check_verb(path, ABLATE)
     check_same(path, recipe, ABLATE)
+    for job in plan.jobs.values():
+        if is_extended(job, path):
+            msg = "this run was extended: it has a longer budget than the other rows"
+            hint = "move its folder away, and the row is made again with its own"
+            raise RecipeError(msg, where=str(path / job.folder), hint=hint)
     for name, text in plan.files.items():
         if name == RECIPE or not (path / name).is_file():
             continue

@@ -19,6 +19,7 @@ from maekit.ablate.child import PARENT
 from maekit.ablate.plan import Job, Plan
 from maekit.atomic import write_text
 from maekit.engine.events import Emit, Note
+from maekit.engine.extension import EXTENDED
 from maekit.engine.lock import LOCK, in_use
 from maekit.engine.reporters import duration
 from maekit.errors import INTERRUPTED
@@ -127,9 +128,15 @@ def _line(job: Job, plan: Plan, folder: Path, device: str | None) -> str:
 
 
 def is_done(job: Job, folder: Path) -> bool:
-    """Return whether a job's run ended well."""
+    """Return whether a job's run ended well, with the budget of its row."""
     result = read_result(folder / job.folder)
-    return result.get("exit") == 0 and result.get("verb") == job.verb
+    ended = result.get("exit") == 0 and result.get("verb") == job.verb
+    return ended and not is_extended(job, folder)
+
+
+def is_extended(job: Job, folder: Path) -> bool:
+    """Return whether a job's run was given a longer budget than its row's, by ``--extend``."""
+    return (folder / job.folder / EXTENDED).is_file()
 
 
 @dataclass

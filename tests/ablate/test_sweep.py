@@ -125,6 +125,21 @@ def test_another_recipe_is_refused_and_other_seeds_are_not(fake: Path) -> None:
     assert list(more.result["rows"][0]["values"]["knn"]["seeds"]) == ["0", "1", "2"]
 
 
+def test_a_row_that_was_extended_is_not_the_sweeps(fake: Path) -> None:
+    only = ["random 50", "random 75"]
+    swept(fake / "S", only=only)
+    before = (fake / "S" / "table.json").read_text()
+    row = fake / "S/runs/random-50/0/pretrain"
+    (row / "extended.json").write_text('[{"at": 3, "how": "planned", "steps": 3, "warmup": 0}]')
+    with pytest.raises(RecipeError, match="was extended") as refused:
+        swept(fake / "S", resume=True, only=only)
+    assert refused.value.where == str(row)
+    assert (fake / "S" / "table.json").read_text() == before
+    row.rename(fake / "aside")  # as the hint says
+    assert swept(fake / "S", resume=True, only=only).result["exit"] == 0
+    assert (row / "result.json").is_file()
+
+
 def test_two_sweeps_never_share_a_folder(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_SECONDS", "30")
     child = forked(lambda: swept(fake / "S"))
