@@ -101,7 +101,7 @@ def test_lars_is_what_is_meant_without_a_name(labeled: str) -> None:
         ("probe.optimizer.name=adamw", "unknown name 'adamw' try: known: lars, sgd"),
         ("probe.optimizer={name: sgd, momentum: 1}", "expected less than 1"),
         ("probe.optimizer.name=null", "probe.optimizer.name: expected 'lars'"),
-        ("probe.optimizer=sgd", "`optimizer: {name: sgd}`"),
+        ("probe.optimizer=sgd", "try: probe.optimizer.name=sgd"),
     ],
 )
 def test_what_makes_no_sense_is_refused(cli: Cli, labeled: str, word: str, told: str) -> None:

@@ -356,7 +356,7 @@ def seconds(*words: str) -> float:
 
 @pytest.mark.parametrize("part", range(4))
 def test_every_shipped_recipe_is_valid(cli: Cli, part: int) -> None:
-    recipes = shipped()[part::4]
+    recipes = sorted(shipped())[part::4]
     result = cli("recipes", "validate", *recipes)
     assert result.code == 0, result.err
     assert result.out.count(": valid") == len(recipes)

@@ -21,6 +21,7 @@ ON_CPUS = {
     "quickstart_video",
     "drawn_images",
     "drawn_videos",
+    "tiny_actions",
     "tiny_images",
     "tiny_videos",
 }

@@ -20,8 +20,10 @@ def test_expected_numbers_name_the_protocol_of_their_own_recipe(name: str) -> No
         assert options is not None
         if each.metric.startswith("finetune."):
             assert recipe.finetune is not None
-            views = f"{options.views.clips}x{options.views.crops}"
-            assert each.protocol == f"finetune/{recipe.finetune.blocks}/{views}"
+            judged = f"{options.views.clips}x{options.views.crops}"
+            if recipe.finetune.head.kind == "detection":  # of persons that others have detected
+                judged = f"{recipe.finetune.boxes.dialect}/detected"
+            assert each.protocol == f"finetune/{recipe.finetune.blocks}/{judged}"
         else:
             assert each.protocol == "linear/paper"
 

@@ -50,7 +50,7 @@ def test_a_share_has_all_that_data_train_has(tmp_path: Path) -> None:
     written = parse(dump(recipe))
     assert written is not None
     plain = written.plain["data"]["val"]  # type: ignore[index,call-overload]
-    assert set(plain) == {"split", "by", "stride", "sampling", "max_bad_fraction"}
+    assert set(plain) == {"split", "by", "stride", "sampling", "jitter", "max_bad_fraction"}
     (tmp_path / "again.yaml").write_text(dump(recipe), encoding="utf-8")
     assert resolve(read("again.yaml"), "pretrain") == recipe
     # Another set later: the share is of that one.

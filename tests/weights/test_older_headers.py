@@ -19,7 +19,12 @@ from maekit.weights.safetensors_io import KEY, read_header
 HEADERS: dict[str, Any] = json.loads(
     Path(__file__).with_name("older_headers.json").read_text(encoding="utf-8")
 )
-SINCE = {"norm_eps": (None, 1e-6), "last_norm_eps": (None,), "resize_positions": ("resample",)}
+SINCE = {
+    "norm_eps": (None, 1e-6),
+    "last_norm_eps": (None,),
+    "resize_positions": ("resample",),
+    "roi": (None,),
+}
 SPELLED = {"normalised": "normalized", "centre": "center"}
 
 
