@@ -2,9 +2,8 @@
 
 A command names the function that it runs, which is imported when it is called: ``maekit --help``
 costs no more than Typer. A function's parameters are those of its command (a test says so).
+Annotations are no strings, here and in groups/: Typer would compile each of several hundred anew.
 """
-
-from __future__ import annotations
 
 import functools
 import io
@@ -60,7 +59,7 @@ app = typer.Typer(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: "Sequence[str] | None" = None) -> None:
     """Run the command line (by default that of the process) and exit with its code."""
     # Torch's threads wait for each other by spinning, which costs up to eight times the work where
     # anything else wants a core (loader workers do); set before torch is imported.

@@ -1,7 +1,5 @@
 """``maekit recipes``: its commands' options and help."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
