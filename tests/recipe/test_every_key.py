@@ -362,6 +362,7 @@ def known() -> dict[tuple[str, ...], Fingerprint]:
     return {}
 
 
+@pytest.mark.slow  # some 300 small runs
 @pytest.mark.parametrize(("name", "key"), CASES)
 def test_a_perturbed_key_changes_the_run(
     name: str,
