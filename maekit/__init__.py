@@ -105,8 +105,9 @@ def loader(
     """Open a recipe's training samples and masks for a training loop of one's own.
 
     ``for batch in loader`` is an epoch, the next loop the next one; ``len(loader)`` counts batches.
-    ``loader.model`` is a fresh model; ``loader.model(batch.pixels, batch.hidden).loss`` is what it
-    is trained by.
+    ``loader.model`` is a fresh model; ``loader.model(batch.pixels, batch.hidden).loss`` is its loss
+    on the hidden patches, that of ``maekit pretrain`` where a recipe asks for no more (a decoder
+    masker, ``loss_on: all``) and all samples could be read.
 
     Args:
         recipe: as for ``build``.

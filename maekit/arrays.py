@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional as F  # noqa: N812
 
 from maekit import registry
 from maekit.data.masks import MaskDraw
-from maekit.data.pixels import to_float01
+from maekit.data.pixels import DTYPES, crop_resize, to_float01
+from maekit.data.rendering import fitted_box
 from maekit.recipe.schema import MaskerSpec
 from maekit.tokens import Mask, patchify, unpatchify
 
@@ -119,36 +119,34 @@ def _as_clip(model: MaskedAutoencoder, image: Any) -> Tensor:  # noqa: ANN401 - 
         clip = image.float()
     else:
         array = np.asarray(image)
+        if array.dtype.name not in DTYPES:  # float64, say, which numpy makes by itself
+            plain = array.dtype.kind in "fb"
+            array = array.astype(np.float32) if plain else to_float01(array)
         array = array[..., None] if array.ndim == _IMAGE - 1 else array
         array = array[None] if array.ndim == _IMAGE else array
         if array.ndim != _CLIP:
             msg = f"an image is [H, W, C], a clip [T, H, W, C]; this is {list(array.shape)}"
             raise ValueError(msg)
-        clip = torch.from_numpy(to_float01(np.ascontiguousarray(array))).float()
+        shown = to_float01(np.ascontiguousarray(_fitted(array, (height, width))))
+        clip = torch.from_numpy(shown).float()
         clip = clip.permute(3, 0, 1, 2)[None]
     if clip.shape[1] == 1 and channels > 1:
         clip = clip.expand(-1, channels, -1, -1, -1)
     if clip.shape[2] == 1 and frames > 1:  # a picture stands still
         clip = clip.expand(-1, -1, frames, -1, -1)
-    if clip.shape[:3] != (1, channels, frames):
+    if clip.shape != (1, channels, *model.clip):
         msg = (
-            f"the model takes one clip of {channels} channels and {frames} frames, this has "
-            f"{list(clip.shape[:3])} (samples, channels, frames)"
+            f"the model takes one clip of {channels} channels and {frames} frames of {height} x "
+            f"{width} pixels, this is {list(clip.shape)}: [1, C, T, H, W]"
         )
         raise ValueError(msg)
-    return _fitted(clip, height, width).to(model.device)
+    return clip.to(model.device)
 
 
-def _fitted(clip: Tensor, height: int, width: int) -> Tensor:
-    """Cut the middle out, of the model's aspect, and resize it."""
-    down, across = clip.shape[-2:]
-    if (down, across) == (height, width):
-        return clip
-    scale = min(down / height, across / width)
-    cut = (max(1, round(height * scale)), max(1, round(width * scale)))
-    top, left = (down - cut[0]) // 2, (across - cut[1]) // 2
-    middle = clip[..., top : top + cut[0], left : left + cut[1]]
-    flat = middle.transpose(1, 2).flatten(0, 1)
-    small = F.interpolate(flat, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
-    fitted: Tensor = small.unflatten(0, (1, -1)).transpose(1, 2)
-    return fitted
+def _fitted(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cut the middle of ``[T, H, W, C]`` out and resize it, as held-out samples are shown."""
+    if array.shape[1:3] == size:
+        return array
+    _, down, across, _ = array.shape
+    box = fitted_box(down, across, size, "crop")
+    return np.stack([crop_resize(frame, box, size, "context", "bicubic") for frame in array])

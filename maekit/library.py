@@ -57,14 +57,14 @@ def build(recipe: RecipeLike, overrides: Sequence[str] = ()) -> MaskedAutoencode
 
 
 class TrainingBatch(NamedTuple):
-    """Samples of one update, or a share of it.
+    """Samples of one update, or a share of it; with ``pretrain.repeats`` R rows of each.
 
     Attributes:
         pixels: float32 ``[B, C, T, H, W]``, normalized as the model wants them.
         hidden: bool ``[B, N]``, True = hidden.
         weight: float32 ``[B]``; 0 of what could not be read, whose pixels are zeros.
-        labels: of each sample, as its data set has it; None where there is none.
-        names: of each sample.
+        labels: of each row's sample, as its data set has it; None where there is none.
+        names: of each row's sample.
     """
 
     pixels: Tensor
@@ -145,14 +145,15 @@ class TrainingLoader:
                         f"no sample of a batch can be read: {bad.reason}", where=bad.file
                     )
                 pixels = to_device_float01(batch.views[0], _CPU)
-                names = tuple(self.dataset.name(key.index) for key in batch.keys)
+                rows = len(batch.weight) // len(batch.keys)  # views of each sample, side by side
+                names = [self.dataset.name(key.index) for key in batch.keys for _ in range(rows)]
                 assert batch.hidden is not None  # noqa: S101 - pre-training has a masker
                 yield TrainingBatch(
                     self.model.normalize(pixels.to(self.model.device)).to(_CPU),
                     torch.from_numpy(np.array(batch.hidden)),
                     torch.from_numpy(np.array(batch.weight)),
-                    batch.labels,
-                    names,
+                    tuple(label for label in batch.labels for _ in range(rows)),
+                    tuple(names),
                 )
 
 

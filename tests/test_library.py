@@ -48,6 +48,18 @@ def test_a_loop_of_ones_own_has_the_losses_of_the_run(small: str) -> None:
     close([loss.item()], [first], terms=10_000)
 
 
+def test_of_repeats_each_row_has_its_name_and_label(small: str) -> None:
+    """The rows of one sample are side by side: what belongs to each is told row by row."""
+    batch = next(iter(maekit.loader(small, ["pretrain.repeats=2", "data.workers=0"])))
+    rows = len(batch.pixels)
+    assert [len(each) for each in (batch.hidden, batch.weight, batch.labels, batch.names)] == [
+        rows
+    ] * 4
+    assert batch.names[0::2] == batch.names[1::2]
+    assert len(set(batch.names)) == rows // 2
+    assert not torch.equal(batch.pixels[0], batch.pixels[1])
+
+
 def test_epochs_differ_and_can_be_drawn_again(small: str) -> None:
     loader = maekit.loader(small, ["pretrain.batch.accumulation=2"])
     assert len(loader) == 4
@@ -122,6 +134,11 @@ def test_reconstructions_of_a_picture_are_arrays(small: str) -> None:
     mine = np.array([True, False, False, False, False, True])
     own = model.reconstruct(whole[0], hidden=mine).hidden
     assert np.array_equal(own[::8, ::8].reshape(-1), mine)
+    # An array of any size is shown as the file would be, a float64 one as its float32.
+    from_file = model.reconstruct(maekit.read(path, model), seed=3)
+    from_array = model.reconstruct(whole[0], seed=3)
+    assert all(np.array_equal(*pair) for pair in zip(from_file, from_array, strict=True))
+    assert model.reconstruct(np.zeros((20, 30, 3))).original.shape == (16, 24, 3)
     gray = model.reconstruct(Image.open(path).convert("L"), ratio=0.5)
     assert gray.original.shape == (16, 24, 3)
     with pytest.raises(ValueError, match="hidden has 5 values"):

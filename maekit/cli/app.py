@@ -34,6 +34,7 @@ from maekit.cli.options import (
     Json,
     Lock,
     MoreDevices,
+    OutputFolder,
     OverridesArgument,
     Overwrite,
     Quiet,
@@ -606,10 +607,7 @@ def detect(  # noqa: PLR0917 - each is an option of the command line
             "--recipe", metavar="RECIPE", help="Read films as this one's data.val; default: RUN's."
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="New or empty folder; default: maekit-out/<n>."),
-    ] = None,
+    out: OutputFolder = None,
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -674,10 +672,7 @@ def reconstruct(  # noqa: PLR0917 - each is an option of the command line
     attention: Annotated[
         bool, typer.Option("--attention", help="Show where the encoder looks, too.")
     ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="New or empty folder; default: maekit-out/<n>."),
-    ] = None,
+    out: OutputFolder = None,
     device: Device = None,
     json: Json = False,
     quiet: Quiet = False,

@@ -31,6 +31,10 @@ RunFolderOption = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Run folder; default: runs/<recipe>/<n>."),
 ]
+OutputFolder = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="New or empty folder; default: maekit-out/<n>."),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Resume from the newest good checkpoint, if there is one.")
 ]

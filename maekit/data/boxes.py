@@ -114,16 +114,15 @@ def widened(corners: np.ndarray, across: float, down: float) -> np.ndarray:
     return wide
 
 
-def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of each box ``[P, 4]`` with each other one ``[Q, 4]``.
+def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return intersection over union of boxes ``[..., 4]``, pair by pair; 0 of empty ones.
 
-    ``[P, Q]``; 0 of boxes without extent.
+    Leading dimensions broadcast: ``[P, 1, 4]`` and ``[1, Q, 4]`` give ``[P, Q]``.
     """
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = (np.clip(each[:, 2:] - each[:, :2], 0, None).prod(axis=1) for each in (first, second))
-    one, other = areas
-    union = one[:, None] + other[None, :] - shared
-    share: np.ndarray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return share
+    low = np.maximum(first[..., :2], second[..., :2])
+    high = np.minimum(first[..., 2:], second[..., 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=-1)
+    areas = (np.clip(each[..., 2:] - each[..., :2], 0, None).prod(-1) for each in (first, second))
+    union = sum(areas) - shared
+    found: np.ndarray = np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+    return found

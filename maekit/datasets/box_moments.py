@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from maekit.data.boxes import overlaps
+from maekit.data.boxes import iou
 from maekit.datasets.box_lists import (
     BoxRow,
     read_actions,
@@ -228,9 +228,8 @@ def _label(found: Iterable[Person], known: Sequence[Person], least: float) -> No
     bare = [person for person in found if not person.labels]
     if not known or not bare:
         return
-    shared = overlaps(
-        np.array([person.corners for person in bare]), np.array([each.corners for each in known])
-    )
+    theirs = np.array([each.corners for each in known])
+    shared = iou(np.array([person.corners for person in bare])[:, None], theirs)
     for person, best, share in zip(bare, shared.argmax(1), shared.max(1), strict=True):
         if share >= least:
             person.labels |= known[best].labels

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maekit.data.boxes import overlaps
+from maekit.data.boxes import iou
 from maekit.datasets.ava import Ava
 from maekit.datasets.drawing.actions import ACTIONS, POSES, draw_doing, draw_movie
 from maekit.datasets.sample_actions import SampleActions
@@ -84,7 +84,7 @@ def test_the_lists_are_avas_and_detected_persons_are_near_the_truth(cache: Path)
     for label in detected.labels:
         truth, found = (label.corners[np.array(label.truth) == kind] for kind in (True, False))
         assert label.asked == tuple(not kind for kind in label.truth)
-        shares += overlaps(found, truth).max(axis=1).tolist() if len(found) else []
+        shares += iou(found[:, None], truth).max(axis=1).tolist() if len(found) else []
     assert np.median(shares) > 0.9
 
 

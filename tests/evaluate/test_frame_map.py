@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maekit.data.boxes import iou
 from maekit.errors import DataError
-from maekit.evaluate.detection.frame_map import DIALECTS, Dialect, frame_map, iou
+from maekit.evaluate.detection.frame_map import DIALECTS, Dialect, frame_map
 from maekit.evaluate.detection.rows import Frame, Rows, read_rows, write_rows
 
 GOLDEN = json.loads(Path(__file__).with_name("ava_golden.json").read_text())["cases"]

@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from maekit.data.boxes import iou
 from maekit.evaluate.detection.rows import Rows
 
 Dialect = Literal["alphaction", "activitynet", "slowfast", "mmaction"]
@@ -134,17 +135,6 @@ def _hits(truth: Rows, rows: Rows, takes: np.ndarray) -> np.ndarray:
     hits = np.zeros(len(rows), np.bool_)
     hits[row[best[earliest]]] = True
     return hits
-
-
-def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return intersection over union of boxes ``[..., 4]``, pair by pair; 0 of empty ones."""
-    low = np.maximum(first[..., :2], second[..., :2])
-    high = np.minimum(first[..., 2:], second[..., 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=-1)
-    areas = [(each[..., 2:] - each[..., :2]).prod(axis=-1) for each in (first, second)]
-    union = areas[0] + areas[1] - shared
-    found: np.ndarray = np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
-    return found
 
 
 def _curve(hits: np.ndarray, count: int, *, left_out: bool) -> Curve:
