@@ -14,12 +14,16 @@ from maekit.engine.left_out import announce_overlap, announce_set, left_out_of
 from maekit.engine.resume import record_source
 from maekit.engine.run import resume_command
 from maekit.engine.run_folder import PREDICTIONS
+from maekit.evaluate.classifier import linear_head
 from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.feature_cache import source_of
 from maekit.evaluate.kept_run import Judging, run_kept
-from maekit.evaluate.probe import MODEL, TRAIN, VAL, assemble_probe
+from maekit.evaluate.probe import MODEL, TRAIN, VAL, ProbeResult, ProbeSetup, assemble_probe
+from maekit.weights.locate import FINAL
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from maekit.engine.events import Emit
@@ -72,6 +76,7 @@ def _judged(
     def judge() -> dict[str, Any]:
         judged = setup.evaluate_cached(kept)
         judged[MODEL].predictions.write(path / PREDICTIONS)
+        _leave_classifier(setup, judged[MODEL], path / FINAL)
         more = {
             "bad_files": len(setup.bad_files),
             "left_out": left_out_of(sets, setup.seen),
@@ -82,3 +87,18 @@ def _judged(
         return setup.result(judged) | more
 
     return distributed.on_first(judge)
+
+
+def _leave_classifier(setup: ProbeSetup, judged: ProbeResult, path: Path) -> None:
+    """Write encoder and head as a classifier, where the head is linear on the encoder's output."""
+    if judged.layer is None or setup.probe.layer is not None:
+        return
+    # A class token is normalized alike before and after it is taken, which more formats can hold.
+    own = setup.pool == "cls" and setup.encoder.backbone.last_norm() is not None
+    setup.write_classifier(
+        path,
+        linear_head(*judged.layer),
+        norm="pretrained" if own else "tokens",
+        batch_norm=False,
+        provenance=f"maekit {VERB} {setup.recipe.name}",
+    )

@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from maekit.engine import distributed
 from maekit.engine.build import load_model, without_head
 from maekit.errors import PartError, WeightsError
-from maekit.evaluate.features import pool_then_norm, required_norm
+from maekit.evaluate.features import pool_then_norm, pool_tokens, required_norm
 from maekit.layers import LAYER_NORM_EPS, Normalizer, Statistics
 from maekit.model import MaskedAutoencoder
+from maekit.tokens import Mask, require_clips
 from maekit.weights.importer import UserHints, Weights, open_weights
 from maekit.weights.safetensors_io import CLASSIFIER, load_exactly
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from maekit.contracts import Backbone, Grid
     from maekit.weights.header import ClassifierHeader, Header, Norm, Pool
 
@@ -87,7 +90,8 @@ class Classifier(Headed):
 
     ``norm="fresh"`` puts a new LayerNorm behind the pooling, and the encoder's own is not used (MAE
     and VideoMAE, ``fc_norm``); ``"pretrained"`` puts the encoder's own there (mae_st; with
-    ``pool="cls"`` that is MAE's linear probe, where the order makes no difference).
+    ``pool="cls"`` that is MAE's linear probe, where the order makes no difference); with
+    ``"tokens"`` it stands before the pooling, as in a probe of cached features.
 
     Raises:
         PartError: the encoder has no class token, or no norm of its own, where one is needed.
@@ -140,6 +144,11 @@ class Classifier(Headed):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Compute what the head gets, ``[B, D]``, of normalized pixels."""
+        if self.norm_kind == "tokens":
+            count = require_clips(pixels).shape[0]  # len() would fix it where it is traced
+            mask = Mask.nothing_hidden(count, self.grid.tokens, pixels.device)
+            encoded = self.backbone(pixels, mask)
+            return pool_tokens(encoded.tokens, self.pool, self.backbone.prefix_tokens)
         norm = required_norm(self.backbone) if self.fc_norm is None else self.fc_norm
         return pool_then_norm(self.backbone, pixels, self.grid, self.pool, norm)
 
@@ -290,6 +299,14 @@ def make_head(
     nn.init.zeros_(linear.bias)
     parts["linear"] = linear
     return nn.Sequential(parts)
+
+
+def linear_head(weights: np.ndarray, biases: np.ndarray) -> nn.Sequential:
+    """Make a head of fitted weights ``[K, D]`` and biases ``[K]``."""
+    head = make_head(weights.shape[1], len(weights))
+    layer = {"linear.weight": torch.from_numpy(weights), "linear.bias": torch.from_numpy(biases)}
+    head.load_state_dict(layer)
+    return head
 
 
 def freeze(classifier: Headed, blocks: int | Literal["all", "half"]) -> list[nn.Module]:

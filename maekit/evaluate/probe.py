@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -29,6 +29,7 @@ from maekit.evaluate.baselines import (
     reduced_size,
     untrained,
 )
+from maekit.evaluate.classifier import Classifier, classifier_tensors
 from maekit.evaluate.encoder import digest_of_weights, load_encoder
 from maekit.evaluate.feature_cache import (
     SHARD_SIZE,
@@ -51,13 +52,17 @@ from maekit.evaluate.labels import (
     warn_of_accuracy,
 )
 from maekit.evaluate.predictions import TOP, Predictions, Reading
-from maekit.evaluate.probe_heads import FittedHead, check_head, fit_head
+from maekit.evaluate.probe_heads import FittedHead, Layer, check_head, fit_head
 from maekit.evaluate.views import ViewReader, view_reader
 from maekit.progress import counted
+from maekit.weights.header import ClassifierHeader
 from maekit.weights.locate import SCRATCH
+from maekit.weights.safetensors_io import write_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import nn
 
     from maekit.contracts import Dataset
     from maekit.data.batch import BadFile, Batch
@@ -67,7 +72,7 @@ if TYPE_CHECKING:
     from maekit.recipe.probe import Probe
     from maekit.recipe.schema import DataSpec, Recipe
     from maekit.recipe.sections import Views
-    from maekit.weights.header import Header
+    from maekit.weights.header import Header, Norm
 
 TRAIN, VAL = "data.train", "data.val"
 # What is evaluated; only clips have differences of frames.
@@ -94,6 +99,7 @@ class ProbeResult:
 
     predictions: Predictions
     fitted: dict[str, Any]
+    layer: Layer | None = None
 
 
 @dataclass
@@ -269,12 +275,12 @@ class ProbeSetup:
         self, fits: Mapping[str, FittedHead], val: FeatureSet, reader: ViewReader
     ) -> dict[str, ProbeResult]:
         found = {}
-        for name, (head, fitted) in fits.items():
+        for name, (head, fitted, layer) in fits.items():
             views = val.features[name]
             scores = head(views.reshape(-1, *views.shape[2:])).reshape(*views.shape[:2], -1)
             labels = self.labeled.val[val.rows]
             made = Predictions.from_views(val.rows, self.val, labels, scores, reader.center_index)
-            found[name] = ProbeResult(made, fitted)
+            found[name] = ProbeResult(made, fitted, layer)
             self.emit(Note(f"{name}: top-1 {made.top(1):.4f}"))
         model = found[MODEL].predictions
         if not warn_of_accuracy(model.scores, model.labels, self.emit):
@@ -319,6 +325,33 @@ class ProbeSetup:
             "from": self.source,
             "encoder_sha256": self.digest,
         }
+
+    def write_classifier(
+        self, path: Path, head: nn.Module, *, norm: Norm, batch_norm: bool, provenance: str
+    ) -> None:
+        """Write the encoder and a fitted head as a classifier.
+
+        Args:
+            path: of the file.
+            head: features ``[B, D]`` to logits ``[B, K]``.
+            norm: where the encoder's last norm stood, as in ``ClassifierHeader``.
+            batch_norm: whether the head begins with one.
+            provenance: where the weights come from, in words.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        pool: Literal["cls", "mean"] = "cls" if self.pool == "cls" else "mean"
+        described = ClassifierHeader(
+            kind="multiclass",
+            outputs=self.labeled.classes,
+            pool=pool,
+            norm=norm,
+            batch_norm=batch_norm,
+        )
+        classifier = Classifier.of(self.encoder, head, pool=pool, norm=norm)
+        said = {"classifier": described, "source": provenance}
+        write_weights(path, classifier_tensors(classifier), self.header.model_copy(update=said))
 
     @property
     def reading(self) -> Reading:

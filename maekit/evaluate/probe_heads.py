@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +24,21 @@ if TYPE_CHECKING:
     from maekit.recipe.probe import CachedLinear, Probe
 
 ProbeHead = Callable[[np.ndarray], np.ndarray]  # features [m, ...] to scores [m, K]
-FittedHead = tuple[ProbeHead, dict[str, Any]]  # and how it was fitted
+Layer = tuple[np.ndarray, np.ndarray]  # weights [K, D] and biases [K] of logits
 _PATIENCE = 2
 _WORTH_THREADS = 10**9  # multiplications a product
 _LEAST = 1e-6  # of a feature's deviation: one that is constant says nothing, and stays 0
 _CHUNK = 4096  # queries at once, at most
 _NUMBERS = 2**28  # at once: 1 GiB in float32
+_NEVER = -1e4  # a logit whose share is 0, also in half precision
+
+
+class FittedHead(NamedTuple):
+    """A head, how it was fitted, and the layer that computes the same, where there is one."""
+
+    score: ProbeHead
+    fitted: dict[str, Any]
+    layer: Layer | None = None
 
 
 def check_head(probe: Probe, width: int) -> None:
@@ -82,7 +91,7 @@ def fit_head(
             k=probe.knn.k,
             temperature=probe.knn.temperature,
         )
-        return on_device(nearest.probabilities, device), {"voters": nearest.k}
+        return FittedHead(on_device(nearest.probabilities, device), {"voters": nearest.k})
     losses: list[float] = []
     head = fit_attentive(
         torch.from_numpy(features),
@@ -94,10 +103,8 @@ def fit_head(
         device=device,
         on_epoch=lambda _, loss: losses.append(loss),
     )
-    return on_device(head.probabilities, device), {
-        "loss_first": losses[0],
-        "loss_last": losses[-1],
-    }
+    fitted = {"loss_first": losses[0], "loss_last": losses[-1]}
+    return FittedHead(on_device(head.probabilities, device), fitted)
 
 
 def _linear(
@@ -115,11 +122,12 @@ def _linear(
         text = f"the best of probe.linear.strengths, {found.strength:g}, is the first or last"
         emit(Note(f"{text} of them: one beyond may do better"))
     accuracies = {f"{c:g}": share for c, share in found.accuracies.items()}
-    return found.probabilities, {
+    fitted = {
         "strength": found.strength,
         "accuracies": accuracies,
         "converged": found.converged,
     }
+    return FittedHead(found.probabilities, fitted, found.layer())
 
 
 def on_device(head: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> ProbeHead:
@@ -152,6 +160,17 @@ class LinearProbe:
         known = self.model.predict_proba((features - self.mean) / self.deviation)
         scores[:, self.model.classes_] = known
         return scores
+
+    def layer(self) -> Layer:
+        """Return weights ``[K, D]`` and biases ``[K]`` whose softmax of features is the same."""
+        weights = np.zeros((self.classes, len(self.mean)))
+        biases = np.full(self.classes, _NEVER)
+        own, bias = self.model.coef_ / self.deviation, self.model.intercept_
+        if len(own) == 1:  # of two classes it fits the difference only
+            own, bias = np.stack([np.zeros_like(own[0]), own[0]]), np.array([0.0, bias[0]])
+        weights[self.model.classes_] = own
+        biases[self.model.classes_] = bias - own @ self.mean
+        return weights, biases
 
 
 def fit_linear(

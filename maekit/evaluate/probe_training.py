@@ -9,7 +9,7 @@ meets another, so that each is trained as it would be alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from maekit.engine.run_folder import PREDICTIONS, plain
 from maekit.engine.schedule import total_steps
 from maekit.engine.step import eval_mode, send, to_device_float01
 from maekit.errors import RecipeError
-from maekit.evaluate.classifier import Classifier, classifier_tensors, make_head
+from maekit.evaluate.classifier import make_head
 from maekit.evaluate.encoder import weights_or_newest
 from maekit.evaluate.features import Features
 from maekit.evaluate.probe import (
@@ -43,8 +43,8 @@ from maekit.evaluate.probe import (
 from maekit.evaluate.probe_heads import FittedHead, on_device
 from maekit.recipe.probe import Lars
 from maekit.stop import check
-from maekit.weights.header import ClassifierHeader, FileHeader, Header
-from maekit.weights.safetensors_io import load_exactly, write_weights
+from maekit.weights.header import FileHeader
+from maekit.weights.safetensors_io import load_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -226,7 +226,7 @@ class LinearProbeJob(Job):
 
         def of(name: str) -> FittedHead:
             judge = on_device(lambda x: heads.probabilities(name, x), self.setup.device)
-            return judge, {}
+            return FittedHead(judge, {})
 
         fits = {name: of(name) for name in self.setup.extractors}
         with eval_mode(heads):
@@ -242,25 +242,16 @@ class LinearProbeJob(Job):
         found = self.judged[MODEL].predictions
 
         def write() -> None:
-            write_weights(path, classifier_tensors(self._classifier()), self._header())
+            self.setup.write_classifier(
+                path,
+                self.model.of[MODEL],
+                norm="pretrained",
+                batch_norm=True,
+                provenance=self.provenance,
+            )
             found.write(path.with_name(PREDICTIONS))
 
         distributed.on_first(write)
-
-    def _classifier(self) -> Classifier:
-        head = self.model.of[MODEL]
-        return Classifier.of(self.setup.encoder, head, pool=_pool(self.setup), norm="pretrained")
-
-    def _header(self) -> Header:
-        described = ClassifierHeader(
-            kind="multiclass",
-            outputs=self.setup.labeled.classes,
-            pool=_pool(self.setup),
-            norm="pretrained",
-            batch_norm=True,
-        )
-        header = self.setup.header
-        return header.model_copy(update={"classifier": described, "source": self.provenance})
 
     def result(self) -> dict[str, Any]:
         """Return what data.val showed."""
@@ -299,10 +290,6 @@ def _updates(probe: Probe, samples: int, batch: int) -> int:
         batch=batch,
         per_epoch=Stream(Order(samples, 0), batch).steps_per_epoch,
     )
-
-
-def _pool(setup: ProbeSetup) -> Literal["cls", "mean"]:
-    return "cls" if setup.pool == "cls" else "mean"
 
 
 def _widths(setup: ProbeSetup) -> dict[str, int]:

@@ -43,7 +43,7 @@ def open_classifier(request: Request) -> tuple[Weights, ClassifierHeader]:
 
     Raises:
         WeightsError: they hold none.
-        RecipeError: they are a probe of cached features, which leaves none.
+        RecipeError: they are a probe that leaves none.
     """
     _refuse_cached(request.source)
     weights = open_weights(request.source, user_hints=UserHints(classes=request.classes))
@@ -57,15 +57,15 @@ def open_classifier(request: Request) -> tuple[Weights, ClassifierHeader]:
 
 
 def _refuse_cached(source: str) -> None:
-    """Refuse a probe on cached features, which leaves scores and no classifier.
+    """Refuse a probe that leaves scores only: of neighbors, attentive, of an inner layer.
 
     Raises:
         RecipeError: the source is one.
     """
     folder = Path(source)
     if read_result(folder).get("verb") == "probe" and not (folder / FINAL).is_file():
-        msg = "this probe judged cached features and left no classifier"
-        hint = "probe with probe.kind=linear probe.protocol=paper, which leaves one"
+        msg = "this probe left scores and no classifier"
+        hint = "probe with --kind linear, without probe.layer, which leaves one"
         raise RecipeError(msg, where=source, hint=hint)
 
 

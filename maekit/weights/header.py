@@ -13,7 +13,7 @@ from maekit.version import __version__
 FORMAT = 1
 
 Pool = Literal["mean", "cls"]
-Norm = Literal["fresh", "pretrained"]
+Norm = Literal["fresh", "pretrained", "tokens"]
 HeadKind = Literal["multiclass", "multilabel", "regression", "detection"]
 
 
@@ -35,7 +35,9 @@ class ClassifierHeader(BaseModel):
     kind: HeadKind
     outputs: tuple[str, ...]  # the classes, labels or values, in the order of the head
     pool: Pool
-    norm: Norm  # fresh: behind the pooling, in place of the encoder's own
+    # fresh: a new one behind the pooling, in place of the encoder's own; pretrained: the encoder's
+    # own behind the pooling; tokens: where the encoder has it, before the pooling.
+    norm: Norm
     dropout: float = 0.0
     batch_norm: bool = False
     norm_eps: float = 1e-6  # of the norm behind the pooling, where it is fresh

@@ -110,12 +110,34 @@ def test_what_cannot_be_judged_is_refused(cli: Cli, two: str) -> None:
     assert probe.code == 0, probe.err
     cached = cli("evaluate", "knn", "--out", "x")
     assert cached.code == 2
-    assert "judged cached features and left no classifier" in cached.err
+    assert "left scores and no classifier" in cached.err
     none = cli("evaluate", "pre", "--data", "pictures/val", "--out", "x")
     assert none.code == 3
     assert "hold no classifier" in none.err
     assert cli("evaluate", "absent.pth", "--data", "pictures/val").code == 2
     assert not Path("x").exists()
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_a_probe_of_cached_features_leaves_a_classifier(cli: Cli, two: str, pool: str) -> None:
+    """It says of data.val what the probe said, is asked, and written as ONNX."""
+    words = (two, *SCRATCH, f"probe.pool={pool}")
+    done = cli("probe", *words, "--out", "probed", "-q")
+    assert done.code == 0, done.err
+    assert cli("evaluate", "probed", "--out", "again", "-q").code == 0
+    before, result = result_of("probed"), result_of("again")
+    for key in ("top1", "top5", "per_class"):
+        assert result[key] == before[key], key
+    for ours, theirs in zip(scores("again"), scores("probed"), strict=True):
+        np.testing.assert_allclose(ours["scores"], theirs["scores"], rtol=1e-4)
+    asked = cli("predict", "pictures/val", "--from", "probed", "--out", "asked.csv")
+    assert asked.code == 0, asked.err
+    assert len(Path("asked.csv").read_text().splitlines()) == 1 + len(scores("again"))
+    written = cli("weights", "convert", "probed", "probed.onnx", "--to", "onnx")
+    assert written.code == 0, written.err
+    inner = cli("probe", *words, "probe.layer=1", "--out", "inner", "-q")
+    assert inner.code == 0, inner.err
+    assert cli("predict", "pictures/val", "--from", "inner").code == 2
 
 
 def official(cli: Cli, path: str, side: int = 32) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,8 @@ def test_a_strength_at_the_end_of_those_tried_is_told(
 ) -> None:
     """Another beyond it may do better, of the encoder or of its floor."""
     best = max(accuracies, key=lambda strength: accuracies[strength], default=0.1)
-    found = LinearProbe(np.zeros(1), np.ones(1), None, 2, best, accuracies, converged=True)
+    fit = SimpleNamespace(coef_=np.zeros((1, 1)), intercept_=np.zeros(1), classes_=np.arange(2))
+    found = LinearProbe(np.zeros(1), np.ones(1), fit, 2, best, accuracies, converged=True)
     monkeypatch.setattr(probe_heads, "fit_linear", lambda *_: found)
     events: list[Event] = []
     probe_heads.fit_head(
@@ -124,6 +126,19 @@ def test_classes_that_were_never_trained_on_score_nothing() -> None:
     assert scores.shape == (60, 6)
     assert (scores[:, [1, 3, 5]] == 0).all()
     np.testing.assert_allclose(scores.sum(1), 1)
+
+
+@pytest.mark.parametrize("known", [(0, 1, 2), (0, 2), (1, 2)])
+def test_a_layer_computes_the_same(known: tuple[int, ...]) -> None:
+    """Of three classes, and of two of them, which scikit-learn fits as one."""
+    features, labels = blobs(300)
+    kept = np.isin(labels, known)
+    options = CachedLinear(strengths=(0.3,))
+    probe = fit_linear(features[kept], labels[kept], 3, options, seed=0)
+    weights, biases = probe.layer()
+    queries = blobs(50, seed=1)[0]
+    found = torch.from_numpy(queries.astype(np.float64) @ weights.T + biases).softmax(dim=1)
+    np.testing.assert_allclose(found, probe.probabilities(queries), rtol=1e-9, atol=1e-12)
 
 
 def test_a_constant_feature_is_no_trouble() -> None:
