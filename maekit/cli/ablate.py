@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from maekit.recipe.schema import Recipe
 
 
-def ablate(  # noqa: PLR0917 - each is an option of the command line
+def ablate(
     recipe: str,
     overrides: list[str] | None,
     jobs: int,

@@ -76,7 +76,7 @@ class Row(NamedTuple):
         return (self.video, f"{self.second:.3f}", *shown, self.action, f"{self.score:.5f}")
 
 
-def detect(  # noqa: PLR0917 - each is an option of the command line
+def detect(
     inputs: Sequence[str],
     source: str | None,
     boxes: str | None,

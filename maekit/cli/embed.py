@@ -68,7 +68,7 @@ BAD_FILES = DataError.exit_code
 TIMEOUT = 120.0  # seconds that one input may take
 
 
-def embed(  # noqa: PLR0917 - each is an option of the command line
+def embed(
     inputs: Sequence[str] | None,
     samples: Which | None,
     source: str | None,

@@ -24,7 +24,7 @@ from maekit.ranks import is_speaker
 from maekit.weights.heads import read_classes
 
 
-def evaluate(  # noqa: PLR0917 - each is an option of the command line
+def evaluate(
     source: str,
     overrides: list[str] | None,
     data: str | None,

@@ -156,3 +156,35 @@ StartFrom = Annotated[
         autocompletion=completion.runs,
     ),
 ]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT", help="Images, videos, folders, quoted patterns, lists of paths."
+    ),
+]
+RunSamples = Annotated[
+    Literal["train", "val"] | None,
+    typer.Option(
+        "--set",
+        help="Samples of the run's own data set; INPUT are then names of samples, or patterns.",
+    ),
+]
+AsRecipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help="Read and score samples as it does its data.val; default: the run's own, or one view.",
+    ),
+]
+Views = Annotated[
+    str | None,
+    typer.Option("--views", metavar="CLIPSxCROPS", help="Of each sample; 5x3 for example."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=0, metavar="N", help="Loader processes; default: as in training."
+    ),
+]
+ReplaceFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")]

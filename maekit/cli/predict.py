@@ -67,7 +67,7 @@ class Inputs(NamedTuple):
     left_out: dict[str, int]
 
 
-def predict(  # noqa: PLR0917 - each is an option of the command line
+def predict(
     inputs: Sequence[str] | None,
     source: str | None,
     top: int,

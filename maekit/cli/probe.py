@@ -41,7 +41,7 @@ _NAMES = {
 }
 
 
-def probe(  # noqa: PLR0917 - each is an option of the command line
+def probe(
     recipe: str,
     overrides: list[str] | None,
     kind: str | None,

@@ -63,7 +63,7 @@ class Hidden:
     whole: bool
 
 
-def reconstruct(  # noqa: PLR0917 - each is an option of the command line
+def reconstruct(
     inputs: Sequence[str] | None,
     samples: Which | None,
     source: str | None,

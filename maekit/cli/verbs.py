@@ -62,7 +62,7 @@ def prepared(
             yield Command(resolved, where, terminal)
 
 
-def train(  # noqa: PLR0917 - each is an option of the command line
+def train(
     verb: str,
     recipe: str,
     overrides: list[str] | None,

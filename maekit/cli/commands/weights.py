@@ -66,7 +66,7 @@ Replace = Annotated[bool, typer.Option("--overwrite", help="Replace DST.")]
 
 @weights.command("convert")
 @runs("weights:convert")
-def weights_convert(  # noqa: PLR0917 - each is an option of the command line
+def weights_convert(
     source: Source,
     destination: Destination,
     to: To,

@@ -1,1 +1,0 @@
-"""Groups of commands, declared: one file each."""
