@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,23 +50,56 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("start", [0, 8, -4])
+def zeros_from(start: int) -> Callable[[bytes], bytes]:
+    return lambda content: content[:start] + bytes(len(content[start:]))
+
+
+DROPPED = {
+    "the length": zeros_from(0),
+    "the header": zeros_from(8),
+    "the end": zeros_from(-4),
+    "a byte of the first tensor": lambda content: content[:-17] + b"\0" + content[-16:],
+    "the last byte": lambda content: content[:-1],
+    "nothing, but a byte more": lambda content: content + b"\0",
+    "all": lambda _: b"",
+    "which is which": lambda content: content.replace(b'"one":', b'"two":', 1),
+}
+
+
+@pytest.mark.parametrize("what", DROPPED)
 def test_a_write_that_the_disk_dropped_is_no_file(
-    start: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk may answer that it wrote, and hold zeros: in the length, the header, or a tensor."""
+    """A disk may answer that it wrote, and hold something else."""
 
     def lying(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         save_file(tensors, path, metadata)
-        content = bytearray(path.read_bytes())
-        content[start:] = bytes(len(content[start:]))
-        path.write_bytes(content)
+        path.write_bytes(DROPPED[what](path.read_bytes()))
 
+    monkeypatch.setattr(safetensors_io, "_order_metadata", lambda _: None)
     monkeypatch.setattr(safetensors_io, "save_file", lying)
     path = tmp_path / "w.safetensors"
     with pytest.raises(OSError, match="reads back differently"):
-        write_weights(path, {"a": torch.ones(4)}, HEADER)
+        write_weights(path, {"one": torch.full((4,), 0.1), "two": torch.full((4,), 0.2)}, HEADER)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="no /proc that counts a process's memory"
+)
+def test_what_was_written_is_read_back_in_little_memory(tmp_path: Path) -> None:
+    tensors = {str(n): torch.rand(4 << 20) for n in range(4)}  # 64 MiB
+    write_weights(tmp_path / "w.safetensors", {"a": torch.ones(1)})
+    with Path("/proc/self/clear_refs").open("w", encoding="utf-8") as file:
+        file.write("5")  # the peak is counted from here on
+    before = peak_kib()
+    write_weights(tmp_path / "w.safetensors", tensors)
+    assert peak_kib() - before < 32 << 10
+
+
+def peak_kib() -> int:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
 def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
