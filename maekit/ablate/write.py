@@ -66,7 +66,7 @@ def value_text(measure: str, cell: Cell | None) -> str:
     unit = UNITS[measure]
     if measure in COUNTED:
         return number(cell.mean * unit.factor)
-    mean = f"{cell.mean * unit.factor:.{unit.digits}f}"
+    mean = f"{cell.mean * unit.factor:.{unit.digits}f}".replace("-", MINUS)
     if cell.std is None:
         return mean
     return f"{mean} ± {cell.std * unit.factor:.{unit.digits}f}"
