@@ -2,7 +2,7 @@
 
 Each says what happened, where, and what to try. Exit codes: 0 done, 1 a bug, 2 usage or recipe,
 3 weights, 4 non-finite loss, 5 out of memory, 6 data, 7 storage, 8 a rank or worker died,
-75 interrupted and resumable, 130 stopped by Ctrl-C.
+75 interrupted and resumable, 130 stopped by Ctrl-C, 141 where nobody reads stdout any more.
 """
 
 from __future__ import annotations

@@ -229,14 +229,14 @@ MUTATIONS = [
     ),
     Mutation(
         "the loss averaged over all queries, counted or not",
-        "(target.loss(pred, truth) * mask.weight).sum()",
-        "(target.loss(pred, truth) * mask.weight).mean()",
+        "return (loss * mask.weight).sum()",
+        "return (loss * mask.weight).mean()",
         (PARITY, "test_model.py"),
     ),
     Mutation(
         "weights of the loss ignored",
-        "(target.loss(pred, truth) * mask.weight).sum()",
-        "target.loss(pred, truth).sum()",
+        "return (loss * mask.weight).sum()",
+        "return loss.sum()",
         ("test_model.py", PARITY),
     ),
     Mutation(
@@ -309,8 +309,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the cosine starts before the warm-up",
-        "progress = (step - self.warmup) / max(1, self.steps - self.warmup)",
-        "progress = step / max(1, self.steps)",
+        "progress = (step - self.warmup) / max(1, steps - self.warmup)",
+        "progress = step / max(1, steps)",
         ("test_schedule.py",),
     ),
     Mutation(
