@@ -1,4 +1,4 @@
-"""maekit: masked-autoencoder pre-training of images and videos. Importing it never imports torch."""
+"""maekit: masked-autoencoder pre-training of images and videos. Its import brings no torch."""
 
 from __future__ import annotations
 
