@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Key = tuple[str, int, int]  # path, size in bytes, time of change in nanoseconds
 
-VERSION = 1  # raise it with every change of what an index holds, or of how it is found
+VERSION = 2  # raise it with every change of what an index holds, or of how it is found
 _KEPT_BYTES = 32 * 2**20  # of indices, in each process
 _FILE_BYTES = 2 * 2**20  # of each of the 256 files
 _UNSETTLED = 2.0  # seconds in which a file system may give two changes one time

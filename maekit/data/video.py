@@ -1,8 +1,9 @@
 """Videos as arrays: exactly the frames that a plain decode from the first to the last gives.
 
 How many there are, and whether it is possible to seek, ``maekit.data.video_index`` finds out. With
-times that can be trusted, reading seeks to the keyframe before the first frame wanted, and every
-frame that comes out is held against the time it must have; otherwise it starts at the first frame.
+times that can be trusted, reading seeks to the keyframe before the first frame wanted, decodes
+nothing that no wanted frame needs, and holds every frame that comes out against the time it must
+have; otherwise it starts at the first frame.
 What is damaged without a sign in its packets shows only here. Where frames then do not come at
 their times, the file is counted after all, and the clip is bad only if it has no such frames. Of
 codecs without prediction a damaged frame is always bad: what decoders leave of it is not defined.
@@ -36,7 +37,7 @@ from maekit.data.video_index import Index, PacketUnits, decoded, opened, scan
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from av.container import InputContainer
     from av.packet import Packet
@@ -236,28 +237,42 @@ def _wanted(
     Raises:
         _LostError: frames are not those of the index, or damaged, or end too early.
     """
-    position, times = 0, index.times if index.timed else None
-    needed: Callable[[Iterable[Packet[VideoStream]]], Iterable[Packet[VideoStream]]] = iter
-    left_out: set[int] = set()  # times of frames that are not decoded
-    if seek and times is not None:
-        wanted = list(wanted)
-        needed = Needed(stream, frozenset(times[wanted].tolist()), left_out).of
-    frames = decoded(needed(container.demux(stream)))
+    if not seek or index.times is None:
+        yield from _numbered(decoded(container.demux(stream)), wanted, index)
+        return
+    needed = Needed(stream, index.times, hurry=not index.interlaced)
+    for key, numbers in _stretches(index, index.times, wanted):
+        packets: Iterable[Packet[VideoStream]] = container.demux(stream)
+        position = 0
+        if key is not None:
+            arrived, packets = _sought(container, stream, index.keys, key)
+            position = int(np.searchsorted(index.times, arrived))
+        frames = needed.frames(packets, numbers)
+        yield from _numbered(frames, numbers, index, position, needed)
+
+
+def _numbered(
+    frames: Iterator[VideoFrame],
+    wanted: Iterable[int],
+    index: Index,
+    position: int = 0,
+    needed: Needed | None = None,
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Yield those of frames that are wanted; ``position`` is the number of the first that comes.
+
+    Raises:
+        _LostError: as ``_wanted``.
+    """
+    times = index.times if index.timed else None
     for number in wanted:
-        if seek and times is not None:
-            key = index.keys[np.searchsorted(index.keys, times[number], side="right") - 1]
-            if np.searchsorted(times, key) > position:
-                arrived, packets = _sought(container, stream, index.keys, key)
-                frames = decoded(needed(packets))
-                position = int(np.searchsorted(times, arrived))
         for frame in frames:
-            while times is not None and position < number and times[position] in left_out:
+            while needed is not None and position < number and not needed.comes(position):
                 position += 1
             here, position = position, position + 1
             if times is not None and frame.pts != times[here]:
                 what = f"frame {here} of {index.frames} is not at its time"
                 raise _LostError(what)
-            if frame.is_corrupt and (seek or (index.intra and here == number)):
+            if frame.is_corrupt and (needed is not None or (index.intra and here == number)):
                 what = f"frame {here} of {index.frames} is damaged"
                 raise _LostError(what)
             if here == number:
@@ -266,6 +281,28 @@ def _wanted(
         else:
             what = f"decoding ends at frame {position} of {index.frames}"
             raise _LostError(what)
+
+
+def _stretches(
+    index: Index, times: np.ndarray, wanted: Iterable[int]
+) -> Iterator[tuple[int | None, list[int]]]:
+    """Cut rising numbers where seeking leaves out frames; yield the keyframe to be sought.
+
+    None: decoding starts with the file.
+    """
+    start: int | None = None
+    stretch: list[int] = []
+    position = 0
+    for number in wanted:
+        key = index.keys[np.searchsorted(index.keys, times[number], side="right") - 1]
+        if np.searchsorted(times, key) > position:
+            if stretch:
+                yield start, stretch
+            start, stretch = int(key), []
+        stretch.append(number)
+        position = number + 1
+    if stretch:
+        yield start, stretch
 
 
 def _sought(
@@ -289,26 +326,63 @@ def _sought(
 
 
 class Needed:
-    """Leaves out packets whose frames are not wanted, and from which no other is predicted.
+    """Decodes no more than it takes to have some frames of a stretch of packets.
 
-    A decoder never sees them, so that all others come out as they would with them.
+    Packets whose frames are not wanted, and from which no other is predicted, never come to the
+    decoder; nor does anything behind the last packet wanted: the decoder is asked for what it holds
+    back instead. All frames that come are as they would be with the others.
 
     Args:
         stream: of the packets.
-        wanted: times of frames.
-        left_out: takes the times of those that are left out.
+        times: of all frames, by their numbers.
+        hurry: whether to end with the last packet wanted. Not of interlaced videos: the second
+            field of a frame may be a packet of its own.
     """
 
-    def __init__(self, stream: VideoStream, wanted: frozenset[int], left_out: set[int]) -> None:
-        codec = stream.codec_context
-        self._units = PacketUnits(codec.codec.canonical_name, codec.extradata)
-        self._wanted, self._left_out = wanted, left_out
+    def __init__(self, stream: VideoStream, times: np.ndarray, *, hurry: bool) -> None:
+        self._codec = stream.codec_context
+        self._units = PacketUnits(self._codec.codec.canonical_name, self._codec.extradata)
+        self._times, self._hurry = times, hurry
+        self._sent: set[int] = set()  # times of packets
+        self._left_out: set[int] = set()
+        self._ended = False
 
-    def of(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
+    def frames(
+        self, packets: Iterable[Packet[VideoStream]], wanted: list[int]
+    ) -> Iterator[VideoFrame]:
+        """Yield the frames of a stretch, at least those wanted, by their numbers.
+
+        Raises:
+            _LostError: a frame is of fields after all.
+        """
+        self._ended = False
+        yield from decoded(self._of(packets, set(self._times[wanted].tolist())))
+        if self._ended:
+            for frame in self._codec.decode(None):
+                if frame.interlaced_frame:
+                    what = "a frame is interlaced"
+                    raise _LostError(what)
+                yield frame
+
+    def comes(self, number: int) -> bool:
+        """Return whether the frame of this number may still come."""
+        time = self._times[number]
+        return time in self._sent if self._ended else time not in self._left_out
+
+    def _of(
+        self, packets: Iterable[Packet[VideoStream]], wanted: set[int]
+    ) -> Iterator[Packet[VideoStream]]:
         """Yield the packets that are to be decoded."""
+        missing: set[int | None] = set(wanted)
         for packet in packets:
             time = packet.pts
-            if time is None or time in self._wanted or not self._units.spare(packet):
+            if time is None or time in wanted or not self._units.spare(packet):
+                if time is not None:
+                    self._sent.add(time)
                 yield packet
             else:
                 self._left_out.add(time)
+            missing.discard(time)
+            if not missing and self._hurry:
+                self._ended = True
+                return

@@ -72,6 +72,7 @@ class Index:
     channels: Literal[1, 3]
     orientation: int  # as EXIF counts them, 1 to 8
     intra: bool  # each frame is coded by itself
+    interlaced: bool  # the first frame is of two fields
     times: np.ndarray | None  # int64 [frames], rising, in ``tick``s; None: the file has none
     timed: bool  # the times are the packets', so that frames can be sought and checked by them
     keys: np.ndarray  # int64 [K]: the times of keyframes, rising; empty for counted files
@@ -162,6 +163,7 @@ def scan(file: str | bytes, *, trust: bool = True) -> Index:
         channels=_channels(first),
         orientation=orientation,
         intra=name in _INTRA,
+        interlaced=first.interlaced_frame,
         times=found,
         timed=timed,
         keys=np.array(sorted(set(keys)) if timed else [], dtype=np.int64),  # type: ignore[type-var]

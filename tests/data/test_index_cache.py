@@ -45,7 +45,9 @@ def key_of(path: Path) -> Key:
 def an_index(frames: int = 9, seed: int = 0) -> Index:
     times = np.cumsum(np.random.default_rng(seed).integers(1, 1000, frames))
     plain = {"fps": 25.0, "height": 4, "width": 6, "channels": 3, "orientation": 1, "tick": 0.04}
-    return Index(frames, intra=False, times=times, timed=True, keys=times[::4], **plain)
+    return Index(
+        frames, intra=False, interlaced=False, times=times, timed=True, keys=times[::4], **plain
+    )
 
 
 def same(one: Index, other: Index) -> bool:

@@ -167,6 +167,36 @@ def test_frames_that_nothing_needs_are_not_decoded(
             assert sum(counts) < 0.8 * before + 8
 
 
+@pytest.mark.parametrize("options", [
+    {"x264-params": "keyint=12:bframes=3:b-pyramid=normal"},
+    {"flags": "+ildct+ilme", "x264-params": "keyint=12:tff=1:bframes=2"},
+], ids=["frames", "fields"])  # fmt: skip
+def test_nothing_behind_the_last_frame_is_decoded(
+    options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But of interlaced videos, whose last frame may need another packet."""
+    path = encode(tmp_path / "b.mp4", Recipe(options=options, frames=40))
+    truth, video = plain_decode(path), open_video(str(path))
+    with av.open(str(path)) as container:
+        order = [packet.pts for packet in container.demux(video=0) if packet.size]
+    sent: list[int] = []
+    plain = video_module.decoded
+    monkeypatch.setattr(
+        video_module, "decoded", lambda packets: plain(sent.append(p.pts) or p for p in packets)
+    )
+    fields = "flags" in options
+    assert video.index.interlaced == fields
+    # Where the first frame does not say that there are fields, what comes last does.
+    for index in (video.index, replace(video.index, interlaced=False)):
+        for number in (0, 7, 23, 39):
+            sent.clear()
+            read = replace(video, index=index).decode([number])
+            np.testing.assert_array_equal(read[0], truth[number])
+            last = order.index(index.times[number])
+            beyond = [time for time in sent if time is not None and order.index(time) > last]
+            assert bool(beyond) == (fields and number < 39)
+
+
 def test_only_pictures_that_say_so_are_spared() -> None:
     record = bytes([1, 100, 0, 30, 0xFF])  # lengths of four bytes
 
