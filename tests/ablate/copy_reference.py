@@ -30,8 +30,12 @@ def named_tables() -> list[str]:
 
 
 def copied(tables: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the named tables with the keys that are of use, their numbers untouched."""
-    known = {table["id"]: table for table in tables}
+    """Return the named tables with the keys that are of use, their numbers untouched.
+
+    Their words are spelled as all of maekit's are.
+    """
+    american = json.dumps(tables).replace("unnormalised", "unnormalized")
+    known = {table["id"]: table for table in json.loads(american)}
     return [
         {key: known[name][key] for key in KEYS if key in known[name]} for name in named_tables()
     ]
