@@ -157,7 +157,8 @@ def _places(header: bytes) -> dict[str, tuple[int, int]] | None:
     try:
         entries = json.loads(header)
         entries.pop("__metadata__", None)
-        return {name: (*map(int, each["data_offsets"]),) for name, each in entries.items()}
+        offsets = {name: each["data_offsets"] for name, each in entries.items()}
+        return {name: (int(begin), int(end)) for name, (begin, end) in offsets.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
