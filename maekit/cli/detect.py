@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,10 +29,10 @@ from maekit.datasets.named_moments import (
     of_rows,
     whole_frames,
 )
-from maekit.engine.events import Note
+from maekit.engine.events import Emit, Note
 from maekit.engine.precision import pick_device
 from maekit.errors import DataError, MaekitError, RecipeError, StorageError
-from maekit.evaluate.detection.found import Boxer, Found, Whole, find, whole_reader
+from maekit.evaluate.detection.found import Found, find
 from maekit.evaluate.detection.load import Trained, trained
 from maekit.evaluate.detection.persons import MODELS, PersonDetector
 from maekit.evaluate.predictions import Reading
@@ -116,7 +115,7 @@ def detect(
         labels = _labels(files, boxes if listed else None, finder, step, errors)
         folder = empty_folder(out)
         dataset = NamedMoments({file.name: file for file in files}, labels)
-        found = _found(detector, dataset, where)
+        found = _found(detector, dataset, where, terminal)
         for bad in found.bad:
             errors.setdefault(labels[bad.index].movie, bad.reason)
         rows = list(_rows(detector, dataset, found))
@@ -191,13 +190,10 @@ def _labels(
     return labels
 
 
-def _found(detector: Trained, dataset: NamedMoments, device: torch.device) -> Found:
-    boxer = Boxer(
-        detector.model, detector.boxes, detector.precision, Whole.of(detector.model, detector.boxes)
-    )
-    reader = partial(whole_reader, dataset, detector.data, detector.spec)
+def _found(detector: Trained, dataset: NamedMoments, device: torch.device, listener: Emit) -> Found:
+    frames = detector.frames(dataset, dataset.labels, listener)
     reading = Reading(device, 1, 0, detector.data.timeout)
-    return find(dataset, dataset.labels, boxer, reader, reading)
+    return find(frames, detector.boxer(frames), reading)
 
 
 def _rows(detector: Trained, dataset: NamedMoments, found: Found) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""``maekit evaluate``: print how well a classifier does."""
+"""``maekit evaluate``: print how well a classifier or detector does."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def evaluate(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Judge a classifier; return the exit code."""
+    """Judge a classifier or detector; return the exit code."""
     names = None if classes is None else read_classes(classes)
     number = None if views is None else views_of(views)
     request = Request(source, recipe, overrides or (), data, number, names, classes)
@@ -93,14 +93,17 @@ def views_of(text: str) -> tuple[int, int]:
 
 def _rows(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "samples", f"{result['samples']:,}"
+    if "boxes" in result:
+        yield "boxes", f"{result['boxes']:,} scored, {result['true']:,} true"
     for key in MEASURES:
         if key in result:
             yield key, _number(result[key])
-    if result["settings"]["views"] != "1x1":
+    if result["settings"].get("views", "1x1") != "1x1":  # a detector has one
         for key in MEASURES:
             if key in result["single_view"]:
                 yield f"one view: {key}", _number(result["single_view"][key])
-    yield "floor: chance", _number(result["floor"]["chance"])
+    for key, value in result["floor"].items():
+        yield f"floor: {key}", _number(value)
     calibration = result.get("calibration")  # older results have none
     if calibration is not None:
         yield "calibration error", _number(calibration["ece"])

@@ -27,12 +27,11 @@ from maekit.engine.precision import pick_device
 from maekit.errors import INTERRUPTED, DataError, Interrupted, RecipeError
 from maekit.evaluate.answers import FORMATS, Columns, Format, write_answers
 from maekit.evaluate.embed import arrow_library, digest_of_inputs
-from maekit.evaluate.evaluation import VAL, judged_set
 from maekit.evaluate.feature_cache import FeatureShards
 from maekit.evaluate.pictured import Pictured, make_folder
 from maekit.evaluate.predict import HERE, VERB, answers_of, cutting_of, scorer_of
 from maekit.evaluate.predict import predict as score
-from maekit.evaluate.way import Request
+from maekit.evaluate.way import VAL, Request, judged_set
 from maekit.progress import counted
 from maekit.ranks import is_speaker
 from maekit.stop import StopSignal

@@ -23,6 +23,11 @@ Range = tuple[float, float]
 EMPTY = Boxes(np.zeros((0, 4)), ())
 
 
+def unnamed(action: int) -> str:
+    """Return what an action is called of which lists only say the number: its own, from 1."""
+    return f"action {action + 1}"
+
+
 @dataclass(frozen=True)
 class BoxDraw:
     """How boxes are changed at random where a model learns from them.

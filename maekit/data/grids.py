@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from maekit.contracts import Boxes
-from maekit.stop import check
+from maekit.progress import counted
+from maekit.stop import check, hearing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from maekit.contracts import Dataset
 
@@ -32,7 +33,7 @@ def whole_size(height: int, width: int, short: int, multiple: int = 1) -> tuple[
 
 
 def by_size(
-    dataset: Dataset, indices: Iterable[int], short: int, multiple: int = 1
+    dataset: Dataset, indices: Sequence[int], short: int, multiple: int = 1
 ) -> dict[tuple[int, int], list[int]]:
     """Group samples by the size, height and width, at which they are shown whole.
 
@@ -42,21 +43,23 @@ def by_size(
     sizes: dict[tuple[int, int], list[int]] = {}
     of_movie: dict[str, tuple[int, int]] = {}
     unread = []
-    for index in indices:
-        label = None if dataset.labels is None else dataset.labels[index]
-        movie = label.movie if isinstance(label, Boxes) else ""
-        size = of_movie.get(movie)
-        if size is None:
-            check()
-            try:
-                info = dataset.open(index).info
-            except Exception:  # noqa: BLE001 - as a reader, which takes such a sample for bad
-                unread.append(index)
-                continue
-            size = whole_size(info.height, info.width, short, multiple)
-            if movie:
-                of_movie[movie] = size
-        sizes.setdefault(size, []).append(index)
+    with counted("looking at sizes", len(indices), "samples") as count:
+        for place, index in enumerate(hearing(indices)):
+            label = None if dataset.labels is None else dataset.labels[index]
+            movie = label.movie if isinstance(label, Boxes) else ""
+            size = of_movie.get(movie)
+            if size is None:
+                check()
+                count(place)
+                try:
+                    info = dataset.open(index).info
+                except Exception:  # noqa: BLE001 - as a reader, which takes such a sample for bad
+                    unread.append(index)
+                    continue
+                size = whole_size(info.height, info.width, short, multiple)
+                if movie:
+                    of_movie[movie] = size
+            sizes.setdefault(size, []).append(index)
     if unread:
         first = next(iter(sizes), whole_size(short, short, short, multiple))
         sizes[first] = sorted([*sizes.get(first, ()), *unread])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from maekit.data.boxes import iou
+from maekit.data.boxes import iou, unnamed
 from maekit.datasets.box_lists import (
     BoxRow,
     read_actions,
@@ -110,7 +110,7 @@ class _Classes:
             what = f"action {max(names)} is beyond classes: {self._last}"
             raise DataError(what, where=str(listed or options.path))
         numbered = range(1, self._last + 1)
-        self.names = tuple(names.get(number, f"action {number}") for number in numbered)
+        self.names = tuple(names.get(number, unnamed(number - 1)) for number in numbered)
         pbtxt = listed is not None and "{" in listed.expanduser().read_text("utf-8-sig")
         self.judged = tuple(sorted(number - 1 for number in names)) if pbtxt else None
 

@@ -1,4 +1,4 @@
-"""``maekit evaluate``: judge a classifier on labeled samples, without training.
+"""``maekit evaluate``: judge a classifier or a detector on labeled samples, without training.
 
 How samples are read and how many views count is a recipe's: the run's own, one that is named, or
 none, which means the center view.
@@ -13,35 +13,36 @@ import torch
 
 from maekit.data.identity import identify
 from maekit.engine import distributed
-from maekit.engine.batches import open_dataset, open_sets
 from maekit.engine.events import Emit, Note
 from maekit.engine.expected import compare
 from maekit.engine.left_out import announce_set, left_out_of
 from maekit.engine.resume import record_data, record_source
 from maekit.engine.run_folder import PREDICTIONS
+from maekit.evaluate.detection.evaluation import DetectionEvaluation
 from maekit.evaluate.feature_cache import SHARD_SIZE, FeatureShards, collect_shards
 from maekit.evaluate.judged import Judged
 from maekit.evaluate.kept_run import Judging, run_kept
 from maekit.evaluate.labels import Task, task_of_outputs
 from maekit.evaluate.predictions import Predictions
 from maekit.evaluate.scorer import Scorer, open_classifier
-from maekit.evaluate.way import VERB, Request, way_of
+from maekit.evaluate.way import VAL, VERB, Request, judged_set, way_of
 from maekit.text import quantity
 from maekit.weights.heads import numbers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from maekit.contracts import Dataset
     from maekit.engine.run import Finished, OpenRun, RunOptions
     from maekit.recipe.schema import Recipe
 
-VAL = "data.val"
 KEPT = "scores"  # folder below the run's, until its result is written
 
 
 def evaluate(
     request: Request, device: torch.device, options: RunOptions, listener: Emit
 ) -> Finished:
-    """Judge a classifier in a folder.
+    """Judge a classifier, or a detector of actions in boxes, in a folder.
 
     Returned value and errors are those of ``maekit.engine.run.run_in_folder``.
 
@@ -49,15 +50,24 @@ def evaluate(
         WeightsError: the weights hold no classifier.
         RecipeError: no labeled set is named.
     """
-    weights, described = open_classifier(request)
+    weights, described = open_classifier(request, boxes=True)
     way = way_of(request, weights, described, listener)
+
+    def judge(run: OpenRun) -> dict[str, Any]:
+        made: Evaluation | DetectionEvaluation
+        if described.roi is None:
+            made = Evaluation(Scorer(way, weights, device, run.emit), run.emit)
+        else:
+            made = DetectionEvaluation(way, weights, device, run.emit)
+        distributed.on_first(lambda: begin(run, way.recipe, device, request, made.val))
+        announce_set(made.val, VAL, run.emit)
+        return made.judge(request, run.folder.path / KEPT)
+
     judging = Judging(
         VERB,
         KEPT,
         "scores",
-        lambda run: Evaluation(Scorer(way, weights, device, run.emit), run.emit).judge(
-            request, run
-        ),
+        judge,
         # What the training that such weights come from should reach.
         lambda result: compare(way.recipe.expected, way.section, result),
         lambda path: request.again(path, locks=options.locks),
@@ -66,15 +76,13 @@ def evaluate(
     return run_kept(judging, way.recipe, own, listener)
 
 
-def judged_set(recipe: Recipe, emit: Emit) -> Dataset:
-    """Open data.val alone, as data.train need not be there; unless it is a share of that."""
-    spec = recipe.data.val
-    assert spec is not None  # noqa: S101 - way_of saw to it
-    if spec.held_out is None:
-        return open_dataset(spec, VAL)
-    val = open_sets(recipe, emit)[1]
-    assert val is not None  # noqa: S101 - it is asked for
-    return val
+def begin(
+    run: OpenRun, recipe: Recipe, device: torch.device, request: Request, val: Dataset
+) -> None:
+    """Write into a run's folder what is judged, and on what."""
+    run.describe(recipe, VERB, device)
+    record_source(run.folder.path, request.source)
+    record_data(run.folder.path, {VAL: identify(val)})
 
 
 class Evaluation:
@@ -97,22 +105,19 @@ class Evaluation:
             described.kind, described.outputs, self.val, emit, named=named
         )
 
-    def judge(self, request: Request, run: OpenRun) -> dict[str, Any]:
-        """Score every sample in a run's folder, and return what result.json holds of it."""
-        path, scorer = run.folder.path, self.scorer
+    def judge(self, request: Request, kept: Path) -> dict[str, Any]:
+        """Score every sample, and return what result.json holds of it.
 
-        def begin() -> None:
-            run.describe(scorer.recipe, VERB, scorer.device)
-            record_source(path, request.source)
-            record_data(path, {VAL: identify(self.val)})
-
-        distributed.on_first(begin)
+        Args:
+            request: what is judged.
+            kept: the folder below the run's where scores are kept as they are made.
+        """
+        path, scorer = kept.parent, self.scorer
         reader = scorer.reader(self.val)
-        announce_set(self.val, VAL, self.emit)
         times = quantity(scorer.views.clips * scorer.views.crops, "views")
         self.emit(Note(f"{len(self.task.outputs)} outputs, {times} of each sample"))
         about = scorer.about(request) | {"data": identify(self.val).model_dump(mode="json")}
-        shards = FeatureShards(path / KEPT, about)
+        shards = FeatureShards(kept, about)
         extractors = {KEPT: scorer.scores}
         collect_shards(
             reader, extractors, shards, scorer.reading(), size=SHARD_SIZE, what="judging"

@@ -38,8 +38,12 @@ if TYPE_CHECKING:
 AT_ONCE = 32  # views
 
 
-def open_classifier(request: Request) -> tuple[Weights, ClassifierHeader]:
+def open_classifier(request: Request, *, boxes: bool = False) -> tuple[Weights, ClassifierHeader]:
     """Open the weights of a classifier, and return what they say of it.
+
+    Args:
+        request: names them.
+        boxes: whether a detector, which scores boxes, will do.
 
     Raises:
         WeightsError: they hold none.
@@ -52,7 +56,8 @@ def open_classifier(request: Request) -> tuple[Weights, ClassifierHeader]:
         msg = "these weights hold no classifier: there is nothing to judge or to ask"
         hint = "`maekit finetune` or `maekit probe` train one on them"
         raise WeightsError(msg, where=request.source, hint=hint)
-    refuse_detector(described, request.source)
+    if not boxes:
+        refuse_detector(described, request.source)
     return weights, described
 
 

@@ -5,6 +5,7 @@ It is the run's own, one that is named, or none, which means the center view.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,24 +13,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from maekit.engine.batches import open_dataset, open_sets
 from maekit.engine.events import Emit, Note
 from maekit.errors import RecipeError
 from maekit.recipe.load import LoadedRecipe, Source, read, with_overlays
 from maekit.recipe.merge import CORE_OWNED, is_split, merge
-from maekit.recipe.yaml12 import Mark, Node, tree
+from maekit.recipe.yaml12 import COMMAND_LINE, Mark, Node, tree
 from maekit.registry import resolve
 from maekit.runs import run_of
 from maekit.weights.locate import is_foreign
 
 if TYPE_CHECKING:
+    from maekit.contracts import Dataset
     from maekit.recipe.schema import Recipe
     from maekit.weights.header import ClassifierHeader
     from maekit.weights.importer import Weights
 
 VERB = "evaluate"
-STRIDE = 4  # of clips of a video model without a recipe: VideoMAE's on Kinetics
+VAL = "data.val"
+STRIDE = 4  # of clips of a video model without a recipe: VideoMAE's on Kinetics, and on AVA
+RATE = 25  # frames a second of those around a moment: VideoMAE's on AVA
 TWO_FIFTY_SIX = 8 / 7  # of MAE's test: the short side becomes 256 pixels for 224
 _OF_FILES = ("images", "videos")
+_BOXES = "ava"
+# Options of its that say how movies lie, and what actions are called.
+_OF_MOVIES = frozenset({"videos", "layout", "start", "frame_rate", "actions", "classes"})
 _MARK = Mark("maekit evaluate")
 Trained = Literal["finetune", "probe"]
 
@@ -88,10 +96,11 @@ def way_of(request: Request, weights: Weights, described: ClassifierHeader, emit
     Raises:
         RecipeError: no labeled set is named, or the recipe is wrong.
     """
+    boxes = described.roi is not None
     source = request.recipe if request.recipe is not None else _own_recipe(request.source)
     bare = source is None
     if source is None:
-        source = _bare_recipe(request.source, weights, emit)
+        source = _bare_recipe(request.source, weights, emit, boxes=boxes)
     loaded = read(source, request.overrides)
     for note in loaded.notes:
         emit(Note(note))
@@ -99,11 +108,12 @@ def way_of(request: Request, weights: Weights, described: ClassifierHeader, emit
     if trained is None:
         trained = "finetune"
         loaded = _laid_over(loaded, {trained: {"epochs": 1}})
-        emit(Note("the recipe neither fine-tunes nor probes: the center view is judged"))
+        if not boxes:
+            emit(Note("the recipe neither fine-tunes nor probes: the center view is judged"))
     loaded = with_overlays(loaded, trained)
     frames = weights.header.clip[0]
     if request.data is not None:
-        loaded = _laid_over(loaded, {"data": {"val": _given_set(request.data, loaded, frames)}})
+        loaded = _with_set(request.data, loaded, frames, boxes=boxes)
     if request.views is not None:
         clips, crops = request.views
         loaded = _laid_over(loaded, {trained: {"views": {"clips": clips, "crops": crops}}})
@@ -111,10 +121,30 @@ def way_of(request: Request, weights: Weights, described: ClassifierHeader, emit
     if val_node is None or not val_node.fields or (bare and "path" not in val_node.fields):
         msg = "no labeled samples are named"
         hint = "--data FOLDER (a folder of each class below it) or --data LIST (path and class)"
+        if boxes:
+            hint = "--data LIST (AVA's CSV, or video,second,x1,y1,x2,y2,label with a header)"
         raise RecipeError(msg, where="--data", hint=hint)
     if bare:
         loaded = _laid_over(loaded, {"data": {"train": {**_plain(val_node), "frames": frames}}})
     return Way(resolve(loaded, trained), trained, bare)
+
+
+def _with_set(path: str, loaded: LoadedRecipe, frames: int, *, boxes: bool) -> LoadedRecipe:
+    """Return the recipe with other samples as data.val."""
+    if boxes:
+        return _with_boxes(path, loaded)
+    return _laid_over(loaded, {"data": {"val": _given_set(path, loaded, frames)}})
+
+
+def judged_set(recipe: Recipe, emit: Emit) -> Dataset:
+    """Open data.val alone, as data.train need not be there; unless it is a share of that."""
+    spec = recipe.data.val
+    assert spec is not None  # noqa: S101 - way_of saw to it
+    if spec.held_out is None:
+        return open_dataset(spec, VAL)
+    val = open_sets(recipe, emit)[1]
+    assert val is not None  # noqa: S101 - it is asked for
+    return val
 
 
 def _given_set(path: str, loaded: LoadedRecipe, frames: int) -> dict[str, Any]:
@@ -128,6 +158,28 @@ def _given_set(path: str, loaded: LoadedRecipe, frames: int) -> dict[str, Any]:
     named = None if before is None else before.fields.get("name")
     name = None if named is None else named.value
     return clips | {"name": name if name in _OF_FILES else _OF_FILES[frames > 1], "path": path}
+
+
+def _with_boxes(path: str, loaded: LoadedRecipe) -> LoadedRecipe:
+    """Return the recipe with another list of boxes as data.val.
+
+    Clips are taken, and movies found, as those of the recipe's data.val; where that has no movies
+    of its own, they lie beside the list. Its lists of persons and seconds are of other movies, and
+    are dropped; what the command line says of data.val stays.
+    """
+    val, train = (loaded.tree.at(("data", key)) for key in ("val", "train"))
+    given = {} if val is None else val.fields
+    before = train.fields if val is not None and train is not None and is_split(val) else given
+    known = before.get("name")
+    of_movies = _OF_MOVIES if known is not None and known.value == _BOXES else frozenset()
+    kept = {key: each for key, each in before.items() if key in CORE_OWNED | of_movies}
+    kept |= {key: each for key, each in given.items() if key in CORE_OWNED}
+    typed = {key: each for key, each in given.items() if each.mark == COMMAND_LINE}
+    own: dict[str, Any] = {"name": _BOXES, "videos": os.path.dirname(path) or ".", "path": path}  # noqa: PTH120
+    data = loaded.tree.at(("data",)) or tree({}, _MARK)
+    other = tree(own, _MARK).fields | kept | typed | {"path": tree(path, _MARK)}
+    merged = Node(data.fields | {"val": Node(other, _MARK)}, data.mark)
+    return replace(loaded, tree=Node(loaded.tree.fields | {"data": merged}, loaded.tree.mark))
 
 
 def _plain(node: Node) -> dict[str, Any]:
@@ -144,20 +196,24 @@ def _own_recipe(source: str) -> Path | None:
     return found if found is not None and found.is_file() else None
 
 
-def _bare_recipe(source: str, weights: Weights, emit: Emit) -> dict[str, Any]:
+def _bare_recipe(source: str, weights: Weights, emit: Emit, *, boxes: bool) -> dict[str, Any]:
     """Describe how samples are read for weights that come with no recipe."""
     header = weights.header
     frames, height, width = header.clip
     val: dict[str, Any] = {"name": _OF_FILES[frames > 1]}
-    views: dict[str, Any] = {}
+    finetune: dict[str, Any] = {"epochs": 1}
     others = weights.foreign or not str(header.source).startswith("maekit")
-    if frames > 1:
+    if boxes:
+        val = {"name": _BOXES, "stride": STRIDE, "sampling": "centered", "rate": RATE}
+        finetune["head"] = {"kind": "detection"}
+        text = f"the clip of {frames} frames around each moment, {RATE} a second at stride {STRIDE}"
+    elif frames > 1:
         val["stride"] = STRIDE
         text = f"the center clip of {frames} frames at stride {STRIDE}"
     else:
         if others:  # main_finetune.py's build_transform
-            views = {"resize": "whole-pixels"}
-            views["enlarge"] = TWO_FIFTY_SIX if max(height, width) <= 224 else 1.0
+            enlarge = TWO_FIFTY_SIX if max(height, width) <= 224 else 1.0
+            finetune["views"] = {"resize": "whole-pixels", "enlarge": enlarge}
         text = "the center of each picture"
     emit(Note(f"no recipe: {text} is judged; --recipe NAME reads and judges as that one does"))
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", Path(source).stem).lstrip("_.-") or "weights"
@@ -169,7 +225,7 @@ def _bare_recipe(source: str, weights: Weights, emit: Emit) -> dict[str, Any]:
             "channels": header.channels,
             "stats": {"mean": list(header.mean), "std": list(header.std)},
         },
-        "finetune": {"epochs": 1, "views": views},
+        "finetune": finetune,
     }
 
 
@@ -180,6 +236,8 @@ def _section(loaded: LoadedRecipe, described: ClassifierHeader) -> Trained | Non
     there = [key for key in order if key in fields and fields[key].value is not None]
     if described.batch_norm and "probe" in there:
         return "probe"
+    if described.roi is not None:  # no probe has boxes
+        there = [key for key in there if key == "finetune"]
     return there[0] if there else None
 
 

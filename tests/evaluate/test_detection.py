@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -317,6 +316,6 @@ def test_what_ranks_found_is_put_in_order() -> None:
         Found(rows[own], whole.corners[own], whole.persons[own], whole.actions[own])
         for own in (np.isin(rows, [1, 3, 5]), np.isin(rows, [0, 2, 4]))
     ]
-    again = joined(parts, Counter())
+    again = joined(parts)
     for name in ("rows", "corners", "persons", "actions"):
         assert (getattr(again, name) == getattr(whole, name)).all()

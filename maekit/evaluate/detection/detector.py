@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from maekit.contracts import Backbone
     from maekit.model import MaskedAutoencoder
-    from maekit.weights.header import Header
+    from maekit.weights.header import ClassifierHeader, Header
 
 
 class Detector(Headed):
@@ -131,17 +131,27 @@ def load_detector(
     """
     hints = UserHints(classes=None if classes is None else tuple(classes))
     weights = source if isinstance(source, Weights) else open_weights(source, user_hints=hints)
-    described = weights.header.classifier
-    if described is None or described.roi is None:
-        what = "a classifier of whole clips" if described is not None else "no head"
-        msg = f"these weights hold {what}, and no detector"
-        hint = "`maekit finetune` with finetune.head.kind=detection trains one"
-        raise WeightsError(msg, where=weights.origin, hint=hint)
+    described, roi = detector_header(weights)
     model, header = load_model(without_head(weights), clip)
     head = make_head(model.backbone.width, len(described.outputs))
-    detector = Detector.of(model, head, described.roi)
+    detector = Detector.of(model, head, roi)
     put_head(detector, weights)
     return detector.eval(), header.model_copy(update={"classifier": described})
+
+
+def detector_header(weights: Weights) -> tuple[ClassifierHeader, RoI]:
+    """Return what weights say of their detector, and how it pools boxes.
+
+    Raises:
+        WeightsError: they hold none.
+    """
+    described = weights.header.classifier
+    if described is not None and described.roi is not None:
+        return described, described.roi
+    what = "a classifier of whole clips" if described is not None else "no head"
+    msg = f"these weights hold {what}, and no detector"
+    hint = "`maekit finetune` with finetune.head.kind=detection trains one"
+    raise WeightsError(msg, where=weights.origin, hint=hint)
 
 
 def pooled(plane: Tensor, cells: Tensor, roi: RoI) -> Tensor:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import torch
 
 from maekit.contracts import View
 from maekit.data.boxes import widened
-from maekit.data.grids import by_size
-from maekit.data.order import Key
+from maekit.data.grids import by_size, whole_size
 from maekit.data.reader import SampleReader
 from maekit.data.rendering import Rendering
 from maekit.engine import distributed
@@ -23,19 +25,25 @@ from maekit.engine.step import to_device_float01
 from maekit.errors import NonFiniteError
 from maekit.evaluate.detection.detector import padded
 from maekit.evaluate.detection.supervision import regions
+from maekit.evaluate.feature_cache import FeatureSet
+from maekit.evaluate.predictions import batches_of
 from maekit.progress import counted
 from maekit.recipe.sections import NoAugment
+from maekit.stop import check, hearing
 
 if TYPE_CHECKING:
     from maekit.contracts import Boxes, Dataset
     from maekit.data.batch import BadFile, Batch
+    from maekit.data.order import Key
     from maekit.engine.precision import Precision
     from maekit.evaluate.detection.detector import Detector
+    from maekit.evaluate.feature_cache import FeatureShards
     from maekit.evaluate.predictions import Reading
     from maekit.recipe.detection import BoxPooling
     from maekit.recipe.schema import Data, DataSpec
 
 _LARGER = 8 / 7  # of the short side, when judged: 256 pixels for 224
+_ARRAYS = ("corners", "persons", "actions")
 Size = tuple[int, int]
 
 
@@ -61,6 +69,17 @@ class Found:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @classmethod
+    def of(cls, made: FeatureSet) -> Self:
+        """Return what ``kept`` returned."""
+        corners, persons, actions = (made.features[name] for name in _ARRAYS)
+        return cls(made.rows, corners, persons, actions, made.left_out, made.unread)
+
+    def kept(self) -> FeatureSet:
+        """Return the same as it is kept in shards."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return FeatureSet(self.rows, arrays, self.bad, Counter(self.left_out))
 
 
 class Whole(NamedTuple):
@@ -93,25 +112,78 @@ class Whole(NamedTuple):
         """Return which samples are read at which height and width."""
         if self.fixed is not None:
             return {self.fixed: indices}
+        step = 1 if self.pad else math.lcm(*self.patch)
         found: Mapping[Size, Sequence[int]] = by_size(
-            dataset, indices, short=self.short, multiple=1 if self.pad else math.lcm(*self.patch)
+            dataset, indices, short=self.short, multiple=step
         )
         return found
 
+    @property
+    def said(self) -> str | None:
+        """What of a clip is not as the recipe says, in words; None: nothing."""
+        if self.fixed is not None:
+            size = "{} x {}".format(*self.fixed)
+            return f"the encoder takes no other clips: whole ones are stretched to {size} pixels"
+        step = math.lcm(*self.patch)
+        short = whole_size(self.short, self.short, self.short, step)[0]
+        if self.pad or short == self.short:
+            return None
+        text = f"finetune.boxes.short is {self.short}, which is no multiple of {step} pixels"
+        return f"{text}: the short side is {short}; boxes.pad: true pads it"
 
-def whole_reader(dataset: Dataset, data: Data, spec: DataSpec, size: Size) -> SampleReader:
-    """Make a reader of whole pictures at one size; a side is stretched by less than a patch."""
-    return SampleReader(
-        dataset,
-        spec=spec,
-        augment=NoAugment(name="none", interpolation="bilinear"),
-        views=(View("clip", size),),
-        channels=data.channels,
-        seed=0,
-        purpose="test",
-        held_out=True,
-        rendering=Rendering("stretch", *_range(data)),
-    )
+
+class KeyFrames:
+    """The key frames of a set, as a detector is shown them: whole.
+
+    Args:
+        dataset: of the key frames.
+        labels: its boxes; those that are asked for are scored.
+        whole: how clips are shown.
+        data: how pixels are read.
+        spec: how clips are taken.
+    """
+
+    def __init__(
+        self, dataset: Dataset, labels: Sequence[Boxes], whole: Whole, data: Data, spec: DataSpec
+    ) -> None:
+        self.dataset, self.labels, self.whole = dataset, labels, whole
+        self.data, self.spec = data, spec
+
+    @cached_property
+    def sizes(self) -> Mapping[Size, Sequence[int]]:
+        """Which key frames with boxes that are asked for are read at which height and width.
+
+        It is looked up once, on the first rank: what another node cannot open may not shift whose
+        turn a key frame is.
+        """
+        return distributed.on_first(
+            lambda: self.whole.sizes(
+                self.dataset,
+                [row for row, boxes in enumerate(hearing(self.labels)) if any(boxes.asked)],
+            )
+        )
+
+    def reader(self, size: Size) -> SampleReader:
+        """Return a reader at one size; without padding a side is stretched to whole patches."""
+        return SampleReader(
+            self.dataset,
+            spec=self.spec,
+            augment=NoAugment(name="none", interpolation="bilinear"),
+            views=(View("clip", size),),
+            channels=self.data.channels,
+            seed=0,
+            purpose="test",
+            held_out=True,
+            rendering=Rendering("stretch", *_range(self.data)),
+        )
+
+    def batches(self, size: int) -> list[tuple[Size, list[Key]]]:
+        """Return batches of at most so many key frames, each of one size."""
+        return [
+            (shape, keys)
+            for shape, rows in sorted(self.sizes.items())
+            for keys in batches_of(rows, size)
+        ]
 
 
 def _range(data: Data) -> tuple[tuple[float, float] | None, bool]:
@@ -152,81 +224,106 @@ class Boxer:
         return found
 
 
-def find(
-    dataset: Dataset,
-    labels: Sequence[Boxes],
-    boxer: Boxer,
-    reader: Callable[[Size], SampleReader],
-    reading: Reading,
-) -> Found:
+def find(frames: KeyFrames, boxer: Boxer, reading: Reading) -> Found:
     """Score the boxes of every key frame that has any, each clip beside clips of its own size.
 
     Args:
-        dataset: of the key frames.
-        labels: its boxes; those that are asked for are scored.
-        boxer: scores them.
-        reader: makes a reader of a height and width.
+        frames: a set's.
+        boxer: scores their boxes.
         reading: how they are read.
 
     Raises:
         NonFiniteError: a score is not finite.
     """
-    asked = [row for row, boxes in enumerate(labels) if any(boxes.asked)]
-    # One list for all: what another node cannot open may not shift whose turn a key frame is.
-    sizes = distributed.on_first(lambda: boxer.whole.sizes(dataset, asked))
-    batches = [
-        (size, [Key(0, row) for row in rows[first : first + reading.batch]])
-        for size, rows in sorted(sizes.items())
-        for first in range(0, len(rows), reading.batch)
-    ]
+    batches = frames.batches(reading.batch)
 
-    def read(own: Sequence[tuple[Size, list[Key]]]) -> Iterator[Batch]:
-        for size in dict.fromkeys(size for size, _ in own):
-            keys = [keys for other, keys in own if other == size]
-            with reading.loader(reader(size), keys) as loader:
-                yield from loader
+    def score() -> list[Found]:
+        return list(_scores(frames, boxer, reading, distributed.share(batches)))
 
-    def score() -> list[tuple[Found, Counter[str]]]:
-        own, made, done = distributed.share(batches), list[tuple[Found, Counter[str]]](), 0
-        with counted("judging", sum(len(keys) for _, keys in own), "key frames") as count:
-            for batch in read(own):
-                count(done)
-                made.append((_scored(batch, labels, boxer, dataset), counts_of([batch])))
-                done += len(batch.keys)
-        return made
-
-    parts = [part for of_rank in distributed.together(score) for part in of_rank]
-    return joined([found for found, _ in parts], sum((counts for _, counts in parts), Counter()))
+    return joined(part for of_rank in distributed.together(score) for part in of_rank)
 
 
-def _scored(batch: Batch, labels: Sequence[Boxes], boxer: Boxer, dataset: Dataset) -> Found:
+def find_shards(
+    frames: KeyFrames, boxer: Boxer, reading: Reading, shards: FeatureShards, size: int
+) -> int:
+    """Do the same, but keep what is found in shards; what is kept already is not scored again.
+
+    Args:
+        frames: a set's.
+        boxer: scores their boxes.
+        reading: how they are read.
+        shards: where scores are kept.
+        size: key frames of a shard.
+
+    Returns:
+        How many shards there are.
+
+    Raises:
+        NonFiniteError: a score is not finite.
+        Interrupted: a signal asked for it; the shards that are done are kept.
+        StorageError: a shard cannot be written.
+    """
+    batches, each = frames.batches(reading.batch), max(1, size // reading.batch)
+    groups = [batches[first : first + each] for first in range(0, len(batches), each)]
+    missing = distributed.share(
+        distributed.on_first(
+            lambda: [number for number in range(len(groups)) if not shards.has(number)]
+        )
+    )
+
+    def score() -> None:
+        own = [batch for number in missing for batch in groups[number]]
+        with closing(_scores(frames, boxer, reading, own)) as made:
+            for number in missing:
+                check()
+                shards.save(number, joined(islice(made, len(groups[number]))).kept())
+
+    distributed.together(score)
+    return len(groups)
+
+
+def _scores(
+    frames: KeyFrames, boxer: Boxer, reading: Reading, batches: Sequence[tuple[Size, list[Key]]]
+) -> Generator[Found, None, None]:
+    """Yield what is found in each batch, in their order."""
+    done = 0
+    with counted("judging", sum(len(keys) for _, keys in batches), "key frames") as count:
+        for size in dict.fromkeys(size for size, _ in batches):  # they stand together
+            keys = [keys for other, keys in batches if other == size]
+            with reading.loader(frames.reader(size), keys) as loader:
+                for batch in loader:
+                    count(done)
+                    yield _scored(batch, frames, boxer)
+                    done += len(batch.keys)
+
+
+def _scored(batch: Batch, frames: KeyFrames, boxer: Boxer) -> Found:
     good = [place for place in range(len(batch.keys)) if batch.weight[place] > 0]
     rows = [batch.keys[place].index for place in good]
-    boxes = [labels[row].only(labels[row].asked) for row in rows]
+    boxes = [frames.labels[row].only(frames.labels[row].asked) for row in rows]
     moved = [batch.boxes[place] for place in good]
     actions = boxer.scores(batch.views[0][good], moved) if good else np.zeros((0, 0), np.float32)
     if not np.isfinite(actions).all():
         hint = "a lower learning rate, or precision: fp32"
-        names = ", ".join(dataset.name(row) for row in rows)
+        names = ", ".join(frames.dataset.name(row) for row in rows)
         raise NonFiniteError("its scores are not finite", where=names, hint=hint)
     return Found(
         np.repeat(np.array(rows, np.int64), [len(each) for each in boxes]),
         np.concatenate([np.zeros((0, 4)), *(each.corners for each in boxes)]),
         np.array([score for each in boxes for score in each.scores], np.float64),
         actions,
-        bad=batch.bad,
+        counts_of([batch]),
+        batch.bad,
     )
 
 
-def joined(parts: Sequence[Found], left_out: Counter[str]) -> Found:
+def joined(parts: Iterable[Found]) -> Found:
     """Put batches into one, by key frames, so that the number of ranks does not matter."""
-    full = [each for each in parts if len(each)]
-    bad = sorted((file for each in parts for file in each.bad), key=lambda file: file.index)
-    if not full:
-        nothing = np.zeros(0)
-        return Found(
-            nothing.astype(np.int64), np.zeros((0, 4)), nothing, np.zeros((0, 0)), bad=tuple(bad)
-        )
+    every = list(parts)
+    bad = sorted((file for each in every for file in each.bad), key=lambda file: file.index)
+    left_out = sum((Counter(each.left_out) for each in every), Counter[str]())
+    # Of a batch without boxes nobody knows how many actions there are.
+    full = [each for each in every if len(each)] or [_NOTHING]
     rows = np.concatenate([each.rows for each in full])
     order = np.argsort(rows, kind="stable")
     return Found(
@@ -237,3 +334,6 @@ def joined(parts: Sequence[Found], left_out: Counter[str]) -> Found:
         dict(left_out),
         tuple(bad),
     )
+
+
+_NOTHING = Found(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros((0, 0), np.float32))

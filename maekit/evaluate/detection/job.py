@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from maekit.engine import distributed
 from maekit.engine.events import Note
@@ -14,7 +12,7 @@ from maekit.engine.step import eval_mode
 from maekit.errors import RecipeError
 from maekit.evaluate.augment import RandomErase
 from maekit.evaluate.detection.detector import Detector
-from maekit.evaluate.detection.found import Boxer, Found, Whole, find, whole_reader
+from maekit.evaluate.detection.found import Boxer, Found, KeyFrames, Whole, find
 from maekit.evaluate.detection.judged import JudgedBoxes
 from maekit.evaluate.detection.rows import write_rows
 from maekit.evaluate.detection.shown import show
@@ -70,7 +68,11 @@ class DetectionJob(SupervisedJob):
     def _with_head(
         self, encoder: MaskedAutoencoder, header: Header, options: Finetune
     ) -> tuple[Detector, Header]:
-        return make_detector(encoder, header, options, self.task, self.recipe.seed)
+        model, header = make_detector(encoder, header, options, self.task, self.recipe.seed)
+        said = Whole.of(model, options.boxes).said
+        if said is not None:
+            self.emit(Note(said))
+        return model, header
 
     def _step(self, options: Finetune) -> DetectionStep:
         seed = self.recipe.seed
@@ -87,10 +89,19 @@ class DetectionJob(SupervisedJob):
     def evaluate(self, state: TrainState) -> None:
         """Judge data.val: the boxes of all its key frames."""
         judged = self.judge()
-        self.record(state, judged.measures(), judged.found.left_out)
+        # Of millions of rows it takes minutes: once is enough.
+        self.record(state, distributed.on_first(judged.measures), judged.found.left_out)
         if state.finished:
             self.judgement = judged
-            state.extra["judged"] = judged.summary()
+            state.extra["judged"] = distributed.on_first(judged.summary)
+
+    @cached_property
+    def frames(self) -> KeyFrames:
+        """The key frames of data.val; their sizes are looked up once."""
+        val, spec = self.judged_set(), self.recipe.data.val
+        assert spec is not None  # noqa: S101 - it is what was opened
+        whole = Whole.of(self.model, self.section.boxes)
+        return KeyFrames(val, self.task.val, whole, self.recipe.data, spec)
 
     def judge(self) -> JudgedBoxes:
         """Score every box of data.val.
@@ -100,16 +111,13 @@ class DetectionJob(SupervisedJob):
         Raises:
             DataError: more than data.val.max_bad_fraction cannot be read.
         """
-        val, spec = self.judged_set(), self.recipe.data.val
-        assert spec is not None  # noqa: S101 - it is what was opened
-        data, options = self.recipe.data, self.section.boxes
-        reading = Reading(self.device, self.split.per_device, self.workers, data.timeout)
+        options, timeout = self.section.boxes, self.recipe.data.timeout
+        reading = Reading(self.device, self.split.per_device, self.workers, timeout)
         with eval_mode(self.judged):
             detector = self.judged
             assert isinstance(detector, Detector)  # noqa: S101 - it is a copy of one
-            boxer = Boxer(detector, options, self.precision, Whole.of(detector, options))
-            reader = partial(whole_reader, val, data, spec)
-            found = find(val, self.task.val, boxer, reader, reading)
+            boxer = Boxer(detector, options, self.precision, self.frames.whole)
+            found = find(self.frames, boxer, reading)
         self._record_bad(found)
         return JudgedBoxes(self.task, found, options)
 
@@ -128,12 +136,7 @@ class DetectionJob(SupervisedJob):
 
         def write() -> None:
             write_rows(path.with_name(BOXES), judged.rows, judged.frames)
-            whole = Whole.of(self.model, self.section.boxes)
-            rows = np.unique(judged.found.rows).tolist()
-            val, data = self.judged_set(), self.recipe.data
-            assert data.val is not None  # noqa: S101 - it is what was opened
-            reader = partial(whole_reader, val, data, data.val)
-            show(judged, path.parent, whole.sizes(val, rows), reader, self.emit, self.state.step)
+            show(judged, path.parent, self.frames, self.emit, self.state.step)
 
         distributed.on_first(write)
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from maekit.engine.events import Note
 from maekit.engine.precision import Precision
-from maekit.evaluate.detection.detector import load_detector
+from maekit.evaluate.detection.detector import detector_header, load_detector
+from maekit.evaluate.detection.found import Boxer, KeyFrames, Whole
 from maekit.evaluate.way import Request, way_of
 from maekit.recipe.detection import BoxPooling
 from maekit.weights.importer import open_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
+    from maekit.contracts import Boxes, Dataset
     from maekit.engine.events import Emit
     from maekit.evaluate.detection.detector import Detector
+    from maekit.evaluate.way import Way
     from maekit.recipe.schema import Data, DataSpec
+    from maekit.weights.importer import Weights
 
 
 class Trained(NamedTuple):
@@ -37,6 +44,44 @@ class Trained(NamedTuple):
     spec: DataSpec
     precision: Precision
 
+    @classmethod
+    def of(cls, way: Way, weights: Weights, device: torch.device) -> Self:
+        """Load a detector that is used as a way says.
+
+        Raises:
+            WeightsError: the weights hold no detector.
+            RecipeError: the recipe names a number format that the device does not have.
+        """
+        described, _ = detector_header(weights)
+        model, header = load_detector(weights)
+        finetune, spec = way.recipe.finetune, way.recipe.data.val
+        assert spec is not None  # noqa: S101 - way_of saw to it
+        if spec.sampling != "centered":
+            spec = spec.model_copy(update={"sampling": "centered", "frames": header.clip[0]})
+        boxes = BoxPooling() if finetune is None else finetune.boxes
+        name = "fp32" if finetune is None else finetune.precision
+        precision = Precision.of(name, device, where="finetune.precision")
+        data = way.recipe.data
+        return cls(model.to(device), described.outputs, boxes, data, spec, precision)
+
+    def frames(self, dataset: Dataset, labels: Sequence[Boxes], emit: Emit) -> KeyFrames:
+        """Return key frames as they are shown it, and say what of them is not as asked for."""
+        whole = Whole.of(self.model, self.boxes)
+        if whole.said is not None:
+            emit(Note(whole.said))
+        return KeyFrames(dataset, labels, whole, self.data, self.spec)
+
+    def boxer(self, frames: KeyFrames) -> Boxer:
+        """Return what scores the boxes of key frames."""
+        return Boxer(self.model, self.boxes, self.precision, frames.whole)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How key frames are read and boxes pooled, as result.json holds it."""
+        taken = self.spec.model_dump(include={"frames", "stride", "sampling", "rate", "first"})
+        pooled = self.boxes.model_dump(mode="json", include={"region", "widen", "short", "pad"})
+        return taken | pooled | {"precision": self.precision.name}
+
 
 def trained(source: str, recipe: str | None, device: torch.device, emit: Emit) -> Trained:
     """Open a detector for films that nobody labeled, and read them as its run read data.val.
@@ -52,15 +97,6 @@ def trained(source: str, recipe: str | None, device: torch.device, emit: Emit) -
         RecipeError: the recipe is wrong.
     """
     weights = open_weights(source)
-    model, header = load_detector(weights)
-    described = header.classifier
-    assert described is not None  # noqa: S101 - load_detector refuses the others
+    described, _ = detector_header(weights)
     way = way_of(Request(source, recipe, data="."), weights, described, emit)
-    finetune, spec = way.recipe.finetune, way.recipe.data.val
-    assert spec is not None  # noqa: S101 - way_of saw to it
-    if spec.sampling != "centered":
-        spec = spec.model_copy(update={"sampling": "centered", "frames": header.clip[0]})
-    boxes = BoxPooling() if finetune is None else finetune.boxes
-    name = "fp32" if finetune is None else finetune.precision
-    precision = Precision.of(name, device, where="finetune.precision")
-    return Trained(model.to(device), described.outputs, boxes, way.recipe.data, spec, precision)
+    return Trained.of(way, weights, device)

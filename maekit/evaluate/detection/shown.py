@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from maekit.visualize.confusion import CLASSES, CURVES, KEY_FRAMES
 
 if TYPE_CHECKING:
     from maekit.contracts import Boxes
-    from maekit.data.reader import SampleReader
+    from maekit.evaluate.detection.found import KeyFrames
     from maekit.evaluate.detection.frame_map import Curve
 
 _FRAMES, _COLUMNS = 9, 3  # key frames on the sheet, and side by side
@@ -33,8 +33,7 @@ _INK, _LINE, _GRID = (40, 40, 40), (8, 48, 107), (215, 215, 215)
 def show(
     judged: JudgedBoxes,
     folder: Path,
-    sizes: Mapping[tuple[int, int], Sequence[int]],
-    reader: Callable[[tuple[int, int]], SampleReader],
+    frames: KeyFrames,
     emit: Emit,
     step: int,
 ) -> None:
@@ -45,8 +44,7 @@ def show(
     Args:
         judged: what was found.
         folder: of the run.
-        sizes: which key frames are read at which height and width.
-        reader: makes a reader of one.
+        frames: what it was found in.
         emit: called with a warning, and what was drawn.
         step: of the run.
     """
@@ -56,9 +54,9 @@ def show(
         rows = [(name, each.true, each.found, each.average) for name, each in ordered]
         write_text(folder / CLASSES, table_text(header, rows))
         save_picture(curves_picture(ordered), folder / CURVES, emit, step)
-        frames = list(_key_frames(judged, sizes, reader))
-        if frames:
-            save_picture(_sheet(frames), folder / KEY_FRAMES, emit, step)
+        pictures = list(_key_frames(judged, frames))
+        if pictures:
+            save_picture(_sheet(pictures), folder / KEY_FRAMES, emit, step)
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it may not fail the training
@@ -95,16 +93,12 @@ def curves_picture(curves: Sequence[tuple[str, Curve]]) -> Image.Image:
     return whole
 
 
-def _key_frames(
-    judged: JudgedBoxes,
-    sizes: Mapping[tuple[int, int], Sequence[int]],
-    reader: Callable[[tuple[int, int]], SampleReader],
-) -> Iterator[Image.Image]:
-    size_of = {row: size for size, rows in sizes.items() for row in rows}
+def _key_frames(judged: JudgedBoxes, frames: KeyFrames) -> Iterator[Image.Image]:
+    size_of = {row: size for size, rows in frames.sizes.items() for row in rows}
     rows = np.unique(judged.found.rows).tolist()
     for place in evenly(len(rows), _FRAMES):
         row = rows[place]
-        sample = reader(size_of[row]).read(Key(0, row))
+        sample = frames.reader(size_of[row]).read(Key(0, row))
         if sample.bad is None:  # it could be read a moment ago
             clip = to_float01(sample.views[0][0].transpose(1, 2, 3, 0))
             frame = (clip[len(clip) // 2] * 255).round().astype(np.uint8)

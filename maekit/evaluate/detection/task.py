@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from maekit.contracts import Boxes
+from maekit.data.boxes import unnamed
 from maekit.data.order import evenly
 from maekit.engine.events import Note
 from maekit.errors import DataError
 from maekit.evaluate.labels import EXAMPLES
+from maekit.evaluate.way import VAL
 
 if TYPE_CHECKING:
     from maekit.contracts import Dataset
@@ -72,6 +74,61 @@ def detection_task(train: Dataset, val: Dataset) -> DetectionTask:
     return DetectionTask(names, seen, held_out, judged_of(val), tuple(val.excluded))
 
 
+def task_of_outputs(
+    outputs: tuple[str, ...], val: Dataset, emit: Emit, *, named: bool
+) -> DetectionTask:
+    """Make the task of judging a trained head on one set: there is nothing to train on.
+
+    Actions are matched by name; those that lists only number, and all where the head has no names,
+    by their number.
+
+    Args:
+        outputs: names of what the head predicts.
+        val: the set.
+        emit: told where names were not matched.
+        named: whether the names are those of actions; False: numbers, as the head has no names.
+
+    Raises:
+        DataError: the set has no boxes, or of actions that the head does not know.
+    """
+    boxes, names = boxes_of(val, VAL), tuple(val.classes or ())
+    by_name = {name: place for place, name in enumerate(outputs)}
+    strange, places = [], []
+    for place, name in enumerate(names):
+        by_number = place if not named or name == unnamed(place) else None
+        found = by_name.get(name, by_number)
+        if found is None or found >= len(outputs):
+            strange.append(name)
+        else:
+            places.append(found)
+    if strange or len(set(places)) < len(places):
+        more = ", ..." if strange[_SHOWN:] else ""
+        listed = ", ".join(strange[:_SHOWN]) + more or "two have one number"
+        what = f"the actions of data.val are not among the {len(outputs)} of the model: {listed}"
+        shown = ", ".join(outputs[:_SHOWN]) + (", ..." if outputs[_SHOWN:] else "")
+        hint = f"it knows {shown}; data.val.actions: the list of actions that it was trained with"
+        raise DataError(what, where=f"{VAL}.path", hint=hint)
+    if not named:
+        text = f"the weights do not name their {len(outputs)} actions: they count by their numbers"
+        emit(Note(text, warning=True))
+        outputs = names if len(names) == len(outputs) else outputs
+    judged = tuple(sorted(places[action] for action in judged_of(val)))
+    excluded: Sequence[Boxes] = val.excluded
+    if places != list(range(len(places))):
+        boxes, excluded = (_renumbered(each, places) for each in (boxes, excluded))
+    return DetectionTask(outputs, (), boxes, judged, tuple(excluded))
+
+
+def _renumbered(boxes: Sequence[Boxes], places: Sequence[int]) -> list[Boxes]:
+    return [
+        replace(
+            each,
+            labels=tuple(frozenset(places[action] for action in one) for one in each.labels),
+        )
+        for each in boxes
+    ]
+
+
 def boxes_of(dataset: Dataset, key: str) -> Sequence[Boxes]:
     """Return the boxes of every key frame of a set.
 
@@ -123,13 +180,24 @@ def announce(task: DetectionTask, train: Dataset, emit: Emit) -> None:
             for actions in boxes.only(boxes.asked).labels[:_SHOWN]
         ]
         emit(Note(f"  {train.name(index)}: {', '.join(shown) or 'no box'}"))
-    if task.person_boxes == "none":
-        emit(Note("data.val asks for no box: nothing can be found in it", warning=True))
-    elif "+" in task.person_boxes:
-        text = "data.val asks for true boxes beside detected ones, which no protocol does"
-        emit(Note(f"{text}: its mAP is too high; data.val.ask: detected", warning=True))
+    _doubt_what_is_asked(task, emit)
     seen = {action for each in task.train for actions in each.labels for action in actions}
     absent = [task.outputs[action] for action in task.judged if action not in seen]
     if absent:
         names = ", ".join(absent[:_SHOWN])
         emit(Note(f"{len(absent)} judged actions have no box to train on: {names}", warning=True))
+
+
+def announce_judged(task: DetectionTask, emit: Emit) -> None:
+    """Announce what is about to be judged."""
+    text = f"{len(task.outputs)} actions ({len(task.judged)} judged), {asked(task.val):,} "
+    emit(Note(f"{text}{task.person_boxes} boxes in {len(task.val):,} key frames"))
+    _doubt_what_is_asked(task, emit)
+
+
+def _doubt_what_is_asked(task: DetectionTask, emit: Emit) -> None:
+    if task.person_boxes == "none":
+        emit(Note("data.val asks for no box: nothing can be found in it", warning=True))
+    elif "+" in task.person_boxes:
+        text = "data.val asks for true boxes beside detected ones, which no protocol does"
+        emit(Note(f"{text}: its mAP is too high; data.val.ask: detected", warning=True))
