@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maekit.contracts import Dataset, Source, SourceInfo
+from maekit.contracts import Boxes, Dataset, Source, SourceInfo
 from maekit.data.rng import generator
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from maekit.recipe.schema import Data
 
 FPS = 25.0
+PERSONS = np.array([[0.05, 0.1, 0.45, 0.9], [0.55, 0.1, 0.95, 0.9]])  # boxes of a moment
 
 
 class StandIn(Dataset):
@@ -27,13 +28,27 @@ class StandIn(Dataset):
         samples: how many.
         classes: how many; each has the same number of samples.
         part: "train" or "val": no sample is in both.
+        boxes: whether a sample is a moment with boxes, which have the classes.
     """
 
-    def __init__(self, data: Data, samples: int, classes: int, part: str) -> None:
+    classes: tuple[str, ...]
+
+    def __init__(
+        self, data: Data, samples: int, classes: int, part: str, *, boxes: bool = False
+    ) -> None:
         self._samples, self._data, self._part = samples, data, part
-        self._classes = classes
-        self.labels = np.arange(samples, dtype=np.int32) % classes
+        self._boxes = boxes
         self.classes = tuple(map(str, range(classes)))
+        self.labels = np.arange(samples, dtype=np.int32) % classes
+        if boxes:
+            self.labels = [self._label(index) for index in range(samples)]
+
+    def _label(self, index: int) -> int | Boxes:
+        classes = len(self.classes)
+        if not self._boxes:
+            return index % classes
+        labels = tuple(frozenset({(index + place) % classes}) for place in range(len(PERSONS)))
+        return Boxes(PERSONS, labels, movie=f"stand-in/{self._part}", second=float(index))
 
     def __len__(self) -> int:
         return self._samples
@@ -53,9 +68,15 @@ class StandIn(Dataset):
             return rng.integers(0, 256, (len(frame_ids), *shape), dtype=np.uint8)
 
         fps = None if train.frames == 1 else FPS
-        label = index % self._classes
+        label = self._label(index)
         info = SourceInfo(self.name(index), *shape, frames=frames, fps=fps, label=label)
-        return Source(info, read)
+
+        def at(seconds: Sequence[float], late: float) -> Sequence[int]:  # noqa: ARG001 - of noise
+            shown = frames // 2 + np.round(np.asarray(seconds) * FPS)
+            found: list[int] = np.clip(shown, 0, frames - 1).astype(int).tolist()
+            return found
+
+        return Source(info, read, at if self._boxes else None)
 
 
 _samples: ContextVar[int | None] = ContextVar("stand_in", default=None)
@@ -71,10 +92,13 @@ def standing_in(samples: int | None) -> Iterator[None]:
         _samples.reset(token)
 
 
-def stand_ins(data: Data, classes: int) -> tuple[StandIn, StandIn | None] | None:
+def stand_ins(
+    data: Data, classes: int, *, boxes: bool = False
+) -> tuple[StandIn, StandIn | None] | None:
     """Return what stands in for data.train and data.val, where something is to."""
     samples = _samples.get()
     if samples is None:
         return None
-    val = StandIn(data, max(classes, min(samples, 64)), classes, "val")
-    return StandIn(data, samples, classes, "train"), None if data.val is None else val
+    val = StandIn(data, max(classes, min(samples, 64)), classes, "val", boxes=boxes)
+    train = StandIn(data, samples, classes, "train", boxes=boxes)
+    return train, None if data.val is None else val

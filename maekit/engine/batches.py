@@ -77,8 +77,10 @@ def open_sets(recipe: Recipe, emit: Emit) -> tuple[Dataset, Dataset | None]:
         DataError: nothing is in one of them, or nothing can be held out.
     """
     data = recipe.data
-    head = None if recipe.finetune is None else recipe.finetune.head.classes
-    instead = stand_ins(data, head or STAND_IN_CLASSES)
+    head = None if recipe.finetune is None else recipe.finetune.head
+    classes = None if head is None else head.classes
+    boxes = head is not None and head.kind == "detection"
+    instead = stand_ins(data, classes or STAND_IN_CLASSES, boxes=boxes)
     if instead is not None:
         emit(Note("noise stands in for the data: nothing of it is read"))
         return instead

@@ -41,7 +41,7 @@ class StepDone:
     loss: float  # weighted mean over the effective batch; not finite where the step was skipped
     lr: float
     grad_norm: float  # before clipping
-    skipped: str | None = None  # why the update was not applied: nonfinite, scaler, no samples
+    skipped: str | None = None  # why the update was not applied: one of ``skipped.WORDS``
     throughput: Throughput | None = None  # with the last of the steps that are emitted together
 
 

@@ -21,8 +21,8 @@ from maekit.engine import distributed, parallel
 from maekit.engine.events import Emit, StepDone, Throughput
 from maekit.engine.skipped import (
     APPLIED,
-    NO_SAMPLES,
     NONFINITE,
+    NOTHING,
     SCALER,
     WORDS,
     NameSamples,
@@ -246,10 +246,10 @@ def update(
     state.optimizer.zero_grad(set_to_none=True)
     weighed = [step.weigh(batch) for batch in batches]
     (weights,) = distributed.sums(sum(each.weight for each in weighed))
-    if weights == 0:  # every sample was bad: there is nothing to learn from
+    if weights == 0:  # every sample was bad, or has no box with an action
         state.step += 1
         device = next(state.model.parameters()).device
-        return Update(*torch.tensor([math.nan, 0.0, float(NO_SAMPLES)], device=device))
+        return Update(*torch.tensor([math.nan, 0.0, float(NOTHING)], device=device))
     total = None
     for number, each in enumerate(weighed, start=1):
         check()

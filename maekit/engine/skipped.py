@@ -15,8 +15,8 @@ from maekit.errors import NonFiniteError
 if TYPE_CHECKING:
     from maekit.engine.loop import TrainState
 
-APPLIED, NONFINITE, SCALER, NO_SAMPLES = range(4)  # what became of an update
-WORDS = {NONFINITE: "nonfinite", SCALER: "scaler", NO_SAMPLES: "no samples"}  # in metrics.jsonl
+APPLIED, NONFINITE, SCALER, NOTHING = range(4)  # what became of an update
+WORDS = {NONFINITE: "nonfinite", SCALER: "scaler", NOTHING: "nothing to learn"}  # in metrics.jsonl
 KEY = "skipped"  # of the state's extra, so that a resumed run keeps counting
 WINDOW = 1000  # updates that are looked back on
 MOST_IN_WINDOW = 10  # 1 % of them

@@ -24,6 +24,7 @@ from maekit.data.order import Key
 from maekit.engine.events import Event, Note
 from maekit.engine.loop import update
 from maekit.engine.run import Finished, RunOptions, run_in_folder
+from maekit.engine.skipped import WORDS
 from maekit.errors import DataError, RecipeError
 from maekit.evaluate.detection.found import Found, joined
 from maekit.evaluate.detection.job import DetectionJob
@@ -291,7 +292,11 @@ def test_boxes_without_an_action_are_negatives_or_left_out(sets: dict[str, Datas
         assert weighed.weight == count
         loss = float(one.step.loss(weighed).detach())
         assert math.isfinite(loss)
-    assert one.step.weigh(batch_of(one, [some(set()), EMPTY])).weight == 0
+    nothing = batch_of(one, [some(set()), EMPTY])
+    assert one.step.weigh(nothing).weight == 0
+    done = update(one.state, one.step, [nothing])  # it is skipped, and is called what it is
+    assert WORDS[int(done.outcome)] == "nothing to learn"
+    assert one.state.step == 1
 
 
 def test_the_whole_frame_in_place_of_each_box_sees_no_figure(sets: dict[str, Dataset]) -> None:

@@ -78,9 +78,19 @@ class Trained(NamedTuple):
     @property
     def settings(self) -> dict[str, Any]:
         """How key frames are read and boxes pooled, as result.json holds it."""
-        taken = self.spec.model_dump(include={"frames", "stride", "sampling", "rate", "first"})
-        pooled = self.boxes.model_dump(mode="json", include={"region", "widen", "short", "pad"})
-        return taken | pooled | {"precision": self.precision.name}
+        spec, boxes = self.spec, self.boxes
+        return {
+            "clip": [spec.frames, *self.data.height_width],
+            "sampling": spec.sampling,
+            "stride": spec.stride,
+            "rate": spec.rate,
+            "first": spec.first,
+            "short": boxes.short,
+            "pad": boxes.pad,
+            "region": boxes.region,
+            "widen": list(boxes.widen),
+            "precision": self.precision.name,
+        }
 
 
 def trained(source: str, recipe: str | None, device: torch.device, emit: Emit) -> Trained:

@@ -52,8 +52,8 @@ class Rows:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, places: np.ndarray) -> Self:
-        """Take some of the rows, by their places or a mask."""
+    def __getitem__(self, places: np.ndarray | slice) -> Self:
+        """Take some of the rows, by their places, a mask, or a slice, which copies nothing."""
         own = (self.frames, self.boxes, self.classes, self.scores)
         return type(self)(*(each[places] for each in own))
 
