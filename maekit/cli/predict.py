@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -118,20 +118,19 @@ def predict(
         asked = _asked(inputs, of_set, scorer, step, length, terminal)
         columns = Columns(scorer.described, top, windows=asked.windows)
         about = scorer.about(request) | {"inputs": asked.digest, "window": [step, length]}
+        distributed.on_first(lambda: None if pictures is None else make_folder(pictures))
         distributed.on_first(lambda: stack.enter_context(output.held(locks=lock)))
         shards = FeatureShards(output.parts, about)
         terminal(Note(_described(scorer, asked)))
         announce_left_out("the inputs", asked.left_out, terminal)
-        distributed.on_first(lambda: None if pictures is None else make_folder(pictures))
+
+        def answered(left_out: Counter[str]) -> Iterator[Answer]:
+            middle = scorer.reader(asked.dataset).center_index
+            return answers_of(shards, asked.dataset, middle, left_out)
 
         def finish() -> int:
             told = Told(json)
-            middle = scorer.reader(asked.dataset).center_index
-            answers = answers_of(shards, asked.dataset, middle, told.left_out)
-            noted = told.noting(answers, terminal)
-            if pictures is not None:
-                drawn = Pictured(pictures, asked.dataset, terminal)
-                noted = drawn.passing(noted, scorer, asked.dataset, top)
+            noted = told.noting(answered(told.left_out), terminal)
             write_answers(output.target, kind, columns, noted)
             shards.remove(terminal)
             if json:
@@ -143,11 +142,20 @@ def predict(
 
         try:
             score(scorer, asked.dataset, shards, scorer.reading(batch, workers))
+            if pictures is not None:
+                drawn = Pictured(pictures, scorer, asked.dataset, top)
+                _draw(drawn, lambda: answered(Counter()), terminal)
             return distributed.on_first(finish)
         except Interrupted:
             text = f"interrupted; the same command resumes from {shards.folder}"
             terminal(Note(text, warning=True))
             return INTERRUPTED
+
+
+def _draw(drawn: Pictured, answers: Callable[[], Iterator[Answer]], emit: Emit) -> None:
+    """Draw the answers, each rank its share of them: nobody waits while one draws all."""
+    files = sum(distributed.together(lambda: drawn.draw(answers())))
+    emit(Note(f"pictures: {quantity(files, 'files')} in {drawn.folder}"))
 
 
 def _name(path: Path | None) -> str | None:
@@ -262,7 +270,8 @@ def _described(scorer: Scorer, asked: Inputs) -> str:
     outputs, views = scorer.described.outputs, scorer.views
     times = quantity(views.clips * views.crops, "views")
     things = "windows" if asked.windows else "inputs"
-    return f"{len(asked.dataset):,} {things}, {times} of each; {len(outputs):,} outputs"
+    named = quantity(len(asked.dataset), things)
+    return f"{named}, {times} of each; {quantity(len(outputs), 'outputs')}"
 
 
 def _print(columns: Columns, told: Told, target: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,12 +15,11 @@ from maekit.atomic import write_bytes
 from maekit.data.order import Key
 from maekit.data.pixels import to_float01
 from maekit.datasets.named_files import output_stems
-from maekit.engine.events import Note
+from maekit.engine import distributed
 from maekit.errors import RecipeError, StorageError
 from maekit.evaluate.answers import LIKELY, best
 from maekit.progress import counted
 from maekit.stop import check
-from maekit.text import quantity
 from maekit.visualize.answered import COLUMNS, ROWS, Line, answered, laid_out
 from maekit.visualize.movies import Mp4
 
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from maekit.contracts import Dataset
-    from maekit.engine.events import Emit
     from maekit.evaluate.answers import Answer
     from maekit.evaluate.scorer import Scorer
     from maekit.evaluate.views import ViewReader
+
+    Asked = tuple[int, Answer]  # a sample's row, and what was answered
 
 MOST_LINES = 3  # of an answer
 # Frames a second of films: of a clip's, as the model saw them, and where a window has one.
@@ -55,88 +56,99 @@ def make_folder(folder: Path) -> None:
 
 
 class Pictured:
-    """Draw answers into a folder while they go by.
+    """Draws answers into a folder.
 
     Pictures, and videos of which one frame is looked at, stand on sheets of 20; of other videos
     there is a film each: the frames that the model saw, window after window. A second call writes
-    the same files again.
+    the same files again. Of several ranks each draws its share of sheets and films.
 
     Args:
         folder: is there.
+        scorer: reads samples.
         dataset: what is asked about.
-        emit: called with how many files there are, at the end.
+        top: lines of an answer, at most.
     """
 
-    def __init__(self, folder: Path, dataset: Dataset, emit: Emit) -> None:
-        self.folder, self.emit = folder, emit
-        self.written = self.sheets = 0  # files, and those of them that are sheets
+    def __init__(self, folder: Path, scorer: Scorer, dataset: Dataset, top: int) -> None:
+        self.folder, self.count = folder, len(dataset)
+        reader = scorer.reader(dataset, center=True)
+        self.artist = Artist(scorer, reader, min(top, MOST_LINES))
+        self.still = scorer.spec.frames == 1  # what has no windows is one picture
         names = dict.fromkeys(map(dataset.name, range(len(dataset))))
         self.stems = dict(zip(names, output_stems(names), strict=True))
+        # Whatever has one name is one rank's: it is one file.
+        self.mine = set(distributed.share(list(names)))
 
-    def passing(
-        self, answers: Iterable[Answer], scorer: Scorer, dataset: Dataset, top: int
-    ) -> Iterator[Answer]:
-        """Pass the answers of all samples on, in their order, and draw them.
+    def draw(self, answers: Iterable[Answer]) -> int:
+        """Draw this rank's share of the answers of all samples; return how many files it made.
 
         Args:
-            answers: of all samples.
-            scorer: reads samples.
-            dataset: what was asked about.
-            top: lines of an answer, at most.
+            answers: of all samples, in their order.
 
         Raises:
             StorageError: a file cannot be written.
             Interrupted: a signal asked for it.
         """
-        artist = Artist(scorer, scorer.reader(dataset, center=True), min(top, MOST_LINES))
         try:
-            with counted("drawing", len(dataset), "answers") as count:
-                for place, answer in enumerate(self._passing(answers, artist), 1):
-                    yield answer
-                    count(place)
-            self.emit(Note(f"pictures: {quantity(self.written, 'files')} in {self.folder}"))
+            with counted("drawing", self.count, "answers") as count:
+
+                def passing() -> Iterator[Asked]:
+                    for row, answer in enumerate(answers):
+                        check()
+                        yield row, answer
+                        count(row + 1)
+
+                return sum(self._write(path, rows) for path, rows in self._files(passing()))
         except (OSError, av.FFmpegError) as error:
             msg = f"a picture cannot be written: {error}"
             hint = "free some space, or name another folder"
             raise StorageError(msg, where=f"--pictures {self.folder}", hint=hint) from error
 
-    def _passing(self, answers: Iterable[Answer], artist: Artist) -> Iterator[Answer]:
-        tiles: list[Image.Image] = []
-        film: Mp4 | None = None
-        name: str | None = None
-        try:
-            for row, answer in enumerate(answers):
-                yield answer
-                check()
-                if film is not None and answer.input != name:
-                    film.close()
-                    film = None
-                name, frames = answer.input, list(artist.drawn(row, answer))
-                if len(frames) == 1 and answer.start is None:
-                    tiles += frames
-                elif frames and film is None:
-                    pace = CLIP_FPS if len(frames) > 1 else WINDOW_FPS
-                    path = self.folder / f"{self.stems[name]}.mp4"
-                    film = Mp4(path, frames[0].size, pace)
-                    self.written += 1
-                if film is not None:
-                    for frame in frames:
-                        film.add(frame)
-                if len(tiles) == COLUMNS * ROWS:
-                    self._sheet(tiles)
-                    tiles = []
-        finally:
-            if film is not None:
-                film.close()
-        if tiles:
-            self._sheet(tiles)
+    def _files(self, answers: Iterable[Asked]) -> Iterator[tuple[Path, Iterable[Asked]]]:
+        """Yield this rank's files, each with the answers that it shows."""
+        sheet: list[Asked] = []
+        numbers = itertools.count(1)
+        for name, rows in itertools.groupby(answers, key=lambda asked: asked[1].input):
+            for stills, some in itertools.groupby(rows, key=self._is_still):
+                if not stills:
+                    if name in self.mine:
+                        yield self.folder / f"{self.stems[name]}.mp4", some
+                    continue
+                for asked in some:
+                    if asked[1].scores is not None:
+                        sheet.append(asked)
+                    if len(sheet) == COLUMNS * ROWS:
+                        yield from self._sheet(next(numbers), sheet)
+                        sheet = []
+        if sheet:
+            yield from self._sheet(next(numbers), sheet)
 
-    def _sheet(self, tiles: Sequence[Image.Image]) -> None:
-        self.sheets += 1
-        self.written += 1
-        buffer = io.BytesIO()
-        laid_out(tiles).save(buffer, "PNG")
-        write_bytes(self.folder / f"sheet-{self.sheets:03d}.png", buffer.getvalue())
+    def _is_still(self, asked: Asked) -> bool:
+        return self.still and asked[1].start is None
+
+    def _sheet(self, number: int, rows: list[Asked]) -> Iterator[tuple[Path, list[Asked]]]:
+        if (number - 1) % distributed.size() == distributed.rank():
+            yield self.folder / f"sheet-{number:03d}.png", rows
+
+    def _write(self, path: Path, rows: Iterable[Asked]) -> bool:
+        """Draw a file; none where nothing of it can be shown."""
+        drawn = (frame for row, answer in rows for frame in self.artist.drawn(row, answer))
+        first = next(drawn, None)
+        if first is None:
+            return False
+        frames = itertools.chain([first], drawn)
+        if path.suffix == ".png":
+            buffer = io.BytesIO()
+            laid_out(list(frames)).save(buffer, "PNG")
+            write_bytes(path, buffer.getvalue())
+            return True
+        film = Mp4(path, first.size, WINDOW_FPS if self.still else CLIP_FPS)
+        try:
+            for frame in frames:
+                film.add(frame)
+        finally:
+            film.close()
+        return True
 
 
 class Artist(NamedTuple):
@@ -160,10 +172,11 @@ class Artist(NamedTuple):
         if sample.bad is not None:  # it could be read a moment ago
             return
         pixels = to_float01(sample.views[0][0].transpose(1, 2, 3, 0))
-        title = answer.input.rpartition("/")[2]
+        titles = [answer.input.rpartition("/")[2]]
         if answer.start is not None:
-            title += f"  {answer.start:.1f} to {answer.stop:.1f} s"
-        yield from answered(pixels, title, self._lines(answer.scores))
+            titles.append(f"{answer.start:.1f} to {answer.stop:.1f} s")
+        room = min(self.top, len(self.scorer.described.outputs))
+        yield from answered(pixels, titles, self._lines(answer.scores), room)
 
     def _lines(self, scores: np.ndarray) -> list[Line]:
         described = self.scorer.described
@@ -173,6 +186,8 @@ class Artist(NamedTuple):
         else:  # labels that it has, the likeliest first; or the first values
             likely = [place for place in best(scores, self.top) if scores[place] > LIKELY]
             places = likely if kind == "multilabel" else list(range(min(len(names), self.top)))
+        if not places:
+            return [Line("(none)", None, None)]
         bars = kind != "regression"
         return [
             Line(names[place], float(scores[place]), float(scores[place]) if bars else None)

@@ -1,4 +1,4 @@
-"""Draw what a classifier answers onto the picture, or the frames, that it was asked about."""
+"""Draw what a classifier answers below the picture, or the frames, that it was asked about."""
 
 from __future__ import annotations
 
@@ -13,60 +13,73 @@ from maekit.visualize.panel import beside, panel, stack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
 SIDE = 224  # pixels, at least, of the longer side
 COLUMNS, ROWS = 5, 4  # of a sheet
 _LINE, _TYPE_SIZE, _GAP = 17, 12, 6
-_SHADE, _BAR, _INK = (0, 0, 0, 150), (64, 140, 220, 210), (255, 255, 255, 255)
-_PAPER = (255, 255, 255)
+_TITLE_LINE = 15
+_PAPER, _DARK = (255, 255, 255), (28, 28, 28)
+_SHADE, _BAR, _INK = (40, 40, 40), (38, 104, 178), (255, 255, 255)
 _LONGEST = 40  # characters of a name
 
 
 class Line(NamedTuple):
-    """One line of an answer: a class and its probability, or a value without a bar."""
+    """One line of an answer: a class and its probability, a value without a bar, or a word."""
 
     text: str
-    number: float
+    number: float | None
     share: float | None
 
 
-def answered(sample: np.ndarray, title: str, lines: Sequence[Line]) -> Iterator[Image.Image]:
-    """Draw an answer onto a picture ``[H, W, C]``, or each frame of a clip ``[T, H, W, C]``.
+def answered(
+    sample: np.ndarray, titles: Sequence[str], lines: Sequence[Line], room: int
+) -> Iterator[Image.Image]:
+    """Draw an answer below a picture ``[H, W, C]``, or each frame of a clip ``[T, H, W, C]``.
+
+    The size of what is drawn depends on that of the picture and on how many lines there are room
+    for, not on the texts, so that all frames of a film have the same.
 
     Args:
         sample: in [0, 1].
-        title: is written above.
-        lines: are written onto the lower end, each with a bar as long as its share.
+        titles: are written above, a line each.
+        lines: each with a bar as long as its share.
+        room: the number of lines that there is room for.
     """
     for frame in sample if sample.ndim == 4 else sample[None]:
-        tile = panel([[frame]], [title], side=SIDE)
-        scale = max(1, -(-SIDE // max(frame.shape[:2])))
-        height, width = frame.shape[0] * scale, frame.shape[1] * scale
-        left, bottom = _GAP, tile.height - _GAP
-        most = max(1, (height - _GAP) // _LINE)  # a low picture has room for few
-        yield _over(tile, lines[:most], (left, bottom - height, left + width, bottom))
+        picture = panel([[frame]], [""], side=SIDE)
+        above = _GAP + _TITLE_LINE * len(titles)
+        tile = Image.new("RGB", (picture.width, above + picture.height + _LINE * room), _PAPER)
+        tile.paste(picture, (0, above - _GAP))  # which has a margin
+        pen, font = ImageDraw.Draw(tile), ImageFont.load_default(_TYPE_SIZE)
+        for place, title in enumerate(titles):
+            text = _fitted(title, tile.width - 2 * _GAP, font, len(title))
+            pen.text((_GAP, _GAP + place * _TITLE_LINE), text, fill=_SHADE, font=font)
+        top = tile.height - _GAP - _LINE * room
+        if room:
+            pen.rectangle((_GAP, top, tile.width - _GAP - 1, tile.height - _GAP - 1), fill=_DARK)
+        for place, line in enumerate(lines[:room]):
+            _write(pen, font, line, (_GAP, top + place * _LINE, tile.width - _GAP))
+        yield tile
 
 
-def _over(tile: Image.Image, lines: Sequence[Line], box: tuple[int, int, int, int]) -> Image.Image:
-    left, _, right, bottom = box
-    layer = Image.new("RGBA", tile.size, (0, 0, 0, 0))
-    pen, font = ImageDraw.Draw(layer), ImageFont.load_default(_TYPE_SIZE)
-    top = bottom - _LINE * len(lines)
-    if lines:
-        pen.rectangle((left, top, right - 1, bottom - 1), fill=_SHADE)
-    for place, line in enumerate(lines):
-        down = top + place * _LINE
-        if line.share is not None:
-            span = round((right - left - 1) * min(1.0, max(0.0, line.share)))
-            pen.rectangle((left, down + 1, left + span, down + _LINE - 2), fill=_BAR)
-        number = f"{line.number:.2f}" if line.share is not None else f"{line.number:.4g}"
-        room = right - left - 2 * _GAP - font.getlength(number) - _GAP
-        pen.text((left + _GAP, down + 1), _fitted(line.text, room, font), fill=_INK, font=font)
-        pen.text((right - _GAP, down + 1), number, fill=_INK, font=font, anchor="ra")
-    return Image.alpha_composite(tile.convert("RGBA"), layer).convert("RGB")
+def _write(pen: ImageDraw.ImageDraw, font: Font, line: Line, place: tuple[int, int, int]) -> None:
+    """Write a line between two sides, at a height."""
+    left, down, right = place
+    if line.share is not None:
+        span = round((right - left - 1) * min(1.0, max(0.0, line.share)))
+        pen.rectangle((left, down + 1, left + span, down + _LINE - 2), fill=_BAR)
+    number = "" if line.number is None else f"{line.number:.4g}"
+    if line.share is not None and line.number is not None:
+        number = f"{line.number:.2f}"
+    room = right - left - 2 * _GAP - font.getlength(number) - _GAP
+    text = _fitted(line.text, room, font, _LONGEST)
+    pen.text((left + _GAP, down + 1), text, fill=_INK, font=font)
+    pen.text((right - _GAP, down + 1), number, fill=_INK, font=font, anchor="ra")
 
 
-def _fitted(text: str, room: float, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+def _fitted(text: str, room: float, font: Font, longest: int) -> str:
+    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
     while len(text) > 1 and font.getlength(text) > room:
         text = f"{text[:-2]}…"
     return text

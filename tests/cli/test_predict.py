@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from small_runs import result_of
 import maekit
 from maekit.data.order import Key
 from maekit.engine.run_folder import read_lines
+from maekit.evaluate import pictured
 from maekit.evaluate import predict as predicting
 from maekit.evaluate.answers import Columns
 from maekit.evaluate.feature_cache import FeatureShards
@@ -92,6 +95,37 @@ def test_a_bad_file_is_named_and_the_others_are_done(cli: Cli, tuned: str) -> No
         assert cli("predict", *words, "--overwrite").code == 2, words
 
 
+def test_words_that_make_no_sense_are_refused_before_anything_is_written(
+    cli: Cli, tuned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (("none.csv", ""), ("head.csv", "path,label\n"), ("blank.txt", "\n\n")):
+        Path(name).write_text(text)
+        done = cli("predict", name)
+        assert (done.code, f"{name}: the list has no rows" in done.err) == (6, True), done.err
+    pretrained = cli("pretrain", "two.yaml", "pretrain.steps=1", "--out", "pre", "-q")
+    assert pretrained.code == 0, pretrained.err
+    asked = cli("predict", "pictures/val", "--from", "pre")
+    assert (asked.code, "hold no classifier" in asked.err) == (3, True)
+    assert cli("predict", "pictures/val", "--pictures", "none.csv").code == 2
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "pyarrow", None)
+        for words in (("--format", "parquet"), ("--out", "a.parquet")):
+            lacking = cli("predict", "pictures/val", *words)
+            assert lacking.code == 2
+            assert "pip install 'maekit[parquet]', or another --format" in lacking.err
+    left = {path.name for path in Path().iterdir()}
+    assert left == {"none.csv", "head.csv", "blank.txt", "pictures", "pre", "runs", "two.yaml"}
+    file = next(Path("pictures/val").rglob("*.png"))
+    Path("same.csv").write_text(f"path,label\n{file},l\n{file},r\n")
+    twice = cli("predict", "same.csv", "--top", "99", "--pictures", "drawn")
+    assert twice.code == 0, twice.err
+    assert "2 inputs, 1 view of each; 2 outputs" in twice.err
+    first, second = rows("predictions.csv")
+    assert first == second
+    assert list(first)[1:5] == ["class", "probability", "class_2", "probability_2"]
+    assert [path.name for path in Path("drawn").iterdir()] == ["sheet-001.png"]
+
+
 def test_without_a_classifier(cli: Cli, two: str) -> None:
     none = cli("predict", "pictures/val")
     assert none.code == 2
@@ -122,7 +156,23 @@ def test_killed_twice_it_writes_the_same_bytes(
     assert not Path("cut.csv.parts").exists()
 
 
-def test_answers_are_drawn_onto_pictures(cli: Cli, tuned: str) -> None:
+def by_shares(cli: Cli, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[dict[str, bytes]]:
+    """Draw what each of two ranks draws; return the files of each."""
+    found = []
+    for rank in (0, 1):
+        with monkeypatch.context() as patched:
+            place = SimpleNamespace(size=lambda: 2, rank=lambda own=rank: own,
+                                    share=lambda items, own=rank: items[own::2])  # fmt: skip
+            patched.setattr(pictured, "distributed", place)
+            assert cli(*words, f"rank-{rank}", "-q", "--overwrite").code in (0, 6)
+        found.append({path.name: path.read_bytes() for path in Path(f"rank-{rank}").iterdir()})
+        shutil.rmtree(f"rank-{rank}")
+    return found
+
+
+def test_answers_are_drawn_onto_pictures(
+    cli: Cli, tuned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("pictures/val/bad.png").write_bytes(b"none")
     words = ("predict", "pictures", "--from", tuned, "--pictures", "drawn")
     done = cli(*words)
@@ -135,6 +185,11 @@ def test_answers_are_drawn_onto_pictures(cli: Cli, tuned: str) -> None:
     first = {path.name: path.read_bytes() for path in Path("drawn").iterdir()}
     assert cli(*words, "--overwrite").code == 6
     assert {path.name: path.read_bytes() for path in Path("drawn").iterdir()} == first
+    own = ("predict", "pictures", "--from", tuned, "--out", "shares.csv", "--pictures")
+    shares = by_shares(cli, monkeypatch, *own)
+    assert [sorted(each) for each in shares] == [["sheet-001.png", "sheet-003.png"],
+                                                 ["sheet-002.png"]]  # fmt: skip
+    assert shares[0] | shares[1] == first
     Path("taken").write_text("")
     refused = cli(*words[:-1], "taken", "--overwrite")
     assert (refused.code, "not a folder" in refused.err) == (2, True)
@@ -242,6 +297,10 @@ def test_videos_whole_and_by_windows(
     assert sorted(path.name for path in Path("drawn").iterdir()) == [f"{n}.mp4" for n in range(4)]
     lengths = {path.stem: len(list(read_frames(path))) for path in Path("drawn").iterdir()}
     assert lengths == {"0": 4, "1": 8, "2": 4, "3": 16}  # 4 frames a window
+    whole = {path.name: path.read_bytes() for path in Path("drawn").iterdir()}
+    shares = by_shares(cli, monkeypatch, "predict", "clips", *words, "--pictures")
+    assert [len(each) for each in shares] == [2, 2]
+    assert shares[0] | shares[1] == whole
     # In Python, too.
     loaded = maekit.load_classifier("tuned")
     model, header = loaded

@@ -235,7 +235,7 @@ def make_runs(folder: Path) -> dict[str, list[int]]:
         words = ["embed", "many", "--from", "image-1", *out]
         cases.append({"name": f"embed-{ranks}", "ranks": ranks, "words": words})
         words = ["predict", "many", "bad/train", "--from", "finetune-1", "--json"]
-        words += ["--out", f"predicted-{ranks}.csv"]
+        words += ["--out", f"predicted-{ranks}.csv", "--pictures", f"drawn-{ranks}"]
         cases.append({"name": f"predict-{ranks}", "ranks": ranks, "words": words})
         words = ["evaluate", "finetune-1", "--out", f"evaluate-{ranks}"]
         cases.append({"name": f"evaluate-{ranks}", "ranks": ranks, "words": words})

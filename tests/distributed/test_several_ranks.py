@@ -43,6 +43,12 @@ def test_embed_and_evaluate_by_shares(runs: Runs) -> None:
     assert len(one.splitlines()) == 1 + 300 + 20
     assert one == two
     assert "this is no picture" not in one
+    drawn, shared = (
+        {path.name: path.read_bytes() for path in (runs.folder / f"drawn-{ranks}").iterdir()}
+        for ranks in (1, 2)
+    )
+    assert len(drawn) == -(-319 // 20)  # sheets; one cannot be read
+    assert drawn == shared
     assert "007.png" in runs.said("predict-2")
     assert runs.result("evaluate-1")["samples"] == 7
     for name in ("top1", "per_class", "samples"):
