@@ -213,6 +213,8 @@ def extend(job: Job, pending: Pending, extensions: Sequence[Extension]) -> list[
     new = _joined(made, whole)
     job.state.schedule = new
     job.emit(Note(_said(new, how, at, steps)))
+    for line in job.extended(at):
+        job.emit(Note(line))
     return made
 
 

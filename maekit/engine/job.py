@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -247,6 +247,14 @@ class Job(ABC):
     @abstractmethod
     def described(self) -> FileHeader:
         """Return the header of the weights as they are now."""
+
+    def extended(self, at: int) -> Iterable[str]:  # noqa: ARG002 - for subclasses
+        """Say what of this verb follows the budget besides the learning rate, one line each.
+
+        Args:
+            at: the step that the run is extended at; ``state.schedule`` is that from there on.
+        """
+        return ()
 
     def start_fresh(self) -> None:  # noqa: B027 - by default nothing is left to do
         """Prepare a fresh model for its first step: load given weights, fit its target."""

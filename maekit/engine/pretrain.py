@@ -160,13 +160,26 @@ class PretrainJob(ValidatedJob):
             check_blind(self.model, self.reader.hidden.draw(np.random.default_rng(0), black))
         self.state.optimizer.register_step_post_hook(self._after_update)
 
+    def _follows(self) -> bool:
+        """Return whether the target follows updates."""
+        return type(self.model.required_target()).after_update is not Target.after_update
+
     @torch.no_grad()
     def _after_update(self, *_: object) -> None:
         """Let the target follow, also an update that is skipped: only the device knows of that."""
-        target = self.model.required_target()
-        if type(target).after_update is not Target.after_update:
+        if self._follows():
             with whole(self.model.backbone):  # of ranks that share it out
-                target.after_update(self.state.step, self.state.schedule.steps)
+                steps = self.state.schedule.steps
+                self.model.required_target().after_update(self.state.step, steps)
+
+    def extended(self, at: int) -> Iterator[str]:
+        """Say that a target which follows updates is told of the new budget."""
+        if self._follows() and self.header.target is not None:
+            name, schedule = self.header.target.name, self.state.schedule
+            yield (
+                f"target {name} follows updates by a schedule of its own, of {schedule.steps:,} "
+                f"steps from here on: what it had at {at:,} of fewer steps may jump back"
+            )
 
     def _pin(self, options: Mapping[str, Any]) -> None:
         """Keep in the header which frozen network the weights were trained against."""

@@ -82,6 +82,11 @@ class Schedule:
     before: Schedule | None = None  # of an extended run: that of the steps until ``since``
     since: int = 0
 
+    @property
+    def first_steps(self) -> int:
+        """The budget that the run began with, in updates, however often it was extended."""
+        return self.steps if self.before is None else self.before.first_steps
+
     def lr(self, step: int) -> float:
         """Return the rate of update ``step`` (0-based); the first is 0 where there is a warm-up.
 

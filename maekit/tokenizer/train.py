@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from maekit.weights.checkpoints import CheckpointOnDisk
 
 VERB = "tokenizer"
+RAMPS = ("temperature", "kl_weight")
 
 
 class TokenizerStep:
@@ -86,9 +87,9 @@ class TokenizerStep:
 
         As tensors: a compiled function would be compiled anew for every other number.
         """
-        step, budget = self.state.step, self.state.schedule.steps
-        ramps = (self.options.temperature, self.options.kl_weight)
-        values = [annealed(ramp, step, budget) for ramp in ramps]
+        # An extended run keeps the ramps that it was trained by: cut anew they would jump back.
+        step, budget = self.state.step, self.state.schedule.first_steps
+        values = [annealed(getattr(self.options, name), step, budget) for name in RAMPS]
         temperature, kl_weight = send(torch.tensor(values), device)
         return temperature, kl_weight
 
@@ -98,6 +99,7 @@ class TokenizerJob(ValidatedJob):
 
     verb = VERB
     model: DVAE
+    step: TokenizerStep
     given: Path | None = None  # weights that it starts from
 
     def __init__(
@@ -121,7 +123,6 @@ class TokenizerJob(ValidatedJob):
         if options.activation_checkpointing:
             recompute(self.blocks())
         self.state = self.initial_state(self.model, make_optimizer(self.model, options.optimizer))
-        announce_cut_ramps(options, self.state.schedule.steps, emit)
         self.reader = picture_reader(recipe, VERB, self.train, held_out=False)
         self.step = TokenizerStep(self.model, options, self.precision, self.state, recipe.seed)
         if checkpoint is not None:
@@ -177,6 +178,20 @@ class TokenizerJob(ValidatedJob):
             msg = "the recipe's dVAE differs: " + "; ".join(differences)
             raise WeightsError(msg, where=str(path), hint="take these values into the recipe")
 
+    def prepare(self, checkpoint: CheckpointOnDisk | None) -> None:
+        """Start or resume as every job; say which ramps are cut, now that the budget is known."""
+        announce_cut_ramps(self.step.options, self.state.schedule.first_steps, self.emit)
+        super().prepare(checkpoint)
+
+    def extended(self, at: int) -> Iterator[str]:
+        """Say of each ramp that the first budget cut that it stays so."""
+        first = self.state.schedule.first_steps
+        for name in RAMPS:
+            ramp = getattr(self.step.options, name)
+            if ramp.steps > first:
+                now = annealed(ramp, at, first)
+                yield f"tokenizer.{name} stays cut to {first:,} steps: {now:.3g} now and before"
+
     def start_fresh(self) -> None:
         """Load given weights, if there are any."""
         if self.given is not None:
@@ -219,7 +234,7 @@ def check_size(recipe: Recipe, options: Tokenizer) -> None:
 
 def announce_cut_ramps(options: Tokenizer, steps: int, emit: Emit) -> None:
     """Say which of the two ramps is longer than the training."""
-    for name in ("temperature", "kl_weight"):
+    for name in RAMPS:
         requested = getattr(options, name).steps
         if requested > steps:
             text = f"tokenizer.{name}.steps {requested} is longer than the budget: cut to {steps}"

@@ -17,6 +17,7 @@ from maekit.engine.run_folder import read_lines
 from maekit.engine.schedule import Schedule
 from maekit.errors import Interrupted, RecipeError
 from maekit.evaluate.finetune import FinetuneJob
+from maekit.tokenizer.train import TokenizerStep
 from maekit.weights.safetensors_io import AVERAGE, read_tensors
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def test_a_schedule_extended_twice_keeps_both_pasts() -> None:
     once = _joined(made[:1], Schedule(steps=160, warmup=10, peak=1.0, floor=0.1))
     assert [joined.lr(step) for step in range(130)] == [once.lr(step) for step in range(130)]
     last = Schedule(steps=300, warmup=10, peak=1.0, floor=0.1)
+    assert (joined.first_steps, once.first_steps, last.first_steps) == (100, 100, 300)
     assert joined.lr(130) == last.lr(130)
     assert joined.lr(299) == last.lr(299)
 
@@ -68,6 +70,7 @@ def test_extended_runs_go_on_and_survive_a_kill(cli: Cli, small: str) -> None:
     planned = cli("pretrain", small, "--out", "run", *longer)
     assert planned.code == 0, planned.err
     assert "extended from 12 to 24 steps at step 12, as planned" in planned.err
+    assert "schedule of its own" not in planned.err  # this target has none
     assert losses("run")[:12] == first
     assert len(losses("run")) == 24
     assert result_of("run")["steps"] == 24
@@ -205,12 +208,33 @@ def test_a_fine_tuning_that_is_stopped_says_what_it_came_to(
     assert "calibration" not in after
 
 
-def test_a_tokenizer_likewise(cli: Cli, small: str) -> None:
+def test_a_tokenizer_keeps_its_ramps(cli: Cli, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dvae = "{vocabulary: 8, width: 4, init_width: 4, groups: 2, blocks: 1}"
     words = ["tokenizer", small, "tokenizer.steps=2", f"tokenizer.dvae={dvae}", "--out", "run"]
     words += ["tokenizer.batch.global=8", "tokenizer.pictures=null"]
-    assert cli(*words, "-q").code == 0
-    assert cli(*words, "--resume", "--extend", "tokenizer.steps=4", "-q").code == 0
+    # Of the ramps one was cut to the first budget, and one ended within it.
+    words += ["tokenizer.temperature={start: 1, end: 0.5, steps: 9}"]
+    words += ["tokenizer.kl_weight={start: 0, end: 2, steps: 1}"]
+    seen: list[tuple[float, float]] = []
+    whole = TokenizerStep._annealed
+
+    def noting(step: TokenizerStep, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        values = whole(step, device)
+        seen.append((float(values[0]), float(values[1])))
+        return values
+
+    monkeypatch.setattr(TokenizerStep, "_annealed", noting)
+    first = cli(*words)
+    assert first.code == 0, first.err
+    assert "tokenizer.temperature.steps 9 is longer than the budget: cut to 2" in first.err
+    done = cli(*words, "--resume", "--extend", "tokenizer.steps=4", "--extend-as", "restart")
+    assert done.code == 0, done.err
+    said = " ".join(done.err.split())
+    assert "tokenizer.temperature stays cut to 2 steps: 0.5 now and before" in said
+    assert "kl_weight" not in said
+    assert "9 is longer than the budget: cut to 2" in said
+    # Half a cosine from 1 to 0.5 over two steps; then it stays, with four steps as well.
+    assert seen == [(1.0, 0.0), (0.75, 2.0), (0.5, 2.0), (0.5, 2.0)]
     assert len(losses("run")) == 4
 
 

@@ -173,6 +173,14 @@ def test_a_teacher_follows_the_encoder_and_is_resumed_to_the_same_end(folder: Pa
     weight = "patch_embed.weight"
     assert not torch.equal(straight[f"target.{weight}"], straight[f"backbone.{weight}"])
     assert maekit.load("straight").target is not None
+    # A longer run tells the target of its own budget, and says that it does.
+    said: list[str] = []
+    Latent.seen.clear()
+    maekit.run(ours, out="straight", resume=True, extend="pretrain.steps=5",
+               on_event=lambda event: said.append(getattr(event, "text", "")))  # fmt: skip
+    assert Latent.seen == [(5, 5)]
+    assert sum("latent follows updates by a schedule of its own, of 5" in each
+               for each in said) == 1  # fmt: skip
 
 
 def test_a_copied_encoder_recomputes_its_own_blocks() -> None:
