@@ -16,7 +16,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _leave_ascii()
     from maekit.errors import STOPPED
-    from maekit.stop import leaving_at_once
+    from maekit.stop import leaving_at_once, without_hooks
 
     with leaving_at_once():
         from maekit.cli.app import main as command_line
@@ -27,6 +27,9 @@ def main() -> None:
         command_line()
     except KeyboardInterrupt:  # before a command began, or the second while it left
         sys.exit(STOPPED)
+    except SystemExit as ended:
+        without_hooks(ended.code)
+        raise
     finally:
         if usual:  # what was to be done is done, and the exit code stands
             signal.signal(signal.SIGINT, signal.SIG_IGN)

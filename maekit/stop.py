@@ -6,10 +6,12 @@ a batch scheduler that preempts a job waits for no more than half a minute.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
@@ -88,6 +90,23 @@ def leaving_at_once() -> Iterator[None]:
         _early.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+_hooks_left_out = threading.Event()
+
+
+def leave_hooks_out() -> None:
+    """Have the command line end without the exit hooks of libraries: one of them would wait."""
+    _hooks_left_out.set()
+
+
+def without_hooks(code: object) -> None:
+    """Leave at once with an exit code, if ``leave_hooks_out`` was called; else return."""
+    if _hooks_left_out.is_set() and isinstance(code, int):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # closed by whoever read it
+                stream.flush()
+        os._exit(code)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

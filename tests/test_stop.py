@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,24 @@ from maekit.datasets.folders import Wanted, walk
 from maekit.datasets.list_rows import read_list
 from maekit.errors import Interrupted
 from maekit.stop import Leaving, StopSignal, interruptible, leaving_at_once
+
+
+def test_exit_hooks_of_libraries_can_be_left_out() -> None:
+    """One that waits for a server would cost the exit code: schedulers kill after a while."""
+    lines = (
+        "import atexit, sys, maekit.__main__ as command",
+        "from maekit.stop import leave_hooks_out",
+        "atexit.register(print, 'hook')",
+        "leave_hooks_out() if sys.argv.pop() == 'out' else None",
+        "command.main()",
+    )
+    for words, code in (("--version", 0), ("--no-such", 2)):
+        for last in ("in", "out"):
+            command = [sys.executable, "-c", "\n".join(lines), words, last]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == code, done.stderr
+            assert ("hook" in done.stdout) == (last == "in")
+            assert done.stdout.startswith("maekit") or done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

@@ -31,6 +31,7 @@ from maekit.engine.reporters import Dispensable, Reporter
 from maekit.errors import INTERRUPTED, RecipeError
 from maekit.recipe.dump import as_dict
 from maekit.runs import read_json
+from maekit.stop import leave_hooks_out
 from maekit.text import as_text
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ PROJECT = "maekit"  # of W&B, where WANDB_PROJECT names no other
 _LONGEST_VALUE = 500  # characters of a parameter in MLflow's older databases
 _AT_ONCE = 100  # parameters in a request, and what MLflow's servers take at most
 _MOST_METRICS = 1000  # the same, of metrics
-_PICTURE = "picture "  # before its name: the last step of which MLflow has it
+_LAST = "last "  # before a name in loggers.json: the last step of which the store has it
+_EACH_STEP = ("train/", "pace/")  # names that come with every step; others now and then
+_STEP = "step"  # of ours, in W&B: its own counts what is logged, and never goes back
 _ODD = re.compile(r"[^\w\-./ ]", re.ASCII)  # what MLflow refuses in a metric's name
 _PATIENCE = 60.0  # seconds that the end of a run waits for a server
 _HURRY = 10.0  # the same, where a signal ended it: schedulers kill after half a minute
@@ -223,8 +226,8 @@ class WandB(Logger):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to their makers, unasked
         import wandb
 
-        self._wandb = wandb
-        self.code = 0
+        self._wandb, self._about = wandb, about
+        self.code = 1  # until it is known how the run ends
         kept = about.kept("wandb")
         name = kept.get("id") or uuid.uuid4().hex[:8]
         mode: Any = os.environ.get("WANDB_MODE")
@@ -246,7 +249,11 @@ class WandB(Logger):
                 silent=True, console="off", disable_git=True, finish_timeout=_PATIENCE
             ),
         )
-        about.keep("wandb", {"id": name, "project": str(self.run.project)})
+        about.keep("wandb", kept | {"id": name, "project": str(self.run.project)})
+        # A run that goes on begins a step later than it ended, and would drop what comes of that.
+        self.run.define_metric(_STEP)
+        self.run.define_metric("*", step_metric=_STEP)
+        self.last = self.run.summary.get(_STEP) if self.run.resumed else None
         if self.run.offline:
             folder = Path(self.run.dir).parent
             about.say(Note(f"W&B is offline: `wandb sync {folder}` sends the run later"))
@@ -254,12 +261,29 @@ class WandB(Logger):
             about.say(Note(f"W&B: {self.run.url}"))
 
     def numbers(self, step: int, values: dict[str, float]) -> None:
-        """Log numbers; of steps that it had before the run was interrupted it keeps the first."""
-        self.run.log(values, step=step)
+        """Log numbers, unless the run had them before it was interrupted."""
+        new = {name: value for name, value in values.items() if not self._had(step, name)}
+        self._log(step, new)
 
     def picture(self, step: int, name: str, image: Image) -> None:
-        """Log an image."""
-        self.run.log({name: self._wandb.Image(image)}, step=step)
+        """Log an image likewise."""
+        if not self._had(step, name):
+            self._log(step, {name: self._wandb.Image(image)})
+
+    def _had(self, step: int, name: str) -> bool:
+        if name.startswith(_EACH_STEP):
+            return self.last is not None and step <= self.last
+        return step <= int(self._about.kept("wandb").get(_LAST + name, -1))
+
+    def _log(self, step: int, values: Mapping[str, Any]) -> None:
+        if not values:
+            return
+        # Offline there is nothing to go on from: a resumed run's file begins anew, at any step.
+        own = {"step": step} if self.run.offline else {}
+        self.run.log({**values, _STEP: step}, **own)
+        rare = {_LAST + name: str(step) for name in values if not name.startswith(_EACH_STEP)}
+        if rare:
+            self._about.keep("wandb", self._about.kept("wandb") | rare)
 
     def ended(self, result: Mapping[str, Any]) -> None:
         """Put the result's numbers beside the run."""
@@ -267,8 +291,27 @@ class WandB(Logger):
         self.run.summary.update(dict(_flat_numbers(result, "result/")))
 
     def close(self) -> None:
-        """Finish the run as it ended."""
-        self.run.finish(exit_code=self.code)
+        """Finish the run as it ended; where a signal ended it, without waiting for long."""
+        if self.code != INTERRUPTED:
+            self.run.finish(exit_code=self.code)
+            return
+        met: list[Exception] = []
+
+        def finish() -> None:
+            try:
+                self.run.finish(exit_code=self.code)
+            except Exception as error:  # noqa: BLE001 - it is raised again below
+                met.append(error)
+
+        thread = threading.Thread(target=finish, daemon=True, name="maekit-wandb")
+        thread.start()
+        thread.join(_HURRY)
+        if thread.is_alive():
+            leave_hooks_out()  # W&B's own waits for its upload once more
+            msg = f"it did not take all within {_HURRY:.0f} s; `wandb sync` sends the rest"
+            raise TimeoutError(msg)
+        if met:
+            raise met[0]
 
 
 def _told(uri: str) -> dict[str, str]:
@@ -313,8 +356,8 @@ class MLflow(Logger):
             self.run = kept["run"]
             self.client.update_run(self.run, status="RUNNING")
             self.known = {}
-            last = {key: step for key, step in kept.items() if key.startswith(_PICTURE)}
-            self.pictured = {key.removeprefix(_PICTURE): int(step) for key, step in last.items()}
+            last = {key: step for key, step in kept.items() if key.startswith(_LAST)}
+            self.pictured = {key.removeprefix(_LAST): int(step) for key, step in last.items()}
             return
         experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME"), about)
         tags = {"maekit.verb": about.verb, "maekit.folder": as_text(str(about.folder))}
@@ -390,7 +433,7 @@ class MLflow(Logger):
         if step > self.pictured.get(name, -1):
             self.client.log_image(self.run, picture, key=name, step=step)
             kept = self._about.kept("mlflow")
-            self._about.keep("mlflow", kept | {f"{_PICTURE}{name}": str(step)})
+            self._about.keep("mlflow", kept | {_LAST + name: str(step)})
 
     def _had(self, metric: Any) -> bool:  # noqa: ANN401 - MLflow's own
         """Return whether the run had it already, before it was interrupted."""

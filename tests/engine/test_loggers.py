@@ -73,13 +73,20 @@ def told(log: str, folder: Path, *, step: int = 0, events: tuple[Event, ...] = E
 
 
 class FakeWandB(ModuleType):
-    """W&B as far as it is used; raises where ``fails`` says."""
+    """W&B as far as it is used; raises where ``fails`` says.
 
-    def __init__(self, fails: str = "") -> None:
+    ``before`` is what it had of a run that goes on: its own count of what is logged began behind.
+    """
+
+    def __init__(self, fails: str = "", before: FakeWandB | None = None) -> None:
         super().__init__("wandb")
         self.__spec__ = ModuleSpec("wandb", None)
-        self.fails, self.calls, self.logged = fails, [], {}
-        self.summary = SimpleNamespace(update=self.updated)
+        self.fails, self.calls = fails, []
+        self.logged: dict[Any, Any] = {}
+        self.last = {} if before is None else before.last
+        self.resumed = before is not None
+        self.axes: dict[str, str | None] = {}
+        self.summary = SimpleNamespace(update=self.updated, get=self.last.get)
         self.began: dict[str, Any] = {}
         self.offline, self.url, self.project, self.dir = False, "https://w/1", "maekit", "wandb/x"
 
@@ -103,9 +110,18 @@ class FakeWandB(ModuleType):
         self.began = given
         return self
 
-    def log(self, values: dict[str, Any], step: int) -> None:
+    def define_metric(self, name: str, step_metric: str | None = None) -> None:
+        self.axes[name] = step_metric
+
+    def log(self, values: dict[str, Any], step: int | None = None) -> None:
         self.may_fail("log")
-        self.logged.setdefault(step, {}).update(values)
+        assert step is None  # of steps that it counts itself, a resumed run drops some
+        assert self.axes == {"step": None, "*": "step"}
+        self.last |= values
+        new = {key: value for key, value in values.items() if key != "step"}
+        known = self.logged.setdefault(values["step"], {})
+        assert not known.keys() & new.keys()
+        known.update(new)
 
     def updated(self, values: dict[str, float]) -> None:
         self.may_fail("summary")
@@ -182,8 +198,8 @@ class FakeMLflow(ModuleType):
 
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeWandB]:
-    def install(fails: str = "") -> FakeWandB:
-        fake = FakeWandB(fails)
+    def install(fails: str = "", before: FakeWandB | None = None) -> FakeWandB:
+        fake = FakeWandB(fails, before)
         monkeypatch.setitem(sys.modules, "wandb", fake)
         return fake
 
@@ -282,13 +298,14 @@ def test_a_store_that_never_answers_is_not_waited_for(
     mlflow: Callable[..., FakeMLflow],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fake, answers = mlflow(), threading.Event()
+    fake, answers, asked = mlflow(), threading.Event(), threading.Event()
     waits: list[str] = []
     if call == "_update_run":  # the first request of a resumed run
         told("mlflow", tmp_path, events=EVENTS[:1])
 
     def wait(*_: object, **__: object) -> None:
         waits.append(threading.current_thread().name)
+        asked.set()
         answers.wait(5)
 
     # Whoever is asked to stop waits for less.
@@ -296,8 +313,9 @@ def test_a_store_that_never_answers_is_not_waited_for(
     monkeypatch.setattr("maekit.engine.loggers._HURRY", 0.05)
     monkeypatch.setattr(fake, call, wait, raising=False)
     (text,) = told("mlflow", tmp_path, events=(*EVENTS[:4], Ended({"exit": code, "steps": 2})))
-    answers.set()
     assert "did not take all within" in text
+    assert asked.wait(60)  # on a busy machine its thread comes to it later than the patience
+    answers.set()
     assert waits == ["maekit-mlflow"]
 
 
@@ -307,18 +325,55 @@ def test_a_resumed_run_goes_on_with_its_own(
     first, store = wandb(), mlflow()
     told("wandb", tmp_path)
     told("mlflow", tmp_path, events=(*EVENTS[:4], Ended({"exit": 75, "steps": 2})))
-    second = wandb()
+    second = wandb(before=first)
     later = (StepDone(3, 1.5, 1.25, 1e-3, 0.5), Saved(3, "picture", "step.png", PICTURE))
     again = (*EVENTS[1:4], *later, Ended({"exit": 0, "steps": 3}))
     told("wandb", tmp_path, step=1, events=again)
     told("mlflow", tmp_path, step=1, events=again)
     assert second.began["id"] == first.began["id"]
     assert second.began["resume"] == "allow"
+    assert second.logged.pop("summary")
+    assert second.logged.pop("code") == 0
+    assert second.logged.keys() == {3}  # the second step was made twice
+    assert second.logged[3].keys() > {"train/loss", "reconstructions"}
     assert store.calls.count("create_run") == 1
     assert store.status == ["KILLED", "RUNNING", "FINISHED"]
     losses = [(step, value) for key, step, value in store.metrics if key == "train/loss"]
     assert losses == [(1, 2.0), (2, 1.5), (3, 1.25)]  # the second was made twice
     assert store.images == [("reconstructions", 2), ("reconstructions", 3)]
+
+
+def test_wandb_keeps_what_comes_at_the_step_of_an_interruption(
+    tmp_path: Path, wandb: Callable[..., FakeWandB]
+) -> None:
+    """A signal saves before what is measured at that step; the resumed run measures it."""
+    first = wandb()
+    told("wandb", tmp_path, events=(*EVENTS[:2], Ended({"exit": 75, "steps": 2})))
+    assert first.logged["code"] == 75
+    second = wandb(before=first)
+    told("wandb", tmp_path, step=2, events=EVENTS[2:])
+    assert second.logged[2].keys() == {"holdout/loss", "reconstructions"}
+    third = wandb(before=second)  # killed, and resumed before it
+    told("wandb", tmp_path, step=1, events=(*EVENTS[1:4], Measured(3, "holdout", {"loss": 1.0})))
+    assert third.logged == {3: {"holdout/loss": 1.0}, "code": 1}
+
+
+def test_wandb_that_does_not_answer_holds_up_no_interruption(
+    tmp_path: Path, wandb: Callable[..., FakeWandB], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, answers = wandb(), threading.Event()
+    hooks: list[bool] = []
+    monkeypatch.setattr("maekit.engine.loggers._HURRY", 0.05)
+    monkeypatch.setattr("maekit.engine.loggers.leave_hooks_out", lambda: hooks.append(False))
+    monkeypatch.setattr(fake, "finish", lambda exit_code: answers.wait(60))
+    said = told("wandb", tmp_path, events=(*EVENTS[:4], Ended({"exit": 75, "steps": 2})))
+    answers.set()
+    assert sum("it did not take all within" in each for each in said) == 1
+    assert hooks == [False]
+    fails = wandb("finish")  # another error of that thread
+    said = told("wandb", tmp_path / "x", events=(EVENTS[0], Ended({"exit": 75, "steps": 2})))
+    assert sum("ConnectionError: no finish" in each for each in said) == 1
+    assert fails.calls.count("finish") == 1
 
 
 def test_a_table_drops_what_is_made_again(tmp_path: Path) -> None:
