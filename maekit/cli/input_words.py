@@ -19,7 +19,7 @@ def unlisted(words: Sequence[str], verb: str) -> Iterator[str]:
     """Yield the words; in place of a list of paths, its paths.
 
     Raises:
-        DataError: a list with stretches of videos, or that makes no sense.
+        DataError: a list with stretches of videos, that names nothing, or that makes no sense.
     """
     for word in words:
         path = Path(word)
@@ -28,8 +28,13 @@ def unlisted(words: Sequence[str], verb: str) -> Iterator[str]:
             continue
         if (note := columns_note(path, PICTURES | VIDEOS)) is not None:
             _log.info("%s: %s", path, note)
+        rows = 0
         for row in read_list(path, PICTURES | VIDEOS):
+            rows += 1
             if any(row.times):
                 what = f"asks for a stretch of a video; {verb} takes whole files"
                 raise DataError(what, where=f"{path}:{row.line}", hint="cut it, or list files")
             yield row.path if "://" in row.path else str(path.parent / row.path)
+        if not rows:
+            hint = "a list is CSV with a header `path`, JSONL, or lines with one path each"
+            raise DataError("the list has no rows", where=str(path), hint=hint)

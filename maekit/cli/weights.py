@@ -70,6 +70,7 @@ def export_onnx(weights: Weights, path: Path) -> Exported:
 
 # What writes a classifier whole, with how to run it and a check of what was written.
 SERVED = frozenset({"hf", "onnx", "timm", "export"})
+PROGRAM = ".pt2"  # the ending by which torch.export knows its files
 EXPORTERS: Mapping[str, Exporter] = {
     "maekit": export_maekit,
     "mae": export_mae,
@@ -98,6 +99,9 @@ def convert(
 ) -> int:
     """Convert weights, and print what became of each tensor."""
     check_destination(destination, folder=to == "hf", overwrite=overwrite)
+    if to == "export" and destination.suffix != PROGRAM:
+        hint = f"name it {destination.with_suffix(PROGRAM).name}"
+        raise RecipeError(f"torch.export reads {PROGRAM} files", where=str(destination), hint=hint)
     source = with_entry(source, entry)
     size = None if clip is None else _clip(clip)
     names = None if classes is None else read_classes(classes)

@@ -56,7 +56,7 @@ def read_list(path: Path, suffixes: frozenset[str]) -> Iterator[Row]:
         DataError: the list is not text, or a row makes no sense; names file and line.
         Interrupted: a signal has come.
     """
-    with opened(path) as file:
+    with opened(path, suffixes) as file:
         first, below = _beginning(file, path)
         if first.lstrip().startswith("{"):
             yield from _jsonl_rows(path, _lines(file, path))
@@ -72,7 +72,7 @@ def columns_note(path: Path, suffixes: frozenset[str]) -> str | None:
     Raises:
         DataError: as ``read_list``.
     """
-    with opened(path) as file:
+    with opened(path, suffixes) as file:
         first, below = _beginning(file, path)
         if first.lstrip().startswith("{"):
             return keys_note(_json(first, f"{path}:1"))
@@ -81,10 +81,10 @@ def columns_note(path: Path, suffixes: frozenset[str]) -> str | None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[TextIO]:
-    """Open a list; raise DataError where it is no text, and say what it is."""
+def opened(path: Path, suffixes: frozenset[str] = frozenset()) -> Iterator[TextIO]:
+    """Open a list; raise DataError where it is no text, or called as what it would name."""
     try:
-        _refuse_other_files(path)
+        _refuse_other_files(path, suffixes)
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield file
     except UnicodeDecodeError as error:
@@ -96,14 +96,18 @@ def opened(path: Path) -> Iterator[TextIO]:
         raise DataError(what, where=str(path)) from error
 
 
-def _refuse_other_files(path: Path) -> None:
-    """Raise DataError where a list is to be read and the file is no text at all."""
+def _refuse_other_files(path: Path, suffixes: frozenset[str]) -> None:
+    """Raise DataError where a list is to be read and the file is none."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         what = "is UTF-16 text"
         raise DataError(what, where=str(path), hint="save it as UTF-8")
     if is_text(head):
+        if path.suffix.lower() in suffixes:
+            held = "text" if head else "empty"
+            what = f"is {held}, though its name ends in {path.suffix}: no such file, and no list"
+            raise DataError(what, where=str(path), hint=f"give a folder, or a list: {_WANTED}")
         return
     found = content_of(str(path))
     if found is not None:

@@ -168,7 +168,7 @@ def arrow_library() -> tuple[Any, Any]:
         from pyarrow import parquet
     except ImportError as error:
         msg = "parquet needs pyarrow"
-        hint = "pip install 'maekit[parquet]', or --format npz"
+        hint = "pip install 'maekit[parquet]', or another --format"
         raise RecipeError(msg, where="--format parquet", hint=hint) from error
     return pa, parquet
 

@@ -391,6 +391,9 @@ def _matched(
         hint = (
             "--classes FILE names the outputs in their order, as the folders or labels are called"
         )
+        if named:
+            few = ", ".join(outputs[:_SHOWN]) + (", ..." if len(outputs) > _SHOWN else "")
+            hint = f"give the folder that holds one folder for each, or a list with them: {few}"
         raise DataError(what, where="data.val.path", hint=hint)
     first, last = names[0], names[-1]
     text = (

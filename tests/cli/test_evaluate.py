@@ -100,6 +100,9 @@ def test_other_samples_and_classes_by_name(cli: Cli, tuned: str) -> None:
     refused = cli("evaluate", tuned, "--data", "only.csv", "--out", "refused")
     assert refused.code == 6
     assert "1 classes are not among the model's 2: strange" in refused.err
+    assert "one folder for each, or a list with them: l, r" in " ".join(refused.err.split())
+    above = cli("evaluate", tuned, "--data", "pictures", "--out", "above")
+    assert (above.code, "a list with them: l, r" in " ".join(above.err.split())) == (6, True)
     assert result_of("refused")["exit"] == 6
 
 

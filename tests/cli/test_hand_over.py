@@ -78,6 +78,10 @@ def test_pictures_encoder_alone(cli: Cli, two: str) -> None:
     assert encoder.code == 0, encoder.err
     assert "left out: the classifier's norm and head" in encoder.out
     assert cli("weights", "convert", "demo", "d.pt2", "--to", "export").code == 2
+    for name in ("program", "program.pt", "program.onnx"):  # torch.export would not read these
+        refused = cli("weights", "convert", "tuned", name, "--to", "export")
+        assert (refused.code, "name it program.pt2" in refused.err) == (2, True), refused.err
+        assert not Path(name).exists()
 
 
 FIXED = ("model.backbone.positions=sincos-1d", "finetune.positions=fixed")  # as VideoMAE's

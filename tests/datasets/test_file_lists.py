@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from maekit.datasets.file_lists import Labels, Paths, check_label
 from maekit.datasets.folders import Wanted, walk
-from maekit.datasets.list_rows import read_list
+from maekit.datasets.list_rows import columns_note, read_list
 from maekit.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".mp4"})
@@ -176,6 +176,23 @@ def test_folders_deeper_than_python_calls(tmp_path: Path) -> None:
         assert walked(tmp_path) == ["d/" * 1500 + "1.jpg"]
     finally:  # pytest cannot remove it either
         subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "held"),
+    [
+        ("a.png", "nothing", "text"),
+        ("b.MP4", "path,label\nx.png,1\n", "text"),
+        ("c.jpg", "", "empty"),
+    ],
+)
+def test_what_is_called_as_a_picture_is_no_list(
+    tmp_path: Path, name: str, text: str, held: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    for read in (lambda path, known: list(read_list(path, known)), columns_note):
+        with pytest.raises(DataError, match=f"is {held}, though its name ends in"):
+            read(tmp_path / name, frozenset({".png", ".mp4", ".jpg"}))
 
 
 def test_a_caption_beside_the_path_may_be_long(tmp_path: Path) -> None:
