@@ -26,7 +26,7 @@ from official import (
     videomae_checkpoint,
     videomae_encoder,
 )
-from official_formulas import IMAGENET, KINETICS, logits
+from paper_reference import IMAGENET, KINETICS, logits
 
 from maekit.engine.build import load_model, require_whole
 from maekit.errors import RecipeError, WeightsError

@@ -23,7 +23,7 @@ from official import (
     videomae_checkpoint,
     videomae_encoder,
 )
-from official_formulas import blocks, dense, embedded, layer_norm, normalized
+from paper_reference import blocks, embedded, layer_norm, linear, normalized
 from torchvision.ops import roi_align
 
 import maekit
@@ -75,7 +75,7 @@ def test_its_own_checkpoints_are_whole_and_give_its_logits(tmp_path: Path) -> No
     # Boxes end at their last pixel: AlphAction's convention.
     boxes = [torch.tensor(each * 32 - [0, 0, 1, 1]) for each in corners]
     bins = roi_align(plane, boxes, 7, spatial_scale=1 / 8, sampling_ratio=0, aligned=False)
-    expected = dense(bins.amax((2, 3)), double, "head")
+    expected = linear(bins.amax((2, 3)), double, "head")
     found = model(model.normalize(pixels), model.cells(corners, (32, 32)))
     numerics.close(found, expected, terms=numerics.vit_terms(3 * 2 * 64, 48, 2, 32) + 96)
     assert expected.std() > 0.1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from official import State, mae, training_checkpoint
-from official_formulas import IMAGENET, logits
+from paper_reference import IMAGENET, logits
 from PIL import Image
 
 import maekit

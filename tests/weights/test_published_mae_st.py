@@ -8,7 +8,7 @@ import numerics
 import pytest
 import torch
 from official import TINY, TINY_DECODER, hollow, slowfast
-from official_formulas import KINETICS, blocks, dense, embedded, layer_norm, normalized
+from paper_reference import KINETICS, blocks, embedded, layer_norm, linear, normalized
 from torch import Tensor
 
 from maekit.engine.build import load_model, require_whole
@@ -45,7 +45,7 @@ def test_a_published_size(tmp_path: Path) -> None:
 
 def decoded(visible: list[int], latent: Tensor, state: dict[str, Tensor]) -> Tensor:
     """Predict every token: masked.py, _mae_forward_decoder."""
-    x = dense(latent, state, "decoder_embed")
+    x = linear(latent, state, "decoder_embed")
     space, time = state["dec_pos_embed_spatial"], state["dec_pos_embed_temporal"]
     places = torch.cat([space + time[:, slot : slot + 1] for slot in range(time.shape[1])], 1)
     whole = state["mask_token"].expand(len(x), places.shape[1], -1).clone()
@@ -53,7 +53,7 @@ def decoded(visible: list[int], latent: Tensor, state: dict[str, Tensor]) -> Ten
     x = torch.cat([x[:, :1] + state["dec_pos_embed_class"], whole + places], 1)
     x = blocks(x, state, "pred_head.transforms.0", 2)
     x = layer_norm(x, state, "pred_head.transforms.0.2")
-    return dense(x[:, 1:], state, "pred_head.projections.0")
+    return linear(x[:, 1:], state, "pred_head.projections.0")
 
 
 @torch.no_grad()
