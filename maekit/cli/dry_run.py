@@ -16,7 +16,7 @@ from maekit.engine.job import Job
 from maekit.engine.left_out import SeenLeftOut
 from maekit.engine.loggers import require_loggers
 from maekit.engine.loop import peak_memory, update
-from maekit.engine.peak import AHEAD, MOMENTS, held, peaks_of
+from maekit.engine.peak import AHEAD, MOMENTS, held, peaks_of, shares_of
 from maekit.engine.reporters import duration
 from maekit.engine.run_folder import free_space
 from maekit.engine.schedule import BatchSplit
@@ -171,15 +171,17 @@ def _costs(job: Job, reading: dict[str, float], step: dict[str, float]) -> dict[
 
 def _verdict(job: Job, step: dict[str, float], asked: Asked) -> dict[str, Any]:
     """Return the memory that one device takes, whether it has that, and else what to set."""
-    split = job.split
-    base = _besides_activations(job, step["fixed"])
+    split, shares = job.split, shares_of(job)
+    trained = held(job.state.trained())
+    base = held(job.resident()) + MOMENTS * trained + step["fixed"] - shares.spared
     # Of all micro-batches of an update, as they are read before it.
     pixels = AHEAD * step["pixels"] * split.effective / split.world
 
     def on_device(accumulation: int) -> float:
         micro = -(-split.effective // (split.world * accumulation))
         at_once = min(micro, job.encoded_at_once)
-        return base + step["activations"] * at_once + job.kept_per_sample * micro
+        activations = step["activations"] * at_once + job.kept_per_sample * micro
+        return base + shares.at_once(activations, accumulation)
 
     shared = job.device.type == "cpu" and asked.memory is None
     here = on_device(split.accumulation) + (pixels if shared else 0)
@@ -200,27 +202,6 @@ def _verdict(job: Job, step: dict[str, float], asked: Asked) -> dict[str, Any]:
         "fits": fits,
         "advice": advice,
     }
-
-
-def _besides_activations(job: Job, fixed: float) -> float:
-    """Return the bytes of weights, moments, gradients and the like on one device.
-
-    Args:
-        job: where ranks share its parameters out, each has its slice of those that are trained, of
-            their moments, gradients and averages; what is outside of blocks is there twice more, as
-            it is gathered, and so is the largest block.
-        fixed: of a step besides activations, gradients included.
-    """
-    state, world = job.state, job.split.world
-    trained = held(state.trained())
-    everything = held(job.resident()) + MOMENTS * trained + fixed
-    if state.sharding is None or world == 1:
-        return everything
-    averages = held(each for model in state.averages for each in model.parameters())
-    blocks = [held(p for p in each.parameters() if p.requires_grad) for each in job.blocks()]
-    gathered = 2 * (trained - sum(blocks) + max(blocks, default=0))
-    cut = (2 + MOMENTS) * trained + averages
-    return everything - cut * (world - 1) / world + gathered
 
 
 def _advice(job: Job, on_device: Callable[[int], float], room: float) -> str:

@@ -15,7 +15,7 @@ from maekit.data.memory import free_memory
 from maekit.data.order import Key
 from maekit.engine import distributed
 from maekit.engine.events import Note
-from maekit.engine.peak import AHEAD, MOMENTS, Peaks, held, peaks_of
+from maekit.engine.peak import AHEAD, MOMENTS, Peaks, held, peaks_of, shares_of
 from maekit.engine.schedule import BatchSplit
 
 if TYPE_CHECKING:
@@ -37,8 +37,10 @@ def fit_batch(job: Job) -> BatchSplit:
     if isinstance(kept, int) and kept > 0 and share % kept == 0:
         return _split(split, kept)
     fixed, each, room = _needs(job)
-    fits = [size for size in range(1, share + 1) if share % size == 0]
-    found = max((size for size in fits if fixed + each * size <= room), default=1)
+    shares = shares_of(job)
+    sizes = [size for size in range(1, share + 1) if share % size == 0]
+    fits = [size for size in sizes if fixed + shares.at_once(each * size, share // size) <= room]
+    found = max(fits, default=1)
     found = min(distributed.gather(found))
     extra[KEPT] = found
     text = f"batch.per_device: auto is {found}, at {each / 1e6:,.0f} MB a sample"
@@ -57,9 +59,10 @@ def _needs(job: Job) -> tuple[float, float, float]:
     # The backward pass frees what the forward pass kept while gradients come, so that few samples'
     # peak may be in it, and many samples' is not: both are taken for the worst.
     each = max(1.0, *(larger - smaller for larger, smaller in zip(two, one, strict=True)))
-    trained = held(job.state.trained())
-    # Parameters are there already; moments come with the first update.
-    fixed = max(0.0, one.forward - each) + (1 + MOMENTS) * trained
+    # Parameters are there already, all of them: ranks that share them out give most of them back.
+    # Moments come with the first update.
+    coming = (1 + MOMENTS) * held(job.state.trained()) - shares_of(job).spared
+    fixed = max(0.0, one.forward - each) + coming
     if job.device.type == "cuda":
         unused, _ = torch.cuda.mem_get_info(job.device)
         spare = torch.cuda.memory_reserved(job.device) - torch.cuda.memory_allocated(job.device)

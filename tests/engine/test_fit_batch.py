@@ -15,7 +15,9 @@ from small_recipes import IMAGES, draw_smooth, write_recipe
 
 import maekit
 from maekit.engine import distributed, fit_batch
+from maekit.engine.peak import Shares, shares_of
 from maekit.engine.pretrain import PretrainJob
+from maekit.engine.schedule import BatchSplit
 from maekit.errors import RecipeError
 from maekit.recipe.load import load
 from maekit.registry import resolve
@@ -76,6 +78,59 @@ def test_ranks_of_a_machine_share_its_memory(
     monkeypatch.setattr(distributed, "size_here", lambda: 4)
     _, _, shared = fit_batch._needs(job)
     assert alone - shared == pytest.approx(fit_batch.ROOM * 10**9 * 3 / 4)
+
+
+def test_ranks_that_share_parameters_out_have_room_for_more(
+    recipe: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_batch, "free_memory", lambda: None)
+
+    def needs(name: str, world: int) -> tuple[float, float, Shares]:
+        job = prepared(recipe(batch={"global": 12 * world}, sharding={"name": name}))
+        job.split = BatchSplit(12 * world, 12, 1, world)
+        fixed, each, _ = fit_batch._needs(job)
+        return fixed, each, shares_of(job)
+
+    whole, each, nothing = needs("ddp", 4)
+    assert nothing == needs("fsdp", 1)[2] == Shares()
+    assert nothing.at_once(7.0, 2) == 7.0
+    # Two blocks of width 32: norms, attention and MLP have 12 w^2 + 13 w numbers of four bytes.
+    # Outside: patches of 8 x 8 x 3 and a bias, the class token, the last norm; the decoder of
+    # width 16 with a block of its own, which is none of the encoder's.
+    width, inner = 32, 16
+    block = 4 * (12 * width**2 + 13 * width)
+    encoder = 4 * (192 * width + width + width + 2 * width)
+    decoder = 4 * (width * inner + inner + inner + 12 * inner**2 + 13 * inner + 2 * inner)
+    outside = encoder + decoder + 4 * (inner * 192 + 192)
+    for world in (2, 4, 16):
+        fixed, same, shares = needs("fsdp", world)
+        total = 2 * block + outside
+        assert shares.spared == 4 * total * (world - 1) / world
+        assert shares.gathered == 2 * outside + 3 * block
+        assert shares.accumulated == block
+        assert shares.measuring == total
+        assert (same, whole - fixed) == (each, shares.spared)
+        activations = 10 * total
+        assert shares.at_once(activations, 1) == shares.gathered + activations
+        assert shares.at_once(activations, 3) == shares.gathered + block + activations
+    assert shares._replace(measuring=9 * total).at_once(total, 1) == 9 * total  # a deeper one's
+
+
+def test_accumulation_costs_gradients_of_all_blocks(
+    recipe: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are shared out; so that the whole share may fit, and half of it not."""
+    monkeypatch.setattr(fit_batch, "_needs", lambda _: (1000.0, 10.0, 1125.0))
+    path = recipe(**AUTO)
+    for accumulated, wanted in ((0.0, 12), (50.0, 12), (1000.0, 12)):
+        shares = Shares(accumulated=accumulated)
+        monkeypatch.setattr(fit_batch, "shares_of", lambda _, shares=shares: shares)
+        assert prepared(path).split.per_device == wanted
+    monkeypatch.setattr(fit_batch, "_needs", lambda _: (1000.0, 10.0, 1095.0))
+    for accumulated, wanted in ((0.0, 6), (40.0, 4), (70.0, 2), (1000.0, 1)):
+        shares = Shares(accumulated=accumulated)
+        monkeypatch.setattr(fit_batch, "shares_of", lambda _, shares=shares: shares)
+        assert prepared(path).split.per_device == wanted
 
 
 def test_the_same_training_however_it_is_split_and_resumed(
