@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
 
 from maekit.ablate.plan import Plan
 from maekit.ablate.plot import PLOT
@@ -16,7 +13,7 @@ from maekit.ablate.sweep import command_lines
 from maekit.ablate.table import UNITS, scale_of
 from maekit.ablate.write import TABLE, cells, columns, sentences
 from maekit.cli.output import print_json, print_table, say
-from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.cli.reporters import shown
 from maekit.cli.result import print_comparison
 from maekit.engine.events import Note
 from maekit.engine.resume import is_restarted
@@ -70,8 +67,7 @@ def ablate(
         device=device,
         prepare=print_commands,
     )
-    console = Console(stderr=True, highlight=False)
-    with closing(Terminal(console, title="ablate", quiet=quiet, verbose=verbose)) as terminal:
+    with shown("ablate", quiet=quiet, verbose=verbose) as terminal:
         for note in loaded.notes:
             terminal(Note(note))
         if list_only:
@@ -80,8 +76,7 @@ def ablate(
             from maekit.cli.ablate_dry_run import rehearse
 
             return rehearse(planned(resolved, options), device, terminal, json=json)
-        with LoggingBridge(terminal).listening():
-            swept = run_sweep(resolved, options, terminal)
+        swept = run_sweep(resolved, options, terminal)
     if print_commands:
         return _print_commands(swept.plan, swept.folder, device, json=json)
     return _tell(swept, json=json, quiet=quiet)

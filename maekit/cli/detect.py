@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
-from rich.console import Console
 
 from maekit.atomic import write_text
 from maekit.cli.output import as_json, print_json, print_table, say
 from maekit.cli.quantities import seconds
 from maekit.cli.reconstruct import empty_folder, write_result
-from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.cli.reporters import shown
 from maekit.datasets.box_lists import read_regions
 from maekit.datasets.movies import clock
 from maekit.datasets.named_files import NamedFile, find_files, output_stems
@@ -96,9 +95,7 @@ def detect(
     listed = boxes is not None and boxes != FULL_FRAME
     _refuse_nonsense(boxes, persons, every if listed else None)
     step = EVERY if every is None else seconds(every, "--every")
-    console = Console(stderr=True, highlight=False)
-    terminal = Terminal(console, quiet=quiet, verbose=verbose)
-    with closing(terminal), LoggingBridge(terminal).listening(), StopSignal():
+    with shown(quiet=quiet, verbose=verbose) as terminal, StopSignal():
         where = pick_device(device)
         if source is None:
             located = newest_classifier()

@@ -7,17 +7,15 @@ one frame shown as often as the model wants, and of a video an image model sees 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from maekit.cli.input_words import unlisted
 from maekit.cli.kept_output import KeptOutput, format_of
 from maekit.cli.output import print_json, print_table
-from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.cli.reporters import shown
 from maekit.cli.run_samples import Which, run_samples
 from maekit.data.rendering import Rendering
 from maekit.datasets.folders import Tally
@@ -45,7 +43,6 @@ from maekit.evaluate.feature_cache import FeatureShards
 from maekit.evaluate.features import Features, auto_pool
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.views import ViewReader, view_reader
-from maekit.ranks import is_speaker
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.sections import Views
 from maekit.stop import StopSignal
@@ -86,11 +83,9 @@ def embed(
     verbose: bool,
 ) -> int:
     """Embed all inputs; return the exit code: 6 where some could not be read."""
-    console = Console(stderr=True, highlight=False, quiet=not is_speaker())
     where = pick_device(device)
     with (
-        closing(Terminal(console, quiet=quiet, verbose=verbose)) as terminal,
-        LoggingBridge(terminal).listening(),
+        shown(quiet=quiet, verbose=verbose) as terminal,
         distributed.joined(where),
         StopSignal(),
         ExitStack() as stack,

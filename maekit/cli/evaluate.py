@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from maekit.cli.output import print_json, print_table, say
 from maekit.cli.quantities import counts
-from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.cli.reporters import shown
 from maekit.cli.result import MEASURES, print_comparison
 from maekit.engine import distributed
 from maekit.engine.precision import pick_device
@@ -54,11 +51,9 @@ def evaluate(
         signals=True,
         locks=lock,
     )
-    console = Console(stderr=True, highlight=False, quiet=not is_speaker())
     where = pick_device(device)
     with (
-        closing(Terminal(console, title=VERB, quiet=quiet, verbose=verbose)) as terminal,
-        LoggingBridge(terminal).listening(),
+        shown(VERB, quiet=quiet, verbose=verbose) as terminal,
         distributed.joined(where),
     ):
         result, folder = judge(request, where, options, terminal)

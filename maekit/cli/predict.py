@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-from rich.console import Console
 
 from maekit.cli.evaluate import views_of
 from maekit.cli.input_words import unlisted
 from maekit.cli.kept_output import KeptOutput, format_of
 from maekit.cli.output import print_json, print_table, say
 from maekit.cli.quantities import seconds
-from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.cli.reporters import shown
 from maekit.data.identity import identify
 from maekit.datasets.folders import Tally
 from maekit.datasets.named_files import find_files
@@ -33,7 +31,6 @@ from maekit.evaluate.predict import HERE, VERB, answers_of, cutting_of, scorer_o
 from maekit.evaluate.predict import predict as score
 from maekit.evaluate.way import VAL, Request, judged_set
 from maekit.progress import counted
-from maekit.ranks import is_speaker
 from maekit.stop import StopSignal
 from maekit.text import quantity
 from maekit.weights.heads import read_classes
@@ -92,11 +89,9 @@ def predict(
     _refuse_nonsense(inputs, of_set, every, window)
     step = None if every is None else seconds(every, "--every")
     length = None if window is None else seconds(window, "--window")
-    console = Console(stderr=True, highlight=False, quiet=not is_speaker())
     where = pick_device(device)
     with (
-        closing(Terminal(console, quiet=quiet, verbose=verbose)) as terminal,
-        LoggingBridge(terminal).listening(),
+        shown(quiet=quiet, verbose=verbose) as terminal,
         distributed.joined(where),
         StopSignal(),
         ExitStack() as stack,

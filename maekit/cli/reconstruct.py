@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from maekit.atomic import write_text
 from maekit.cli.output import as_json, print_json, print_table
-from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.cli.reporters import Terminal, shown
 from maekit.cli.run_samples import Which, run_samples
 from maekit.data.rendering import Rendering
 from maekit.datasets.folders import Tally
@@ -84,9 +81,7 @@ def reconstruct(
     """Reconstruct all inputs; return the exit code: 6 where some were bad."""
     hidden = Hidden(masker, ratio, mask, seed, like_training, whole)
     _check_combination(hidden, native=native)
-    console = Console(stderr=True, highlight=False)
-    terminal = Terminal(console, quiet=quiet, verbose=verbose)
-    with closing(terminal), LoggingBridge(terminal).listening(), StopSignal():
+    with shown(quiet=quiet, verbose=verbose) as terminal, StopSignal():
         located = newest_or_demo(source)
         for note in located.notes:
             terminal(Note(note, warning=True))

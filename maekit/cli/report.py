@@ -12,7 +12,7 @@ from maekit.ablate.table import plain_table
 from maekit.ablate.write import cells, columns
 from maekit.atomic import write_bytes
 from maekit.cli.output import print_json, print_table, say
-from maekit.cli.reporters import progress_shown
+from maekit.cli.reporters import shown
 from maekit.engine.run_folder import plain
 from maekit.errors import RecipeError, StorageError
 from maekit.visualize.report.numbers import elapsed, held_out, number, numbers_of
@@ -37,7 +37,7 @@ def report(runs: list[Path], out: Path | None, *, json: bool) -> int:
     plans = [sweep_in(folder) for folder in runs]
     if any(plans):
         return _report_sweep(runs, plans[0], target, json=json)
-    with progress_shown():
+    with shown():
         page, records, pairing = render(runs)
     _write(target, page)
     if json:
@@ -66,7 +66,7 @@ def _report_sweep(runs: list[Path], plan: Plan | None, target: Path, *, json: bo
     if plan is None or len(runs) > 1:
         msg = "a sweep of maekit ablate has a page of its own"
         raise RecipeError(msg, where="command line", hint="report it alone, or name runs below it")
-    with progress_shown():
+    with shown():
         (page, _, _), table = render_sweep(plan, runs[0])
     _write(target, page)
     if json:

@@ -15,6 +15,7 @@ from maekit.cli.output import fitted
 from maekit.engine.events import Emit, Event, Note, Saved, StepDone
 from maekit.engine.reporters import Seldom, describe, numbers
 from maekit.progress import Progress
+from maekit.ranks import is_speaker
 from maekit.text import printable
 
 
@@ -82,11 +83,17 @@ class Terminal:
 
 
 @contextmanager
-def progress_shown() -> Iterator[None]:
-    """Show what parts say and count, for a command that has no more to show."""
-    console = Console(stderr=True, highlight=False)
-    with closing(Terminal(console)) as terminal, LoggingBridge(terminal).listening():
-        yield
+def shown(title: str = "", *, quiet: bool = False, verbose: bool = False) -> Iterator[Terminal]:
+    """Show on stderr what a command emits, and what parts say and count, while the context lasts.
+
+    Of several ranks the first speaks for all.
+    """
+    console = Console(stderr=True, highlight=False, quiet=not is_speaker())
+    with (
+        closing(Terminal(console, title=title, quiet=quiet, verbose=verbose)) as terminal,
+        LoggingBridge(terminal).listening(),
+    ):
+        yield terminal
 
 
 class LoggingBridge(logging.Handler):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from rich.console import Console
 
 from maekit.cli.declare import PLANNED
 from maekit.cli.dry_run import Asked
 from maekit.cli.dry_run import dry_run as rehearse
-from maekit.cli.reporters import LoggingBridge, Terminal
+from maekit.cli.reporters import Terminal, shown
 from maekit.cli.result import print_result
 from maekit.engine import distributed
 from maekit.engine.events import Note
@@ -53,12 +51,11 @@ def prepared(
     """Resolve a recipe, and show on the terminal what happens while the context lasts."""
     loaded = read(recipe, overrides)
     resolved = resolve(loaded, verb)
-    console = Console(stderr=True, highlight=False, quiet=not is_speaker())
-    with closing(Terminal(console, title=verb, quiet=quiet, verbose=verbose)) as terminal:
+    with shown(verb, quiet=quiet, verbose=verbose) as terminal:
         for note in loaded.notes:
             terminal(Note(note))
         where = pick_device(device)
-        with LoggingBridge(terminal).listening(), distributed.joined(where):
+        with distributed.joined(where):
             yield Command(resolved, where, terminal)
 
 

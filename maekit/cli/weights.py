@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from maekit.atomic import write_text
 from maekit.cli.output import print_json, print_table, say, writing
 from maekit.cli.quantities import counts
-from maekit.cli.reporters import progress_shown
+from maekit.cli.reporters import shown
 from maekit.engine.build import load_model, require_whole, without_head
 from maekit.engine.events import Note
 from maekit.errors import MaekitError, RecipeError
@@ -106,7 +106,7 @@ def convert(
     size = None if clip is None else _clip(clip)
     names = None if classes is None else read_classes(classes)
     given = UserHints(target, heads, decoder_heads, size, names)
-    with progress_shown():
+    with shown():
         with counted(f"reading {source}"):
             weights = require_whole(
                 open_weights(source, user_hints=given, allow_missing=allow_missing or [])
@@ -202,7 +202,7 @@ def _clip(text: str) -> tuple[int, int, int]:
 def inspect(source: str, *, entry: str | None, json: bool) -> int:
     """Print which model weights hold, even if they are incomplete or of an unknown format."""
     source = with_entry(source, entry)
-    with progress_shown():
+    with shown():
         with counted(f"reading {source}"):
             facts, tensors, files = _facts(source)
         facts["parameters"] = count_parameters(tensors) or sum(t.numel() for t in tensors.values())

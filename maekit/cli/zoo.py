@@ -27,7 +27,7 @@ def list_public(*, json: bool) -> int:
 
 def get(name: str, *, yes: bool, url: str | None, out: Path, json: bool) -> int:
     """Fetch one file, and print where it is and what it holds."""
-    from maekit.cli.reporters import progress_shown  # imports torch, which the list needs not
+    from maekit.cli.reporters import shown  # imports torch, which the list needs not
 
     file = find(name)
     address = address_of(file, url)
@@ -35,7 +35,7 @@ def get(name: str, *, yes: bool, url: str | None, out: Path, json: bool) -> int:
     say(f"license: {file.license} ({file.source})", err=True)
     say(f"address: {address}", err=True)
     _agree(file, yes=yes)
-    with progress_shown():
+    with shown():
         fetched = fetch(file, address, out)
     known = "as its authors say" if file.md5 else "its authors give none"
     if json:

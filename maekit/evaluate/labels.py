@@ -258,10 +258,10 @@ class Task:
         return self.val.targets(np.arange(len(self.val.rows)))
 
     def smooth(self, targets: Tensor, smoothing: float) -> Tensor:
-        """Move targets ``[B, K]`` towards not knowing.
+        """Move targets ``[B, K]`` toward not knowing.
 
         Classes: ``s / K`` for the wrong ones and ``1 - s + s / K`` for the right one (timm's
-        mixup.py, one_hot); labels: towards 1/2 each. Values have no such thing.
+        mixup.py, one_hot); labels: toward 1/2 each. Values have no such thing.
         """
         if self.kind == "regression" or smoothing == 0:
             return targets

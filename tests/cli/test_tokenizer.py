@@ -106,9 +106,9 @@ def test_a_trained_dvae_beats_mean_colors_and_teaches(cli: Cli, tiles: str) -> N
     assert 1 < holdout["perplexity"] <= holdout["codes_used"]
     taught = cli("pretrain", tiles, "--out", "taught", "--json")
     assert taught.code == 0, taught.err
-    learnt = json.loads(taught.out)
-    assert learnt["holdout"]["loss"] < learnt["holdout_start"]["loss"]
-    assert learnt["holdout"]["hidden_mse"] is None  # codes are no pixels
+    learned = json.loads(taught.out)
+    assert learned["holdout"]["loss"] < learned["holdout_start"]["loss"]
+    assert learned["holdout"]["hidden_mse"] is None  # codes are no pixels
     assert not Path("taught/pictures").exists()
 
 

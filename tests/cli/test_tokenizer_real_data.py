@@ -1,4 +1,4 @@
-"""The small recipe on real pictures: its codes beat mean colors, and can be learnt."""
+"""The small recipe on real pictures: its codes beat mean colors, and can be learned."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def named(case: object) -> str | None:
     return getattr(case, "__name__", None)
 
 
-def test_the_catalogue_is_that_of_the_review() -> None:
+def test_the_catalog_is_that_of_the_review() -> None:
     assert {check.__name__: len(module.REVIEWED) for check, module in KINDS.items()} == {
         "check_masker": 20,
         "check_target": 16,

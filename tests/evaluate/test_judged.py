@@ -30,7 +30,7 @@ NONE = LabelTable(np.zeros(0, np.int64), 3)
 
 
 def judged(kind: HeadKind, labels: object, scores: object) -> Judged:
-    """Make a judgement of rows 0, 1, ..., whose files are called 0.png and so on."""
+    """Make a judgment of rows 0, 1, ..., whose files are called 0.png and so on."""
     true, said = np.array(labels), np.array(scores, np.float64)
     count = len(said)
     table = LabelTable(true, 3) if kind == "multiclass" else LabelTable(

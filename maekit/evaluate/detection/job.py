@@ -44,7 +44,7 @@ class DetectionJob(SupervisedJob):
 
     model: Detector
     task: DetectionTask
-    judgement: JudgedBoxes | None = None  # of the last time that data.val was judged
+    judgment: JudgedBoxes | None = None  # of the last time that data.val was judged
 
     def _task(self, options: Finetune) -> DetectionTask:
         val = self.judged_set()
@@ -92,7 +92,7 @@ class DetectionJob(SupervisedJob):
         # Of millions of rows it takes minutes: once is enough.
         self.record(state, distributed.on_first(judged.measures), judged.found.left_out)
         if state.finished:
-            self.judgement = judged
+            self.judgment = judged
             state.extra["judged"] = distributed.on_first(judged.summary)
 
     @cached_property
@@ -130,9 +130,9 @@ class DetectionJob(SupervisedJob):
     def export(self, path: Path) -> None:
         """Write the final weights, what they find in data.val, and what that shows."""
         super().export(path)
-        if self.judgement is None:  # killed in an earlier run, right after its last checkpoint
-            self.judgement = self.judge()
-        judged = self.judgement
+        if self.judgment is None:  # killed in an earlier run, right after its last checkpoint
+            self.judgment = self.judge()
+        judged = self.judgment
 
         def write() -> None:
             write_rows(path.with_name(BOXES), judged.rows, judged.frames)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -146,10 +146,3 @@ def _rows(
             what = f"expected video,second,x1,y1,x2,y2,class,score, found {','.join(row)}"
             raise DataError(what, where=f"{path}:{number}") from error
         yield place, x1, y1, x2, y2, label, score
-
-
-def per_frame(rows: Rows) -> Mapping[int, np.ndarray]:
-    """Return the places of the rows of each key frame that has any."""
-    order = np.argsort(rows.frames, kind="stable")
-    frames, starts = np.unique(rows.frames[order], return_index=True)
-    return dict(zip(frames.tolist(), np.split(order, starts[1:]), strict=True))

@@ -83,7 +83,7 @@ class DetectionStep:
         options: how boxes are learned.
         precision: of the forward pass.
         per_device: clips of a micro-batch.
-        smoothing: of the targets, towards 1/2.
+        smoothing: of the targets, toward 1/2.
         erase: boxes of noise in pixels.
         compiled: whether the model is compiled.
     """

@@ -91,7 +91,7 @@ class LatentTarget(Target):
         return self._loaded | {name: own[name] for name in here}
 
     def after_update(self, step: int, steps: int) -> None:
-        """Move every parameter a little towards the encoder's; take its buffers as they are."""
+        """Move every parameter a little toward the encoder's; take its buffers as they are."""
         if self._teacher is None or self._student is None:
             return
         decay = self.options.decay_at(step, steps)
