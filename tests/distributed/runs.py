@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from figures import BASE, draw_films, of_films
 from small_recipes import (
     IMAGES,
     VIDEOS,
@@ -77,6 +78,10 @@ TOKENIZER: Recipe = {
 }
 REPEATS: Recipe = {"pretrain": {"repeats": 2, "repeat_from": "same-frames", "loss_on": "all"}}
 FITTED: Recipe = {"pretrain": {"target": {"name": "pca", "components": 8}}}
+BOXES: Recipe = {
+    "data": {"val": {"max_bad_fraction": 0.5}},
+    "finetune": {"steps": 6, "validate": {"every": 3}, "checkpoint": {"steps": 3}},
+}
 SPLIT = {
     "pretrain": "pretrain.batch.accumulation",
     "finetune": "finetune.batch.accumulation",
@@ -239,6 +244,7 @@ def make_runs(folder: Path) -> dict[str, list[int]]:
         cases.append({"name": f"predict-{ranks}", "ranks": ranks, "words": words})
         words = ["evaluate", "finetune-1", "--out", f"evaluate-{ranks}"]
         cases.append({"name": f"evaluate-{ranks}", "ranks": ranks, "words": words})
+    cases += detection(folder)
     install(folder / "site")
     free = {"pretrain": {"target": FOLLOWER, "clip_grad": None}}  # so that no norm enters
     follower = recipe("follower", "smooth", IMAGES, STEPS, free)
@@ -257,6 +263,26 @@ def make_runs(folder: Path) -> dict[str, list[int]]:
     )
     codes: dict[str, list[int]] = json.loads(done.stdout.splitlines()[-1])
     return codes
+
+
+def detection(folder: Path) -> list[dict[str, Any]]:
+    """Return runs that learn actions in boxes, and evaluations of what the first one left.
+
+    Micro-batches are of 4 clips: two on one rank, one on each of two. Of the held-out films some
+    are wide, and one cannot be read.
+    """
+    for split, count, seed in (("train", 12, 0), ("val", 9, 1)):
+        draw_films(folder / "films" / split, count, seed)
+    (folder / "films/val/film4.mp4").write_bytes(b"this is no film" * 99)
+    write_recipe(folder / "boxes.yaml", BASE, of_films(folder / "films"), BOXES)
+    cases: list[dict[str, Any]] = []
+    for ranks in (1, 2):
+        words = ["finetune", "boxes.yaml", "--from", "scratch", "--out", f"boxes-{ranks}"]
+        cases.append({"name": f"boxes-{ranks}", "ranks": ranks, "words": words})
+    for ranks in (1, 2):
+        words = ["evaluate", "boxes-1", "--out", f"judged-{ranks}"]
+        cases.append({"name": f"judged-{ranks}", "ranks": ranks, "words": words})
+    return cases
 
 
 def continued() -> list[dict[str, Any]]:

@@ -229,6 +229,25 @@ def test_finetuning_by_two_ranks(runs: Runs) -> None:
     assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
 
 
+def test_actions_in_boxes_by_two_ranks(runs: Runs) -> None:
+    """Learned bit for bit, and judged: the same boxes in the same order, whoever scored them."""
+    assert runs.steps("boxes-1") == runs.steps("boxes-2")
+    one, two = runs.weights("boxes-1"), runs.weights("boxes-2")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    first = (runs.folder / "boxes-1/predictions.csv").read_bytes()
+    assert len(first.splitlines()) == 8 * 2 * 3
+    keys = ("map", "per_class", "per_movie", "floor", "boxes", "true", "unread", "protocol")
+    for name in ("boxes-2", "judged-1", "judged-2"):
+        assert (runs.folder / name / "predictions.csv").read_bytes() == first, name
+        for key in keys:
+            assert runs.result(name)[key] == runs.result("boxes-1")[key], (name, key)
+        (bad,) = read_lines(runs.folder / name / "bad_files.jsonl")
+        assert bad["file"] == "film4,0000.200"
+    assert (runs.result("boxes-1")["unread"], runs.result("boxes-1")["true"]) == (1, 18)
+    assert runs.said("boxes-2").count("film4,0000.200 cannot be read") == 1
+    assert (runs.folder / "judged-2.1.txt").read_text() == ""
+
+
 def test_probes_by_two_ranks(runs: Runs) -> None:
     """The paper's batch norm is of the whole batch; cached features are made by shares."""
     for one, two in zip(runs.steps("probe-1"), runs.steps("probe-2"), strict=True):
