@@ -21,6 +21,7 @@ from maekit.datasets.box_lists import read_regions
 from maekit.datasets.movies import clock
 from maekit.datasets.named_files import NamedFile, find_files, output_stems
 from maekit.datasets.named_moments import (
+    Listed,
     NamedMoments,
     boxes_at,
     film,
@@ -109,7 +110,10 @@ def detect(
         elif not listed:
             terminal(Note("no boxes of persons: the whole frame is one box (--boxes, --persons)"))
         errors: dict[str, str] = {}
-        labels = _labels(files, boxes if listed else None, finder, step, errors)
+        given = _given(files, boxes) if listed else None
+        for text in () if given is None else given.left_out:
+            terminal(Note(text, warning=True))
+        labels = _labels(files, given, finder, step, errors)
         folder = empty_folder(out)
         dataset = NamedMoments({file.name: file for file in files}, labels)
         found = _found(detector, dataset, where, terminal)
@@ -149,20 +153,27 @@ def _refuse_nonsense(boxes: str | None, persons: Path | None, every: str | None)
         raise RecipeError("means nothing beside a list of boxes", where="--every", hint=hint)
 
 
+def _given(files: Sequence[NamedFile], listed: str | None) -> Listed:
+    """Read a list of boxes.
+
+    Raises:
+        RecipeError: there is none, or it is of other films.
+        DataError: a row makes no sense.
+    """
+    if listed is None or not Path(listed).is_file():
+        hint = f"a CSV, or {FULL_FRAME}"
+        raise RecipeError(f"there is no file {listed}", where="--boxes", hint=hint)
+    return of_rows(list(read_regions(Path(listed))), files, listed)
+
+
 def _labels(
     files: Sequence[NamedFile],
-    listed: str | None,
+    given: Listed | None,
     finder: PersonDetector | None,
     every: float,
     errors: dict[str, str],
 ) -> list[Boxes]:
     """Return the boxes of every moment of every film that can be read."""
-    given = None
-    if listed is not None:
-        if not Path(listed).is_file():
-            hint = f"a CSV, or {FULL_FRAME}"
-            raise RecipeError(f"there is no file {listed}", where="--boxes", hint=hint)
-        given = of_rows(list(read_regions(Path(listed))), files, listed)
     labels: list[Boxes] = []
     with counted("looking at films", len(files), "films") as count:
         for place, file in enumerate(files):
@@ -172,7 +183,7 @@ def _labels(
                 video = film(file)
                 moments = moments_every(video, every)
                 if given is not None:
-                    labels += given.get(file.name, [])
+                    labels += given.moments.get(file.name, [])
                 elif finder is None:
                     labels += whole_frames(file.name, moments)
                 else:

@@ -130,6 +130,16 @@ class Movies:
             raise DataError(what, hint="move all but one away, or list their whole paths")
         return found[0] if found else None
 
+    def file(self, movie: str, second: float) -> str | None:
+        """Return the file that a second of a movie lies in; None: there is none, or many."""
+        try:
+            place = self.find(movie)
+            if place is None or self.layout == "frames":
+                return None
+            return place if self.layout != "seconds" else _files_of(place).get(int(second))
+        except (DataError, OSError):
+            return None
+
     @cached_property
     def _folders(self) -> Mapping[str, list[str]]:
         """The folders of the movies, right below ours or one deeper (``trainval/MOVIE``)."""
@@ -229,16 +239,21 @@ def _check_within(second: float, start: float, end: float, place: str) -> None:
     raise DataError(what, hint="is it another cut of the movie? `start` says where a file begins")
 
 
+def _files_of(folder: str) -> dict[int, str]:
+    """Return the files of one second each of a movie, by their seconds."""
+    return {
+        int(stem): f"{folder}/{name}"
+        for name in os.listdir(folder)  # noqa: PTH208
+        if (stem := name.rpartition(".")[0]).isdecimal() and WANTED.takes(f"{folder}/{name}")
+    }
+
+
 class _Seconds:
     """The files of one second each (``902.mp4``) of a movie, as if they were one."""
 
     def __init__(self, folder: str, second: float) -> None:
         self._folder = folder
-        self._files = {
-            int(stem): f"{folder}/{name}"
-            for name in os.listdir(folder)  # noqa: PTH208
-            if (stem := name.rpartition(".")[0]).isdecimal() and WANTED.takes(f"{folder}/{name}")
-        }
+        self._files = _files_of(folder)
         if int(second) not in self._files:
             what = f"second {second:g} is not in {folder}, which holds {len(self._files)} seconds"
             if self._files:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +15,10 @@ from maekit.datasets.box_lists import BoxRow
 from maekit.datasets.movies import clock
 from maekit.datasets.named_files import NamedFile
 from maekit.errors import DataError, RecipeError
+from maekit.text import quantity
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
+_SHOWN = 3  # names in a message
 Corners = tuple[float, float, float, float]
 
 
@@ -91,10 +94,20 @@ def boxes_at(
     )
 
 
-def of_rows(
-    rows: Sequence[BoxRow], files: Sequence[NamedFile], where: str
-) -> dict[str, list[Boxes]]:
-    """Return the moments of each film that a list of boxes has, in time.
+class Listed(NamedTuple):
+    """What a list says of some films.
+
+    Attributes:
+        moments: of each film that it names, in time.
+        left_out: what of it is not used, and why, a line each.
+    """
+
+    moments: dict[str, list[Boxes]]
+    left_out: list[str]
+
+
+def of_rows(rows: Sequence[BoxRow], files: Sequence[NamedFile], where: str) -> Listed:
+    """Return the moments of each film that a list of boxes has.
 
     Rows name a film by its path, its name, or that without its suffix.
 
@@ -107,21 +120,48 @@ def of_rows(
         for word in {file.name, base, os.path.splitext(base)[0]}:  # noqa: PTH122
             names.setdefault(word, []).append(file.name)
     moments: dict[str, dict[float, dict[Corners, float]]] = {}
+    strange: list[BoxRow] = []
+    empty: list[BoxRow] = []
     for row in rows:
-        for name in names.get(row.movie, ()):
+        films = names.get(row.movie, ())
+        strange += [] if films else [row]
+        corners = None if row.corners is None else _cut(row.corners)
+        empty += [row] if films and row.corners is not None and corners is None else []
+        for name in films:
             here = moments.setdefault(name, {}).setdefault(row.second, {})
-            if row.corners is not None:
-                x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in row.corners)
-                if x1 < x2 and y1 < y2:
-                    here[x1, y1, x2, y2] = row.score
+            if corners is not None:
+                here[corners] = row.score
     if not moments:
-        films, listed = ", ".join(sorted(names)[:3]), sorted({row.movie for row in rows})[:3]
-        msg = f"has boxes of {', '.join(listed) or 'nothing'}, and of none of the films ({films})"
+        known, listed = ", ".join(sorted(names)[:_SHOWN]), ", ".join(_movies(strange))
+        msg = f"has boxes of {listed or 'nothing'}, and of none of the films ({known})"
         raise RecipeError(msg, where=f"--boxes {where}", hint="its first column names the film")
-    return {
+    left_out = []
+    if empty:
+        lines = ", ".join(f"line {row.line}" for row in empty[:_SHOWN])
+        lines += ", ..." if empty[_SHOWN:] else ""
+        count = quantity(len(empty), "boxes")
+        left_out.append(f"{where}: {count} without extent in the picture, left out ({lines})")
+    if strange:
+        count = quantity(len(strange), "rows")
+        left_out.append(
+            f"{where}: {count} of no film that is given ({', '.join(_movies(strange))})"
+        )
+    made = {
         name: [
             boxes_at(name, second, list(here), list(here.values()))
             for second, here in sorted(found.items())
         ]
         for name, found in moments.items()
     }
+    return Listed(made, left_out)
+
+
+def _cut(corners: Corners) -> Corners | None:
+    """Cut a box at the picture's edge; None: nothing is left of it."""
+    x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in corners)
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def _movies(rows: Sequence[BoxRow]) -> list[str]:
+    names = sorted({row.movie for row in rows})
+    return [*names[:_SHOWN], *(["..."] if names[_SHOWN:] else [])]

@@ -107,6 +107,10 @@ class Samples(Dataset):
         """Return the sample's file."""
         return self._files.name(index)
 
+    def file(self, index: int) -> str:
+        """Return the file that a sample lies in."""
+        return self._files.file(index)
+
     def sources(self, by: str) -> Sequence[str]:
         """Return where each sample comes from, as the data set for these files knows it."""
         return self._files.sources(by)

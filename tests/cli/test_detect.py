@@ -13,6 +13,9 @@ import torch
 from figures import Figures, resolved
 
 from maekit.cli.app import main
+from maekit.datasets.box_lists import BoxRow
+from maekit.datasets.named_files import NamedFile
+from maekit.datasets.named_moments import of_rows
 from maekit.engine.run import RunOptions, run_in_folder
 from maekit.errors import WeightsError
 from maekit.evaluate.detection.job import DetectionJob
@@ -111,6 +114,23 @@ def test_without_boxes_the_whole_frame_is_one_and_it_is_said(
     assert {(row["x1"], row["y2"], row["person"]) for row in rows} == {
         ("0.00000", "1.00000", "1.00000")
     }
+
+
+def test_rows_that_are_not_used_are_named() -> None:
+    """Boxes without extent, and those of films that are not given."""
+    corners = [(0.2, 0.2, 0.2, 0.9), (0.5, 0.5, 0.4, 0.9), (1.2, 0.0, 1.4, 1.0), (-1, 0, 2, 1)]
+    rows = [BoxRow(line, "a", 0.5, corner) for line, corner in enumerate(corners, 2)]
+    rows += [BoxRow(6, "b", 0.5, corners[0]), BoxRow(7, "a", 1.5)]
+    found = of_rows(rows, [NamedFile("films/a.mp4", "a.mp4", "video")], "list.csv")
+    assert found.left_out == [
+        "list.csv: 3 boxes without extent in the picture, left out (line 2, line 3, line 4)",
+        "list.csv: 1 rows of no film that is given (b)",
+    ]
+    (first, second) = found.moments["a.mp4"]
+    assert first.corners.tolist() == [[0, 0, 1, 1]]
+    assert (second.second, len(second)) == (1.5, 0)
+    good = of_rows(rows[3:4], [NamedFile("films/a.mp4", "a.mp4", "video")], "list.csv")
+    assert good.left_out == []
 
 
 @pytest.mark.parametrize(

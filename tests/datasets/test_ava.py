@@ -12,15 +12,18 @@ import pytest
 from numbered_films import at_rate, film, number_of
 from pydantic import ValidationError
 
-from maekit.contracts import View
+from maekit.contracts import Dataset, Source, View
 from maekit.data.grids import by_size, whole_size
+from maekit.data.identity import Identity, differences, identify
 from maekit.data.order import Key
 from maekit.data.reader import SampleReader
-from maekit.data.split import split_off
+from maekit.data.split import Subset, split_off
 from maekit.datasets.ava import Ava
-from maekit.errors import DataError
+from maekit.errors import DataError, Interrupted
+from maekit.progress import Progress, listening
 from maekit.recipe.schema import DataSpec
 from maekit.recipe.sections import NoAugment
+from maekit.stop import StopSignal
 
 ROWS = """\
 -5KQ66BBWC4,0902,0.077,0.151,0.283,0.811,80,1
@@ -294,3 +297,46 @@ def test_samples_are_grouped_by_the_size_that_shows_them_whole(folder: Path) -> 
     film(folder / "movies" / "1j20qq1JyX4.mp4", at_rate(25, 3))
     # The film is 80 x 16; the second that it does not have is with the others.
     assert by_size(ava(folder), range(4), 32, 16) == {(32, 160): [0, 1, 2, 3]}
+
+
+@pytest.mark.parametrize("layout", ["movies", "seconds", "split"])
+def test_another_movie_in_the_place_of_one_is_noticed(tmp_path: Path, layout: str) -> None:
+    """Names of moments are no files: a resumed run looks at those that they lie in."""
+    videos = tmp_path / "videos"
+    place = videos / ("a/2.mp4" if layout == "seconds" else "a.mp4")
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"1" * 99)
+    (tmp_path / "boxes.csv").write_text("a,2,0,0,1,1,1,1\nb,2,0,0,1,1,1,1\n")
+
+    def now() -> Identity:
+        options = {"path": tmp_path / "boxes.csv", "videos": videos}
+        found: Dataset = Ava(
+            Ava.Options(**options, layout="seconds" if layout == "seconds" else "movies")  # type: ignore[arg-type]
+        )
+        return identify(Subset(found, np.arange(2)) if layout == "split" else found)
+
+    before = now()
+    assert differences(before, now()) == []
+    place.write_bytes(b"2" * 100)
+    (said,) = differences(before, now())
+    assert said == "1 of 2 files looked at have another size: a,0002: 99 bytes before, 100 now"
+
+
+def test_sizes_are_looked_up_once_a_movie_and_counted(folder: Path) -> None:
+    found, opened = ava(folder), list[int]()
+    told: list[Progress] = []
+    source = found.open
+
+    def opening(index: int) -> Source:
+        opened.append(index)
+        return source(index)
+
+    found.open = opening  # type: ignore[method-assign]
+    with listening(told.append):
+        by_size(found, [0, 1, 3], 32, 16)
+    assert opened == [0, 3]
+    assert {(each.what, each.total) for each in told} == {("looking at sizes", 3)}
+    with StopSignal(signals=False) as stop:
+        stop.requested = "SIGTERM"
+        with pytest.raises(Interrupted):
+            by_size(found, [0, 1, 3], 32, 16)

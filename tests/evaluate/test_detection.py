@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from figures import ACTIONS, Figures, resolved
+from figures import ACTIONS, Figures, of_films, resolved
 from numerics import close
 from small_recipes import Recipe
 from torch.nn import functional as F  # noqa: N812
@@ -20,17 +21,25 @@ from toys import Clips, clip_source
 from maekit.contracts import Boxes, Dataset
 from maekit.data.batch import Batch
 from maekit.data.boxes import EMPTY
+from maekit.data.loader import Loader
 from maekit.data.order import Key
+from maekit.data.stand_in import standing_in
 from maekit.engine.events import Event, Note
 from maekit.engine.loop import update
 from maekit.engine.run import Finished, RunOptions, run_in_folder
 from maekit.engine.skipped import WORDS
 from maekit.errors import DataError, RecipeError
-from maekit.evaluate.detection.found import Found, joined
+from maekit.evaluate.detection.found import Found, Whole, joined
 from maekit.evaluate.detection.job import DetectionJob
 from maekit.evaluate.detection.rows import Frame, read_rows
-from maekit.evaluate.detection.task import DetectionTask, announce, targets
+from maekit.evaluate.detection.task import (
+    DetectionTask,
+    announce,
+    announce_other_clips,
+    targets,
+)
 from maekit.evaluate.labels import task_of
+from maekit.recipe.schema import DataSpec
 from maekit.runs import read_result
 from maekit.visualize.report.classes import read_classes
 from maekit.weights.header import HeadKind
@@ -222,6 +231,48 @@ def test_what_is_asked_for_says_whose_boxes_are_judged() -> None:
 
 
 @pytest.mark.parametrize(
+    ("train", "val", "said"),
+    [
+        ({}, {}, None),
+        ({"stride": 4, "rate": 25}, {"stride": 4, "rate": 25}, None),
+        ({"stride": 4}, {}, "stride 4 in data.train and 1 in data.val. Is it meant? else"),
+        ({"rate": 25}, {}, "rate 25 in data.train and null in data.val"),
+        ({"first": -32}, {"first": -31}, "else data.val.first=-32"),
+        ({}, {"rate": 30}, "rate null in data.train and 30 in data.val"),
+    ],
+)
+def test_clips_that_are_judged_otherwise_than_learned_are_said(
+    train: dict[str, Any], val: dict[str, Any], said: str | None
+) -> None:
+    one, other = (
+        DataSpec(name="ava", frames=16, sampling="centered", **each) for each in (train, val)
+    )
+    heard: list[Event] = []
+    announce_other_clips(one, other, heard.append)
+    assert (notes(heard) == "") == (said is None)
+    assert said is None or said in notes(heard)
+
+
+@pytest.mark.parametrize(
+    ("whole", "said", "side"),
+    [
+        (Whole(256, (16, 16)), None, 256),
+        (Whole(250, (16, 16)), "short is 250, which is no multiple of 16 pixels: .* is 256;", 256),
+        (Whole(100, (8, 12)), "no multiple of 24 pixels: the short side is 96;", 96),
+        (Whole(250, (16, 16), pad=True), None, 250),
+        (Whole(224, (16, 16), fixed=(224, 168)), "stretched to 224 x 168 pixels", 224),
+    ],
+)
+def test_what_is_shown_otherwise_than_asked_for_is_said(
+    whole: Whole, said: str | None, side: int
+) -> None:
+    assert (whole.said is None) == (said is None)
+    assert said is None or re.search(said, str(whole.said))
+    ((height, _),) = whole.sizes(Figures(1), [0])
+    assert height == side
+
+
+@pytest.mark.parametrize(
     "words",
     [
         {"mixup": 0.8},
@@ -235,6 +286,21 @@ def test_what_is_asked_for_says_whose_boxes_are_judged() -> None:
 def test_settings_that_mean_nothing_with_boxes_are_refused(words: Recipe) -> None:
     with pytest.raises(RecipeError, match=r"boxes|detection"):
         resolved({"finetune": words})
+
+
+def test_what_a_run_costs_is_known_without_its_films() -> None:
+    """Noise with boxes stands in for them, here and in the first step."""
+    made = resolved(of_films("nowhere"), {"finetune": {"head": {"classes": 5}}})
+    with standing_in(40):
+        job = DetectionJob(made, torch.device("cpu"), lambda _: None, source="scratch")
+    assert (len(job.train), len(job.task.outputs)) == (40, 5)
+    keys = job.stream.keys(0)[:4]
+    with Loader(job.reader, [keys], workers=0, timeout=1.0) as loader:
+        (batch,) = loader
+    assert [len(each) for each in batch.boxes] == [2] * 4
+    done = update(job.state, job.step, [batch])
+    assert math.isfinite(float(done.loss))
+    assert job.judge().measures()["map"] is not None
 
 
 # The loss.

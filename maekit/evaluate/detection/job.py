@@ -22,7 +22,13 @@ from maekit.evaluate.detection.supervision import (
     effect_of_loss,
     make_detector,
 )
-from maekit.evaluate.detection.task import DetectionTask, announce, asked, detection_task
+from maekit.evaluate.detection.task import (
+    DetectionTask,
+    announce,
+    announce_other_clips,
+    asked,
+    detection_task,
+)
 from maekit.evaluate.finetune import SupervisedJob
 from maekit.evaluate.predictions import Reading
 from maekit.evaluate.supervision import VERB, train_reader
@@ -53,6 +59,9 @@ class DetectionJob(SupervisedJob):
             if spec.sampling != CENTERED:
                 msg = f"data.{key}.sampling is {spec.sampling}: its clips are not around key frames"
                 raise RecipeError(msg, where=f"data.{key}.sampling", hint=f"set it to {CENTERED}")
+        data = self.recipe.data
+        assert data.val is not None  # noqa: S101 - it was opened
+        announce_other_clips(data.train, data.val, self.emit)
         task = detection_task(self.train, val)
         self.check_outputs(len(task.outputs))
         announce(task, self.train, self.emit)

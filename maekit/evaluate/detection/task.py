@@ -19,6 +19,7 @@ from maekit.evaluate.way import VAL
 if TYPE_CHECKING:
     from maekit.contracts import Dataset
     from maekit.engine.events import Emit
+    from maekit.recipe.schema import DataSpec
 
 _SHOWN = 5
 _SETS = "the data sets 'ava' and 'sample-actions' have boxes"
@@ -186,6 +187,31 @@ def announce(task: DetectionTask, train: Dataset, emit: Emit) -> None:
     if absent:
         names = ", ".join(absent[:_SHOWN])
         emit(Note(f"{len(absent)} judged actions have no box to train on: {names}", warning=True))
+
+
+_TAKEN = ("frames", "stride", "rate", "first")
+
+
+def announce_other_clips(train: DataSpec, val: DataSpec, emit: Emit) -> None:
+    """Warn where data.val's clips are taken otherwise than data.train's.
+
+    But for the number of frames, data.val is as it says itself: what it leaves out is at its
+    default.
+    """
+    both = {key: (getattr(train, key), getattr(val, key)) for key in _TAKEN}
+    other = {key: each for key, each in both.items() if each[0] != each[1]}
+    if other:
+        said = [
+            f"{key} {_said(one)} in data.train and {_said(two)} in data.val"
+            for key, (one, two) in other.items()
+        ]
+        hint = ", ".join(f"data.val.{key}={_said(one)}" for key, (one, _) in other.items())
+        text = f"clips are judged otherwise than they are learned: {'; '.join(said)}"
+        emit(Note(f"{text}. Is it meant? else {hint}", warning=True))
+
+
+def _said(value: float | None) -> str:
+    return "null" if value is None else f"{value:g}"
 
 
 def announce_judged(task: DetectionTask, emit: Emit) -> None:
