@@ -27,6 +27,9 @@ OURS = ("recipe.yaml", "result.json")  # what makes a folder one of ours
 _MOST_LOSS = 1e300  # so that sums stay numbers
 # What each resume writes anew, or appends to.
 WRITTEN = ("bad_files.jsonl", "data.json", "env.json", "log.txt", "result.json")
+# What a start leaves that was refused, besides its log; and the exit codes of refusals.
+REFUSAL = ("recipe.yaml", "env.json", "data.json", "started.json", "result.json")
+REFUSED = (2, 3, 6)
 GONE = "the run folder is gone: something removed or renamed it"
 PREDICTIONS = "predictions.jsonl"  # of each sample of data.val
 BOXES = "predictions.csv"  # of each box of data.val, in AVA's result format
@@ -194,7 +197,8 @@ def new_folder(runs: Path, recipe: str) -> Path:
 def chosen_folder(out: Path, *, resume: bool, overwrite: bool, locks: bool = True) -> Path:
     """Check ``--out``: an empty or new folder, one to resume, or an own one to put aside.
 
-    What is put aside is renamed to ``<out>.overwritten`` and kept: the new run may fail.
+    What is put aside is renamed to ``<out>.overwritten`` and kept: the new run may fail. A folder in
+    which nothing was done but to refuse a start is as good as new; its log goes on.
 
     Raises:
         RecipeError: it holds something, and neither --resume nor --overwrite says what to do.
@@ -202,6 +206,11 @@ def chosen_folder(out: Path, *, resume: bool, overwrite: bool, locks: bool = Tru
     if out.exists() and not out.is_dir():
         msg = "not a folder"
         raise RecipeError(msg, where=f"--out {out}", hint="give a folder that is new or empty")
+    if _only_refused(out):
+        with held_lock(out / LOCK, locks=locks):
+            for name in REFUSAL:
+                (out / name).unlink(missing_ok=True)
+        return out
     filled = out.is_dir() and any(map(_counts, out.iterdir()))
     if not filled or resume:
         return out
@@ -217,6 +226,13 @@ def chosen_folder(out: Path, *, resume: bool, overwrite: bool, locks: bool = Tru
     with held_lock(out / LOCK, locks=locks):  # raises where a live run holds it
         out.rename(free_name(out.with_name(f"{out.name}.overwritten")))
     return out
+
+
+def _only_refused(out: Path) -> bool:
+    """Return whether a folder holds a start that was refused, and nothing else."""
+    if read_result(out).get("exit") not in REFUSED:
+        return False
+    return all(path.name in (*REFUSAL, "log.txt") for path in out.iterdir() if _counts(path))
 
 
 def make_way(path: Path) -> None:

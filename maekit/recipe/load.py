@@ -108,11 +108,14 @@ def with_overlays(source: LoadedRecipe, verb: str) -> LoadedRecipe:
     """
     section = source.tree.fields.get(verb)
     if section is None or section.value is None:
+        others = [key for key in VERBS if source.tree.at((key,)) not in (None, section)]
         raise RecipeError(
-            f"{verb}: the recipe has no such section",
-            where=str(source.tree.mark),
+            f"{verb}: the recipe has no such section"
+            if section is None
+            else f"{verb}: the section is empty",
+            where=str(source.tree.mark if section is None else section.mark),
             hint=f"{_section_to_add(verb)}, or use one of the verbs it has: "
-            + (", ".join(key for key in VERBS if key in source.tree.fields) or "none"),
+            + (", ".join(others) or "none"),
         )
     merged = source.tree
     for key in OVERLAYS:

@@ -259,6 +259,13 @@ class _Reader:
                     where=str(mark),
                     hint="put what is shared into a parent recipe (extends: FILE)",
                 )
+            if node.flow_style and _stuck(key_node, value_node):
+                name, _, value = key.partition(":")
+                raise RecipeError(
+                    f"{{{key}}} is one key without a value: a colon needs a space behind it",
+                    where=str(mark),
+                    hint=f"{{{name}: {value}}}",
+                )
             if key in entries:
                 raise RecipeError(
                     f"{key}: duplicate key, first at {entries[key].mark}",
@@ -289,6 +296,12 @@ class _Reader:
                 where=str(self.mark_of(node)),
                 hint="check the value, or quote it to make it text",
             ) from error
+
+
+def _stuck(key: yaml.ScalarNode, value: yaml.Node) -> bool:
+    """Return whether a key of ``{key:value}`` swallowed its value."""
+    empty = isinstance(value, yaml.ScalarNode) and not value.value and value.style is None
+    return empty and key.style is None and ":" in key.value.strip(":")
 
 
 def _convert(kind: str, text: str) -> Scalar:

@@ -42,6 +42,22 @@ def test_no_number_is_taken(cli: Cli, small: str, words: tuple[str, ...], code: 
         assert result_of("own")["exit"] == code
 
 
+@pytest.mark.parametrize("more", [(), ("--resume",), ("--overwrite",)])
+@pytest.mark.parametrize("wrong", ["data.size=20", "data.train.path=nowhere", "pretrain.steps=0"])
+def test_a_refused_start_does_not_spoil_a_named_folder(
+    cli: Cli, small: str, wrong: str, more: tuple[str, ...]
+) -> None:
+    """A typo costs nothing: the corrected command takes the same folder, and its log goes on."""
+    words = ("pretrain", small, "-q", "--out", "run")
+    assert cli(*words, wrong).code in {2, 6}
+    before = Path("run/log.txt").read_bytes() if Path("run/log.txt").is_file() else b""
+    done = cli(*words, *more)
+    assert done.code == 0, done.err
+    assert result_of("run")["exit"] == 0
+    assert Path("run/log.txt").read_bytes().startswith(before)
+    assert not Path("run.overwritten").exists()
+
+
 def test_probes_and_fine_tunings_neither(cli: Cli, labeled: str) -> None:
     for words in (("probe",), ("finetune", "finetune={}"), ("probe", "probe.protocol=paper")):
         failed = cli(words[0], labeled, *words[1:], "--from", "scratch", "data.val.path=nowhere")
@@ -50,8 +66,9 @@ def test_probes_and_fine_tunings_neither(cli: Cli, labeled: str) -> None:
 
 
 def test_an_unfinished_folder_of_another_recipe_is_not_taken(cli: Cli, small: str) -> None:
-    """One that failed before its first checkpoint, as on other data."""
+    """One that failed before its first checkpoint, as on other data, but had begun."""
     assert cli("pretrain", small, "-q", "--out", "run", "data.train.path=nowhere").code == 6
+    Path("run/bad_files.jsonl").touch()
     written = Path("run/recipe.yaml").read_bytes()
     refused = cli("pretrain", small, "-q", "--out", "run", "--resume")
     assert refused.code == 2

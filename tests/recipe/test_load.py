@@ -225,6 +225,13 @@ pretrain:
                 _ = with_overlays(load(parent, [f"~{verb}"]), verb).recipe
             assert hint in str(caught.value.hint)
 
+    def test_an_empty_section_is_said_to_be_empty(self, parent: Path) -> None:
+        for verb in ("pretrain", "finetune"):
+            with pytest.raises(RecipeError, match="the section is empty") as caught:
+                _ = with_overlays(load(parent, [f"{verb}="]), verb).recipe
+            assert caught.value.where == "command line"
+            assert f"it has: {verb}" not in str(caught.value.hint)
+
     @pytest.mark.parametrize("verb", WITH_DEFAULTS)
     def test_what_is_said_of_a_missing_section_helps(self, parent: Path, verb: str) -> None:
         loaded = load(parent, [f"~{verb}", f"{verb}={{}}"])
