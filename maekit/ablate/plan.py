@@ -150,9 +150,14 @@ class Plan:
 def required_ablate(recipe: Recipe) -> Ablate:
     """Return the section ``ablate``; raise RecipeError where there is none."""
     if recipe.ablate is None:
-        hint = "`maekit recipes list` shows the shipped ones, ablations/..."
-        raise RecipeError("the recipe has no such section", where="ablate", hint=hint)
+        raise no_section()
     return recipe.ablate
+
+
+def no_section() -> RecipeError:
+    """Return the error of a recipe without rows."""
+    hint = "`maekit recipes list` shows the shipped ones, ablations/..."
+    return RecipeError("the recipe has no such section", where="ablate", hint=hint)
 
 
 def make_plan(

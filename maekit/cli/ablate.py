@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maekit.ablate.plan import Plan
+from maekit.ablate.plan import Plan, no_section
 from maekit.ablate.plot import PLOT
 from maekit.ablate.reference import paper_table
 from maekit.ablate.run import SweepOptions, Swept, planned, run_sweep
@@ -51,6 +51,8 @@ def ablate(
 ) -> int:
     """Run a recipe's rows, or say what they are; return the exit code."""
     loaded = read(recipe, overrides or [])
+    if loaded.tree.at(("ablate",)) is None:  # before what else its keys lack
+        raise no_section()
     resolved = resolve(loaded)
     options = SweepOptions(
         RunOptions(

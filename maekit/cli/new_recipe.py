@@ -129,6 +129,9 @@ def look(source: str) -> Seen:
         DataError: nothing that can be read lies there.
         RecipeError: both pictures and videos do.
     """
+    if not os.path.exists(source):  # noqa: PTH110 - of any characters
+        hint = "name a folder of images or clips, or a list of them"
+        raise DataError("no such file or folder", where=source, hint=hint)
     train, val = _parts(source)
     kind = registry.reader_of(train, "FOLDER")
     if kind not in {"images", "videos"}:

@@ -110,12 +110,22 @@ def copy(recipe: str, destination: Path | None, overwrite: bool) -> int:
 
 
 def validate(sources: Sequence[str], *, json: bool) -> int:
-    """Check recipes, count their models' parameters; return the first failure's code, or 0."""
+    """Check recipes, count their models' parameters; return the first failure's code, or 0.
+
+    Args:
+        sources: recipes, and overrides of all of them.
+        json: print what was found for programs.
+    """
+    overrides = [word for word in sources if _is_override(word)]
+    sources = [word for word in sources if word not in overrides]
+    if not sources:
+        msg, hint = "no recipe is named", "name one before the overrides: quickstart data.size=64"
+        raise RecipeError(msg, where="command line", hint=hint)
     code = 0
     results: list[dict[str, Any]] = []
     for source in sources:
         try:
-            lines = _describe(source)
+            lines = _describe(source, overrides)
         except MaekitError as error:
             code = code or error.exit_code
             results.append({"recipe": source, "valid": False, "error": str(error)})
@@ -129,8 +139,13 @@ def validate(sources: Sequence[str], *, json: bool) -> int:
     return code
 
 
-def _describe(source: str) -> list[str]:
-    loaded = read(source)
+def _is_override(word: str) -> bool:
+    """Return whether a word sets or removes a key, and is no file's name."""
+    return (word.startswith("~") or "=" in word) and not Path(word).exists()
+
+
+def _describe(source: str, overrides: Sequence[str]) -> list[str]:
+    loaded = read(source, overrides)
     recipe = resolve(loaded)
     lines: list[str] = []
     if recipe.tokenizer is not None:

@@ -81,6 +81,8 @@ def reconstruct(
     """Reconstruct all inputs; return the exit code: 6 where some were bad."""
     hidden = Hidden(masker, ratio, mask, seed, like_training, whole)
     _check_combination(hidden, native=native)
+    _ratios(ratio)  # what cannot be done is said before weights are opened
+    _refuse_filled(out)
     with shown(quiet=quiet, verbose=verbose) as terminal, StopSignal():
         located = newest_or_demo(source)
         for note in located.notes:
@@ -283,10 +285,15 @@ def _ratios(text: str | None) -> list[float]:
     if text is None:
         return []
     try:
-        return [float(word) for word in text.split(",")]
+        found = [float(word) for word in text.split(",")]
     except ValueError as error:
         msg = f"'{text}' is not a list of numbers"
         raise RecipeError(msg, where="--ratio", hint="as in 0.75, or 0.5,0.75,0.9") from error
+    for ratio in found:
+        if not 0 < ratio < 1:
+            msg = f"{ratio:g} is not between 0 and 1: something is hidden, and something is seen"
+            raise RecipeError(msg, where="--ratio", hint="as in 0.75, or 0.5,0.75,0.9")
+    return found
 
 
 def _clips(recipe: Recipe | None, header: Header, *, native: bool) -> ClipOptions:
@@ -320,15 +327,19 @@ def empty_folder(out: Path | None) -> Path:
     """
     if out is None:
         return new_folder(Path(), PICTURES.name)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        msg = "not an empty folder" if out.is_dir() else "not a folder"
-        raise RecipeError(msg, where=f"--out {out}", hint="give one that is new or empty")
+    _refuse_filled(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         msg = f"the folder cannot be made: {error}"
         raise StorageError(msg, where=f"--out {out}", hint="choose another") from error
     return out
+
+
+def _refuse_filled(out: Path | None) -> None:
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        msg = "not an empty folder" if out.is_dir() else "not a folder"
+        raise RecipeError(msg, where=f"--out {out}", hint="give one that is new or empty")
 
 
 def write_result(result: dict[str, Any], folder: Path) -> None:

@@ -109,7 +109,8 @@ class BadFiles:
             what = f"none of the {self._samples} samples can be read, the last one: {reason}"
             raise DataError(what, where=f"{self._section}.path", hint=f"look at the files{listed}")
         limit = self._max_fraction * self._samples
-        if len(self._files) >= _FEWEST and len(self._files) > limit:
+        fewest = _FEWEST if self._max_fraction else 1  # 0 means none
+        if len(self._files) >= fewest and len(self._files) > limit:
             what = (
                 f"{len(self._files)} files of {self._samples} cannot be read, more than "
                 f"{self._max_fraction:.3g} of them, the last one: {reason}"

@@ -19,6 +19,7 @@ from maekit.engine.batches import (
 from maekit.engine.build import (
     build_model,
     compatible_header,
+    describe,
     header_of,
     load_into,
     required_pretrain,
@@ -77,6 +78,8 @@ class PretrainJob(ValidatedJob):
         bad_files_path: Path | None = None,
     ) -> None:
         pretrain = required_pretrain(recipe)
+        if checkpoint is None:
+            describe(recipe)  # what does not fit together is said before any data is read or drawn
         super().__init__(recipe, device, emit, bad_files_path=bad_files_path)
         # ``auto`` is never looked for twice.
         resumed = None if checkpoint is None else read_header(checkpoint.weights)

@@ -197,8 +197,8 @@ def new_folder(runs: Path, recipe: str) -> Path:
 def chosen_folder(out: Path, *, resume: bool, overwrite: bool, locks: bool = True) -> Path:
     """Check ``--out``: an empty or new folder, one to resume, or an own one to put aside.
 
-    What is put aside is renamed to ``<out>.overwritten`` and kept: the new run may fail. A folder in
-    which nothing was done but to refuse a start is as good as new; its log goes on.
+    What is put aside is renamed to ``<out>.overwritten`` and kept: the new run may fail. A folder
+    in which nothing was done but to refuse a start is as good as new; its log goes on.
 
     Raises:
         RecipeError: it holds something, and neither --resume nor --overwrite says what to do.

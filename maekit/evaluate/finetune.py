@@ -36,6 +36,7 @@ from maekit.evaluate.labels import Task, announce_task, task_of, warn_at_chance
 from maekit.evaluate.predictions import Predictions, Reading, predict
 from maekit.evaluate.supervision import (
     VERB,
+    describe,
     groups_of,
     make_classifier,
     make_step,
@@ -97,6 +98,7 @@ class SupervisedJob(Job):
         options = required_finetune(recipe)
         if checkpoint is None:
             source = self.find_source(recipe, source, emit)
+            describe(recipe)  # what does not fit together is said before any data is read or drawn
         super().__init__(recipe, device, emit, bad_files_path=bad_files_path)
         self.task = self._task(options)
         if source == SCRATCH and checkpoint is None:

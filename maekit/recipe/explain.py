@@ -251,12 +251,14 @@ def _hint(findings: list[_Finding], scope: _Scope) -> str:
     if words:
         near = suggest(value, words) if isinstance(value, str) else None
         return near or f"known: {', '.join(words)}"
-    field = _field_at(finding, scope)
+    field, node = _field_at(finding, scope), scope.tree.at(finding.path)
     if field is None:
         return _EXAMPLE
     if kind in {"model_type", "model_attributes_type"} and isinstance(value, str):
         return _how_parts_are_given(finding.path, value, scope.tree)
-    return _about(field)
+    # Keys that do not go together: what their section is for is no advice.
+    apart = kind == "value_error" and node is not None and node.fields
+    return f"set the keys that it names, below {dotted(finding.path)}" if apart else _about(field)
 
 
 def _how_parts_are_given(path: KeyPath, value: str, tree: Node) -> str:

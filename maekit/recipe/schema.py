@@ -268,7 +268,11 @@ class DataSpec(PartSpec):
         "(stride - 1) // 2 frames of `rate` a second, at random (MMAction)",
     )
     max_bad_fraction: float = Field(
-        0.01, ge=0, le=1, description="unreadable files tolerated, as a fraction of the set"
+        0.01,
+        ge=0,
+        le=1,
+        description="unreadable files tolerated, as a fraction of the set; up to 9 are in any set, "
+        "unless it is 0",
     )
     published: str | None = Field(
         None, description="where the set is published; said where it is not found"

@@ -58,6 +58,26 @@ def test_a_refused_start_does_not_spoil_a_named_folder(
     assert not Path("run.overwritten").exists()
 
 
+@pytest.mark.parametrize(
+    ("verb", "wrong", "words"),
+    [
+        ("pretrain", "data.size=20", "does not divide"),
+        ("pretrain", "model.backbone.heads=7", "heads"),
+        ("pretrain", "pretrain.masker={name: tube, ratio: 0.01}", "tube"),
+        ("finetune", "data.size=20", "does not divide"),
+        ("finetune", "finetune.blocks=9", "blocks"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_data_is_read(
+    cli: Cli, labeled: str, verb: str, wrong: str, words: str
+) -> None:
+    more = ("--from", "scratch", "finetune={}") if verb == "finetune" else ()
+    failed = cli(verb, labeled, "-q", wrong, "data.train.path=nowhere", *more)
+    assert failed.code == 2, failed.err
+    assert words in failed.err
+    assert "nowhere" not in failed.err
+
+
 def test_probes_and_fine_tunings_neither(cli: Cli, labeled: str) -> None:
     for words in (("probe",), ("finetune", "finetune={}"), ("probe", "probe.protocol=paper")):
         failed = cli(words[0], labeled, *words[1:], "--from", "scratch", "data.val.path=nowhere")

@@ -360,3 +360,36 @@ def test_every_shipped_recipe_is_valid(cli: Cli, part: int) -> None:
     result = cli("recipes", "validate", *recipes)
     assert result.code == 0, result.err
     assert result.out.count(": valid") == len(recipes)
+
+
+def test_validate_takes_overrides(cli: Cli, small: str) -> None:
+    """What is checked is what is about to be run."""
+    assert cli("recipes", "validate", small, "data.size=32", "~data.val").code == 0
+    wrong = cli("recipes", "validate", small, "data.size=30")
+    assert wrong.code == 2
+    assert "does not divide" in wrong.err
+    none = cli("recipes", "validate", "data.size=30")
+    assert (none.code, "no recipe is named" in none.err) == (2, True)
+
+
+def test_a_folder_that_is_not_there_is_called_so(cli: Cli) -> None:
+    missing = cli("recipes", "new", "nodir", "--out", "z.yaml")
+    assert missing.code == 6
+    assert "nodir: no such file or folder" in missing.err
+    assert "FOLDER" not in missing.err
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("data.stats={mean: [0.5], std: [0.1]}", "stats has 1 channels, but channels is 3"),
+        ("data.train={name: images, path: x, sampling: segments, stride: 2}", "stride"),
+    ],
+)
+def test_keys_that_do_not_go_together_get_no_description_for_advice(
+    cli: Cli, small: str, word: str, said: str
+) -> None:
+    failed = cli("recipes", "validate", small, word)
+    assert failed.code == 2
+    assert said in failed.err
+    assert "try: set the keys that it names, below data" in failed.err

@@ -47,6 +47,12 @@ def test_too_many_end_the_run_but_never_fewer_than_ten() -> None:
     assert "max_bad_fraction" in str(error.value)
 
 
+def test_none_is_tolerated_where_the_recipe_says_so() -> None:
+    ledger = BadFiles(None, 19, 0.0)
+    with pytest.raises(DataError, match=r"1 files of 19"):
+        ledger.add([bad(3)], step=0)
+
+
 def test_the_limit_is_exceeded_not_reached() -> None:
     ledger = BadFiles(None, 1000, 0.02)
     ledger.add([bad(index) for index in range(20)], step=0)

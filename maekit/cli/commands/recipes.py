@@ -66,7 +66,12 @@ def recipes_new(
 @recipes.command("validate")
 @runs("recipes:validate")
 def recipes_validate(
-    sources: Annotated[list[str], typer.Argument(metavar="RECIPE", help="Recipe files or names.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE", help="Recipe files or names; KEY=VALUE sets a key of all of them."
+        ),
+    ],
     json: Json = False,
 ) -> None:
     """Check recipes and count their models' parameters; needs no data."""
