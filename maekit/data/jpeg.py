@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from maekit.data.quick_resize import resizer
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -91,4 +93,9 @@ def decoders() -> dict[str, str]:
     """Name what makes pixels of files on this machine, and its version."""
     pillow = f"Pillow {version('pillow')}"
     quick = None if _decoder() is None else f"simplejpeg {version('simplejpeg')}"
-    return {"JPEGs": quick or pillow, "other pictures": pillow, "videos": f"PyAV {version('av')}"}
+    return {
+        "JPEGs": quick or pillow,
+        "other pictures": pillow,
+        "videos": f"PyAV {version('av')}",
+        "crops": resizer(),
+    }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image
 
+from maekit.data.quick_resize import quick_resize
 from maekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def crop_resize(
 ) -> np.ndarray:
     """Cut ``box`` out of a frame and resize it with Pillow's antialiased filters.
 
+    Crops of 8-bit color are resized by ``quick_resize`` where it can, within rounding of Pillow.
+
     Args:
         frame: ``[H, W, C]`` uint8, uint16 or float32.
         box: within the frame.
@@ -49,6 +52,9 @@ def crop_resize(
     if edge == "crop":
         rows, columns = round(top), round(left)
         whole, frame = frame, frame[rows : rows + round(height), columns : columns + round(width)]
+        quick = quick_resize(frame, size, interpolation) if plain else None
+        if quick is not None:
+            return quick
         if plain and whole.flags.c_contiguous and interpolation != "bilinear-aliased":
             image = _window(whole, (rows, columns), frame.shape)
             return np.asarray(image.resize(size[::-1], _FILTERS[interpolation]))

@@ -90,10 +90,11 @@ class RunFolder:
         path, now = self.path / "env.json", decoders()
         before = read_json(path).get("decoders")
         before = before if isinstance(before, dict) else {}
+        before.setdefault("crops", before.get("other pictures", now["crops"]))  # before it was kept
         record = {"verb": verb, **environment(device), "plugins": dict(plugins or {})}
         write_text(path, json.dumps(record, indent=2) + "\n")
         return [
-            f"{kind} are read by {new}, and were read by {before[kind]} before"
+            f"{kind} come from {new}, and came from {before[kind]} before"
             for kind, new in now.items()
             if before.get(kind, new) != new
         ]

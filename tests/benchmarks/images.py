@@ -145,7 +145,8 @@ def _floor(
 
 
 def _difference(reader: SampleReader, contents: list[bytes]) -> str:
-    """Say whether what is read is what Pillow makes of the same plans."""
+    """Say how far what is read is from what Pillow makes of the same plans."""
+    apart = []
     for index, content in enumerate(contents):
         (plan,) = reader.plans(reader.dataset.open(index), Key(0, index))
         top, left, height, width = (round(side) for side in plan.box)
@@ -154,6 +155,5 @@ def _difference(reader: SampleReader, contents: list[bytes]) -> str:
         wanted = np.asarray(part.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
         wanted = wanted[:, ::-1] if plan.flip else wanted
         found = reader.read(Key(0, index)).views[0][0, :, 0].transpose(1, 2, 0)
-        if not np.array_equal(found, wanted):
-            return f"differ from Pillow's in picture {index}"
-    return "equal Pillow's, bit for bit"
+        apart.append(np.abs(found.astype(int) - wanted))
+    return f"at most {np.max(apart)} of 255 from Pillow's; {np.mean(np.equal(apart, 0)):.1%} equal"

@@ -38,7 +38,7 @@ def test_images_in_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str
     found = json.loads(out.read_text())
     (group,) = found["groups"].values()
     assert group["sides"]["maekit"]["ratio"] == 1.0
-    assert group["facts"]["pixels"] == "equal Pillow's, bit for bit"
+    assert group["facts"]["pixels"].startswith(("at most 0 of 255", "at most 1 of 255"))
     assert found["commit"]
     assert found["machine"]["cores"]
     assert "| maekit |" in out.with_suffix(".md").read_text() == capsys.readouterr().out

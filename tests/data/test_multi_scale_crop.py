@@ -176,6 +176,7 @@ def test_every_frame_of_a_clip_is_cut_alike(augment: Augment) -> None:
             else:
                 resized = picture.resize((24, 16), filter_, box=area)
             expected = np.asarray(resized)[:, ::-1] if plan.flip else np.asarray(resized)
-            np.testing.assert_array_equal(pixels[:, place].transpose(1, 2, 0), expected)
+            apart = np.abs(pixels[:, place].transpose(1, 2, 0).astype(int) - expected).max()
+            assert apart <= 2 * (plan.edge == "crop")  # what quick_resize may differ by, in noise
         flips.add(plan.flip)
     assert flips == {False, True}

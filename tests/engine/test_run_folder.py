@@ -174,7 +174,7 @@ def test_other_decoders_than_a_run_began_with_are_said(tmp_path: Path) -> None:
         assert folder.write_env("pretrain", "cpu") == []
         path = folder.path / "env.json"
         record = json.loads(path.read_text())
-        assert set(record["decoders"]) == {"JPEGs", "other pictures", "videos"}
+        assert set(record["decoders"]) == {"JPEGs", "other pictures", "videos", "crops"}
         now = record["decoders"]["JPEGs"]
         record["decoders"]["JPEGs"] = "Pillow 9.0"
         path.write_text(json.dumps(record))
@@ -182,7 +182,7 @@ def test_other_decoders_than_a_run_began_with_are_said(tmp_path: Path) -> None:
         assert "Pillow 9.0" in said
         assert now in said
         assert folder.write_env("pretrain", "cpu") == []  # env.json tells of the last start
-        assert said.endswith("were read by Pillow 9.0 before")
+        assert said.endswith("came from Pillow 9.0 before")
         for damaged in ("", "[]", '{"decoders": 3}', "{}"):
             path.write_text(damaged)
             assert folder.write_env("pretrain", "cpu") == []
