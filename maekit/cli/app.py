@@ -12,7 +12,15 @@ from typer.core import TyperArgument
 from maekit.cli.commands.plugins import plugins
 from maekit.cli.commands.recipes import recipes
 from maekit.cli.commands.trained import detect, embed, evaluate, predict, reconstruct, report
-from maekit.cli.commands.training import ablate, bench, finetune, pretrain, probe, tokenizer
+from maekit.cli.commands.training import (
+    ablate,
+    bench,
+    finetune,
+    pretrain,
+    probe,
+    replay,
+    tokenizer,
+)
 from maekit.cli.commands.weights import weights
 from maekit.cli.declare import WORDS
 
@@ -88,7 +96,7 @@ def _root(
 
 # In the order of the help page: what trains, what judges and uses what was trained, groups.
 for _command in (
-    *(pretrain, tokenizer, finetune, probe, evaluate, bench, ablate),
+    *(pretrain, tokenizer, finetune, probe, evaluate, bench, replay, ablate),
     *(embed, predict, detect, reconstruct, report),
 ):
     app.command()(_command)

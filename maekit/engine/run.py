@@ -40,6 +40,7 @@ from maekit.engine.left_out import announce_left_out
 from maekit.engine.loggers import About, open_loggers, require_loggers
 from maekit.engine.loop import Periodic, train
 from maekit.engine.parallel import whole
+from maekit.engine.replay import BATCHES, FOLDER
 from maekit.engine.reporters import Dispensable, JsonLines, LogFile, Reporters
 from maekit.engine.resume import (
     changed_parts,
@@ -90,7 +91,7 @@ if TYPE_CHECKING:
 
 MOST_CAPTURED = 100  # steps whose samples nan_capture names
 # What a run's folder holds once something was done in it.
-BEGUN = ("metrics.jsonl", "checkpoints", "bad_files.jsonl", "nan_capture")
+BEGUN = ("metrics.jsonl", "checkpoints", "bad_files.jsonl", FOLDER)
 DEFAULT_MINUTES = 10.0  # between checkpoints, where the recipe does not say
 
 
@@ -575,7 +576,7 @@ def _capture(job: Job, run: OpenRun) -> None:
     tensors, moments = job.gathered()
     if not distributed.is_first():
         return
-    path = run.folder.path / "nan_capture"
+    path = run.folder.path / FOLDER
     recent = job.state.extra.get(KEY, {}).get("recent", [])  # none, where a measurement failed
     steps = {
         str(step - 1): [[key.epoch, key.index] for key in job.stream.keys(step - 1)]
@@ -584,7 +585,7 @@ def _capture(job: Job, run: OpenRun) -> None:
     try:
         path.mkdir(exist_ok=True)
         write_state(path, job.state, tensors, job.described(), moments)
-        write_text(path / "batches.json", json.dumps({"steps": steps}))
+        write_text(path / BATCHES, json.dumps({"steps": steps}))
     except OSError as error:
         run.emit(Note(f"{path} cannot be written: {error}", warning=True))
         return

@@ -1,5 +1,6 @@
 """The commands that train, and those that are about training: their options and help."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -228,4 +229,27 @@ def bench(
     recipe's where a step of it would take more than seconds.
 
     Example: maekit bench quickstart data.workers=2
+    """
+
+
+@runs("replay:replay")
+def replay(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a run that ended with exit 4.")
+    ],
+    steps: Annotated[
+        list[int] | None,
+        typer.Option("--step", metavar="N", help="Only this update; may be given several times."),
+    ] = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the updates again that were not finite, and say where they stop to be.
+
+    Takes weights, optimizer and samples from nan_capture/ of the run, and names the
+    first module whose output is not finite and the samples. Writes nothing.
+
+    Example: maekit replay runs/mine/1
     """
