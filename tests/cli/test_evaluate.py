@@ -13,16 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_recipes import VIDEOS, Recipe, draw_sides, write_noise, write_recipe
-from small_runs import result_of
+from small_recipes import VIDEOS, draw_sides, write_noise, write_recipe
+from small_runs import VIEWED, result_of, stopped_after_shards
 
 import maekit
 from maekit.data.batch import PADDED
 from maekit.engine.build import build_model
 from maekit.engine.run_folder import read_lines
-from maekit.errors import Interrupted
 from maekit.evaluate import evaluation
-from maekit.evaluate.feature_cache import FeatureShards
 from maekit.weights.header import Header
 from maekit.weights.safetensors_io import model_tensors, write_weights
 
@@ -207,38 +205,17 @@ def test_an_official_file_in_python_and_by_hand(
     assert result_of("list")["top1"] == result["top1"]
 
 
-JUDGED: Recipe = {
-    "name": "judged",
-    "data": {"train": {"path": "clips", "stride": 2}, "val": {"path": "clips", "stride": 2}},
-    "finetune": {
-        "steps": 2,
-        "batch": {"global": 4},
-        "optimizer": {"name": "adamw", "base_lr": 0.1},
-        "views": {"clips": 2, "crops": 3},
-    },
-}
-
-
 def test_videos_by_many_views_and_resumed(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(4):
         write_noise(Path("clips", "ab"[number % 2], f"{number}.mp4"), (5, 15, 4, 19)[number])
-    recipe = write_recipe(tmp_path / "judged.yaml", VIDEOS, JUDGED)
+    recipe = write_recipe(tmp_path / "judged.yaml", VIDEOS, VIEWED)
     assert cli("finetune", recipe, *SCRATCH, "--out", "tuned", "-q").code == 0
     before = result_of("tuned")
     monkeypatch.setattr(evaluation, "SHARD_SIZE", 2)
-    made: list[int] = []
-    save = FeatureShards.save
-
-    def stopping(self: FeatureShards, number: int, *what: Any) -> None:
-        save(self, number, *what)
-        made.append(number)
-        if len(made) == 1:
-            raise Interrupted("interrupted")
-
-    monkeypatch.setattr(FeatureShards, "save", stopping)
+    made = stopped_after_shards(monkeypatch, 1)
     first = cli("evaluate", "tuned", "--out", "run")
     assert first.code == 75
     typed = re.search(r"continue with maekit (.+)", first.err.replace("\n", " "))
@@ -283,7 +260,7 @@ def test_a_share_of_clips_gives_its_stride_to_other_files(
     monkeypatch.chdir(tmp_path)
     for number in range(8):
         write_noise(Path("clips", "ab"[number % 2], f"{number}.mp4"), 15)
-    recipe = write_recipe(tmp_path / "judged.yaml", VIDEOS, JUDGED, without=("data.val",))
+    recipe = write_recipe(tmp_path / "judged.yaml", VIDEOS, VIEWED, without=("data.val",))
     words = ("data.val={split: 0.5, max_bad_fraction: 0.5}", *SCRATCH, "--out", "tuned", "-q")
     done = cli("finetune", recipe, *words)
     assert done.code == 0, done.err

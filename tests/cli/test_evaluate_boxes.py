@@ -7,16 +7,14 @@ import re
 import shlex
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from figures import ACTIONS, BASE, draw_films, of_films
 from small_recipes import Recipe, write_recipe
-from small_runs import result_of
+from small_runs import result_of, stopped_after_shards
 
-from maekit.errors import Interrupted
 from maekit.evaluate.detection import evaluation
-from maekit.evaluate.feature_cache import FeatureShards
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,16 +164,7 @@ def test_scores_outlive_an_interruption(
     cli: Cli, tuned: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluation, "SHARD_SIZE", 4)
-    made: list[int] = []
-    save = FeatureShards.save
-
-    def stopping(self: FeatureShards, number: int, *what: Any) -> None:
-        save(self, number, *what)
-        made.append(number)
-        if len(made) == 1:
-            raise Interrupted("interrupted")
-
-    monkeypatch.setattr(FeatureShards, "save", stopping)
+    made = stopped_after_shards(monkeypatch, 1)
     first = cli("evaluate", tuned, "--out", "run")
     assert first.code == 75
     typed = re.search(r"continue with maekit (.+)", first.err.replace("\n", " "))

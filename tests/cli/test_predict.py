@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +15,8 @@ import numpy as np
 import pytest
 from numerics import close
 from PIL import Image
-from small_recipes import VIDEOS, Recipe, write_noise, write_recipe
-from small_runs import result_of
+from small_recipes import VIDEOS, write_noise, write_recipe
+from small_runs import VIEWED, result_of, stopped_after_shards
 
 import maekit
 from maekit.data.order import Key
@@ -26,7 +24,6 @@ from maekit.engine.run_folder import read_lines
 from maekit.evaluate import pictured
 from maekit.evaluate import predict as predicting
 from maekit.evaluate.answers import Columns
-from maekit.evaluate.feature_cache import FeatureShards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,18 +134,9 @@ def test_killed_twice_it_writes_the_same_bytes(
     cli: Cli, tuned: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predicting, "SHARD_SIZE", 3)
-    made: list[int] = []
-    save = FeatureShards.save
     words = ("predict", "pictures", "--from", tuned, "-q")
     assert cli(*words, "--out", "whole.csv").code == 0
-
-    def stopping(self: FeatureShards, number: int, *what: Any) -> None:
-        save(self, number, *what)
-        made.append(number)
-        if len(made) in (2, 5):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(FeatureShards, "save", stopping)
+    made = stopped_after_shards(monkeypatch, 2, 5)
     codes = [cli(*words, "--out", "cut.csv").code for _ in range(3)]
     assert codes == [75, 75, 0]
     assert made == list(range(19))  # of 56 files; none twice
@@ -255,25 +243,13 @@ def test_several_labels_and_values(cli: Cli, two: str) -> None:
     assert [[float(row["value_0"]), float(row["value_1"])] for row in values] == known
 
 
-CLIPS: Recipe = {
-    "name": "clips",
-    "data": {"train": {"path": "clips", "stride": 2}, "val": {"path": "clips", "stride": 2}},
-    "finetune": {
-        "steps": 2,
-        "batch": {"global": 4},
-        "optimizer": {"name": "adamw", "base_lr": 0.1},
-        "views": {"clips": 2, "crops": 3},
-    },
-}
-
-
 def test_videos_whole_and_by_windows(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for number, frames in enumerate((9, 15, 3, 40)):
         write_noise(Path("clips", "ab"[number % 2], f"{number}.mp4"), frames)
-    recipe = write_recipe(tmp_path / "clips.yaml", VIDEOS, CLIPS)
+    recipe = write_recipe(tmp_path / "clips.yaml", VIDEOS, VIEWED)
     assert cli("finetune", recipe, *SCRATCH, "--out", "tuned", "-q").code == 0
     done = cli("predict", "clips", "--from", "tuned", "--json", "-q", "--out", "whole.csv")
     assert done.code == 0, done.err

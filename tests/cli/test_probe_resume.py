@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
-from small_runs import result_of
+from small_runs import result_of, stopped_after_shards
 
 from maekit.data.batch import CUT
 from maekit.evaluate import probe as probing
@@ -47,18 +45,6 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     monkeypatch.setattr(FeatureShards, "save", listening)
     return found
-
-
-def interrupt_at(patch: pytest.MonkeyPatch, number: int) -> None:
-    save, calls = FeatureShards.save, []
-
-    def interrupting(self: FeatureShards, place: int, made: FeatureSet) -> None:
-        save(self, place, made)
-        calls.append(place)
-        if len(calls) == number:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    patch.setattr(FeatureShards, "save", interrupting)
 
 
 @pytest.mark.parametrize("protocol", ["cached", "paper"])
@@ -111,7 +97,7 @@ def test_an_interrupted_probe_goes_on_with_the_features_that_it_has(
     assert cli("probe", *words, "-q", "--out", "whole").code == 0
     kept.clear()
     with pytest.MonkeyPatch.context() as patch:
-        interrupt_at(patch, 5)  # three parts of data.val, two of data.train
+        stopped_after_shards(patch, 5)  # three parts of data.val, two of data.train
         stopped = cli("probe", *words, "--out", "cut")
     assert stopped.code == 75
     assert "continue with maekit probe cut/recipe.yaml" in stopped.err
@@ -160,7 +146,7 @@ def test_features_of_files_that_changed_are_refused(
     cli: Cli, labeled: str, kept: list[tuple[str, int]]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        interrupt_at(patch, 5)
+        stopped_after_shards(patch, 5)
         assert cli("probe", labeled, *KNN, *SCRATCH, "-q", "--out", "cut").code == 75
     path = Path("pictures/val/red/00.png")
     path.write_bytes(path.read_bytes() + b"\0")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from video_sets import frames_of, labels_of, listed, videos
 
 from maekit.datasets.videos import Videos
 from maekit.errors import DataError
@@ -13,24 +14,6 @@ from maekit.testing import check_dataset
 
 # A process of its own, which tests/contracts starts once for all sets.
 IN_A_WORKER = {"reads_the_same_in_a_worker_without_torch"}
-
-
-def videos(path: Path, **options: object) -> Videos:
-    return Videos(Videos.Options(path=str(path), **options))
-
-
-def listed(folder: Path, text: str, **options: object) -> Videos:
-    path = folder.parent / "list.csv"
-    path.write_text(text, encoding="utf-8")
-    return videos(path, root=str(folder), **options)
-
-
-def frames_of(dataset: Videos) -> list[int]:
-    return [dataset.open(index).info.frames for index in range(len(dataset))]
-
-
-def labels_of(dataset: Videos) -> list[int | None]:
-    return [dataset.open(index).info.label for index in range(len(dataset))]
 
 
 def draw_frames(folder: Path, numbers: range, form: str = "img_{:05d}.png") -> None:

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 from video_faults import HangingVideos, motions
+from video_sets import frames_of, labels_of, listed, videos
 
 from maekit.contracts import View
 from maekit.data import video as video_module
@@ -36,24 +37,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(NAMES):
         motions(folder / name, frames=20 + number)
     return folder
-
-
-def videos(path: Path, **options: object) -> Videos:
-    return Videos(Videos.Options(path=str(path), **options))
-
-
-def listed(folder: Path, text: str, **options: object) -> Videos:
-    path = folder.parent / "list.csv"
-    path.write_text(text, encoding="utf-8")
-    return videos(path, root=str(folder), **options)
-
-
-def frames_of(dataset: Videos) -> list[int]:
-    return [dataset.open(index).info.frames for index in range(len(dataset))]
-
-
-def labels_of(dataset: Videos) -> list[int | None]:
-    return [dataset.open(index).info.label for index in range(len(dataset))]
 
 
 def test_any_nested_folder_is_a_set(folder: Path) -> None:
