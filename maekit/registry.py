@@ -324,7 +324,7 @@ def _resolved(tree: Node, verb: str | None) -> Recipe:
     recipe = validated(Recipe, tree, find_options, canonical)
     named = dict(parts(recipe))
     for path, spec in named.items():
-        spec.stand_at(Place(dotted(path), str(tree.mark_of((*path, "name")))))
+        spec.stand_at(Place(dotted(path), tree.places_of(path, "name")))
     return recipe.model_copy(update={"plugins": versions_of(named.values())})
 
 

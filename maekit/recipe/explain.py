@@ -201,7 +201,7 @@ def _problems(findings: list[_Finding], scope: _Scope) -> Iterator[_Problem]:
     for found in near:
         what = f"{dotted(found.path)}: {_wrong(found, tree)}" if found.path else _wrong(found, tree)
         of_part = bool(found.details.get("ctx", {}).get("part"))
-        yield _Problem(str(tree.mark_of(found.path)), what, _hint([found], scope), of_part)
+        yield _Problem(tree.places_of(found.path), what, _hint([found], scope), of_part)
 
 
 def _rank(finding: _Finding) -> int:

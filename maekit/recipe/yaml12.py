@@ -105,6 +105,18 @@ class Node:
                 return node.mark
         raise AssertionError("the empty path always exists")
 
+    def places_of(self, path: KeyPath, key: str | None = None) -> str:
+        """Return the mark of ``path``, and the command line where that set a key below it.
+
+        Args:
+            path: of a value, or of the part that it is.
+            key: below it, whose mark stands for the file's; default: its own.
+        """
+        own, node = self.mark_of(path if key is None else (*path, key)), self.at(path)
+        below = () if node is None else node.walk()
+        mixed = own != COMMAND_LINE and any(each.mark == COMMAND_LINE for _, each in below)
+        return f"{own} and the {COMMAND_LINE}" if mixed else str(own)
+
     def walk(self, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
         """Yield every node below and including this one, with its path."""
         yield path, self

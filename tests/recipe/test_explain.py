@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from maekit.errors import RecipeError
+from maekit.engine.build import describe
+from maekit.errors import MaekitError, RecipeError
 from maekit.recipe.dump import to_yaml
 from maekit.recipe.explain import validated
-from maekit.recipe.load import read
+from maekit.recipe.load import load, read
 from maekit.recipe.schema import Recipe
 from maekit.recipe.yaml12 import COMMAND_LINE, Mark, Node, parse, tree
+from maekit.registry import resolve
 
 
 class Inner(BaseModel):
@@ -211,3 +213,21 @@ def test_a_word_in_place_of_a_part_is_answered_in_the_way_it_was_given(
         _ = read("quickstart", [f"{key}={value}"]).recipe
     assert f"{key}: expected a mapping" in str(caught.value)
     assert str(caught.value).endswith(f"try: {hint}")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("model.backbone.heads=5", "divide into 5 heads"),
+        ("data.stats={mean: [0.5], std: [0.1]}", "stats has 1 channels"),
+        ("pretrain.masker.ratio=1.5", "ratio"),
+    ],
+)
+def test_what_the_command_line_set_is_not_blamed_on_the_file_alone(word: str, said: str) -> None:
+    with pytest.raises(MaekitError) as caught:
+        describe(resolve(load("quickstart", [word]), "pretrain"))
+    assert said in str(caught.value)
+    assert "command line" in str(caught.value.where)
+    with pytest.raises(MaekitError) as caught:
+        describe(resolve(load("quickstart", ["model.backbone={name: image-vit, size: none}"])))
+    assert "command line" in str(caught.value.where)
