@@ -113,7 +113,7 @@ def way_of(request: Request, weights: Weights, described: ClassifierHeader, emit
     loaded = with_overlays(loaded, trained)
     frames = weights.header.clip[0]
     if request.data is not None:
-        loaded = _with_set(request.data, loaded, frames, emit, boxes=boxes)
+        loaded = _with_set(request.data, loaded, frames, boxes=boxes)
     if request.views is not None:
         clips, crops = request.views
         loaded = _laid_over(loaded, {trained: {"views": {"clips": clips, "crops": crops}}})
@@ -129,16 +129,10 @@ def way_of(request: Request, weights: Weights, described: ClassifierHeader, emit
     return Way(resolve(loaded, trained), trained, bare)
 
 
-def _with_set(
-    path: str, loaded: LoadedRecipe, frames: int, emit: Emit, *, boxes: bool
-) -> LoadedRecipe:
+def _with_set(path: str, loaded: LoadedRecipe, frames: int, *, boxes: bool) -> LoadedRecipe:
     """Return the recipe with other samples as data.val."""
     if boxes:
-        found = _with_boxes(path, loaded)
-        videos = found.tree.at(("data", "val", "videos"))
-        if videos is not None:
-            emit(Note(f"movies are looked for in {videos.plain} (data.val.videos)"))
-        return found
+        return _with_boxes(path, loaded)
     return _laid_over(loaded, {"data": {"val": _given_set(path, loaded, frames)}})
 
 

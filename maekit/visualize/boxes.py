@@ -80,17 +80,25 @@ def _words(
     color: tuple[int, int, int],
     taken: list[tuple[float, float, float, float]],
 ) -> None:
-    """Write lines on a dark ground: above a box, below it, or in it, where others left room."""
+    """Write lines on a dark ground: above a box, below or beside it, or in it.
+
+    The first of these is taken where other words left room, within the picture.
+    """
     if not lines:
         return
     text = "\n".join(printable(line, lines=False) for line in lines)
     left, top, right, bottom = pen.multiline_textbbox((0, 0), text, font=font, spacing=2)
     width, height = right - left + 8, bottom - top + 6
-    x = max(0.0, min(corners[0], size[0] - width))
-    places = [corners[1] - height, corners[3], corners[1] + 2, corners[3] - height - 2]
-    inside = [y for y in places if 0 <= y <= size[1] - height] or [0.0]
-    free = [y for y in inside if not _meets((x, y, x + width, y + height), taken)]
-    y = (free or inside)[0]
+    x1, y1, x2, y2 = corners
+    along, down = size[0] - width, size[1] - height  # the furthest that words may begin
+    x = max(0.0, min(x1, along))
+    beside = max(0.0, min(y1, down))
+    inside = [(x, y1 + 2), (x, y2 - height - 2)]
+    places = [(x, y1 - height), (x, y2), (x2, beside), (x1 - width, beside), *inside]
+    seen = [(x, y) for x, y in places if 0 <= x <= max(0.0, along) and 0 <= y <= down]
+    seen = seen or [(x, 0.0)]
+    free = [(x, y) for x, y in seen if not _meets((x, y, x + width, y + height), taken)]
+    x, y = (free or seen)[0]
     taken.append((x, y, x + width, y + height))
     pen.rectangle((x, y, x + width, y + height), fill=_DARK)
     pen.rectangle((x, y, x + 3, y + height), fill=color)

@@ -178,6 +178,19 @@ def test_words_are_drawn_beside_their_boxes_and_never_outside() -> None:
     assert (shown[dark.any(axis=1)][:, :, 0] == 255).sum() > 100  # and words on it
 
 
+def test_words_of_a_second_box_in_one_place_hide_neither() -> None:
+    """As a detector finds one person twice, low in the picture: words are beside the second."""
+    frame = np.full((360, 480, 3), 128, np.uint8)
+    lines = ("one 0.91", "two 0.40", "three 0.22")
+    twice = [Shown((0.7, 0.62, 0.9, 0.92), lines), Shown((0.72, 0.64, 0.92, 0.94), lines)]
+    one, both = (np.asarray(drawn(frame, boxes)) for boxes in (twice[:1], twice))
+    dark = (both == (20, 20, 20)).all(axis=-1)
+    rows, columns = slice(226, 330), slice(348, 430)
+    assert not dark[rows, columns].any()  # of what is in both boxes nothing is hidden
+    more = dark & ~(one == (20, 20, 20)).all(axis=-1)
+    assert more.sum() > 500
+
+
 def test_persons_are_found_by_weights_from_a_file(tmp_path: Path) -> None:
     from torchvision.models import detection
 

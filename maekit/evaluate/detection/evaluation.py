@@ -72,6 +72,9 @@ class DetectionEvaluation:
             DataError: more than data.val.max_bad_fraction cannot be read.
         """
         used, emit = self.used, self.emit
+        videos = used.spec.written.get("videos")
+        if request.data is not None and videos is not None:
+            emit(Note(f"movies are looked for in {videos} (data.val.videos)"))
         announce_judged(self.task, emit)
         frames = used.frames(self.val, self.task.val, emit)
         about = {
