@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from figures import Figures, resolved
+from numerics import close
 
 from maekit.cli.app import main
 from maekit.datasets.box_lists import BoxRow
@@ -85,7 +86,7 @@ def test_each_box_has_its_own_actions_in_rows_and_in_the_film(run: Path, tmp_pat
     assert scores[0] > 0.5 > scores[1]
     listed = json.loads((out / "actions.json").read_text())
     assert [len(moment["boxes"]) for moment in listed] == [2, 1]
-    assert listed[0]["boxes"][1]["actions"]["blue"] == pytest.approx(scores[3], abs=1e-5)
+    assert listed[0]["boxes"][1]["actions"]["blue"] == scores[3]  # both of five digits
     with av.open(str(out / "two.mp4")) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 50
@@ -207,7 +208,7 @@ def test_persons_are_found_by_weights_from_a_file(tmp_path: Path) -> None:
     found = find(frame)
     assert len(found.corners) == len(found.scores) == int((expected["labels"] == 1).sum()) > 0
     ours = np.array(found.corners) * (64, 48, 64, 48)
-    np.testing.assert_allclose(ours, expected["boxes"].numpy(), rtol=1e-5, atol=1e-4)
+    close(ours, expected["boxes"], terms=2)
     with pytest.raises(WeightsError, match="holds no weights of fcos_resnet50_fpn"):
         PersonDetector("fcos_resnet50_fpn", tmp_path / "p.pth", torch.device("cpu"), 0.5)
 

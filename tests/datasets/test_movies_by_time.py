@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numbered_films import at_rate, film, filtered, number_of, painted, rounded
 from PIL import Image
 
-from maekit.datasets.movies import Movies, Names
+from maekit.data.clips import centered_frames
+from maekit.datasets.movies import Movies, Names, clock
 from maekit.errors import DataError
+from maekit.recipe.schema import DataSpec
 
 AD = (np.arange(16) * 4 - 31) / 25  # VideoMAE-Action-Detection: 25 frames a second
 SF = (np.arange(16) * 4 - 32) / 30  # SlowFast, MMAction: 30
@@ -165,3 +170,46 @@ def test_two_movies_of_one_name_are_not_taken_for_each_other(tmp_path: Path) -> 
         (tmp_path / "frames" / path / "1.jpg").touch()
     with pytest.raises(DataError, match="several movies m"):
         Movies(str(tmp_path / "frames"), "frames").open("m", 900)
+
+
+@given(
+    st.integers(1, 400),
+    st.integers(890, 910),
+    st.integers(0, 20),
+    st.sampled_from([(16, 4, -31), (16, 4, None), (8, 8, None), (32, 2, -32)]),
+)
+def test_a_clip_of_25_a_second_is_each_fourth_frame_around_its_second(
+    count: int, start: int, second: int, clip: tuple[int, int, int | None]
+) -> None:
+    """VideoMAE's: frames 25 (second - start) - 31 + 4 i, and beyond the file its ends."""
+    frames, stride, first = clip
+    spec = DataSpec(
+        name="ava", frames=frames, stride=stride, first=first, sampling="centered", rate=25
+    )
+    at = clock(np.arange(count) / 25, start)
+
+    def around(seconds: Sequence[float], late: float) -> Sequence[int]:
+        return at([start + second + each for each in seconds], late)
+
+    found = centered_frames(count, spec, None, 25.0, at=around)
+    offset = -(frames * stride // 2) + (stride - 1) // 2 if first is None else first
+    wanted = 25 * second + offset + stride * np.arange(frames)
+    assert list(found) == np.clip(wanted, 0, count - 1).tolist()
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=60),
+    st.lists(st.integers(-200, 3000), min_size=1, max_size=20),
+    st.integers(0, 20),
+)
+def test_of_any_times_the_last_frame_that_is_not_too_late_is_shown(
+    steps: list[int], wanted: list[int], late: int
+) -> None:
+    """Of variable rates, too: times are in hundredths here, so that none is equal but for one."""
+    times = np.cumsum([0, *steps])
+    at = clock(times / 100, 7.0)
+    # Half a hundredth more: what is exactly on time is FFmpeg's affair, and tested above.
+    found = at([7 + (each + 0.5) / 100 for each in wanted], late / 100)
+    for each, place in zip(wanted, found, strict=True):
+        shown = [n for n, time in enumerate(times.tolist()) if time <= each + late]
+        assert place == (shown[-1] if shown else 0)
