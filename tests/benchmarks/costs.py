@@ -48,6 +48,7 @@ def groups(folder: Path, *, steps: int = 60) -> Iterator[Group]:
         },
         scale=1,
         clock=time.perf_counter,
+        most=5,
     )
     one = (f"pretrain.steps={1}", "pretrain.warmup.steps=0", *BARE)
     bare = [sys.executable, "-c", PLAIN_STEP]
@@ -63,4 +64,5 @@ def groups(folder: Path, *, steps: int = 60) -> Iterator[Group]:
         },
         scale=1,
         clock=time.perf_counter,
+        most=5,
     )

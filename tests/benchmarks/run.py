@@ -2,11 +2,14 @@
 
 From the checkout::
 
-    PYTHONPATH=.:tests OMP_NUM_THREADS=1 python -m benchmarks.run --out results.json
+    PYTHONPATH=.:tests OMP_NUM_THREADS=2 python -m benchmarks.run \
+        --out tests/benchmarks/results/cpu.json
 
-writes JSON with the machine, versions and commit, and a table beside it. What is not installed is
-left out, with the reason. ``--only images`` runs a part; ``--step-batch 1`` makes steps smaller on
-a slow machine. On a GPU, steps run there.
+writes JSON with the machine, versions and commit, a table beside it, and a plot: after each group,
+so that a run that is ended early leaves what it has. What is not installed is left out, with the
+reason. ``--only images`` runs a part; ``--pairs 1 --step-batch 1`` shows in little time that all of
+it runs. On a GPU, steps run there. (Images and videos are read by one thread whatever
+OMP_NUM_THREADS says.)
 """
 
 from __future__ import annotations
@@ -121,19 +124,24 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def run(parts: Iterable[str], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Run parts, and return what they found with all that is needed to understand it."""
+def run(
+    parts: Iterable[str], folder: Path, options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Run parts; yield what they found, with all that is needed to understand it, as it grows."""
     results: dict[str, Any] = {**facts(), "groups": {}}
     for part in parts:
         if part == "scaling":
             from benchmarks import scaling
 
+            print("a step against its sizes ...", file=sys.stderr)
             results["scaling"] = scaling.table(rounds=max(1, options.pairs // 3))
+            yield results
             continue
         for group in groups(part, folder, options):
             print(f"{group.name} ...", file=sys.stderr)
-            results["groups"][group.name] = compare(group, options.pairs)
-    return results
+            pairs = min(options.pairs, group.most)
+            results["groups"][group.name] = compare(group, pairs)
+            yield results
 
 
 def main(words: list[str] | None = None) -> None:
@@ -146,15 +154,23 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, default=2, help="clips of a step")
     parser.add_argument("--out", type=Path, default=Path("results.json"))
     options = parser.parse_args(words)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        results = run(options.only, Path(folder), options)
-    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    options.out.with_suffix(".md").write_text(table(results), encoding="utf-8")
+        for results in run(options.only, Path(folder), options):
+            write(results, options.out)
+    write(results, options.out)
+    print(table(results), end="")
+
+
+def write(results: dict[str, Any], out: Path) -> None:
+    """Write JSON, table and plot."""
+    out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(table(results), encoding="utf-8")
     if "scaling" in results:
         from benchmarks import scaling
 
-        scaling.plot(results["scaling"], str(options.out.with_suffix(".png")))
-    print(table(results), end="")
+        scaling.plot(results["scaling"], str(out.with_suffix(".png")))
 
 
 if __name__ == "__main__":

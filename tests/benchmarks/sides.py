@@ -23,7 +23,8 @@ class Group:
         scale: of a round's seconds.
         clock: seconds; CPU time of the process where one thread works, else wall-clock time.
         skipped: reasons why others are missing.
-        facts: more that is known, such as peak memory.
+        facts: more that is known, such as peak memory; some only when all of it is over.
+        most: rounds at most, of what takes long.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Group:
     clock: Callable[[], float] = time.process_time
     skipped: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    most: int = 99
 
 
 def compare(group: Group, pairs: int = LEAST_PAIRS) -> dict[str, Any]:

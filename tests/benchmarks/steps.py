@@ -33,13 +33,21 @@ MODELS = {"images": "mae_in1k_vit_b", "videos": "videomae_k400"}
 class Ours:
     """maekit's own step, as its training makes it."""
 
-    def __init__(self, recipe: str, precision: str, batch: int, words: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        recipe: str,
+        precision: str,
+        batch: int,
+        words: Sequence[str] = (),
+        *,
+        compiled: bool = False,
+    ) -> None:
         resolved = resolve(load(recipe, tuple(words)), "pretrain")
         pretrain: Any = resolved.pretrain
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = build_model(header_of(resolved, BLANK)).to(self.device).train()
         self.precision = Precision.of(precision, self.device)
-        self.step = PretrainStep(self.model, self.precision)
+        self.step = PretrainStep(self.model, self.precision, compiled=compiled)
         optimizer = make_optimizer(self.model, pretrain.optimizer)
         schedule = Schedule(steps=10**6, warmup=0, peak=1e-5, floor=0)
         self.state = TrainState(self.model, optimizer, schedule, batch, 1.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import images, run, scaling, steps, videos
+from benchmarks import gpu, images, run, scaling, steps, videos
 from benchmarks.sides import Group, compare
 
 
@@ -85,3 +85,23 @@ def test_a_step_against_its_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert rows[0]["beyond"] == 0
     scaling.plot(rows, str(tmp_path / "sizes.png"))
     assert (tmp_path / "sizes.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_gpu_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here on a CPU, by a small model; a part that fails is told, and the others go on."""
+    monkeypatch.setattr(gpu, "MODELS", {"small": ("mae_in1k_vit_b", 2), "none": ("nowhere", 2)})
+    plain = gpu.measure
+    monkeypatch.setattr(gpu, "measure", lambda *args, **more: plain(*args, **more, words=SMALL))
+    out = tmp_path / "results" / "gpu.json"
+    gpu.main(["--only", "steps", "--steps", "2", "--out", str(out)])
+    parts = json.loads(out.read_text())["parts"]
+    assert parts["small"]["samples_per_second"] == pytest.approx(2e3 / parts["small"]["step_ms"])
+    assert parts["small"]["times_plain_eager_fp16"] > 0
+    assert 0 < parts["small"]["mfu"] < 2
+    assert "nowhere" in parts["none"]["error"]
+    ours = steps.Ours("mae_in1k_vit_b", "fp32", 1, SMALL)
+    sizes = [
+        sum(p.numel() for p in each.parameters()) for each in (ours.model, gpu.Plain(ours.model))
+    ]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
