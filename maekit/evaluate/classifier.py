@@ -211,7 +211,9 @@ def refuse_detector(described: ClassifierHeader, where: str) -> None:
     """
     if described.roi is not None:
         msg = "these weights hold a detector, which scores boxes in clips and no whole samples"
-        raise WeightsError(msg, where=where, hint="`maekit detect` asks it")
+        raise WeightsError(
+            msg, where=where, hint="`maekit detect` asks it, `maekit evaluate` judges it"
+        )
 
 
 def put_head(model: Headed, weights: Weights) -> None:

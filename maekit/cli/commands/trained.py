@@ -48,7 +48,7 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="FOLDER|LIST",
-            help="Labeled samples; default: the recipe's data.val.",
+            help="Labeled samples, or boxes of a detector; default: the recipe's data.val.",
         ),
     ] = None,
     recipe: AsRecipe = None,
@@ -68,7 +68,8 @@ def evaluate(
     """Judge a classifier on labeled samples, without training.
 
     It may be a run of finetune or of the linear probe, or a fine-tuned file of
-    MAE's, VideoMAE's, mae_st's, timm's or transformers' code.
+    MAE's, VideoMAE's, mae_st's, timm's or transformers' code; or a detector of
+    actions, which is judged on a list of boxes.
 
     Example: maekit evaluate mae_finetuned_vit_base.pth --data imagenet/val
     """
