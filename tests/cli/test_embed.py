@@ -33,10 +33,7 @@ if TYPE_CHECKING:
 TERMS = vit_terms(3 * 8 * 8, width=32, depth=2, tokens=7)
 
 
-@pytest.fixture(autouse=True)
-def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read inputs in this process, which for a few files is faster than starting another."""
-    monkeypatch.setattr("maekit.cli.embed.workers_of", lambda _asked, _device: 0)
+pytestmark = pytest.mark.usefixtures("embed_here")
 
 
 @pytest.fixture

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     Cli = Callable[..., Result]
 
 
-@pytest.fixture(autouse=True)
-def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maekit.cli.embed.workers_of", lambda _asked, _device: 0)
+pytestmark = pytest.mark.usefixtures("embed_here")
 
 
 @pytest.fixture

@@ -134,8 +134,9 @@ def test_a_probe_of_cached_features_leaves_a_classifier(cli: Cli, two: str, pool
     asked = cli("predict", "pictures/val", "--from", "probed", "--out", "asked.csv")
     assert asked.code == 0, asked.err
     assert len(Path("asked.csv").read_text().splitlines()) == 1 + len(scores("again"))
-    written = cli("weights", "convert", "probed", "probed.onnx", "--to", "onnx")
-    assert written.code == 0, written.err
+    if pool == "cls":  # an average is written in test_hand_over.py
+        written = cli("weights", "convert", "probed", "probed.onnx", "--to", "onnx")
+        assert written.code == 0, written.err
     inner = cli("probe", *words, "probe.layer=1", "--out", "inner", "-q")
     assert inner.code == 0, inner.err
     assert cli("predict", "pictures/val", "--from", "inner").code == 2
@@ -305,6 +306,7 @@ def test_labels_that_a_head_does_not_know_are_said_to_be_the_sets(cli: Cli, two:
     assert "labels that are not among the model's 2: owl" in refused.err
 
 
+@pytest.mark.usefixtures("embed_here")
 def test_what_other_verbs_take_of_a_classifier(
     cli: Cli, tmp_path: Path, two: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ def test_the_curve_and_the_best_checkpoint(cli: Cli, labeled: str) -> None:
     assert Path(f"run/checkpoints/step-{step:08d}/model.safetensors").is_file()
 
 
+@pytest.mark.usefixtures("embed_here")
 def test_it_is_worked_out_from_the_weights(cli: Cli, labeled: str) -> None:
     """Ridge on the mean tokens of the center crops, by scikit-learn."""
     from sklearn.linear_model import Ridge as TheirRidge

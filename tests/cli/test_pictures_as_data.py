@@ -60,6 +60,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.usefixtures("embed_here")
 @pytest.mark.parametrize("kind", ["uint16", "int16"])
 def test_a_range_goes_from_data_to_weights_and_to_any_file(
     kind: str, cli: Cli, tmp_path: Path
@@ -154,6 +155,7 @@ def test_a_range_that_is_none_is_refused(cli: Cli, tmp_path: Path) -> None:
     assert "all pixels of 8 samples are 5" in constant.err
 
 
+@pytest.mark.usefixtures("embed_here")
 def test_what_is_cut_is_told_and_kept_by_another_fit(cli: Cli, tmp_path: Path) -> None:
     wide = arrays_of(0, 65535, "uint16", shape=(16, 60))
     path = recipe(tmp_path, wide)

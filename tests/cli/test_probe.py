@@ -189,6 +189,7 @@ def test_folders_that_hold_something_are_kept(cli: Cli, labeled: str) -> None:
     assert Path("out.overwritten").is_dir()
 
 
+@pytest.mark.usefixtures("embed_here")
 def test_somebody_elses_weights_are_judged_alike(cli: Cli, labeled: str) -> None:
     """transformers' folder of the same encoder gives the same scores and features."""
     square = "data.size=16"  # transformers' ViTMAE knows no other pictures
