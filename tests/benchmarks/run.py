@@ -128,8 +128,12 @@ def run(
     parts: Iterable[str], folder: Path, options: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
     """Run parts; yield what they found, with all that is needed to understand it, as it grows."""
+    import torch
+
     results: dict[str, Any] = {**facts(), "groups": {}}
+    threads = torch.get_num_threads()
     for part in parts:
+        torch.set_num_threads(threads)  # images and videos leave it at 1
         if part == "scaling":
             from benchmarks import scaling
 

@@ -19,7 +19,8 @@ class Group:
     Attributes:
         name: of the group.
         unit: of the numbers: what ``scale`` makes of seconds.
-        work: does one round of work, by name; the first one is ours.
+        work: does one round of work, by name; the first one is ours. Where it returns a float,
+            these are the seconds that count, and not those by the clock.
         scale: of a round's seconds.
         clock: seconds; CPU time of the process where one thread works, else wall-clock time.
         skipped: reasons why others are missing.
@@ -51,8 +52,9 @@ def compare(group: Group, pairs: int = LEAST_PAIRS) -> dict[str, Any]:
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             began = group.clock()
-            group.work[name](number + 1)
-            seconds[name].append(group.clock() - began)
+            told = group.work[name](number + 1)
+            took = group.clock() - began
+            seconds[name].append(told if isinstance(told, float) else took)
     ours = seconds[names[0]]
     sides = {
         name: {

@@ -44,6 +44,13 @@ def test_images_in_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "| maekit |" in out.with_suffix(".md").read_text() == capsys.readouterr().out
 
 
+def test_work_may_tell_its_own_seconds() -> None:
+    group = Group("g", "s", {"ours": lambda _: 2.0, "theirs": lambda _: 5.0}, scale=1)
+    found = compare(group, pairs=2)["sides"]
+    assert [found[name]["median"] for name in ("ours", "theirs")] == [2, 5]
+    assert found["theirs"]["ratio"] == 2.5
+
+
 @pytest.mark.slow
 def test_videos(tmp_path: Path) -> None:
     for group in videos.groups(tmp_path, samples=1):
