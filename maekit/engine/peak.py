@@ -91,7 +91,7 @@ def peaks_of(step: Step, optimizer: torch.optim.Optimizer, batch: Batch) -> Peak
 class Shares(NamedTuple):
     """How many bytes each rank has less, and more, where ranks share parameters out (FSDP2).
 
-    Torch 2.15's own tensors, counted in four small models on 4 and 16 ranks, took 3 to 8 % less.
+    Torch 2.15's own tensors, counted in four small models on 4 and 16 ranks, took 3 to 9 % less.
 
     Attributes:
         spared: the others' slices of parameters, gradients, moments and averages.
