@@ -134,7 +134,7 @@ def test_a_probe_of_cached_features_leaves_a_classifier(cli: Cli, two: str, pool
     asked = cli("predict", "pictures/val", "--from", "probed", "--out", "asked.csv")
     assert asked.code == 0, asked.err
     assert len(Path("asked.csv").read_text().splitlines()) == 1 + len(scores("again"))
-    if pool == "mean":  # its norm stands before the pooling; others are written in test_hand_over.py
+    if pool == "mean":  # its norm stands before the pooling: test_hand_over.py has the others
         written = cli("weights", "convert", "probed", "probed.onnx", "--to", "onnx")
         assert written.code == 0, written.err
     inner = cli("probe", *words, "probe.layer=1", "--out", "inner", "-q")
