@@ -67,7 +67,7 @@ SHORTER = {
     "maekit pretrain own.yaml": f"{FEW} pretrain.steps=2 data.workers=0",
     "maekit pretrain mine.yaml": "pretrain.steps=2 data.workers=0",
     "maekit finetune mine.yaml": "finetune.epochs=1 data.workers=0",
-    "maekit finetune tiny_actions": "finetune.epochs=1 data.workers=0",
+    "maekit finetune tiny_actions": "data.train.count=8 finetune.epochs=1 data.workers=0",
     "maekit probe mine.yaml": "data.workers=0",
     "maekit weights convert mae_pretrain": "--heads 3 --decoder-heads 8",
     "maekit bench quickstart": "pretrain.batch.global=4 data.workers=0",
