@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from maekit.contracts import Grid, Masker
     from maekit.origin import Origin
 
+# What is wrong with a masker of queries in the place of one that hides, and what to try.
+HIDES_NOTHING = (
+    "chooses what is predicted among what is hidden, and cannot hide anything itself",
+    "name it in pretrain.decoder_masker, and another one in pretrain.masker",
+)
+
 
 class MaskDraw:
     """A masker at one grid: draws bool ``[N]`` in raster order, always with as many True.
@@ -55,9 +61,7 @@ class MaskDraw:
             raise PartError(str(error), where="model.backbone", hint="change data.size") from error
         hides = after is None
         if hides and masker.needs_hidden:
-            what = "chooses what is predicted among what is hidden, and cannot hide anything itself"
-            hint = "name it in pretrain.decoder_masker, and another one in pretrain.masker"
-            raise self._fault(what, hint)
+            raise self._fault(*HIDES_NOTHING)
         # Held to what it declares, or else to what it does the first time.
         self._count: int | None = None
         declared = masker.count(self._units)

@@ -15,6 +15,7 @@ from torch import nn
 
 from maekit import registry
 from maekit.contracts import Backbone, Decoder, Grid, PartContext, Target
+from maekit.data.masks import HIDES_NOTHING
 from maekit.data.rng import generator, seeded
 from maekit.errors import PartError, RecipeError, WeightsError
 from maekit.layers import Statistics
@@ -427,17 +428,37 @@ class Description:
         ]
 
 
+def check_fit(recipe: Recipe) -> None:
+    """Refuse a model that its clips and masks do not fit, before any data is read or drawn.
+
+    Raises:
+        PartError: says what does not fit.
+    """
+    _, model = _on_meta(recipe)
+    units = mask_grid(model)
+    if recipe.pretrain is None:
+        return
+    spec = recipe.pretrain.masker
+    masker = registry.build(spec)
+    if not masker.needs_hidden and masker.count(units) is not None:  # others are drawn first
+        hidden_count(masker, units, spec, "pretrain.masker")
+
+
+def _on_meta(recipe: Recipe) -> tuple[Header, MaskedAutoencoder]:
+    channels = recipe.data.channels
+    blank = Statistics((0.0,) * channels, (1.0,) * channels)
+    header = header_of(recipe, blank)
+    with torch.device("meta"):
+        return header, build_model(header)
+
+
 def describe(recipe: Recipe) -> Description:
     """Build the model of a resolved recipe on the meta device and count.
 
     Raises:
         PartError: the parts do not fit together.
     """
-    channels = recipe.data.channels
-    blank = Statistics((0.0,) * channels, (1.0,) * channels)
-    header = header_of(recipe, blank)
-    with torch.device("meta"):
-        model = build_model(header)
+    header, model = _on_meta(recipe)
     hidden = _masked_tokens(recipe, model)
     sizes = {
         part: sum(parameter.numel() for parameter in module.parameters())
@@ -446,7 +467,7 @@ def describe(recipe: Recipe) -> Description:
     return Description(
         recipe.name,
         header.clip,
-        channels,
+        recipe.data.channels,
         model.grid,
         hidden,
         sizes["backbone"],
@@ -462,6 +483,8 @@ def _masked_tokens(recipe: Recipe, model: MaskedAutoencoder) -> int:
     units = mask_grid(model)
     unit_tokens = model.grid.tokens // units.tokens
     masker = registry.build(pretrain.masker)
+    if masker.needs_hidden:
+        raise fault(masker, *HIDES_NOTHING)
     hidden = hidden_count(masker, units, pretrain.masker, "pretrain.masker")
     if pretrain.decoder_masker is not None:
         other = registry.build(pretrain.decoder_masker)

@@ -18,8 +18,8 @@ from maekit.engine.batches import (
 )
 from maekit.engine.build import (
     build_model,
+    check_fit,
     compatible_header,
-    describe,
     header_of,
     load_into,
     required_pretrain,
@@ -79,7 +79,7 @@ class PretrainJob(ValidatedJob):
     ) -> None:
         pretrain = required_pretrain(recipe)
         if checkpoint is None:
-            describe(recipe)  # what does not fit together is said before any data is read or drawn
+            check_fit(recipe)
         super().__init__(recipe, device, emit, bad_files_path=bad_files_path)
         # ``auto`` is never looked for twice.
         resumed = None if checkpoint is None else read_header(checkpoint.weights)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from maekit.cli import zoo as command
-from maekit.cli.groups.weights import weights as weights_group
+from maekit.cli.commands.weights import weights as weights_group
 from maekit.weights import zoo
 
 if TYPE_CHECKING:

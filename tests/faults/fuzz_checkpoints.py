@@ -57,6 +57,9 @@ class Names:
     def name(self, index: int) -> str:
         return f"{index}.png"
 
+    def file(self, index: int) -> str:
+        return self.name(index)
+
 
 _KEPT = tempfile.TemporaryDirectory(prefix="maekit-fuzz-")
 SETS = {"data.train": cast("Dataset", Names())}
