@@ -334,7 +334,7 @@ class Dataset(ABC):
     def name(self, index: int) -> str:
         """Return the sample's file or row name, without opening it."""
 
-    def file(self, index: int) -> str:
+    def containing_file(self, index: int) -> str:
         """Return the file that a sample lies in, where its name is not that of a file.
 
         A resumed run sees by it that another file has come in its place. It is opened by nobody.

@@ -48,7 +48,10 @@ def identify(dataset: Dataset) -> Identity:
     rng = generator(0, purpose="identity", epoch=0, index=0, repeat=0)
     chosen = np.sort(rng.choice(count, min(count, LOOKED_AT), replace=False)).tolist()
     classes = None if dataset.classes is None else tuple(map(_text, dataset.classes))
-    files = {index: (_text(dataset.name(index)), _size(dataset.file(index))) for index in chosen}
+    files = {
+        index: (_text(dataset.name(index)), _size(dataset.containing_file(index)))
+        for index in chosen
+    }
     return Identity(
         samples=count,
         names=names.hexdigest(),

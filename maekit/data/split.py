@@ -53,9 +53,9 @@ class Subset(Indexed, Dataset):
         """Return the sample's name."""
         return self.whole.name(int(self.rows[index]))
 
-    def file(self, index: int) -> str:
+    def containing_file(self, index: int) -> str:
         """Return the file that the sample lies in."""
-        return self.whole.file(int(self.rows[index]))
+        return self.whole.containing_file(int(self.rows[index]))
 
     def sources(self, by: str) -> Sequence[str]:
         """Return where each sample comes from."""

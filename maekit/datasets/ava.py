@@ -143,7 +143,7 @@ class Ava(Dataset):
         """Return the moment, as AVA's lists name it: ``movie,0902``."""
         return self._table[index].frame
 
-    def file(self, index: int) -> str:
+    def containing_file(self, index: int) -> str:
         """Return the movie of a moment, or its file of one second; of frames there are too many."""
         label = self._table[index]
         return self._movies.file(label.movie, label.second) or self.name(index)

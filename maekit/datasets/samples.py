@@ -107,9 +107,9 @@ class Samples(Dataset):
         """Return the sample's file."""
         return self._files.name(index)
 
-    def file(self, index: int) -> str:
+    def containing_file(self, index: int) -> str:
         """Return the file that a sample lies in."""
-        return self._files.file(index)
+        return self._files.containing_file(index)
 
     def sources(self, by: str) -> Sequence[str]:
         """Return where each sample comes from, as the data set for these files knows it."""

@@ -57,7 +57,7 @@ class Names:
     def name(self, index: int) -> str:
         return f"{index}.png"
 
-    def file(self, index: int) -> str:
+    def containing_file(self, index: int) -> str:
         return self.name(index)
 
 
