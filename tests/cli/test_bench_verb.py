@@ -76,7 +76,14 @@ def clips(folder: Path) -> tuple[str, ...]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    "recipe", ["quickstart", "quickstart_video", "tiny_images", "videomae_k400"]
+    "recipe",
+    [
+        "tiny_images",
+        *(
+            pytest.param(name, marks=pytest.mark.nightly)
+            for name in ("quickstart", "quickstart_video", "videomae_k400")
+        ),
+    ],
 )
 def test_shipped_recipes_take_two_minutes(
     recipe: str, tmp_path: Path, request: pytest.FixtureRequest
