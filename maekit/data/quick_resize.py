@@ -3,7 +3,7 @@
 The package (cykooz.resizer, of the Rust library fast_image_resize) keeps filters in 16 bits, where
 Pillow keeps 32. It is given one direction at a time, in Pillow's order and rounded between them as
 Pillow does, as what a filter makes brighter than white or darker than black is cut off there: so
-its pixels are within 1 of Pillow's, and within 2 in noise (a test holds them to it). Both
+its pixels are within 2 of Pillow's (a test holds them to it). Both
 directions in one call are another order, and up to 20 apart at sharp edges.
 """
 

@@ -94,8 +94,8 @@ def replay(job: Job, capture: Capture, steps: Sequence[int]) -> Iterator[Replaye
         job.model.train()
         with _watched(job.model) as failing, job.batches() as batches:
             made = update(job.state, job.step, next(iter(batches)))
-        job.prepare(capture.checkpoint)  # a finite update has changed the weights
         loss, norm = (_finite(float(value)) for value in (made.loss, made.norm))
+        # An update without a finite loss was not applied: the weights are still those captured.
         samples = [] if loss is not None else job.nonfinite_samples(step)
         yield Replayed(step + 1, loss, norm, next(iter(failing), None), samples)
 

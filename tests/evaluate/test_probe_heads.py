@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numerics import close
 from torch.nn import functional
 
 from maekit.engine.events import Event, Note
@@ -138,7 +139,9 @@ def test_a_layer_computes_the_same(known: tuple[int, ...]) -> None:
     weights, biases = probe.layer()
     queries = blobs(50, seed=1)[0]
     found = torch.from_numpy(queries.astype(np.float64) @ weights.T + biases).softmax(dim=1)
-    np.testing.assert_allclose(found, probe.probabilities(queries), rtol=1e-9, atol=1e-12)
+    # Of an offset of the features, and of their differences from it, as many terms as features.
+    size = float(np.abs(weights).max() * np.abs(queries).max())
+    close(found, probe.probabilities(queries), terms=6, dtype=torch.float64, scale=size)
 
 
 def test_a_constant_feature_is_no_trouble() -> None:
